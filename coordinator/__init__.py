@@ -1,0 +1,1 @@
+"""The command: start, watch, record, report."""

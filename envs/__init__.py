@@ -1,0 +1,1 @@
+"""The worlds and the process that steps them."""

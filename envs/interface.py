@@ -1,0 +1,110 @@
+"""What every world offers: E identical copies stepped at once, and per agent only what that agent may sense.
+
+Theory of operation. A `VecEnv` is pure computation: no socket, no clock, no global randomness. `reset` starts all copies, `step`
+advances all of them and at once restarts those whose episode ended (so `obs` is always the observation to act on
+next). Termination and truncation are told apart: a terminated copy reached an absorbing state, a truncated one ran into the time
+limit, and `final_obs` keeps what was seen before the restart, which a learner needs to bootstrap. Agents' blocks are ragged and
+stay so: agent i's observation has its own width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvSpec:
+    """The shape of a world, known before anything is built.
+
+    Attributes:
+        obs_dims: Width of each agent's observation, d_i; its length is n, the number of agents.
+        act_dims: Width of each agent's action.
+        cost_limits: Default limit of each cost, on the undiscounted sum of an episode; its length is m, the number of costs.
+        horizon: Steps after which an episode is truncated.
+        dt: Control period in seconds.
+        edges: The kinematic agent graph as pairs i < j.
+    """
+
+    obs_dims: tuple[int, ...]
+    act_dims: tuple[int, ...]
+    cost_limits: tuple[float, ...]
+    horizon: int
+    dt: float
+    edges: tuple[tuple[int, int], ...]
+
+    @property
+    def n_agents(self) -> int:
+        """n, the number of agents."""
+        return len(self.obs_dims)
+
+    @property
+    def n_costs(self) -> int:
+        """m, the number of costs per agent."""
+        return len(self.cost_limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One finished episode of one copy.
+
+    Attributes:
+        copy: Which of the E copies.
+        ret: Undiscounted sum of the team reward.
+        cost: Undiscounted sum of the team cost, one entry per cost, shape (m,).
+        length: Steps.
+    """
+
+    copy: int
+    ret: float
+    cost: tuple[float, ...]
+    length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """What one step of all copies produced.
+
+    Attributes:
+        obs: Per agent the observation to act on next, (E, d_i) float32; after the restart where an episode ended.
+        reward: (n, E) float32.
+        cost: (n, E, m) float32.
+        terminated: (E,) True where the episode reached an absorbing state.
+        truncated: (E,) True where the time limit ended the episode; never together with terminated.
+        final_obs: Per agent (E, d_i), rows valid where an episode ended; None if none did.
+        episodes: The episodes that ended, by ascending copy.
+        faults: (E,) True where the simulation diverged; such a copy counts as terminated.
+    """
+
+    obs: list[Floats]
+    reward: Floats
+    cost: Floats
+    terminated: Bools
+    truncated: Bools
+    final_obs: list[Floats] | None
+    episodes: tuple[Episode, ...]
+    faults: Bools
+
+
+class VecEnv(Protocol):
+    """E copies of one world."""
+
+    spec: EnvSpec
+    copies: int
+
+    def reset(self) -> list[Floats]:
+        """Start every copy anew; per agent the first observation, (E, d_i)."""
+        ...
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        """Advance every copy one control period under each agent's action, (E, a_i)."""
+        ...
+
+    def close(self) -> None:
+        """Release native threads."""
+        ...

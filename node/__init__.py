@@ -1,0 +1,1 @@
+"""The agent process: what to send, when to act, how to learn."""

@@ -1,0 +1,1 @@
+"""What to run: the schema of every knob, the recipe table, the shipped scenario files."""

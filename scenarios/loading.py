@@ -1,0 +1,185 @@
+"""Reading scenarios: shipped by name or from a file, with `key.sub=value` overrides, into the schema.
+
+Order of precedence, lowest first: the schema's defaults, the algorithm preset, the file, the overrides. Every mistake becomes
+one `ScenarioError` whose text names the key, the value and what would be right.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from scenarios.recipes import PAPER
+from scenarios.schema import Scenario
+
+MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be run; the text names the key, the value and what is allowed."""
+
+
+def shipped() -> dict[str, Path]:
+    """Names and paths of the scenarios that come with the package, in alphabetical order."""
+    folder = Path(str(resources.files("scenarios")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
+    """The scenario of a shipped name or a file path, with overrides applied.
+
+    Args:
+        source: A name from `shipped()`, or the path of a YAML file.
+        overrides: Assignments such as `kappa=2` or `algorithm.clip=0.1`; values are read as YAML.
+
+    Returns:
+        The checked scenario.
+
+    Raises:
+        ScenarioError: the source is unknown or unreadable, or a key or value is wrong.
+
+    Example:
+        >>> load("quickstart", ["kappa=0"]).kappa
+        0
+    """
+    path = _locate(source)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ScenarioError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a scenario")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ScenarioError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ScenarioError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    data.setdefault("name", path.stem)
+    for assignment in overrides:
+        _assign(data, assignment)
+    return check(data, where=source)
+
+
+def check(data: dict[str, Any], *, where: str) -> Scenario:
+    """The scenario of plain nested data.
+
+    Raises:
+        ScenarioError: a key or value is wrong; `where` opens the message.
+    """
+    algorithm = data.get("algorithm")
+    if isinstance(algorithm, dict) and algorithm.get("preset") == "paper":
+        data = _merged(PAPER, data)
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(dict(item)) for item in error.errors()]
+        raise ScenarioError(f"{where}: " + "; ".join(problems)) from None
+
+
+def dump(scenario: Scenario) -> str:
+    """The scenario as YAML with every knob written out, readable by `load`."""
+    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def dotted_keys(model: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[str]:
+    """Every key that a scenario may set, dotted, in the order of the schema."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from dotted_keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _locate(source: str) -> Path:
+    names = shipped()
+    if source in names:
+        return names[source]
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise ScenarioError(f"{source}: no such file")
+        return path
+    raise ScenarioError(f"unknown scenario {source!r}{_nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file")
+
+
+def _assign(data: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ScenarioError(f"override {assignment!r}: expected key=value, e.g. kappa=2 or algorithm.clip=0.1")
+    _known(key)
+    *parents, leaf = key.split(".")
+    here = data
+    for parent in parents:
+        below = here.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ScenarioError(f"{key}: {parent!r} holds a value in the file, not a section")
+        here = below
+    here[leaf] = _value(text)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ScenarioError(f"override value {text!r} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return _number(value) if isinstance(value, str) else value
+
+
+def _number(text: str) -> Any:
+    # YAML 1.1 reads 1e6 as a word; people mean the number
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _known(key: str) -> None:
+    keys = list(dotted_keys())
+    if key not in keys:
+        raise ScenarioError(f"{key}: unknown key{_nearest(key, keys)}")
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(item: dict[str, Any]) -> str:
+    parts: Sequence[Any] = [part for part in item["loc"] if isinstance(part, str | int)]
+    key = ".".join(str(part) for part in parts)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(key, dotted_keys())}"
+    if item["type"] == "value_error":
+        return f"{key}.{message}" if key else message
+    got = item["input"]
+    shown = repr(got) if len(repr(got)) <= 60 else repr(got)[:57] + "..."
+    return f"{key}: got {shown}; {message[0].lower()}{message[1:]}{_unit(parts)}"
+
+
+def _unit(parts: Sequence[Any]) -> str:
+    model: Any = Scenario
+    for part in parts:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return ""
+        field = model.model_fields[part]
+        model = field.annotation
+    extra = field.json_schema_extra
+    unit = extra.get("unit", "") if isinstance(extra, dict) else ""
+    return f" [{unit}]" if unit and unit != "dimensionless" and typing.get_origin(model) is not typing.Literal else ""
+
+

@@ -1,0 +1,1 @@
+"""Who is connected and how: graphs, neighbourhoods, wire format, links, ledger."""
