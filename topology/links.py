@@ -1,0 +1,132 @@
+"""Links: how a frame gets from one node to another. One interface, two carriers.
+
+Theory of operation. A node has one inbox and one outbox per node it may send to. `send` hands a multipart to one outbox, `receive`
+takes the next multipart from the inbox. Per directed link the order is kept and nothing is lost or doubled; between links
+there is no order. A full outbox blocks until its deadline and then raises `PeerLostError`: nothing is dropped silently.
+
+`ZmqLinks` carries frames between processes (PUSH to PULL, one connection per directed link), `MemoryLinks` within one
+process. Both meet the same contract, sentence by sentence (tests/test_topology_links.py).
+
+What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond its timeout.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import zmq
+
+from topology.wire import MAX_ARRAY_BYTES
+
+Frames = Sequence[bytes]
+
+
+class PeerLostError(Exception):
+    """A peer did not take or send a message before its deadline; the text names it."""
+
+
+class Links(Protocol):
+    """A node's access to its links."""
+
+    def send(self, to: int, frames: Frames) -> None:
+        """Put a multipart on the link to node `to`; raises PeerLostError if the link stays full past the deadline."""
+        ...
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """The next multipart from any link, or None if none came within `timeout_s` seconds (0: do not wait)."""
+        ...
+
+    def close(self) -> None:
+        """Give the links up; frames already sent still arrive."""
+        ...
+
+
+class ZmqLinks:
+    """Links over ZeroMQ sockets, ipc or tcp.
+
+    Args:
+        context: The process's ZeroMQ context.
+        bind: Where the inbox listens, e.g. `ipc:///run/node-3` or `tcp://127.0.0.1:*`.
+        deadline_s: How long a full outbox may block.
+        depth: Frames that a link may hold unread. Lockstep bounds them by two steps' worth of every origin.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], bind: str, *, deadline_s: float, depth: int) -> None:
+        self._context = context
+        self._deadline_ms = int(deadline_s * 1000)
+        self._depth = depth
+        self._inbox = context.socket(zmq.PULL)
+        self._inbox.setsockopt(zmq.RCVHWM, depth)
+        self._inbox.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
+        self._inbox.setsockopt(zmq.LINGER, 0)
+        self._inbox.bind(bind)
+        self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._outboxes: dict[int, zmq.Socket[bytes]] = {}
+
+    def connect(self, endpoints: Mapping[int, str]) -> None:
+        """Open one outbox per node of `endpoints`."""
+        for to, endpoint in sorted(endpoints.items()):
+            socket = self._context.socket(zmq.PUSH)
+            socket.setsockopt(zmq.SNDHWM, self._depth)
+            socket.setsockopt(zmq.SNDTIMEO, self._deadline_ms)
+            socket.setsockopt(zmq.LINGER, 2000)  # the last frames of a run still leave; ending takes at most this long
+            socket.connect(endpoint)
+            self._outboxes[to] = socket
+
+    def send(self, to: int, frames: Frames) -> None:
+        """See `Links.send`."""
+        try:
+            self._outboxes[to].send_multipart(frames)
+        except zmq.Again:
+            raise PeerLostError(f"agent {to} took no message for {self._deadline_ms / 1000:g} s") from None
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """See `Links.receive`."""
+        if timeout_s > 0 and not self._inbox.poll(int(timeout_s * 1000)):
+            return None
+        try:
+            return self._inbox.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        """See `Links.close`."""
+        for socket in self._outboxes.values():
+            socket.close()
+        self._inbox.close()
+
+
+class MemoryLinks:
+    """Links within one process: `MemoryLinks.mesh(n)` gives n nodes that all reach each other."""
+
+    def __init__(self, agent: int, inboxes: Mapping[int, deque[list[bytes]]]) -> None:
+        self._inbox = inboxes[agent]
+        self._inboxes = inboxes
+
+    @classmethod
+    def mesh(cls, n: int) -> "list[MemoryLinks]":
+        """The links of n nodes, by agent id."""
+        inboxes: dict[int, deque[list[bytes]]] = {agent: deque() for agent in range(n)}
+        return [cls(agent, inboxes) for agent in range(n)]
+
+    def send(self, to: int, frames: Frames) -> None:
+        """See `Links.send`."""
+        self._inboxes[to].append([bytes(frame) for frame in frames])
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """See `Links.receive`; never waits, since nobody else could run meanwhile."""
+        return self._inbox.popleft() if self._inbox else None
+
+    def close(self) -> None:
+        """See `Links.close`."""
+
+
+def ipc_endpoint(folder: Path, name: str) -> str:
+    """The ipc address of a process's socket inside a run's private socket folder."""
+    return f"ipc://{folder / name}"
+
+
+def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """The one ZeroMQ context of this process. Open it after forking, never before."""
+    return zmq.Context(io_threads=1)

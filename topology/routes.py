@@ -1,0 +1,82 @@
+"""Routes: for one agent, which messages it sends on, to whom, and which it must have handled before it goes on.
+
+Theory of operation. A message of `origin` is meant for an audience. With relay routing it floods along the BFS tree of its origin, pruned to the union of
+the paths to the audience, so each node on it receives it exactly once and passes it to its children. A node may lie on such a path
+without belonging to the audience (where κ counts agents); it relays without using. With direct routing the origin sends to each of its
+audience itself. An agent must not go on to the next step before it has handled, used or relayed, every message that comes its way: `awaited`
+says which, and that rule is what keeps a relay from starving those behind it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from topology.neighbourhood import distances, relay_children
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """One agent's part in one kind of message.
+
+    Attributes:
+        awaited: Origins whose message comes to this agent, to be used or relayed.
+        uses: Those of them that are meant for it.
+        next_hops: Per origin, itself included, whom to send the message on to; ascending.
+        hops_left: Per origin, the hop budget of the message as it arrives here (for the agent itself: as if it had arrived).
+        addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.
+    """
+
+    awaited: frozenset[int]
+    uses: frozenset[int]
+    next_hops: dict[int, tuple[int, ...]]
+    hops_left: dict[int, int]
+    addressed: frozenset[tuple[int, int]]
+
+
+NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset())
+
+
+def routes(graph: "nx.Graph[int]", agent: int, audiences: Sequence[Sequence[int]], *, direct: bool) -> Routes:
+    """The part that `agent` has in bringing every origin's message to its audience.
+
+    Args:
+        graph: The topology.
+        agent: Whose part.
+        audiences: Per origin, the agents that need its message, without itself.
+        direct: Overlay sockets instead of relaying.
+
+    Example:
+        >>> line = nx.path_graph(3)
+        >>> part = routes(line, 1, [(1, 2), (), ()], direct=False)
+        >>> sorted(part.awaited), part.next_hops
+        ([0], {0: (2,)})
+    """
+    awaited: set[int] = set()
+    uses: set[int] = set()
+    next_hops: dict[int, tuple[int, ...]] = {}
+    hops_left: dict[int, int] = {}
+    addressed: set[tuple[int, int]] = set()
+    for origin, audience in enumerate(audiences):
+        if not audience:
+            continue
+        members = frozenset(audience)
+        if direct:
+            children = {origin: tuple(sorted(members))}
+            depth, radius = (0 if agent == origin else 1), 1
+        else:
+            children = relay_children(graph, origin, audience)
+            hops = distances(graph, origin)
+            depth, radius = hops[agent], max(hops[member] for member in members)
+        mine = children.get(agent, ())
+        if mine:
+            next_hops[origin] = mine
+            addressed.update((origin, child) for child in mine if child in members)
+        if agent in members:
+            uses.add(origin)
+        if agent != origin and (mine or agent in members):
+            awaited.add(origin)
+        hops_left[origin] = radius - depth
+    return Routes(
+        awaited=frozenset(awaited), uses=frozenset(uses), next_hops=next_hops, hops_left=hops_left, addressed=frozenset(addressed)
+    )

@@ -1,0 +1,165 @@
+"""The bytes of a link frame, and how many of them a link carries.
+
+Theory of operation. A message is one ZeroMQ multipart: a header frame, a small msgpack array of numbers, then raw little-endian array
+buffers, one frame each. The header names sender, origin, round, step and so on; what the buffers mean follows from the kind. Every
+field has a type and a range, sizes are capped *before* anything is decoded, and whatever does not fit raises
+`ProtocolError`, never anything else. Nothing is ever unpickled.
+
+Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of one byte up to 255
+bytes of body, of eight above. `copy_wire_bytes` is what one deployed copy's message would occupy; a frame that carries E copies is charged
+E times that, which with E = 1 is exactly what passes over the socket (tests/test_topology_links.py counts it with a proxy).
+
+What must not change without raising VERSION: the order and the types of the header fields, and the numbers of the kinds.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+MAX_HEADER_BYTES = 128  # ten fields of at most nine bytes and the array mark
+MAX_ARRAY_BYTES = 1 << 28  # 256 MiB: 4096 copies x 16384 floats, far above any shipped scenario
+MAX_ARRAYS = 2
+FLOAT32 = 1  # the one code of the closed dtype list in use; others arrive with codecs
+WORLD = 0xFFFE  # the world's place in `sender` and `origin`
+MAX_ID = 0xFFFF
+MAX_COUNT = 2**53
+
+
+class Kind(IntEnum):
+    """What a message says."""
+
+    STATE = 1  # an agent's block of one step, to those who see it
+    RATIO = 2  # final log-ratios of an agent that has updated, to later agents
+    REWARD = 3  # an agent's rewards of a round, for the κ-hop mean
+    BOOTSTRAP = 4  # last observations of a rollout and of episodes cut by the time limit
+    SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
+    ACT = 17  # world plane: one agent's actions
+    JOIN = 18  # world plane: a node is ready; carries nothing
+
+
+class ProtocolError(Exception):
+    """A peer broke the protocol; the text names who, which message and what was expected."""
+
+
+class Header(NamedTuple):
+    """The first frame of every message.
+
+    Attributes:
+        version: Wire format version, `VERSION`.
+        kind: One of `Kind`.
+        dtype: Code of the arrays' element type, `FLOAT32`.
+        sender: Who put it on this link: an agent id, or `WORLD`.
+        origin: Whose data it is.
+        round: Round k, from 0.
+        step: Environment step within the round, 0..T.
+        hops_left: Further edges it may cross.
+        seq: Number of this message on its directed link, from 0.
+        send_time: Virtual time at which it entered the link, in seconds.
+    """
+
+    version: int
+    kind: int
+    dtype: int
+    sender: int
+    origin: int
+    round: int
+    step: int
+    hops_left: int
+    seq: int
+    send_time: float
+
+
+class Message(NamedTuple):
+    """A decoded message: its header and its arrays, flat, read-only."""
+
+    header: Header
+    arrays: tuple[NDArray[np.float32], ...]
+
+
+_TOP = Header(VERSION, 255, FLOAT32, MAX_ID, MAX_ID, MAX_COUNT, MAX_COUNT, MAX_ID, MAX_COUNT, 0.0)
+_KINDS = frozenset(int(kind) for kind in Kind)
+_pack = msgpack.Packer(autoreset=True, use_single_float=False).pack
+
+
+def encode_header(header: Header) -> bytes:
+    """The header frame."""
+    packed: bytes = _pack(header)
+    return packed
+
+
+def decode_header(frame: bytes) -> Header:
+    """The header in a frame.
+
+    Raises:
+        ProtocolError: the frame is too long, is not a msgpack array of ten numbers, or a field is out of range.
+    """
+    if len(frame) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"header: {len(frame)} bytes, at most {MAX_HEADER_BYTES}")
+    try:
+        fields = msgpack.unpackb(
+            frame, use_list=False, max_str_len=0, max_bin_len=0, max_map_len=0, max_ext_len=0, max_array_len=len(Header._fields)
+        )
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise ProtocolError(f"header: not msgpack: {error}") from None
+    if type(fields) is not tuple or len(fields) != len(Header._fields):
+        raise ProtocolError(f"header: expected an array of {len(Header._fields)} numbers")
+    header = Header._make(fields)
+    for name, value, top in zip(Header._fields[:-1], header, _TOP, strict=False):
+        if type(value) is not int or value < 0 or value > top:
+            raise ProtocolError(f"header.{name}: expected an int in 0..{top}, got {value!r}")
+    if header.version != VERSION:
+        raise ProtocolError(f"header.version: expected {VERSION}, got {header.version}")
+    if header.kind not in _KINDS:
+        raise ProtocolError(f"header.kind: expected one of {sorted(_KINDS)}, got {header.kind}")
+    if header.dtype != FLOAT32:
+        raise ProtocolError(f"header.dtype: expected {FLOAT32}, got {header.dtype}")
+    if type(header.send_time) is not float or not 0.0 <= header.send_time < float("inf"):
+        raise ProtocolError(f"header.send_time: expected seconds from 0, got {header.send_time!r}")
+    return header
+
+
+def decode(frames: Sequence[bytes]) -> Message:
+    """The message in a multipart.
+
+    Raises:
+        ProtocolError: wrong number of frames, a frame over its cap, or a header that does not decode.
+    """
+    if not 2 <= len(frames) <= 1 + MAX_ARRAYS:
+        raise ProtocolError(f"message: expected a header and 1..{MAX_ARRAYS} arrays, got {len(frames)} frames")
+    for frame in frames[1:]:
+        if len(frame) > MAX_ARRAY_BYTES or len(frame) % 4:
+            raise ProtocolError(f"array: {len(frame)} bytes; expected a multiple of 4, at most {MAX_ARRAY_BYTES}")
+    header = decode_header(frames[0])
+    return Message(header, tuple(np.frombuffer(frame, dtype="<f4") for frame in frames[1:]))
+
+
+def shaped(message: Message, *shape: int, index: int = 0) -> NDArray[np.float32]:
+    """One array of a message in the shape that its kind demands.
+
+    Raises:
+        ProtocolError: the array is missing or of another size.
+    """
+    header = message.header
+    wanted = int(np.prod(shape))
+    if index >= len(message.arrays) or message.arrays[index].size != wanted:
+        got = message.arrays[index].size if index < len(message.arrays) else "none"
+        raise ProtocolError(
+            f"{Kind(header.kind).name} of {header.origin} from {header.sender}, round {header.round}, step {header.step}: "
+            f"expected {wanted} numbers {shape}, got {got}"
+        )
+    return message.arrays[index].reshape(shape)
+
+
+def framed(size_bytes: int) -> int:
+    """Bytes on the socket of one frame with a body of `size_bytes`, by ZMTP 3.1 with the NULL mechanism.
+
+    Example:
+        >>> framed(255), framed(256)
+        (257, 265)
+    """
+    return size_bytes + (2 if size_bytes <= 255 else 9)
