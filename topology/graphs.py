@@ -3,7 +3,7 @@
 Theory of operation. `build` turns the `topology` section of a scenario into one simple, undirected, connected networkx graph
 on the nodes 0..n-1, inserted in ascending order. Every process of a run builds it anew and must get the same graph, so nothing
 here depends on anything but the section, n and the world's own edges: random graphs draw from `topology.seed` alone. A random
-graph that comes out disconnected is drawn again, from a seed derived of `topology.seed` and the number of the try.
+graph that comes out disconnected is drawn again, from a seed derived from `topology.seed` and the number of the try.
 Files are read as data from strangers: regular files of at most 1 MiB, parsed without entity expansion or evaluation; whatever
 is wrong with them becomes one `GraphError` of one line.
 """
@@ -224,7 +224,7 @@ def _from_file(spec: Topology, n: int) -> nx.Graph:
         raise GraphError(f"{where} has {_count(len(nodes), 'node')}, the world has {_count(n, 'agent')}")
     strangers = sorted(nodes - set(range(n)))
     if strangers:
-        raise GraphError(f"{where} has a node {strangers[0]}, expected the ids {_ids(n)}")
+        raise GraphError(f"{where} has a node {_quoted(strangers[0])}, expected the ids {_ids(n)}")
     loops = sorted(a for a, b in edges if a == b)
     if loops:
         raise GraphError(f"{where} joins node {loops[0]} to itself, expected edges between different nodes")
@@ -257,7 +257,7 @@ def _text(data: bytes) -> str:
 
 
 def _edge_list(data: bytes) -> _Listed:
-    """Lines `a b`, or `a` alone for a node; commas count as blanks and # starts a comment."""
+    # lines `a b`, or `a` alone for a node; commas count as blanks and # starts a comment
     listed = _Listed([], [])
     for number, line in enumerate(_text(data).splitlines(), start=1):
         words = line.partition("#")[0].replace(",", " ").split()
@@ -271,7 +271,7 @@ def _edge_list(data: bytes) -> _Listed:
 
 
 def _graphml(data: bytes) -> _Listed:
-    """The nodes and edges of the one graph; attributes and data are left aside."""
+    # the nodes and edges of the one graph; attributes and data are left aside
     listed = _Listed([], [])
     graphs = 0
 
@@ -309,7 +309,7 @@ def _graphml(data: bytes) -> _Listed:
 
 
 def _node_link(data: bytes) -> _Listed:
-    """Node-link JSON as networkx writes it, with `edges` (3.4 and later) or `links` (before)."""
+    # Node-link JSON as networkx writes it, with `edges` (3.4 and later) or `links` (before)
     try:
         document = json.loads(_text(data))
     except (ValueError, RecursionError) as error:

@@ -189,7 +189,7 @@ def critical_path(order: Sequence[int], visible: Sequence[Iterable[int]]) -> int
 
 
 def _search(graph: nx.Graph, source: int, limit: int | None) -> dict[int, int]:
-    """Hop distances from the source up to the limit, nearest first; stops early once every node is found."""
+    # hop distances from the source up to the limit, nearest first; over once every node is found, which spares dense graphs
     if source not in graph:
         raise ValueError(f"agent: got {source}; not one of the {len(graph)} nodes")
     hops = {source: 0}
