@@ -158,6 +158,7 @@ class Algorithm(Section):
     value_clip: float | None = knob(0.2, "How far a value may move from its old prediction before its loss is clipped; null: no clip.", gt=0)
     std: Literal["sigmoid", "exp"] = knob("exp", "Action spread: 0.5·sigmoid(p), always below 0.5, or exp(p).")
     std_init: float = knob(0.5, "Initial standard deviation of an action (below 0.5 with std: sigmoid).", unit="action units", gt=0)
+    value_norm_beta: float = knob(0.9, "Memory of the running return statistics, per round (the papers: 0.99999, per minibatch).", ge=0, lt=1)
     head_gain: float = knob(0.01, "Scale of the actor's last layer at the start.", gt=0)
     truncation: Literal["bootstrap", "ignore"] = knob(
         "bootstrap", "At a time limit: use the value of the true last observation, or give the step no advantage as some public codes do."

@@ -1,0 +1,100 @@
+"""Losses and steps of the on-policy family as pure functions of tensors.
+
+Symbols: rho ratio of new to old probability of the action taken; H the (Lagrangian) advantage; F product of the final ratios of agents that
+updated earlier; eps clip width; mult Lagrange multiplier; B samples, A action dimensions.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def clip_objective(rho: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
+    """min(rho·H, clip(rho, 1-eps, 1+eps)·H), sample by sample.
+
+    Args:
+        rho: (B,) or, per action dimension, (B, A).
+        advantage: H·F, shaped to broadcast against rho. F is positive, so it commutes with the minimum.
+        clip: eps in (0, 1).
+
+    Returns:
+        The objective, shape of rho; to be maximised.
+
+    Source:
+        Schulman et al. 2017 (arXiv:1707.06347), eq. 7; with F: Kuba et al. 2022 (arXiv:2109.11251), HAPPO.
+    """
+    return torch.minimum(rho * advantage, rho.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def gaussian_log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density of a diagonal Gaussian per action dimension, (B, A)."""
+    z = (action - mean) * torch.exp(-log_std)
+    return -0.5 * z * z - log_std - 0.5 * math.log(2 * math.pi)
+
+
+def gaussian_entropy(log_std: Tensor) -> Tensor:
+    """Entropy of a diagonal Gaussian with a state-independent spread: a scalar, summed over dimensions."""
+    return (log_std + 0.5 * (1.0 + math.log(2 * math.pi))).sum()
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Tensor) -> Tensor:
+    """KL(old ‖ new) of diagonal Gaussians, summed over dimensions, (B,)."""
+    variance, new_variance = torch.exp(2 * log_std), torch.exp(2 * new_log_std)
+    return (new_log_std - log_std + (variance + (mean - new_mean) ** 2) / (2 * new_variance) - 0.5).sum(-1)
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, *, value_clip: float | None, huber_delta: float | None) -> Tensor:
+    """Mean loss of value predictions, never smaller for having moved far from the old prediction.
+
+    loss = mean max(H(R - V), H(R - V_old - clip(V - V_old, ±value_clip))), H Huber with threshold huber_delta.
+
+    Args:
+        value: V, (B,), in normalised units; carries the gradient.
+        old_value: V before the round's training, (B,).
+        target: R, (B,), normalised returns.
+        value_clip: Largest move that counts; None: no clipping.
+        huber_delta: Huber threshold; None: ½e².
+
+    Source:
+        The clipped Huber regression of the public MAPPO code (arXiv:2103.01955, appendix).
+    """
+
+    def loss(prediction: Tensor) -> Tensor:
+        if huber_delta is None:
+            return 0.5 * (target - prediction) ** 2
+        return functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)
+
+    if value_clip is None:
+        return loss(value).mean()
+    near = old_value + (value - old_value).clamp(-value_clip, value_clip)
+    return torch.maximum(loss(value), loss(near)).mean()
+
+
+def multiplier_step(
+    mult: float, *, episode_cost: float | None, limit: float, gamma: float, mean_ratio_cost: float, lr: float, top: float
+) -> float:
+    """One dual ascent step of a Lagrange multiplier.
+
+    mult <- clip(mult + lr·((J - b)·(1 - gamma) + mean(rho·A_c)), 0, top).
+
+    Args:
+        mult: The multiplier now, ≥ 0.
+        episode_cost: J, mean undiscounted cost of the episodes that ended this round; None (no episode has ended yet) changes nothing.
+        limit: b.
+        gamma: Discount; (1 - gamma) rescales an episode's cost to a step's.
+        mean_ratio_cost: Mean over the minibatch of ratio times standardised cost advantage.
+        lr: Step size.
+        top: Largest value allowed.
+
+    Source:
+        The public MAPPO-L code, whose rule the Scal-MAPPO-L paper defers to; `top` is ours.
+
+    Example:
+        >>> multiplier_step(0.5, episode_cost=30.0, limit=20.0, gamma=0.9, mean_ratio_cost=0.0, lr=0.1, top=10.0)
+        0.6
+    """
+    if episode_cost is None:
+        return mult
+    return min(max(0.0, mult + lr * ((episode_cost - limit) * (1.0 - gamma) + mean_ratio_cost)), top)

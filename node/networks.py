@@ -1,0 +1,121 @@
+"""Networks of an agent: a multilayer perceptron, a Gaussian actor, a critic; each with its parameters in one flat vector.
+
+The flat vector makes an optimiser step, a gradient norm and a hash one operation each instead of one per layer; the
+layers see views of it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
+
+
+class MLP(nn.Module):
+    """x -> [LayerNorm] -> (linear -> activation [-> LayerNorm])* -> linear.
+
+    Orthogonal weights (gain √2 for ReLU, 5/3 for tanh, `head_gain` at the end), zero biases, as in the on-policy family.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        hidden: Sequence[int],
+        n_out: int,
+        *,
+        activation: Literal["relu", "tanh"],
+        layer_norm: bool,
+        input_layer_norm: bool,
+        head_gain: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self._activation = torch.relu if activation == "relu" else torch.tanh
+        self._entry = nn.LayerNorm(n_in) if input_layer_norm else None
+        widths = [n_in, *hidden]
+        self._hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self._norms = nn.ModuleList(nn.LayerNorm(b) for b in hidden) if layer_norm else None
+        self.head = nn.Linear(widths[-1], n_out)
+        for layer in [*self._hidden, self.head]:
+            assert isinstance(layer, nn.Linear)
+            gain = head_gain if layer is self.head else _GAIN[activation]
+            nn.init.orthogonal_(layer.weight, gain, generator=generator)
+            nn.init.zeros_(layer.bias)
+        self._linears = [(layer.weight, layer.bias) for layer in self._hidden]  # type: ignore[misc]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in) -> (B, n_out)."""
+        if self._entry is not None:
+            x = self._entry(x)
+        for place, (weight, bias) in enumerate(self._linears):
+            x = self._activation(functional.linear(x, weight, bias))
+            if self._norms is not None:
+                x = self._norms[place](x)
+        return functional.linear(x, self.head.weight, self.head.bias)
+
+
+class GaussianActor(nn.Module):
+    """A Gaussian policy: mean from an MLP, spread independent of the state.
+
+    The spread is exp(p), or 0.5·sigmoid(p) (always below 0.5, as HARL and the MAPPO-L code have it).
+    """
+
+    def __init__(self, mean: MLP, n_actions: int, *, std: Literal["sigmoid", "exp"], std_init: float) -> None:
+        super().__init__()
+        self.mean = mean
+        self._sigmoid = std == "sigmoid"
+        start = math.log(2 * std_init / (1 - 2 * std_init)) if self._sigmoid else math.log(std_init)
+        self.spread = nn.Parameter(torch.full((n_actions,), start))
+
+    def log_std(self) -> Tensor:
+        """Log standard deviation per action dimension, (A,)."""
+        return functional.logsigmoid(self.spread) + math.log(0.5) if self._sigmoid else self.spread
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n_in) -> mean (B, A) and log standard deviation (A,)."""
+        return self.mean(x), self.log_std()
+
+
+class Trainer:
+    """A module with its parameters and gradients in flat vectors, and Adam on them.
+
+    Args:
+        module: Its parameters become views of one vector.
+        lr: Adam step at the start.
+        eps: Adam's epsilon.
+        max_grad_norm: Gradients are scaled down to this norm.
+    """
+
+    def __init__(self, module: nn.Module, *, lr: float, eps: float, max_grad_norm: float) -> None:
+        parameters = list(module.parameters())
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        self.gradient = torch.zeros_like(flat)
+        start = 0
+        for parameter in parameters:
+            stop = start + parameter.numel()
+            parameter.data = flat[start:stop].view_as(parameter)
+            parameter.grad = self.gradient[start:stop].view_as(parameter)
+            start = stop
+        self.weights = nn.Parameter(flat)
+        self.weights.grad = self.gradient
+        self._lr = lr
+        self._max_grad_norm = max_grad_norm
+        self._adam = torch.optim.Adam([self.weights], lr=lr, eps=eps, fused=True)
+
+    def step(self) -> float:
+        """One Adam step on the gradient gathered since the last; returns the gradient's norm before clipping."""
+        norm = float(self.gradient.norm())
+        if norm > self._max_grad_norm:
+            self.gradient.mul_(self._max_grad_norm / norm)
+        self._adam.step()
+        self.gradient.zero_()
+        return norm
+
+    def decay(self, fraction: float) -> None:
+        """Set the step to this fraction of the one at the start."""
+        for group in self._adam.param_groups:
+            group["lr"] = self._lr * fraction

@@ -1,0 +1,120 @@
+"""Running statistics: of the inputs of a network, and of the returns that a critic predicts."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+INPUT_CLIP = 10.0  # standard deviations; what the public codes use
+
+
+class RunningMoments:
+    """Mean and variance per column over everything seen, merged batch by batch.
+
+    Source:
+        Chan, Golub, LeVeque 1979, the pairwise update of sums of squares.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(width)
+        self._squares = np.zeros(width)
+
+    def update(self, rows: NDArray[np.float32]) -> None:
+        """Take in rows of shape (B, width)."""
+        n = len(rows)
+        mean = rows.mean(axis=0, dtype=np.float64)
+        squares = ((rows - mean) ** 2).sum(axis=0)
+        total = self.count + n
+        shift = mean - self.mean
+        self.mean = self.mean + shift * n / total
+        self._squares = self._squares + squares + shift**2 * self.count * n / total
+        self.count = total
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation per column, at least 1e-2; 1 before anything was seen."""
+        if not self.count:
+            return np.ones_like(self.mean)
+        return np.maximum(np.sqrt(self._squares / self.count), 1e-2)
+
+
+class InputNorm:
+    """x -> clip((x - mean)/std, ±10) with statistics that stay frozen until `update`, once per round."""
+
+    def __init__(self, width: int, *, running: bool) -> None:
+        self._moments = RunningMoments(width) if running else None
+        self._shift = torch.zeros(width)
+        self._scale = torch.ones(width)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The normalised inputs, shape of x."""
+        if self._moments is None:
+            return x
+        return ((x - self._shift) * self._scale).clamp_(-INPUT_CLIP, INPUT_CLIP)
+
+    def update(self, rows: NDArray[np.float32]) -> None:
+        """Take in a round's inputs, (B, width)."""
+        if self._moments is not None:
+            self._moments.update(rows)
+            self._adopt()
+
+    def state(self) -> Tensor:
+        """Mean and scale as one (2, width) tensor, for checkpoints."""
+        return torch.stack((self._shift, self._scale))
+
+    def restore(self, state: Tensor) -> None:
+        """Take mean and scale from a checkpoint."""
+        self._shift, self._scale = state[0].clone(), state[1].clone()
+
+    def _adopt(self) -> None:
+        assert self._moments is not None
+        self._shift = torch.from_numpy(self._moments.mean.astype(np.float32))
+        self._scale = torch.from_numpy((1.0 / self._moments.std).astype(np.float32))
+
+
+class ValueNorm:
+    """Running mean and spread of returns, with the critic's last layer rescaled so that its predictions do not move.
+
+    Exponential averages with debiasing: after k updates with rate beta, m_k = sum of weights·batch means / sum of weights.
+
+    Source:
+        PopArt, van Hasselt et al. 2016 (arXiv:1602.07714): W <- W·s/s', b <- (s·b + mu - mu')/s'. The public MAPPO codes keep the averages
+        but do not rescale the layer; we do.
+    """
+
+    MIN_VARIANCE = 1e-2
+
+    def __init__(self, *, enabled: bool, beta: float) -> None:
+        self._enabled = enabled
+        self._beta = beta
+        self._mean = self._square = self._weight = 0.0
+        self.mu, self.sigma = 0.0, 1.0
+
+    def update(self, returns: NDArray[np.float64]) -> tuple[float, float]:
+        """Take in a round's returns; the factor and shift that keep raw predictions where they were.
+
+        Returns:
+            (a, b) such that a·v + b in new units is v in old units: a = s/s', b = (mu - mu')/s'.
+        """
+        if not self._enabled:
+            return 1.0, 0.0
+        keep = self._beta
+        self._mean = keep * self._mean + (1 - keep) * float(returns.mean())
+        self._square = keep * self._square + (1 - keep) * float((returns**2).mean())
+        self._weight = keep * self._weight + (1 - keep)
+        mu = self._mean / self._weight
+        sigma = math.sqrt(max(self._square / self._weight - mu**2, self.MIN_VARIANCE))
+        scale, shift = self.sigma / sigma, (self.mu - mu) / sigma
+        self.mu, self.sigma = mu, sigma
+        return scale, shift
+
+    def normalise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Raw returns to the critic's units."""
+        return (x - self.mu) / self.sigma
+
+    def restore(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The critic's units to raw values."""
+        return x * self.sigma + self.mu
