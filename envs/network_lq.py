@@ -1,0 +1,350 @@
+"""A network of scalar linear systems with quadratic costs, whose optimum and whose value of every further hop are known exactly.
+
+Theory of operation. Node i keeps x_i' = alpha x_i + beta sum_{j~i} x_j + u_i + w_i and pays x_i² + r u_i² per step: the graph of the dynamics *is* the
+communication graph, so influence decays with hops. For linear feedback u = -K x the average cost per step and node is
+J(K) = noise² tr(P) / N, P = I + r KᵀK + MᵀPM, M = A - K. `optimal_cost` minimises over all K (Riccati), `best_local_gain` over the K whose entry
+(i, j) is 0 when j is more than kappa hops from i: the ratio of the two is what a decentralised learner with kappa hops can at best reach.
+The exact part works on plain matrices and never touches the simulation; tests compare the two.
+
+Source: problem as in environments note, section 5.7; gradient of J after Fazel et al. 2018 (arXiv:1801.05039), lemma 1, there for a
+start distribution, here for stationary noise (Sigma is then the stationary covariance).
+"""
+
+from collections.abc import Sequence
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.interface import Episode, EnvSpec, Floats, Transition
+from scenarios.schema import LQ, Env
+
+Matrix = NDArray[np.float64]
+EPISODE = 100  # steps
+MAX_NODES = 1024
+DIVERGED = 1e9  # a state or control beyond this is a fault; its square still fits float32
+NOISE_BLOCK = 64  # steps of noise drawn at once per copy: one Python loop over copies in 64 steps
+
+
+# --- the world ------------------------------------------------------------------------------------------------------
+
+
+def spec(env: Env) -> EnvSpec:
+    """Shape of the LQ network; without a graph given, `kinematic` means a path.
+
+    Args:
+        env: The scenario's section.
+
+    Returns:
+        No costs; one number sensed (all N with `observation: full`) and one control per node; time unit 1.
+
+    Raises:
+        ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a knob makes no sense here.
+    """
+    n = _nodes(env.partition)
+    for knob, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
+        if getattr(env, knob) != only:
+            raise ValueError(f"env.{knob}: got {getattr(env, knob)!r}; network_lq has {only}")
+    if env.observation == "reference":
+        raise ValueError("env.observation: got 'reference'; network_lq has own, full")
+    return EnvSpec(
+        obs_dims=(n if env.observation == "full" else 1,) * n,
+        act_dims=(1,) * n,
+        cost_limits=(),
+        horizon=EPISODE if env.horizon is None else env.horizon,
+        dt=1.0,
+        edges=tuple((i, i + 1) for i in range(n - 1)),
+    )
+
+
+def _nodes(partition: str) -> int:
+    count, cross, one = partition.partition("x")
+    if not (count.isascii() and count.isdigit() and one == ("1" if cross else "") and 1 <= int(count) <= MAX_NODES):
+        raise ValueError(f"env.partition: got {partition!r}; network_lq has Nx1 with N in 1..{MAX_NODES}, e.g. 20x1")
+    return int(count)
+
+
+class NetworkLQ:
+    """E copies of the network.
+
+    Observation of node i: x_i (or all of x). Action: u_i, not clipped. Reward: -(x_i² + r u_i²) of the state acted on, each node's
+    own (`local`) or their mean over nodes (`team`). Ends: truncation at the horizon; a state or control beyond 1e9 or not finite is a fault and
+    terminates. Start: x ~ N(0, I). The exact costs below are averages over an infinite run; an episode from this start pays less in its first
+    steps wherever the stationary variance is above 1.
+    """
+
+    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+        """Set up all copies; call `reset` before `step`.
+
+        Args:
+            env: The scenario's section.
+            graph: Communication graph on 0..N-1, which couples the states.
+            seed: Root of the copies' random streams.
+        """
+        self.spec: EnvSpec = spec(env)
+        self.copies = env.copies
+        self._full = env.observation == "full"
+        self._local = env.reward == "local"
+        self._price, self._noise_std = env.lq.control_weight, env.lq.noise_std
+        self._a = dynamics(graph, env.lq)
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
+        n = self.spec.n_agents
+        self._x = np.zeros((self.copies, n))
+        self._noise = np.zeros((self.copies, NOISE_BLOCK, n))
+        self._drawn = NOISE_BLOCK  # rows of the block already used
+        self._age = np.zeros(self.copies, np.int64)
+        self._ret = np.zeros(self.copies)
+
+    def reset(self) -> list[Floats]:
+        """Start every copy anew; per node the first observation, (E, 1) or (E, N)."""
+        self._restart(np.arange(self.copies))
+        return self._observe()
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        """Advance all copies one step under each node's control, (E, 1)."""
+        u = np.concatenate(actions, axis=1, dtype=np.float64)
+        faults = ~(np.abs(u) < DIVERGED).all(axis=1)
+        np.clip(np.nan_to_num(u, copy=False), -DIVERGED, DIVERGED, out=u)
+        paid = -(self._x**2 + self._price * u**2)
+        ret = paid.mean(axis=1)
+        self._x = self._x @ self._a + u + self._disturbance()
+        faults |= ~(np.abs(self._x) < DIVERGED).all(axis=1)
+        np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
+        self._age += 1
+        self._ret += ret
+        truncated = (self._age >= self.spec.horizon) & ~faults
+        reward = np.empty((self.spec.n_agents, self.copies), np.float32)
+        reward[:] = paid.T if self._local else ret
+        cost = np.zeros((self.spec.n_agents, self.copies, 0), np.float32)
+        obs, final, episodes = self._observe(), None, ()
+        ended = np.flatnonzero(faults | truncated)
+        if len(ended):
+            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
+            final = obs
+            self._restart(ended)
+            obs = self._observe()
+        return Transition(
+            obs=obs, reward=reward, cost=cost, terminated=faults.copy(), truncated=truncated, final_obs=final, episodes=episodes, faults=faults
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _disturbance(self) -> Matrix:
+        """This step's noise of all copies, (E, N), from a block drawn ahead."""
+        if self._drawn == NOISE_BLOCK:
+            for e, rng in enumerate(self._rngs):
+                rng.standard_normal(out=self._noise[e])
+            self._drawn = 0
+        self._drawn += 1
+        return self._noise_std * self._noise[:, self._drawn - 1]
+
+    def _restart(self, ids: NDArray[np.intp]) -> None:
+        for e in ids:
+            self._x[e] = self._rngs[e].standard_normal(self._x.shape[1])
+        self._age[ids] = 0
+        self._ret[ids] = 0.0
+
+    def _observe(self) -> list[Floats]:
+        x = self._x.astype(np.float32)
+        if self._full:
+            return [x.copy() for _ in range(x.shape[1])]
+        return [column.reshape(-1, 1) for column in np.ascontiguousarray(x.T)]
+
+
+# --- the exact answers ----------------------------------------------------------------------------------------------
+
+
+def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
+    """A = alpha I + beta Adj(G), nodes in ascending order.
+
+    Args:
+        graph: Undirected graph on 0..N-1.
+        lq: The scenario's section.
+
+    Returns:
+        (N, N), symmetric.
+    """
+    adjacency = nx.to_numpy_array(graph, nodelist=sorted(graph), weight=None)
+    return np.asarray(lq.alpha * np.eye(len(graph)) + lq.beta * adjacency)
+
+
+def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:
+    """The least average cost of any controller that sees everything, by Riccati iteration.
+
+    Iterates P <- I + Aᵀ P (I + P/r)⁻¹ A to rest; K = (r I + P)⁻¹ P A.
+
+    Args:
+        a: A, (N, N).
+        r: Price of a squared control, positive.
+        noise_std: Standard deviation of w.
+
+    Returns:
+        J* per step and node, and the gain K (N, N) of u = -K x.
+    """
+    eye = np.eye(len(a))
+    p = eye
+    while True:
+        gain = np.linalg.solve(r * eye + p, p @ a)
+        following = eye + a.T @ p @ (a - gain)
+        following = (following + following.T) / 2
+        if np.max(np.abs(following - p)) <= 1e-13 * np.max(np.abs(p)):
+            return float(noise_std**2 * np.trace(following) / len(a)), gain
+        p = following
+
+
+def _lyapunov(m: Matrix, q: Matrix) -> Matrix | None:
+    """S = q + mᵀ S m by doubling; None if m is not stable."""
+    s = q
+    for _ in range(60):  # 2^60 steps: rest is reached long before, or never
+        step = m.T @ s @ m
+        s = s + step
+        if not np.isfinite(s).all():
+            return None
+        if np.max(np.abs(step)) <= 1e-15 * np.max(np.abs(s)):
+            return s
+        m = m @ m
+    return None
+
+
+def gain_cost(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> float:
+    """The average cost per step and node of u = -K x.
+
+    Args:
+        a: A, (N, N).
+        k: K, (N, N).
+        r: Price of a squared control.
+        noise_std: Standard deviation of w.
+
+    Returns:
+        J(K); inf if A - K is not stable.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = _lyapunov(a - k, np.eye(len(a)) + r * k.T @ k)
+    return float("inf") if p is None else float(noise_std**2 * np.trace(p) / len(a))
+
+
+def gain_gradient(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> Matrix:
+    """dJ/dK = 2 (r K - P M) Sigma / N with M = A - K and Sigma the stationary covariance.
+
+    Args:
+        a: A, (N, N).
+        k: K, (N, N), stabilising.
+        r: Price of a squared control.
+        noise_std: Standard deviation of w.
+
+    Returns:
+        (N, N).
+
+    Raises:
+        ValueError: A - K is not stable.
+    """
+    m = a - k
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = _lyapunov(m, np.eye(len(a)) + r * k.T @ k)
+        sigma = _lyapunov(m.T, noise_std**2 * np.eye(len(a)))
+    if p is None or sigma is None:
+        raise ValueError("gain_gradient: A - K is not stable, the average cost is infinite")
+    return np.asarray(2.0 * (r * k - p @ m) @ sigma / len(a))
+
+
+def within(graph: nx.Graph, kappa: int) -> NDArray[np.bool_]:
+    """Who is at most kappa hops from whom, (N, N), nodes in ascending order."""
+    nodes = sorted(graph)
+    mask = np.zeros((len(nodes), len(nodes)), bool)
+    place = {node: k for k, node in enumerate(nodes)}
+    for node in nodes:
+        mask[place[node], [place[j] for j in nx.single_source_shortest_path_length(graph, node, cutoff=kappa)]] = True
+    return mask
+
+
+def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1e-9, steps: int = 2000) -> tuple[float, Matrix]:
+    """The best gain whose node i uses only states within kappa hops, by L-BFGS on the exact gradient.
+
+    The cost is smooth but not convex in a structured gain: this is a local optimum, reached from the best of several stable starts.
+
+    Args:
+        graph: Undirected graph on 0..N-1.
+        kappa: Hops, >= 0.
+        lq: The scenario's section.
+        tolerance: Stops when an accepted step lowers J by less than this part of it, three times running.
+        steps: At most so many.
+
+    Returns:
+        J per step and node, and K (N, N).
+
+    Raises:
+        ValueError: None of the starts is stable, so no answer is known.
+    """
+    a, r, mask = dynamics(graph, lq), lq.control_weight, within(graph, kappa)
+    _, best = optimal_cost(a, r)
+    starts = (mask * best, mask * a, lq.alpha * np.eye(len(a)), 0.0 * a, (mask & ~np.eye(len(a), dtype=bool)) * a / 2)
+    cost, k = min(((gain_cost(a, start, r), start) for start in starts), key=lambda pair: pair[0])
+    if not np.isfinite(cost):
+        raise ValueError(f"best_local_gain: no stabilising gain known for kappa={kappa}, alpha={lq.alpha}, beta={lq.beta}")
+    k = _descend(a, k, r, mask, tolerance, steps)
+    return gain_cost(a, k, r, lq.noise_std), k
+
+
+def _descend(a: Matrix, k: Matrix, r: float, mask: NDArray[np.bool_], tolerance: float, steps: int, memory: int = 20) -> Matrix:
+    """L-BFGS with Armijo backtracking over the unmasked entries."""
+    z = k[mask]
+
+    def full(entries: Matrix) -> Matrix:
+        out = np.zeros_like(a)
+        out[mask] = entries
+        return out
+
+    cost, gradient = gain_cost(a, full(z), r), gain_gradient(a, full(z), r)[mask]
+    moves: list[tuple[Matrix, Matrix]] = []
+    quiet = 0
+    for _ in range(steps):
+        direction = -_inverse_hessian_times(gradient, moves)
+        slope = float(direction @ gradient)
+        if slope >= 0:
+            moves, direction, slope = [], -gradient, -float(gradient @ gradient)
+        length = 1.0 if moves else min(1.0, 0.1 / (np.linalg.norm(gradient) + 1e-30))
+        while (trial := gain_cost(a, full(z + length * direction), r)) > cost + 1e-4 * length * slope and length > 1e-12:
+            length /= 2
+        if not trial < cost:
+            break
+        moved = length * direction
+        new_gradient = gain_gradient(a, full(z + moved), r)[mask]
+        bend = new_gradient - gradient
+        if moved @ bend > 1e-12 * np.linalg.norm(moved) * np.linalg.norm(bend):
+            moves = [*moves[-memory + 1 :], (moved, bend)]
+        quiet = quiet + 1 if cost - trial < tolerance * cost else 0
+        z, gradient, cost = z + moved, new_gradient, trial
+        if quiet == 3:
+            break
+    return full(z)
+
+
+def _inverse_hessian_times(gradient: Matrix, moves: Sequence[tuple[Matrix, Matrix]]) -> Matrix:
+    """The two-loop recursion of Nocedal & Wright, algorithm 7.4; `moves` holds (step, change of gradient), oldest first."""
+    q, weights = gradient.copy(), []
+    for moved, bend in reversed(moves):
+        weight = (moved @ q) / (moved @ bend)
+        weights.append(weight)
+        q -= weight * bend
+    if moves:
+        moved, bend = moves[-1]
+        q *= (moved @ bend) / (bend @ bend)
+    for (moved, bend), weight in zip(moves, reversed(weights), strict=True):
+        q += moved * (weight - (bend @ q) / (moved @ bend))
+    return q
+
+
+def kappa_curve(graph: nx.Graph, lq: LQ, kappas: Sequence[int]) -> list[float]:
+    """How much worse than the optimum the best kappa-hop gain is, for each kappa.
+
+    Args:
+        graph: Undirected graph on 0..N-1.
+        lq: The scenario's section.
+        kappas: Hops.
+
+    Returns:
+        J_kappa / J*, each at least 1.
+    """
+    best, _ = optimal_cost(dynamics(graph, lq), lq.control_weight, lq.noise_std)
+    return [best_local_gain(graph, kappa, lq)[0] / best for kappa in kappas]

@@ -1,0 +1,68 @@
+"""From a scenario's section to a world: the one place where names become code."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import networkx as nx
+
+from envs import network_lq, tasks
+from envs.interface import EnvSpec, VecEnv
+from scenarios.schema import Env
+
+
+def _robot(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
+    from envs.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
+
+    return MujocoWorld(env, seed)
+
+
+class Entry(NamedTuple):
+    """How to describe a world and how to build it."""
+
+    spec: Callable[[Env], EnvSpec]
+    make: Callable[[Env, nx.Graph, int], VecEnv]
+
+
+WORLDS: dict[str, Entry] = {
+    "safe_ant": Entry(tasks.spec, _robot),
+    "safe_halfcheetah": Entry(tasks.spec, _robot),
+    "safe_manyagent_ant": Entry(tasks.spec, _robot),
+    "velocity_ant": Entry(tasks.spec, _robot),
+    "velocity_halfcheetah": Entry(tasks.spec, _robot),
+    "network_lq": Entry(network_lq.spec, network_lq.NetworkLQ),
+}
+
+
+def spec(env: Env) -> EnvSpec:
+    """The shape of a world, without building it.
+
+    Args:
+        env: The scenario's section.
+
+    Returns:
+        Its spec.
+
+    Raises:
+        ValueError: The world has no such partition, or a knob makes no sense there; the text names field, value and choices.
+    """
+    return WORLDS[env.name].spec(env)
+
+
+def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
+    """Build a world.
+
+    Args:
+        env: The scenario's section.
+        graph: Communication graph on 0..n-1; only network_lq's dynamics depend on it.
+        seed: Root of all its randomness.
+
+    Returns:
+        The world; call `reset` first and `close` at last.
+
+    Raises:
+        ValueError: As `spec`; or the graph's nodes are not 0..n-1.
+    """
+    expected = spec(env).n_agents
+    if set(graph) != set(range(expected)):
+        raise ValueError(f"topology: got {len(graph)} nodes {sorted(graph)[:5]}...; {env.name} {env.partition} needs the nodes 0..{expected - 1}")
+    return WORLDS[env.name].make(env, graph, seed)

@@ -1,0 +1,179 @@
+"""Robots as their joints, and how joints are dealt to agents.
+
+Theory of operation. A robot is data: its actuated joints in tree order, its motors' order, the channels of its root that every agent
+senses, and *hyperedges*: sets of joints that are mutually adjacent. A partition deals the joints to agents; two agents are adjacent
+iff a joint of one shares a hyperedge with a joint of the other. Everything is named, nothing is numbered: walls and obstacles add coordinates
+to a model, and a number that was right without them would silently point elsewhere. Nothing here needs MuJoCo.
+
+Source: hyperedges after schroederdewitt/multiagent_mujoco (Ant, HalfCheetah) with the segment chain of its ManyAgent Ant.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+Partition = tuple[tuple[str, ...], ...]
+FREE_POSE, FREE_MOTION = 7, 6  # numbers of a free joint: position and quaternion; linear and angular velocity
+
+
+class Channel(NamedTuple):
+    """One number of an observation.
+
+    Attributes:
+        field: Where it lives: a joint's position or velocity, or computed by the world's rule.
+        name: Of the joint or of the computed number.
+        index: Which component of a joint with several.
+    """
+
+    field: Literal["qpos", "qvel", "extra"]
+    name: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Robot:
+    """A robot without its world.
+
+    Attributes:
+        joints: Actuated joints in tree order.
+        motors: The same joints in the order of the model's motors.
+        pose: The root's position channels that agents sense (never x and y).
+        motion: The root's velocity channels.
+        forward: The channel of x.
+        sideways: The channel of y; None for a planar robot.
+        hyperedges: Sets of mutually adjacent joints.
+        segments: Body segments, for the robots that have a choice.
+        blind: How many leading (qpos, qvel) numbers after x and y the public code's state vector really holds; None: all.
+    """
+
+    joints: tuple[str, ...]
+    motors: tuple[str, ...]
+    pose: tuple[Channel, ...]
+    motion: tuple[Channel, ...]
+    forward: Channel
+    sideways: Channel | None
+    hyperedges: tuple[frozenset[str], ...]
+    segments: int = 1
+    blind: tuple[int, int] | None = field(default=None)
+
+    @property
+    def state(self) -> tuple[Channel, ...]:
+        """The whole state vector but x and y: positions, then velocities, root first."""
+        return (
+            *self.pose, *(Channel("qpos", j) for j in self.joints),
+            *self.motion, *(Channel("qvel", j) for j in self.joints),
+        )  # fmt: skip
+
+    @property
+    def blind_state(self) -> tuple[Channel, ...]:
+        """The state vector as the public code cuts it; the whole one where it cuts nothing."""
+        if self.blind is None:
+            return self.state
+        positions = [c for c in self.state if c.field == "qpos"]
+        velocities = [c for c in self.state if c.field == "qvel"]
+        return (*positions[: self.blind[0]], *velocities[: self.blind[1]])
+
+    def own(self, joints: Sequence[str]) -> tuple[Channel, ...]:
+        """What an agent senses of its joints, then of the root."""
+        return (
+            *(Channel("qpos", j) for j in joints), *(Channel("qvel", j) for j in joints),
+            *self.pose, *self.motion,
+        )  # fmt: skip
+
+    def edges(self, partition: Partition) -> tuple[tuple[int, int], ...]:
+        """The agent graph: pairs i < j whose joints share a hyperedge.
+
+        Args:
+            partition: Joints of each agent, n tuples.
+
+        Returns:
+            Sorted pairs.
+        """
+        owner = {joint: agent for agent, joints in enumerate(partition) for joint in joints}
+        pairs = {tuple(sorted((owner[a], owner[b]))) for edge in self.hyperedges for a, b in combinations(sorted(edge), 2)}
+        return tuple(sorted((i, j) for i, j in pairs if i != j))
+
+
+def _free_root(name: str) -> dict[str, tuple[Channel, ...]]:
+    return {
+        "pose": tuple(Channel("qpos", name, k) for k in range(2, FREE_POSE)),
+        "motion": tuple(Channel("qvel", name, k) for k in range(FREE_MOTION)),
+    }
+
+
+def _dealt(joints: Sequence[str], size: int) -> Partition:
+    return tuple(tuple(joints[k : k + size]) for k in range(0, len(joints), size))
+
+
+def _legs(*groups: str) -> Partition:
+    """Each group of leg digits is one agent, e.g. "12" the agent with legs 1 and 2."""
+    return tuple(tuple(joint for leg in group for joint in (f"hip_{leg}", f"ankle_{leg}")) for group in groups)
+
+
+_ANT_JOINTS = tuple(f"{part}_{leg}" for leg in (1, 2, 3, 4) for part in ("hip", "ankle"))
+
+ANT = Robot(
+    joints=_ANT_JOINTS,
+    motors=tuple(f"{part}_{leg}" for leg in (4, 1, 2, 3) for part in ("hip", "ankle")),
+    **_free_root("root"),
+    forward=Channel("qpos", "root", 0),
+    sideways=Channel("qpos", "root", 1),
+    hyperedges=(
+        *(frozenset({f"hip_{leg}", f"ankle_{leg}"}) for leg in (1, 2, 3, 4)),
+        frozenset(f"hip_{leg}" for leg in (1, 2, 3, 4)),
+    ),
+)
+ANT_PARTITIONS: Mapping[str, Partition] = {
+    "2x4": _legs("12", "34"),
+    "2x4d": _legs("13", "24"),
+    "4x2": _legs("1", "2", "3", "4"),
+    "8x1": _dealt(_ANT_JOINTS, 1),
+}
+
+_CHEETAH_JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+_CHEETAH_CHAIN = ("bfoot", "bshin", "bthigh", "fthigh", "fshin", "ffoot")
+
+HALF_CHEETAH = Robot(
+    joints=_CHEETAH_JOINTS,
+    motors=_CHEETAH_JOINTS,
+    pose=(Channel("qpos", "rootz"), Channel("qpos", "rooty")),
+    motion=(Channel("qvel", "rootx"), Channel("qvel", "rootz"), Channel("qvel", "rooty")),
+    forward=Channel("qpos", "rootx"),
+    sideways=None,
+    hyperedges=tuple(frozenset(pair) for pair in zip(_CHEETAH_CHAIN, _CHEETAH_CHAIN[1:], strict=False)),
+)
+CHEETAH_PARTITIONS: Mapping[str, Partition] = {
+    "2x3": _dealt(_CHEETAH_JOINTS, 3),
+    "3x2": (("bfoot", "bshin"), ("bthigh", "ffoot"), ("fshin", "fthigh")),
+    "6x1": _dealt(_CHEETAH_JOINTS, 1),
+}
+
+
+def _many_ant(segments: int) -> Robot:
+    joints = tuple(f"{part}_{s}" for s in range(segments) for part in ("hip1", "ankle1", "hip2", "ankle2"))
+    within = (
+        frozenset(f"{part}_{s}" for part in pair)
+        for s in range(segments)
+        for pair in (("hip1", "ankle1"), ("hip2", "ankle2"), ("hip1", "hip2"))
+    )
+    between = (frozenset(f"hip{leg}_{k}" for leg in (1, 2) for k in (s - 1, s)) for s in range(1, segments))
+    return Robot(
+        joints=joints,
+        motors=joints,
+        **_free_root("root"),
+        forward=Channel("qpos", "root", 0),
+        sideways=Channel("qpos", "root", 1),
+        hyperedges=(*within, *between),
+        segments=segments,
+        # the public code cuts 42 positions and 36 velocities off a vector that holds only 14 and 12 of walls
+        blind=(FREE_POSE + len(joints) - 28 - 2, FREE_MOTION + len(joints) - 24),
+    )
+
+
+MANY_ANT: Mapping[int, Robot] = {6: _many_ant(6), 8: _many_ant(8)}
+MANY_ANT_SEGMENTS: Mapping[str, int] = {"2x3": 6, "3x2": 6, "6x1": 6, "2x4": 8, "4x2": 8, "8x1": 8}
+MANY_ANT_PARTITIONS: Mapping[str, Partition] = {
+    name: _dealt(MANY_ANT[segments].joints, 4 * segments // int(name.split("x")[0]))
+    for name, segments in MANY_ANT_SEGMENTS.items()
+}
