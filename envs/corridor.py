@@ -1,8 +1,9 @@
 """The folded corridor of the Safe Ant family, as pure functions of positions.
 
-Theory of operation. The corridor runs along +x and turns by 60 degrees at x = 20, 60 and 100, where it goes on straight. A point's
-*offset* is its distance from the corridor's middle line measured along y, not perpendicular to it, so in the slanted legs a perpendicular
-distance is cos 30° times as long. The cost knows only the two lines at offset ±h; the boxes of `wall_poses` are what a robot can bump into.
+Theory of operation. The corridor runs along +x and turns by 60 degrees at x = 20, 60 and 100, where it goes on straight. A
+point's *offset* is its distance from the corridor's middle line measured along y, not perpendicular to it, so in the slanted
+legs a perpendicular distance is cos 30° times as long. The cost knows only the two lines at offset ±h; the boxes of
+`wall_poses` are what a robot can bump into.
 
 Source: chauncygu/Safe-Multi-Agent-Mujoco, the environments of Ant and ManyAgent Ant (read, not copied).
 """
@@ -23,8 +24,8 @@ STATIC_HEIGHT = 0.72  # m: where a dropped wall comes to rest, so that welded on
 def offset(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Signed distance from the middle line, measured along y.
 
-    The middle line is the polygon through (0, 0), (20, 20 tan 30°), (60, -20 tan 30°), (100, 20 tan 30°), constant beyond x = 100 and
-    continued straight for x < 0.
+    The middle line is the polygon through (0, 0), (20, 20 tan 30°), (60, -20 tan 30°), (100, 20 tan 30°), constant beyond x =
+    100 and continued straight for x < 0.
 
     Args:
         x: Positions along the corridor [m], any shape.
@@ -34,8 +35,8 @@ def offset(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
         y_off [m], same shape.
 
     Source:
-        As the public code, but continuous at x = 60, where that code's strict comparisons fall through to its last case for exactly
-        that one number.
+        As the public code, but continuous at x = 60, where that code's strict comparisons fall through to its last case for
+        exactly that one number.
 
     Example:
         >>> offset(np.array([0.0, 40.0, 120.0]), np.array([1.0, 1.0, 1.0])).round(3).tolist()

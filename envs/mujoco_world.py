@@ -1,13 +1,14 @@
 """Robots in MuJoCo: E copies stepped natively, everything else vectorised over copies.
 
-Theory of operation. `mujoco.batch.Batch` owns the states; its state arrays are live views, bound once here and never rebound. One step is: write
-controls, let the batch run `frame_skip` physics steps on its own threads, then compute reward, cost and ends from a handful of columns.
-All numbers that anybody senses lie in one float32 table (positions | velocities | the rule's numbers); an observation is a choice of its columns, so
-`own`, `full` and `reference` differ by index arrays only. Columns are found by joint name.
+Theory of operation. `mujoco.batch.Batch` owns the states; its state arrays are live views, bound once here and never rebound.
+One step is: write controls, let the batch run `frame_skip` physics steps on its own threads, then compute reward, cost and ends
+from a handful of columns. All numbers that anybody senses lie in one float32 table (positions | velocities | the rule's
+numbers); an observation is a choice of its columns, so `own`, `full` and `reference` differ by index arrays only. Columns are
+found by joint name.
 
-What must not change: a copy's random numbers come from its own generator, drawn in the order of its own resets, and copies never mix; hence
-results depend neither on the number of threads nor on what other copies do. A copy whose physics diverged (MuJoCo then resets it silently and
-counts a warning) is reported in `faults`, terminated, paid 0 and charged 1.
+What must not change: a copy's random numbers come from its own generator, drawn in the order of its own resets, and copies
+never mix; hence results depend neither on the number of threads nor on what other copies do. A copy whose physics diverged
+(MuJoCo then resets it silently and counts a warning) is reported in `faults`, terminated, paid 0 and charged 1.
 `tests/test_envs_mujoco_world.py` notices.
 
 Source: batch semantics from the docstrings of `mujoco.batch` (4.0.0).
@@ -17,13 +18,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mujoco
+import mujoco  # type: ignore[import-untyped]
 import numpy as np
-from mujoco.batch import Batch, SimulationError
+from mujoco.batch import Batch, SimulationError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from envs import models
-from envs.interface import Bools, Episode, EnvSpec, Floats, Transition
+from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from envs.robots import Channel, Robot
 from envs.rules import Array, Step, contact_price, healthy, obstacle_drive
 from envs.tasks import TASKS, Task, senses, spec
@@ -95,7 +96,8 @@ class MujocoWorld:
     def _bind(self) -> None:
         """Bind the batch's arrays, all before the first step."""
         batch, robot = self.batch, self._robot
-        self._qpos, self._qvel, self._ctrl, self._time = batch.bind("qpos"), batch.bind("qvel"), batch.bind("ctrl"), batch.bind("time")
+        self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
+        self._ctrl, self._time = batch.bind("ctrl"), batch.bind("time")
         self._fatal = batch.warning[:, FIRST_FATAL:, 1]
         self._contacts = batch.bind("cfrc_ext") if self._task.contacts else None
         self._x = self._qpos[:, self._column(robot.forward)]
@@ -116,7 +118,8 @@ class MujocoWorld:
     def _column(self, channel: Channel) -> int:
         """Where a channel lives in qpos, or in qvel."""
         at_q, at_v = columns(self.model, channel.name)
-        return (at_q if channel.field == "qpos" else at_v) + channel.index
+        first = at_q if channel.field == "qpos" else at_v
+        return first + channel.part
 
     def _deal(self, partition: Sequence[Sequence[str]], *, by_name: bool) -> None:
         """Find the motor of every joint of every agent, in the order of the concatenated actions."""
@@ -128,7 +131,7 @@ class MujocoWorld:
 
     def _lay_out(self, env: Env) -> None:
         """Make the float32 table and each agent's choice of its columns."""
-        nq, nv, extras = self.model.nq, self.model.nv, self._rule.extras
+        nq, nv, extras = int(self.model.nq), int(self.model.nv), self._rule.extras
         self._table = np.zeros((self.copies, nq + nv + len(extras)), np.float32)
 
         def place(channel: Channel) -> int:
@@ -161,7 +164,8 @@ class MujocoWorld:
         """Advance every copy one control period.
 
         Args:
-            actions: Per agent (E, a_i), torques as fractions of the gear; beyond ±1 the motors saturate but the price goes on rising.
+            actions: Per agent (E, a_i), torques as fractions of the gear; beyond ±1 the motors saturate but the price goes on
+                rising.
 
         Returns:
             See `envs.interface.Transition`.
@@ -184,7 +188,8 @@ class MujocoWorld:
         ended = terminated | truncated
         if not ended.any():
             return Transition(
-                obs=obs, reward=reward, cost=cost, terminated=terminated, truncated=truncated, final_obs=None, episodes=(), faults=faults
+                obs=obs, reward=reward, cost=cost, terminated=terminated, truncated=truncated, final_obs=None, episodes=(),
+                faults=faults
             )
         ids = np.flatnonzero(ended)
         episodes = tuple(
@@ -198,7 +203,8 @@ class MujocoWorld:
 
     def close(self) -> None:
         """Release native threads; the world is not to be used afterwards."""
-        self.__dict__.pop("batch", None)
+        for name in self.__dict__.keys() - {"spec", "copies"}:  # every bound array keeps the batch, and so its threads, alive
+            del self.__dict__[name]
 
     # --- one step's parts -----------------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ class MujocoWorld:
             self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
         except SimulationError as error:
             failed = error.ids
-        faults = ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
+        faults: Bools = ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
         if len(failed):
             faults[failed] = True
         if self._fatal.any():

@@ -1,13 +1,14 @@
 """A network of scalar linear systems with quadratic costs, whose optimum and whose value of every further hop are known exactly.
 
-Theory of operation. Node i keeps x_i' = alpha x_i + beta sum_{j~i} x_j + u_i + w_i and pays x_i² + r u_i² per step: the graph of the dynamics *is* the
-communication graph, so influence decays with hops. For linear feedback u = -K x the average cost per step and node is
-J(K) = noise² tr(P) / N, P = I + r KᵀK + MᵀPM, M = A - K. `optimal_cost` minimises over all K (Riccati), `best_local_gain` over the K whose entry
-(i, j) is 0 when j is more than kappa hops from i: the ratio of the two is what a decentralised learner with kappa hops can at best reach.
-The exact part works on plain matrices and never touches the simulation; tests compare the two.
+Theory of operation. Node i keeps x_i' = alpha x_i + beta sum_{j~i} x_j + u_i + w_i and pays x_i² + r u_i² per step: the graph
+of the dynamics *is* the communication graph, so influence decays with hops. For linear feedback u = -K x the average cost per
+step and node is J(K) = noise² tr(P) / N, P = I + r KᵀK + MᵀPM, M = A - K. `optimal_cost` minimises over all K (Riccati),
+`best_local_gain` over the K whose entry (i, j) is 0 when j is more than kappa hops from i: the ratio of the two is what a
+decentralised learner with kappa hops can at best reach. The exact part works on plain matrices and never touches the
+simulation; tests compare the two.
 
-Source: problem as in environments note, section 5.7; gradient of J after Fazel et al. 2018 (arXiv:1801.05039), lemma 1, there for a
-start distribution, here for stationary noise (Sigma is then the stationary covariance).
+Source: problem as in environments note, section 5.7; gradient of J after Fazel et al. 2018 (arXiv:1801.05039), lemma 1, there
+for a start distribution, here for stationary noise (Sigma is then the stationary covariance).
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,14 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.interface import Episode, EnvSpec, Floats, Transition
+from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from scenarios.schema import LQ, Env
 
 Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
 MAX_NODES = 1024
 DIVERGED = 1e9  # a state or control beyond this is a fault; its square still fits float32
+RICCATI_STEPS = 100_000
 NOISE_BLOCK = 64  # steps of noise drawn at once per copy: one Python loop over copies in 64 steps
 
 
@@ -67,10 +69,10 @@ def _nodes(partition: str) -> int:
 class NetworkLQ:
     """E copies of the network.
 
-    Observation of node i: x_i (or all of x). Action: u_i, not clipped. Reward: -(x_i² + r u_i²) of the state acted on, each node's
-    own (`local`) or their mean over nodes (`team`). Ends: truncation at the horizon; a state or control beyond 1e9 or not finite is a fault and
-    terminates. Start: x ~ N(0, I). The exact costs below are averages over an infinite run; an episode from this start pays less in its first
-    steps wherever the stationary variance is above 1.
+    Observation of node i: x_i (or all of x). Action: u_i, not clipped. Reward: -(x_i² + r u_i²) of the state acted on, each
+    node's own (`local`) or their mean over nodes (`team`). Ends: truncation at the horizon; a state or control beyond 1e9 or
+    not finite is a fault and terminates. Start: x ~ N(0, I). The exact costs below are averages over an infinite run; an
+    episode from this start pays less in its first steps wherever the stationary variance is above 1.
     """
 
     def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
@@ -103,12 +105,12 @@ class NetworkLQ:
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's control, (E, 1)."""
         u = np.concatenate(actions, axis=1, dtype=np.float64)
-        faults = ~(np.abs(u) < DIVERGED).all(axis=1)
+        faults: Bools = np.any(~(np.abs(u) < DIVERGED), axis=1)
         np.clip(np.nan_to_num(u, copy=False), -DIVERGED, DIVERGED, out=u)
         paid = -(self._x**2 + self._price * u**2)
         ret = paid.mean(axis=1)
         self._x = self._x @ self._a + u + self._disturbance()
-        faults |= ~(np.abs(self._x) < DIVERGED).all(axis=1)
+        faults |= np.any(~(np.abs(self._x) < DIVERGED), axis=1)
         np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
         self._age += 1
         self._ret += ret
@@ -116,7 +118,9 @@ class NetworkLQ:
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
         reward[:] = paid.T if self._local else ret
         cost = np.zeros((self.spec.n_agents, self.copies, 0), np.float32)
-        obs, final, episodes = self._observe(), None, ()
+        obs = self._observe()
+        final: list[Floats] | None = None
+        episodes: tuple[Episode, ...] = ()
         ended = np.flatnonzero(faults | truncated)
         if len(ended):
             episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
@@ -124,8 +128,9 @@ class NetworkLQ:
             self._restart(ended)
             obs = self._observe()
         return Transition(
-            obs=obs, reward=reward, cost=cost, terminated=faults.copy(), truncated=truncated, final_obs=final, episodes=episodes, faults=faults
-        )
+            obs=obs, reward=reward, cost=cost, terminated=faults.copy(), truncated=truncated, final_obs=final,
+            episodes=episodes, faults=faults,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Nothing to release."""
@@ -165,8 +170,11 @@ def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
     Returns:
         (N, N), symmetric.
     """
-    adjacency = nx.to_numpy_array(graph, nodelist=sorted(graph), weight=None)
-    return np.asarray(lq.alpha * np.eye(len(graph)) + lq.beta * adjacency)
+    a = lq.alpha * np.eye(len(graph))
+    for i, j in graph.edges:
+        a[i, j] += lq.beta
+        a[j, i] += lq.beta
+    return a
 
 
 def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:
@@ -181,16 +189,20 @@ def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Ma
 
     Returns:
         J* per step and node, and the gain K (N, N) of u = -K x.
+
+    Raises:
+        ArithmeticError: The iteration did not come to rest.
     """
     eye = np.eye(len(a))
-    p = eye
-    while True:
-        gain = np.linalg.solve(r * eye + p, p @ a)
+    p: Matrix = eye
+    for _ in range(RICCATI_STEPS):
+        gain: Matrix = np.asarray(np.linalg.solve(r * eye + p, p @ a), np.float64)
         following = eye + a.T @ p @ (a - gain)
         following = (following + following.T) / 2
-        if np.max(np.abs(following - p)) <= 1e-13 * np.max(np.abs(p)):
+        if np.max(np.abs(following - p)) <= 1e-12 * np.max(np.abs(p)):
             return float(noise_std**2 * np.trace(following) / len(a)), gain
         p = following
+    raise ArithmeticError(f"optimal_cost: no rest after {RICCATI_STEPS} iterations, r={r}")
 
 
 def _lyapunov(m: Matrix, q: Matrix) -> Matrix | None:
@@ -261,7 +273,8 @@ def within(graph: nx.Graph, kappa: int) -> NDArray[np.bool_]:
 def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1e-9, steps: int = 2000) -> tuple[float, Matrix]:
     """The best gain whose node i uses only states within kappa hops, by L-BFGS on the exact gradient.
 
-    The cost is smooth but not convex in a structured gain: this is a local optimum, reached from the best of several stable starts.
+    The cost is smooth but not convex in a structured gain: this is a local optimum, reached from the best of several stable
+    starts.
 
     Args:
         graph: Undirected graph on 0..N-1.
@@ -303,7 +316,7 @@ def _descend(a: Matrix, k: Matrix, r: float, mask: NDArray[np.bool_], tolerance:
         slope = float(direction @ gradient)
         if slope >= 0:
             moves, direction, slope = [], -gradient, -float(gradient @ gradient)
-        length = 1.0 if moves else min(1.0, 0.1 / (np.linalg.norm(gradient) + 1e-30))
+        length = 1.0 if moves else min(1.0, 0.1 / (float(np.linalg.norm(gradient)) + 1e-30))
         while (trial := gain_cost(a, full(z + length * direction), r)) > cost + 1e-4 * length * slope and length > 1e-12:
             length /= 2
         if not trial < cost:

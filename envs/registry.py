@@ -64,5 +64,7 @@ def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
     """
     expected = spec(env).n_agents
     if set(graph) != set(range(expected)):
-        raise ValueError(f"topology: got {len(graph)} nodes {sorted(graph)[:5]}...; {env.name} {env.partition} needs the nodes 0..{expected - 1}")
+        raise ValueError(
+            f"topology: got a graph of {len(graph)} nodes; {env.name} {env.partition} needs the nodes 0..{expected - 1}"
+        )
     return WORLDS[env.name].make(env, graph, seed)

@@ -1,17 +1,18 @@
 """Robots as their joints, and how joints are dealt to agents.
 
-Theory of operation. A robot is data: its actuated joints in tree order, its motors' order, the channels of its root that every agent
-senses, and *hyperedges*: sets of joints that are mutually adjacent. A partition deals the joints to agents; two agents are adjacent
-iff a joint of one shares a hyperedge with a joint of the other. Everything is named, nothing is numbered: walls and obstacles add coordinates
-to a model, and a number that was right without them would silently point elsewhere. Nothing here needs MuJoCo.
+Theory of operation. A robot is data: its actuated joints in tree order, its motors' order, the channels of its root that every
+agent senses, and *hyperedges*: sets of joints that are mutually adjacent. A partition deals the joints to agents; two agents
+are adjacent iff a joint of one shares a hyperedge with a joint of the other. Everything is named, nothing is numbered: walls
+and obstacles add coordinates to a model, and a number that was right without them would silently point elsewhere. Nothing here
+needs MuJoCo.
 
 Source: hyperedges after schroederdewitt/multiagent_mujoco (Ant, HalfCheetah) with the segment chain of its ManyAgent Ant.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Literal, NamedTuple
+from itertools import combinations, pairwise
+from typing import Any, Literal, NamedTuple
 
 Partition = tuple[tuple[str, ...], ...]
 FREE_POSE, FREE_MOTION = 7, 6  # numbers of a free joint: position and quaternion; linear and angular velocity
@@ -23,12 +24,12 @@ class Channel(NamedTuple):
     Attributes:
         field: Where it lives: a joint's position or velocity, or computed by the world's rule.
         name: Of the joint or of the computed number.
-        index: Which component of a joint with several.
+        part: Which component of a joint with several.
     """
 
     field: Literal["qpos", "qvel", "extra"]
     name: str
-    index: int = 0
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Robot:
         return tuple(sorted((i, j) for i, j in pairs if i != j))
 
 
-def _free_root(name: str) -> dict[str, tuple[Channel, ...]]:
+def _free_root(name: str) -> dict[str, Any]:
     return {
         "pose": tuple(Channel("qpos", name, k) for k in range(2, FREE_POSE)),
         "motion": tuple(Channel("qvel", name, k) for k in range(FREE_MOTION)),
@@ -141,7 +142,7 @@ HALF_CHEETAH = Robot(
     motion=(Channel("qvel", "rootx"), Channel("qvel", "rootz"), Channel("qvel", "rooty")),
     forward=Channel("qpos", "rootx"),
     sideways=None,
-    hyperedges=tuple(frozenset(pair) for pair in zip(_CHEETAH_CHAIN, _CHEETAH_CHAIN[1:], strict=False)),
+    hyperedges=tuple(frozenset(pair) for pair in pairwise(_CHEETAH_CHAIN)),
 )
 CHEETAH_PARTITIONS: Mapping[str, Partition] = {
     "2x3": _dealt(_CHEETAH_JOINTS, 3),

@@ -1,8 +1,9 @@
 """What a robot is paid and charged for, and when its episode ends: plain functions of arrays over copies.
 
-Theory of operation. A *rule* is the part of a task that is about safety: it charges a cost, adds numbers to the observation and may drive an
-obstacle. Three rules exist: stay off the corridor's lines (`CorridorRule`), keep a gap to a moving obstacle (`GapRule`), do not run too fast
-(`SpeedRule`). A rule sees a `Step`, which holds positions only, and nothing of MuJoCo, so each can be tested with a line of numbers.
+Theory of operation. A *rule* is the part of a task that is about safety: it charges a cost, adds numbers to the observation and
+may drive an obstacle. Three rules exist: stay off the corridor's lines (`CorridorRule`), keep a gap to a moving obstacle
+(`GapRule`), do not run too fast (`SpeedRule`). A rule sees a `Step`, which holds positions only, and nothing of MuJoCo, so each
+can be tested with a line of numbers.
 """
 
 from collections.abc import Sequence
