@@ -9,7 +9,7 @@ stay so: agent i's observation has its own width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,7 @@ class Transition:
     faults: Bools
 
 
+@runtime_checkable
 class VecEnv(Protocol):
     """E copies of one world."""
 

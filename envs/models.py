@@ -14,7 +14,7 @@ import mujoco  # type: ignore[import-untyped]
 
 from envs.corridor import FREE_HEIGHT, STATIC_HEIGHT, WALL_DENSITY, WALL_HALF_SIZE, wall_poses
 
-STATIC_PIECES = 4  # short boxes pass the bounding-sphere test less often than one of 40 m: a quarter faster (2, 8, 16 are slower)
+STATIC_PIECES = 4  # short boxes pass the bounding-sphere test less often than one of 40 m: a quarter faster (more are slower)
 CHEETAH_MASS = 14.0  # kg, obstacle included: half_cheetah.xml's settotalmass
 Walls = Literal["none", "static", "free"]
 
@@ -141,12 +141,12 @@ def many_ant(segments: int, walls: Walls = "none", half_width: float = 4.5) -> A
     for s in range(segments):
         if s:
             torso = torso.add_body(name=f"torso_{s}", pos=[-1, 0, 0])
-            _capsule(torso, (1, 0, 0), (0, 0, 0), radius=0.1, density=100.0)
+            _capsule(torso, (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), radius=0.1, density=100.0)
         reach = 0.2 if s == 0 else -0.2
         for leg, side in ((1, 0.2), (2, -0.2)):
             root = (0.2, side, 0.0) if s == 0 else (0.0, side, 0.0)
             slant = -1.0 if (leg == 1) == (s == 0) else 1.0
-            bend = (30, 70) if s == 0 else (-70, -30)
+            bend = (30.0, 70.0) if s == 0 else (-70.0, -30.0)
             _leg(spec, torso, f"{leg}_{s}", root=root, along=(reach, side, 0.0), slant=slant, bend=bend)
     _add_walls(spec, half_width, walls, 2 if walls == "free" else 6)
     _mount_accelerometer(spec, first)
@@ -164,13 +164,13 @@ def _leg(
 ) -> None:
     """A stub on the torso, a thigh on a vertical hinge and a twice as long shin on a horizontal one, with their motors."""
     stub = torso.add_body(name=f"leg{name}")
-    _capsule(stub, (0, 0, 0), root, radius=0.08)
+    _capsule(stub, (0.0, 0.0, 0.0), root, radius=0.08)
     thigh = stub.add_body(name=f"thigh{name}", pos=list(root))
     thigh.add_joint(name=f"hip{name}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, 1], range=[-30, 30])
-    _capsule(thigh, (0, 0, 0), along, radius=0.08)
+    _capsule(thigh, (0.0, 0.0, 0.0), along, radius=0.08)
     shin = thigh.add_body(name=f"shin{name}", pos=list(along))
     shin.add_joint(name=f"ankle{name}", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[slant, 1, 0], range=list(bend))
-    _capsule(shin, (0, 0, 0), tuple(2 * c for c in along), radius=0.08)
+    _capsule(shin, (0.0, 0.0, 0.0), tuple(2 * c for c in along), radius=0.08)
     for part in ("hip", "ankle"):
         motor = spec.add_actuator(
             name=f"{part}{name}", target=f"{part}{name}", trntype=mujoco.mjtTrn.mjTRN_JOINT, ctrllimited=True, ctrlrange=[-1, 1]

@@ -181,7 +181,7 @@ class MujocoWorld:
         self._age += 1
         terminated = self._ended() | faults
         truncated = (self._age >= self.spec.horizon) & ~terminated
-        cost, charged = self._cost(now, terminated if self._task.min_upright is not None else faults)
+        cost, charged = self._cost(now, terminated)
         self._ret += ret
         self._charged += charged
         obs = self._observe(now)

@@ -8,7 +8,7 @@ can be tested with a line of numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class Step:
     obstacle: Array | None = None
 
 
+@runtime_checkable
 class Rule(Protocol):
     """The safety part of a task."""
 

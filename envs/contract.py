@@ -1,0 +1,274 @@
+"""What every world must keep, as English sentences with a check each: for whoever adds one.
+
+Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with another number
+of threads, and with the first copy's actions changed. Each `Clause` then looks at the recordings and says whether its sentence holds. Checks
+only read, so one rehearsal serves them all; keep the horizon short (a few steps) so that several episodes end.
+
+Example:
+    >>> import networkx as nx
+    >>> from envs.registry import make
+    >>> from scenarios.schema import Env
+    >>> env = Env(name="network_lq", partition="3x1", copies=2, horizon=5)
+    >>> broken(lambda seed, threads: make(env, nx.path_graph(3), seed), "team")
+    []
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.interface import EnvSpec, Floats, Transition, VecEnv
+
+Build = Callable[[int, int], VecEnv]
+Share = Literal["team", "sum", "mean"]
+STEPS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One run of a world.
+
+    Attributes:
+        spec: The world's.
+        copies: E.
+        first: What `reset` returned.
+        steps: What each `step` returned.
+        frozen: The bytes of every observation at the moment it was returned, first and later ones.
+    """
+
+    spec: EnvSpec
+    copies: int
+    first: list[Floats]
+    steps: list[Transition]
+    frozen: list[bytes]
+
+    def observations(self) -> Iterator[list[Floats]]:
+        """All observations to act on, in order."""
+        yield self.first
+        for step in self.steps:
+            yield step.obs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """Recordings of one world under the same actions.
+
+    Attributes:
+        run: The one to look at.
+        again: The same once more.
+        reseeded: With another seed.
+        threaded: With two native threads instead of one.
+        nudged: With other actions for the first copy.
+        share: How agents' rewards make the team's.
+    """
+
+    run: Recording
+    again: Recording
+    reseeded: Recording
+    threaded: Recording
+    nudged: Recording
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A sentence of the contract and whether a rehearsal keeps it."""
+
+    sentence: str
+    holds: Callable[[Rehearsal], bool]
+
+
+def rehearse(build: Build, share: Share, *, steps: int = STEPS) -> Rehearsal:
+    """Run a world five times.
+
+    Args:
+        build: Makes the world from (seed, threads); the number of threads may mean nothing to it.
+        share: "team" if every agent is given the team's reward; else whether agents' rewards sum or average to it.
+        steps: How long; several times the horizon.
+
+    Returns:
+        The recordings.
+    """
+    return Rehearsal(
+        run=_record(build(0, 1), steps), again=_record(build(0, 1), steps), reseeded=_record(build(1, 1), steps),
+        threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=0.5), share=share,
+    )  # fmt: skip
+
+
+def broken(build: Build, share: Share, *, steps: int = STEPS) -> list[str]:
+    """The sentences that a world does not keep; arguments as for `rehearse`."""
+    rehearsal = rehearse(build, share, steps=steps)
+    return [clause.sentence for clause in CONTRACT if not clause.holds(rehearsal)]
+
+
+def _record(world: VecEnv, steps: int, nudge: float = 0.0) -> Recording:
+    rng = np.random.default_rng(99)
+    first = world.reset()
+    frozen = [_bytes(first)]
+    transitions = []
+    for _ in range(steps):
+        actions = [rng.normal(0.0, 0.7, (world.copies, width)).astype(np.float32) for width in world.spec.act_dims]
+        for action in actions:
+            action[0] += nudge
+        transitions.append(world.step(actions))
+        frozen.append(_bytes(transitions[-1].obs))
+    recording = Recording(spec=world.spec, copies=world.copies, first=first, steps=transitions, frozen=frozen)
+    world.close()
+    world.close()  # closing a closed world does nothing
+    return recording
+
+
+def _bytes(obs: list[Floats]) -> bytes:
+    return b"".join(block.tobytes() for block in obs)
+
+
+# --- the checks -----------------------------------------------------------------------------------------------------
+
+
+def _is_block(array: Floats, shape: tuple[int, ...]) -> bool:
+    return array.shape == shape and array.dtype == np.float32 and array.flags.c_contiguous and bool(np.isfinite(array).all())
+
+
+def _blocks(obs: list[Floats], run: Recording) -> bool:
+    return len(obs) == run.spec.n_agents and all(
+        _is_block(block, (run.copies, width)) for block, width in zip(obs, run.spec.obs_dims, strict=True)
+    )
+
+
+def _spec_is_sound(spec: EnvSpec) -> bool:
+    n = spec.n_agents
+    joined = {0}
+    for _ in range(n):
+        joined |= {v for edge in spec.edges for v in edge if joined & set(edge)}
+    return (
+        n == len(spec.act_dims) >= 1
+        and min(*spec.obs_dims, *spec.act_dims, spec.horizon) >= 1
+        and spec.dt > 0
+        and all(limit >= 0 for limit in spec.cost_limits)
+        and all(0 <= i < j < n for i, j in spec.edges)
+        and len(joined) == n
+    )
+
+
+def _flags(step: Transition, copies: int) -> bool:
+    return all(flag.shape == (copies,) and flag.dtype == np.bool_ for flag in (step.terminated, step.truncated, step.faults))
+
+
+def _ended(step: Transition) -> NDArray[np.intp]:
+    return np.flatnonzero(step.terminated | step.truncated)
+
+
+def _final_obs_fits(step: Transition, run: Recording) -> bool:
+    if step.final_obs is None:
+        return len(_ended(step)) == 0
+    return len(_ended(step)) > 0 and _blocks(step.final_obs, run)
+
+
+def _team(step: Transition, share: Share) -> NDArray[np.float64]:
+    rewards = step.reward.astype(np.float64)
+    return np.asarray({"team": rewards[0], "sum": rewards.sum(axis=0), "mean": rewards.mean(axis=0)}[share])
+
+
+def _sums_agree(r: Rehearsal) -> bool:
+    """Walk through the run keeping sums of our own and compare them at each end."""
+    m = r.run.spec.n_costs
+    ret, cost, length = np.zeros(r.run.copies), np.zeros((r.run.copies, m)), np.zeros(r.run.copies, int)
+    for step in r.run.steps:
+        ret += _team(step, r.share)
+        cost += step.cost[0]
+        length += 1
+        for episode in step.episodes:
+            e = episode.copy
+            close = np.isclose(episode.ret, ret[e], rtol=1e-4, atol=1e-3) and len(episode.cost) == m
+            costs = r.share != "team" or np.allclose(episode.cost, cost[e], rtol=1e-5)
+            if not (close and costs and episode.length == length[e]):
+                return False
+            ret[e], cost[e], length[e] = 0.0, 0.0, 0
+    return True
+
+
+def _ends_in_time(run: Recording) -> bool:
+    """Truncation exactly at the horizon, and never later."""
+    return all(
+        episode.length <= run.spec.horizon and bool(step.truncated[episode.copy]) == (not step.terminated[episode.copy])
+        and (not step.truncated[episode.copy] or episode.length == run.spec.horizon)
+        for step in run.steps for episode in step.episodes
+    )  # fmt: skip
+
+
+def _restarted(run: Recording) -> bool:
+    """Where an episode ended, the next observation is not the last one."""
+    for step in run.steps:
+        if step.final_obs is not None:
+            for e in _ended(step):
+                if all(np.array_equal(new[e], old[e]) for new, old in zip(step.obs, step.final_obs, strict=True)):
+                    return False
+    return True
+
+
+def _same(a: Recording, b: Recording, rows: slice = slice(None)) -> bool:
+    """Whether two runs are equal to the byte, in the given copies."""
+    pairs = zip(a.observations(), b.observations(), strict=True)
+    seen = all(np.array_equal(x[rows], y[rows]) for one, two in pairs for x, y in zip(one, two, strict=True))
+    return seen and all(
+        np.array_equal(x.reward[:, rows], y.reward[:, rows])
+        and np.array_equal(x.cost[:, rows], y.cost[:, rows])
+        and np.array_equal(x.terminated[rows], y.terminated[rows])
+        and np.array_equal(x.truncated[rows], y.truncated[rows])
+        for x, y in zip(a.steps, b.steps, strict=True)
+    )
+
+
+CONTRACT: tuple[Clause, ...] = (
+    Clause("The spec has positive widths, non-negative limits, and edges i < j that join all agents.", lambda r: _spec_is_sound(r.run.spec)),
+    Clause(
+        "Each agent's observation is (E, d_i), float32, contiguous and finite.",
+        lambda r: all(_blocks(obs, r.run) for obs in r.run.observations()),
+    ),
+    Clause(
+        "Rewards are (n, E), float32, contiguous and finite.",
+        lambda r: all(_is_block(s.reward, (r.run.spec.n_agents, r.run.copies)) for s in r.run.steps),
+    ),
+    Clause(
+        "Costs are (n, E, m), float32, contiguous, finite and not negative.",
+        lambda r: all(
+            _is_block(s.cost, (r.run.spec.n_agents, r.run.copies, r.run.spec.n_costs)) and not (s.cost < 0).any() for s in r.run.steps
+        ),
+    ),
+    Clause("Flags are (E,) booleans.", lambda r: all(_flags(s, r.run.copies) for s in r.run.steps)),
+    Clause("No copy is terminated and truncated at once.", lambda r: not any((s.terminated & s.truncated).any() for s in r.run.steps)),
+    Clause("A fault counts as termination.", lambda r: not any((s.faults & ~s.terminated).any() for s in r.run.steps)),
+    Clause(
+        "final_obs is None if no episode ended, and shaped like obs if one did.",
+        lambda r: all(_final_obs_fits(s, r.run) for s in r.run.steps),
+    ),
+    Clause(
+        "episodes names exactly the copies that ended, ascending.",
+        lambda r: all([episode.copy for episode in s.episodes] == list(_ended(s)) for s in r.run.steps),
+    ),
+    Clause("Episodes end by the horizon, and are truncated only there.", lambda r: _ends_in_time(r.run)),
+    Clause("The rehearsal saw at least two episodes end.", lambda r: sum(len(s.episodes) for s in r.run.steps) >= 2),
+    Clause("A copy whose episode ended goes on from a fresh start.", lambda r: _restarted(r.run)),
+    Clause("An episode's return, cost and length are the sums over its steps.", _sums_agree),
+    Clause(
+        "In team mode all agents get the same reward and the same cost.",
+        lambda r: r.share != "team" or all((s.reward == s.reward[0]).all() and (s.cost == s.cost[0]).all() for s in r.run.steps),
+    ),
+    Clause("The same seed gives the same bytes.", lambda r: _same(r.run, r.again)),
+    Clause("Another seed gives another start.", lambda r: r.run.frozen[0] != r.reseeded.frozen[0]),
+    Clause("The number of native threads changes nothing.", lambda r: _same(r.run, r.threaded)),
+    Clause("A copy does not depend on what other copies do.", lambda r: _same(r.run, r.nudged, slice(1, None))),
+    Clause("Actions matter.", lambda r: not _same(r.run, r.nudged, slice(0, 1))),
+    Clause(
+        "What was returned is never written again.",
+        lambda r: [_bytes(obs) for obs in r.run.observations()] == r.run.frozen,
+    ),
+    Clause(
+        "Consecutive observations differ.",
+        lambda r: all(a != b for a, b in pairwise(r.run.frozen)),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Every world and partition through every sentence of the contract."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from envs.contract import CONTRACT, Clause, Rehearsal, Share, broken, rehearse
+from envs.interface import Floats, Transition, VecEnv
+from envs.registry import WORLDS, make, spec
+from envs.tasks import TASKS
+from scenarios.schema import Env
+
+WORLD_PARTITIONS = [
+    *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
+    ("network_lq", "6x1"),
+    ("network_lq", "1"),
+]
+VARIANTS = [
+    ("safe_ant", "8x1", {"reward": "local", "cost": "local", "walls": "static"}),
+    ("safe_ant", "4x2", {"walls": "free", "observation": "full", "action_map": "reference"}),
+    ("safe_halfcheetah", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
+    ("safe_manyagent_ant", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
+    ("velocity_ant", "2x4", {"reward": "local", "observation": "full"}),
+    ("network_lq", "5x1", {"reward": "local", "observation": "full"}),
+]
+
+
+def share(env: Env) -> Share:
+    if env.reward == "team":
+        return "team"
+    return "mean" if env.name == "network_lq" else "sum"
+
+
+def rehearsal_of(env: Env) -> Rehearsal:
+    graph = nx.path_graph(spec(env).n_agents)
+
+    def build(seed: int, threads: int) -> VecEnv:
+        return make(env.model_copy(update={"threads": threads}), graph, seed)
+
+    return rehearse(build, share(env))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*((name, partition, {}) for name, partition in WORLD_PARTITIONS), *VARIANTS],
+    ids=lambda case: "-".join([case[0], case[1], *case[2].values()]),
+)
+def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
+    name, partition, knobs = request.param
+    return rehearsal_of(Env(name=name, partition=partition, copies=3, horizon=7, **knobs))
+
+
+@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.sentence)
+def test_world_keeps_the_contract(rehearsal: Rehearsal, clause: Clause) -> None:
+    assert clause.holds(rehearsal), clause.sentence
+
+
+def test_every_registered_world_is_rehearsed() -> None:
+    assert {name for name, _ in WORLD_PARTITIONS} == set(WORLDS)
+
+
+class Careless:
+    """A world that reuses its buffers, ends every step in both ways and pays nan."""
+
+    def __init__(self, world: VecEnv) -> None:
+        self.spec, self.copies, self._world = world.spec, world.copies, world
+
+    def reset(self) -> list[Floats]:
+        self._obs = self._world.reset()
+        return self._obs
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        out = self._world.step(actions)
+        for mine, new in zip(self._obs, out.obs, strict=True):
+            mine[:] = new
+        always = np.ones(self.copies, bool)
+        return replace(out, obs=self._obs, reward=out.reward * np.float32(np.nan), truncated=always, terminated=always)
+
+    def close(self) -> None:
+        self._world.close()
+
+
+def test_contract_notices_a_careless_world() -> None:
+    env = Env(name="network_lq", partition="3x1", copies=2, horizon=5)
+    found = broken(lambda seed, threads: Careless(make(env, nx.path_graph(3), seed)), "team")
+    for sentence in (
+        "What was returned is never written again.",
+        "No copy is terminated and truncated at once.",
+        "Rewards are (n, E), float32, contiguous and finite.",
+        "episodes names exactly the copies that ended, ascending.",
+        "final_obs is None if no episode ended, and shaped like obs if one did.",
+    ):
+        assert sentence in found

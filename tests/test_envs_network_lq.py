@@ -1,0 +1,152 @@
+"""The LQ network: its exact answers against published figures, finite differences and its own simulation."""
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from envs.interface import VecEnv
+from envs.network_lq import best_local_gain, dynamics, gain_cost, gain_gradient, kappa_curve, optimal_cost, within
+from envs.registry import make, spec
+from scenarios.schema import LQ, Env
+
+PATH20 = nx.path_graph(20)
+WEAK = LQ(alpha=0.5, beta=0.27, control_weight=30.0)
+BIPARTITE = LQ(alpha=0.0, beta=0.5, control_weight=10.0)
+GRID = nx.convert_node_labels_to_integers(nx.grid_2d_graph(5, 5))
+
+
+def test_optimum_of_the_path_of_twenty() -> None:
+    cost, _ = optimal_cost(dynamics(PATH20, WEAK), 30.0)
+    assert cost == pytest.approx(2.392, rel=1e-3)
+    assert np.abs(np.linalg.eigvalsh(dynamics(PATH20, WEAK))).max() == pytest.approx(1.034, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("graph", "lq", "ratios"),
+    [
+        (PATH20, WEAK, [1.157, 1.0275, 1.0054, 1.0007, 1.0001]),
+        (PATH20, BIPARTITE, [3.736, 1.0113, 1.0113, 1.0003]),
+        (GRID, LQ(alpha=0.2, beta=0.23, control_weight=30.0), [1.137, 1.023, 1.007, 1.0011]),
+    ],
+    ids=["path", "bipartite", "grid"],
+)
+def test_kappa_curve_matches_the_published_ratios(graph: nx.Graph, lq: LQ, ratios: list[float]) -> None:
+    assert kappa_curve(graph, lq, range(len(ratios))) == pytest.approx(ratios, rel=1e-3)
+
+
+def test_truncating_the_optimal_gain_is_worse_than_optimising_the_truncated_one() -> None:
+    a = dynamics(PATH20, WEAK)
+    best, gain = optimal_cost(a, 30.0)
+    truncated = [gain_cost(a, np.where(within(PATH20, kappa), gain, 0.0), 30.0) / best for kappa in range(4)]
+    assert truncated == pytest.approx([1.691, 1.039, 1.006, 1.001], rel=1e-3)
+
+
+def test_all_hops_reach_the_optimum() -> None:
+    assert kappa_curve(PATH20, WEAK, [19]) == pytest.approx([1.0], abs=1e-9)
+
+
+def test_cost_of_a_scalar_system_has_its_closed_form() -> None:
+    a, k, r = np.array([[0.9]]), np.array([[0.4]]), 2.0
+    assert gain_cost(a, k, r, 3.0) == pytest.approx(9.0 * (1.0 + 2.0 * 0.16) / (1.0 - 0.25))
+
+
+def test_unstable_gain_costs_infinity_and_has_no_gradient() -> None:
+    a = dynamics(PATH20, WEAK)
+    assert gain_cost(a, 0.0 * a, 30.0) == float("inf")
+    with pytest.raises(ValueError, match="not stable"):
+        gain_gradient(a, 0.0 * a, 30.0)
+
+
+def test_gradient_agrees_with_finite_differences() -> None:
+    a = dynamics(nx.path_graph(4), WEAK)
+    rng = np.random.default_rng(0)
+    k = 0.5 * a + 0.05 * rng.standard_normal(a.shape)
+    step = 1e-6
+    numeric = np.zeros_like(k)
+    for entry in np.ndindex(*k.shape):
+        up, down = k.copy(), k.copy()
+        up[entry] += step
+        down[entry] -= step
+        numeric[entry] = (gain_cost(a, up, 30.0, 0.7) - gain_cost(a, down, 30.0, 0.7)) / (2 * step)
+    np.testing.assert_allclose(gain_gradient(a, k, 30.0, 0.7), numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_local_gain_uses_no_state_beyond_kappa_hops() -> None:
+    _, gain = best_local_gain(PATH20, 2, WEAK)
+    far = np.abs(np.subtract.outer(np.arange(20), np.arange(20))) > 2
+    assert (gain[far] == 0).all()
+    assert (gain[~far] != 0).all()
+
+
+def average_cost(world: VecEnv, gain: np.ndarray, steps: int, skip: int) -> float:
+    x = np.concatenate(world.reset(), axis=1)
+    paid = []
+    for _ in range(steps):
+        u = (-x @ gain.T).astype(np.float32)
+        out = world.step([u[:, [i]] for i in range(world.spec.n_agents)])
+        paid.append(-out.reward[0].mean())
+        x = np.concatenate(out.obs, axis=1)
+    return float(np.mean(paid[skip:]))
+
+
+def test_simulated_average_cost_is_the_exact_one() -> None:
+    env = Env(name="network_lq", partition="20x1", copies=64, horizon=10_000)
+    _, gain = best_local_gain(PATH20, 1, env.lq)
+    simulated = average_cost(make(env, PATH20, 3), gain, 1500, 100)
+    assert simulated == pytest.approx(gain_cost(dynamics(PATH20, env.lq), gain, 30.0), rel=0.01)  # standard error about 0.3 %
+
+
+def test_rewards_are_those_of_the_state_acted_on() -> None:
+    env = Env(name="network_lq", partition="2x1", copies=1, reward="local", lq=LQ(alpha=0.5, beta=0.1, control_weight=2.0, noise_std=0.0))
+    world = make(env, nx.path_graph(2), 0)
+    x = np.concatenate(world.reset(), axis=1)[0]
+    out = world.step([np.array([[1.0]], np.float32), np.array([[-3.0]], np.float32)])
+    np.testing.assert_allclose(out.reward[:, 0], [-(x[0] ** 2 + 2.0), -(x[1] ** 2 + 18.0)], rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate(out.obs, axis=1)[0], [0.5 * x[0] + 0.1 * x[1] + 1.0, 0.5 * x[1] + 0.1 * x[0] - 3.0], rtol=1e-5)
+
+
+def test_team_reward_is_the_mean_of_the_local_ones() -> None:
+    outs = []
+    for reward in ("team", "local"):
+        world = make(Env(name="network_lq", partition="4x1", copies=2, reward=reward), nx.star_graph(3), 5)
+        world.reset()
+        outs.append(world.step([np.full((2, 1), 0.3, np.float32)] * 4).reward)
+    np.testing.assert_allclose(outs[0][0], outs[1].mean(axis=0), rtol=1e-6)
+
+
+def test_world_is_coupled_along_the_given_graph_only() -> None:
+    env = Env(name="network_lq", partition="4x1", copies=1, lq=LQ(noise_std=0.0))
+    quiet = [np.zeros((1, 1), np.float32)] * 4
+    pushed = [np.ones((1, 1), np.float32), *quiet[1:]]
+    ends = []
+    for first in (quiet, pushed):
+        world = make(env, nx.Graph([(0, 3), (3, 1), (1, 2)]), 0)
+        world.reset()
+        world.step(first)
+        ends.append(np.concatenate(world.step(quiet).obs, axis=1)[0])
+    assert list(np.flatnonzero(ends[0] != ends[1])) == [0, 3]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12])
+def test_divergence_is_a_fault_and_ends_the_copy(bad: float) -> None:
+    world = make(Env(name="network_lq", partition="2x1", copies=2), nx.path_graph(2), 0)
+    world.reset()
+    action = np.zeros((2, 1), np.float32)
+    action[1] = bad
+    out = world.step([action, np.zeros((2, 1), np.float32)])
+    assert list(out.faults) == [False, True]
+    assert list(out.terminated) == [False, True]
+    assert np.isfinite(out.reward).all()
+    assert all(np.isfinite(block).all() for block in out.obs)
+
+
+def test_bare_number_is_a_partition_and_kinematic_is_a_path() -> None:
+    assert spec(Env(name="network_lq", partition="20")) == spec(Env(name="network_lq", partition="20x1"))
+    assert spec(Env(name="network_lq", partition="3x1")).edges == ((0, 1), (1, 2))
+    assert spec(Env(name="network_lq", partition="3x1")).horizon == 100
+
+
+def test_thousand_nodes_step() -> None:
+    world = make(Env(name="network_lq", partition="1024x1", copies=2), nx.path_graph(1024), 0)
+    world.reset()
+    assert world.step([np.zeros((2, 1), np.float32)] * 1024).reward.shape == (1024, 2)
