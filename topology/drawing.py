@@ -170,7 +170,8 @@ def _radial(graph: nx.Graph) -> dict[int, Place]:
 
 def _centre(graph: nx.Graph) -> int:
     reach = {i: max(neighbourhood.distances(graph, i).values()) for i in sorted(graph)}
-    return min(reach, key=lambda i: (reach[i], i))
+    centre: int = min(reach, key=lambda i: (reach[i], i))
+    return centre
 
 
 def _from_centre(graph: nx.Graph) -> dict[int, int]:
@@ -194,7 +195,11 @@ def _size(places: Mapping[int, Place]) -> tuple[float, float]:
 
 def _shades(values: list[int]) -> dict[int, tuple[float, float, float, float]]:
     colours = matplotlib.colormaps["cividis"]
-    return {value: colours(at / max(1, len(values) - 1)) for at, value in enumerate(values)}
+    shades = {}
+    for at, value in enumerate(values):
+        red, green, blue, alpha = (float(part) for part in colours(at / max(1, len(values) - 1)))
+        shades[value] = (red, green, blue, alpha)
+    return shades
 
 
 def _is_dark(shade: tuple[float, float, float, float]) -> bool:

@@ -1,0 +1,69 @@
+# One command from a clean clone: `make demo` or `make test`. Needs Python 3.11 or newer, git and make.
+PYTHON ?= $(firstword $(shell command -v python3.11 2>/dev/null) python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# the environment's own pip or, where Debian split ensurepip off, the system's pip working on the environment
+PIP     = $(shell $(BIN)/python -m pip -V >/dev/null 2>&1 && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
+# torch goes first and alone: a wheel in reach of pip's --find-links, else TORCH_INDEX if given, else pip's default index.
+# On Linux the default index brings the CUDA build (several GB). A CPU is all that kappahop uses, so to download less give
+# the address of the CPU wheels that the PyTorch site names for pip:  make setup TORCH_INDEX=https://...
+TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt bench wheel lock clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make the environment .venv with the tested versions
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("kappahop needs Python 3.11 or newer, found %d.%d; set PYTHON=/path/to/python3.11" % v[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@echo "installing $(TORCH) ..."
+	@$(PIP) install -q --no-index --no-deps '$(TORCH)' 2>/dev/null \
+	  || $(PIP) install -q $(if $(TORCH_INDEX),--no-deps --index-url '$(TORCH_INDEX)',-c constraints.txt) '$(TORCH)'
+	@echo "installing the rest ..."
+	@$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready ## run the scenario "quickstart"
+	$(BIN)/kappahop run quickstart
+
+test: $(VENV)/.ready ## the whole test suite, with real processes
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.ready ## style, imports between packages, types, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/codespell -D - -D .codespell-british
+
+fmt: $(VENV)/.ready ## repair what style tools can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready ## measure throughput on this machine
+	$(BIN)/python benchmarks/throughput.py
+
+wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from this folder
+	@rm -rf dist build/wheel && mkdir -p build
+	$(BIN)/python -m build --wheel --no-isolation >/dev/null
+	@$(PYTHON) -m venv --without-pip build/wheel
+	@$(PYTHON) -m pip -q --python build/wheel/bin/python install --no-index --no-deps dist/kappahop-*.whl
+	@cd / && PYTHONPATH='$(abspath $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"))' \
+	  '$(abspath build/wheel/bin/python)' -P -c 'import coordinator.guard as g, scenarios.loading as s; g.check_origin(); \
+	  print("wheel holds", ", ".join(s.shipped())); s.load("quickstart"); assert "build/wheel" in s.__file__, s.__file__'
+
+lock: $(VENV)/.ready ## write constraints.txt anew from pyproject.toml
+	$(PIP) install -q pip-tools
+	@mkdir -p build
+	$(BIN)/pip-compile -q --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --no-emit-options --extra dev -o build/constraints.txt pyproject.toml
+	@{ echo '# exact versions that everything was tested with; `make lock` rewrites this file'; \
+	  sed -e '/^#/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' build/constraints.txt; } > constraints.txt
+
+clean: ## remove the environment, caches and what was built
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,111 @@
+"""What all tests share: annotations checked at run time, repeatable random examples, and no leftovers of system tests."""
+
+import contextlib
+import gc
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import psutil
+import pytest
+from jaxtyping import install_import_hook
+
+PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
+GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
+
+# must run before any of the packages is imported: checks every argument, result and array shape against its annotation
+install_import_hook(list(PACKAGES), "beartype.beartype")
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves a process, a thread or a file descriptor behind.
+
+    Counted are all descendants of the test process, orphans that call themselves `kappahop: ...`, Python's threads, ZeroMQ's
+    native threads, and descriptors. The resource tracker and the forkserver of multiprocessing are meant to outlive a
+    test; what the forkserver started is not.
+    """
+    multiprocessing.resource_tracker.ensure_running()
+    gc.collect()
+    before = set(_leftovers())
+    yield
+    patience = threading.Event()
+    found: list[str] = []
+    for _ in range(int(GRACE_S / 0.05)):
+        gc.collect()
+        found = [told for key, told in _leftovers().items() if key not in before]
+        if not found:
+            return
+        patience.wait(0.05)
+    for child in psutil.Process().children(recursive=True):
+        if ("process", child) not in before and not _is_meant_to_stay(child):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()  # or it would disturb the tests that follow
+    pytest.fail("the test left behind: " + "; ".join(sorted(found)), pytrace=False)
+
+
+def _leftovers() -> dict[tuple[str, object], str]:
+    """Everything that could be left behind, each with words for it."""
+    things: dict[tuple[str, object], str] = {}
+    for child in psutil.Process().children(recursive=True):
+        if not _is_meant_to_stay(child):
+            things["process", child] = f"process {_words(child)}"
+    for stray in _orphans():
+        things["process", stray] = f"orphan {_words(stray)}"
+    for thread in threading.enumerate():
+        things["thread", thread] = f"thread {thread.name}"
+    for task in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):
+            if (name := (task / "comm").read_text(encoding="utf-8").strip()).startswith("ZMQ"):
+                things["native thread", task.name] = f"native thread {name}"
+    kept = getattr(getattr(multiprocessing.forkserver, "_forkserver", None), "_forkserver_alive_fd", None)
+    for number in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(number)
+            if number.name != str(kept) and not target.startswith(f"/proc/{os.getpid()}/"):
+                things["descriptor", (number.name, target)] = f"descriptor {number.name} of {target}"
+    return things
+
+
+def _is_meant_to_stay(process: psutil.Process) -> bool:
+    try:
+        words, parent = _words(process), process.parent()
+    except psutil.NoSuchProcess:
+        return True  # it ended meanwhile
+    if "multiprocessing.resource_tracker" in words:
+        return True
+    # a process that the forkserver forked bears its words until it takes a name of its own
+    return "multiprocessing.forkserver" in words and parent is not None and "multiprocessing.forkserver" not in _words(parent)
+
+
+def _orphans() -> Iterator[psutil.Process]:
+    """Processes named `kappahop: ...` that belong to nobody: what adopted them is init or one of our own ancestors."""
+    me = psutil.Process()
+    ours = {me, *me.parents()}
+    for process in psutil.process_iter():
+        if not _words(process).startswith("kappahop:"):
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = [process, *process.parents()]
+            if me in line:
+                continue  # a descendant, counted as such
+            oldest = [member for member in line if member not in ours and member.pid != 1][-1]
+            # somebody else's run hangs on the shell or the test process that started it
+            if _words(oldest).startswith("kappahop:") or "multiprocessing.forkserver" in _words(oldest):
+                yield process
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) or process.name()
+    except psutil.ZombieProcess:
+        return f"{process.pid}, ended but not waited for"
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
