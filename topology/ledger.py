@@ -8,7 +8,7 @@ routing; `wire_bytes` counts everything that a link carries, headers and framing
 Sizes are those that one deployed copy would send, summed over the E copies that a frame carries.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -91,14 +91,16 @@ def merge(rows: Iterable[Row]) -> list[Row]:
     return [Row(*key, *sums) for key, sums in sorted(total.items())]
 
 
-def copy_wire_bytes(header_bytes: int, copy_bytes: Sequence[int] | int, copies: int) -> int:
-    """Wire bytes of one message, as `copies` deployments would send it.
+def wire_bytes(header_bytes: int, *arrays: int, copies: int = 1) -> int:
+    """Bytes on the wire of one message, as `copies` deployments would send it.
 
     Args:
         header_bytes: Length of the header frame.
-        copy_bytes: Length of one copy's array, the same for all copies, or one length per copy.
+        arrays: Length of each array frame of one copy.
         copies: E.
+
+    Example:
+        >>> wire_bytes(30, 52), wire_bytes(30, 52, copies=10)
+        (86, 860)
     """
-    if isinstance(copy_bytes, int):
-        return copies * (framed(header_bytes) + framed(copy_bytes))
-    return sum(framed(header_bytes) + framed(size) for size in copy_bytes)
+    return copies * (framed(header_bytes) + sum(framed(size) for size in arrays))

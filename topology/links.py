@@ -20,6 +20,7 @@ import zmq
 from topology.wire import MAX_ARRAY_BYTES
 
 Frames = Sequence[bytes]
+Context = zmq.Context[zmq.Socket[bytes]]
 
 
 class PeerLostError(Exception):
@@ -52,7 +53,7 @@ class ZmqLinks:
         depth: Frames that a link may hold unread. Lockstep bounds them by two steps' worth of every origin.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], bind: str, *, deadline_s: float, depth: int) -> None:
+    def __init__(self, context: Context, bind: str, *, deadline_s: float, depth: int) -> None:
         self._context = context
         self._deadline_ms = int(deadline_s * 1000)
         self._depth = depth
@@ -127,6 +128,6 @@ def ipc_endpoint(folder: Path, name: str) -> str:
     return f"ipc://{folder / name}"
 
 
-def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+def new_context() -> Context:
     """The one ZeroMQ context of this process. Open it after forking, never before."""
     return zmq.Context(io_threads=1)

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.ledger import Ledger, Row, copy_wire_bytes
+from topology.ledger import Ledger, Row, wire_bytes
 from topology.links import Links
 from topology.neighbourhood import path
 from topology.wire import FLOAT32, VERSION, Header, Kind, Message, ProtocolError, decode, encode_header
@@ -82,12 +82,14 @@ class PeerPlane:
         )
         body = payload if isinstance(payload, bytes) else payload.tobytes()
         self._links.send(to, (header, body))
-        sizes = len(body) // self._copies if copy_bytes is None else copy_bytes
-        wire_bytes = copy_wire_bytes(len(header), sizes, self._copies)
+        if copy_bytes is None:
+            on_wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
+        else:
+            on_wire = sum(wire_bytes(len(header), size) for size in copy_bytes)
         hops = self._crossed(self._agent, to)
         for src, dst in hops[:-1]:
-            self._ledger.sent(round_, src, dst, kind.name, 0, wire_bytes)
-        self._ledger.sent(round_, *hops[-1], kind.name, len(body) if addressed else 0, wire_bytes)
+            self._ledger.sent(round_, src, dst, kind.name, 0, on_wire)
+        self._ledger.sent(round_, *hops[-1], kind.name, len(body) if addressed else 0, on_wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next acceptable message, or None if none came within `timeout_s`."""

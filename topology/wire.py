@@ -42,6 +42,9 @@ class Kind(IntEnum):
     JOIN = 18  # world plane: a node is ready; carries nothing
 
 
+PEER_KINDS = frozenset({Kind.STATE, Kind.RATIO, Kind.REWARD, Kind.BOOTSTRAP})
+
+
 class ProtocolError(Exception):
     """A peer broke the protocol; the text names who, which message and what was expected."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from topology.ledger import Ledger, Row, copy_wire_bytes
+from topology.ledger import Ledger, Row, wire_bytes
 from topology.links import PeerLostError
 from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
 
@@ -55,9 +55,8 @@ class WorldHub:
             self._socket.send_multipart((self._identities[agent], header, *bodies))
         except zmq.ZMQError as error:
             raise PeerLostError(f"the world cannot reach agent {agent}: {error}") from None
-        payload = sum(map(len, bodies))
-        wire = copy_wire_bytes(len(header), payload // self._copies, self._copies)
-        self._ledger.sent(round_, "world", str(agent), "SENSE", payload, wire)
+        wire = wire_bytes(len(header), *(len(body) // self._copies for body in bodies), copies=self._copies)
+        self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next well-formed message of a node, or None if none came within `timeout_s`."""
@@ -107,7 +106,7 @@ class WorldPort:
         header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, self._agent, round_, step, 0, 0, send_time))
         body = actions.tobytes()
         self._socket.send_multipart((header, body))
-        wire = copy_wire_bytes(len(header), len(body) // self._copies, self._copies)
+        wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
         self._ledger.sent(round_, str(self._agent), "world", kind.name, len(body), wire)
 
     def receive(self, timeout_s: float) -> Message | None:

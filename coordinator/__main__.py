@@ -1,0 +1,240 @@
+"""The command `kappahop`."""
+
+# The guard runs before anything else of ours is imported: see coordinator/guard.py.
+from coordinator import guard
+
+guard.check_python()
+guard.check_origin()
+
+import itertools  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+from datetime import datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Annotated, NoReturn  # noqa: E402
+
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from scenarios.loading import load, shipped  # noqa: E402
+from scenarios.schema import Scenario  # noqa: E402
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Decentralised multi-agent reinforcement learning over an edge network: every agent a process, κ-hop messages over ZeroMQ.",
+    epilog="Start with `kappahop run quickstart`.",
+)
+
+ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.copies=20 topology.kind=ring`.", show_default=False),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
+
+EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    seed: SeedOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; new or empty. Default: runs/SCENARIO-sSEED-TIME.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Train the agents of a scenario, one process each.
+
+    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 130: interrupted.
+    """
+    chosen = _load(scenario, overrides, seed)
+    _execute(chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.", show_default=False)],
+    overrides: OverridesArgument = None,
+    seed: SeedOption = None,
+    episodes: Annotated[int, typer.Option(min=1, help="At least so many episodes.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Directory of the evaluation. Default: RUN/evaluation-1, -2, …", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run a trained team without exploration and without learning, and report its return and cost."""
+    from coordinator.plan import plan
+    from topology.deployment import CHECKPOINTS, SCENARIO_FILE
+
+    weights = folder / CHECKPOINTS / "final"
+    if not weights.is_dir():
+        _refuse(f"{folder}: no weights in {weights}; is it the directory of a finished run?")
+    trained = _load(str(folder / SCENARIO_FILE), overrides, seed)
+    try:
+        horizon = plan(trained).spec.horizon
+    except ValueError as error:
+        _refuse(str(error))
+    copies = trained.env.copies
+    steps = horizon * -(-episodes // copies)
+    chosen = trained.model_copy(
+        update={
+            "rollout": trained.rollout.model_copy(update={"steps": steps}),
+            "budget": trained.budget.model_copy(update={"env_steps": steps * copies}),
+        }
+    )
+    target = out or next(folder / f"evaluation-{i}" for i in itertools.count(1) if not (folder / f"evaluation-{i}").exists())
+    _execute(chosen, target, weights=weights, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def graph(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)] = None,
+) -> None:
+    """Print how far agents hear each other for every κ, and draw the communication graph."""
+    from coordinator.plan import plan
+    from topology.drawing import draw
+    from topology.neighbourhood import ball, diameter
+
+    chosen = _load(scenario, overrides, None)
+    try:
+        net = plan(chosen).deployment.graph()
+    except ValueError as error:
+        _refuse(str(error))
+    n, across = len(net), diameter(net)
+    table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {n} agents, {net.number_of_edges()} edges, diameter {across}")
+    for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all"):
+        table.add_column(heading, justify="left" if heading.startswith("ball") else "right")
+    for kappa in range(across + 1):
+        sizes = [len(ball(net, i, kappa)) for i in range(n)]
+        table.add_row(
+            f"{kappa}{' ◂' if kappa == chosen.kappa else ''}",
+            _shortened(sizes),
+            str(min(sizes)),
+            f"{sum(sizes) / n:.2f}",
+            str(max(sizes)),
+            str(sum(sizes) - n),
+        )
+    console = Console()
+    console.print(table)
+    picture = out or Path(f"{chosen.name}-graph.svg")
+    try:
+        draw(net, picture, f"{chosen.name}: {chosen.topology.kind}, κ = {chosen.kappa}")
+    except (OSError, ValueError) as error:
+        _refuse(f"--out: {error}")
+    console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """List the scenarios that come with kappahop."""
+    table = Table()
+    for heading in ("scenario", "world", "agents as", "κ", "algorithm", "what it shows"):
+        table.add_column(heading)
+    for name in shipped():
+        chosen = load(name)
+        table.add_row(name, chosen.env.name, chosen.env.partition, str(chosen.kappa), chosen.algorithm.name, chosen.description)
+    Console().print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors."""
+    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this machine can run kappahop, and say what to do where it cannot."""
+    from coordinator.doctor import checks
+
+    table = Table()
+    for heading in ("check", "", "detail"):
+        table.add_column(heading)
+    found = checks()
+    for check in found:
+        table.add_row(check.name, "[green]ok[/]" if check.ok else "[bold red]fails[/]", check.detail)
+    Console().print(table)
+    if not all(check.ok for check in found):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="kappahop")
+
+
+def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json: bool, quiet: bool) -> None:
+    from coordinator import launch
+    from coordinator.display import Display, failure, summary, traffic
+    from coordinator.plan import check_ports, make_run_dir, plan
+    from coordinator.record import Recorder, Results
+    from coordinator.report import report
+
+    try:
+        ready = plan(scenario, weights=weights)
+        check_ports(scenario, ready.spec.n_agents)
+        make_run_dir(run_dir, ready)
+    except ValueError as error:
+        _refuse(str(error))
+    per_round = scenario.env.copies * scenario.rollout.steps
+    recorder = Recorder(run_dir, env_steps_per_round=per_round, tensorboard=scenario.record.tensorboard)
+    console = Console(stderr=True)
+    try:
+        with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
+            outcome = launch.run(ready, run_dir, recorder, display.watch)
+        results = Results(run_dir)
+        final = report(ready, run_dir, results, outcome)
+        recorder.meta(**final)
+    finally:
+        recorder.close()
+    if outcome.error is not None:
+        console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+    if as_json:
+        typer.echo(json.dumps(final))
+    else:
+        plain = Console()
+        plain.print(summary(results, cost_limit=final["cost_limit"]))
+        plain.print(traffic(results))
+        plain.print(
+            f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
+            f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents; results in {run_dir}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    results.close()
+
+
+def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenario:
+    try:
+        return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _new_folder(scenario: Scenario) -> Path:
+    stem = f"{scenario.name}-s{scenario.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
+    return next(path for name in names if not (path := Path("runs") / name).exists())
+
+
+def _shortened(sizes: list[int]) -> str:
+    return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
+
+
+def _refuse(text: str) -> NoReturn:
+    from coordinator.display import failure
+
+    Console(stderr=True).print(failure(text), soft_wrap=True)
+    sys.exit(EXIT_INPUT)
+
+
+if __name__ == "__main__":
+    main()

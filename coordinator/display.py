@@ -1,0 +1,113 @@
+"""What a person sees of a run: a progress bar while it goes on, a table when it is over."""
+
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.record import Results
+from topology.control import Control, RoundReport
+from topology.control import Progress as WorldProgress
+
+LAST_EPISODES = 20
+LINES = 10  # how many progress lines a run prints where there is no terminal
+
+
+class Display:
+    """Progress of a run on a console; plain lines where the console is no terminal, nothing if quiet."""
+
+    def __init__(self, console: Console, *, total_steps: int, quiet: bool) -> None:
+        self._console = console
+        self._total = total_steps
+        self._quiet = quiet
+        self._episodes: deque[tuple[float, float]] = deque(maxlen=LAST_EPISODES)
+        self._wire_bytes = 0
+        self._steps = 0
+        self._lines = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=total_steps, figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def watch(self, report: Control) -> None:
+        """Take in one report and show where the run is."""
+        if isinstance(report, RoundReport):
+            self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane == "peer")
+        elif isinstance(report, WorldProgress):
+            if self._steps == 0:
+                self._bar.reset(self._task, total=self._total, figures="")  # speed counts from the first step, not from start-up
+            self._steps = report.env_step
+            self._episodes.extend((episode.ret, sum(episode.cost)) for episode in report.episodes)
+            self._bar.update(self._task, description="running", completed=self._steps, figures=self._figures())
+            self._print_line()
+
+    def _figures(self) -> str:
+        task = self._bar.tasks[0]
+        elapsed = task.elapsed or 0.0
+        parts = []
+        if self._episodes:
+            returns, costs = zip(*self._episodes, strict=True)
+            parts.append(f"return {sum(returns) / len(returns):.1f}  cost {sum(costs) / len(costs):.1f}")
+        if elapsed > 0:
+            parts.append(f"{self._steps / elapsed:,.0f} steps/s  {_size(self._wire_bytes / elapsed)}/s")
+        return "  ".join(parts)
+
+    def _print_line(self) -> None:
+        if self._quiet or self._console.is_terminal:
+            return
+        done = self._steps * LINES // self._total
+        if done > self._lines:
+            self._lines = done
+            self._console.print(f"{self._steps:,} of {self._total:,} steps  {self._figures()}", highlight=False)
+
+
+def summary(results: Results, *, cost_limit: float | None) -> Table:
+    """Return and cost by quarter of the episodes."""
+    table = Table(title="learning, by quarter of the episodes")
+    limit = "no limit" if cost_limit is None else f"limit {cost_limit:g}"
+    for heading in ("quarter", "episodes", "return", f"cost ({limit})"):
+        table.add_column(heading, justify="right")
+    for place, (ret, cost, count) in enumerate(results.quarters(), start=1):
+        table.add_row(str(place), str(count), f"{ret:.1f}", f"{cost:.1f}")
+    return table
+
+
+def traffic(results: Results) -> Table:
+    """Messages and bytes by plane and kind."""
+    table = Table(title="traffic")
+    for heading, side in (("plane", "left"), ("kind", "left"), ("messages", "right"), ("payload", "right"), ("on the wire", "right")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for plane, kind, messages, payload, wire in results.by_kind():
+        table.add_row(plane, kind, f"{messages:,}", _size(payload), _size(wire))
+    return table
+
+
+def failure(text: str) -> Text:
+    """An error as one line."""
+    return Text(f"kappahop: {text}", style="bold red")
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} GB"

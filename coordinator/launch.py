@@ -1,0 +1,309 @@
+"""Starting a run's processes, watching them, and ending them, whatever happens.
+
+Theory of operation. Three sources feed one queue: the control plane (what processes report), the nursery (who was born, who died), and signals (Ctrl-C). The
+supervisor takes one item after the other and moves through
+
+    starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
+        └──────────── somebody died, reported a Fault, was late, or Ctrl-C ────────────► failed
+
+and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A process's own Fault explains more than
+its exit code, so a death waits a moment for one.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coordinator.plan import Plan
+from coordinator.record import Recorder
+from topology.control import Control, ControlHub, Fault, Finished, Hello, Progress, RoundReport, Start
+from topology.links import ipc_endpoint
+
+LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
+KILL_S = 2.0  # how long a killed process may take to be reaped
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        error: None if it did all its work; otherwise who ended it and how.
+        interrupted: Whether a signal to the command ended it.
+        pids: Process ids by role.
+        weights: Digest of each node's final weights, by role.
+        wall_s: Seconds from Start to the end.
+        env_steps: Environment steps done.
+    """
+
+    error: str | None = None
+    interrupted: bool = False
+    pids: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    wall_s: float = 0.0
+    env_steps: int = 0
+
+
+Watcher = Callable[[Control], None]
+
+
+def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outcome:
+    """Run a plan to its end.
+
+    Args:
+        ready: The plan; its run directory exists.
+        run_dir: Where it is.
+        recorder: Takes what processes report.
+        watch: Called with every report, for a progress display.
+    """
+    return asyncio.run(_Supervisor(ready, run_dir, recorder, watch).run())
+
+
+class _Failure(Exception):
+    """The run cannot go on; the text is for the user."""
+
+
+class _Supervisor:
+    def __init__(self, ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> None:
+        self._scenario = ready.scenario
+        self._n = ready.deployment.n_agents
+        self._run_dir = run_dir
+        self._recorder = recorder
+        self._watch = watch
+        self._outcome = Outcome()
+        self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
+        self._hellos: dict[str, Hello] = {}
+        self._alive: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._round = 0
+        self._began: float | None = None
+        self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
+        self._committed = 0.0
+
+    async def run(self) -> Outcome:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._inbox.put_nowait, number)
+        with tempfile.TemporaryDirectory(prefix="kappahop-") as folder:  # 0700, and short enough for an ipc address
+            hub = ControlHub(self._address(Path(folder), "control", len(self._roles)))
+            nursery = await _open_nursery(self._run_dir)
+            tasks = [asyncio.create_task(self._listen(hub)), asyncio.create_task(self._mind(nursery))]
+            try:
+                await self._supervise(hub, nursery, Path(folder))
+            except _Failure as failure:
+                self._outcome.error = str(failure)
+                self._recorder.event(self._wall(), "coordinator", str(failure))
+            finally:
+                self._outcome.wall_s = self._wall()
+                await self._end_all()
+                for task in tasks:
+                    task.cancel()
+                await _close_nursery(nursery)
+                hub.close()
+                self._recorder.commit()
+        return self._outcome
+
+    # -------------------------------------------------------------- sources
+
+    async def _listen(self, hub: ControlHub) -> None:
+        while True:
+            await self._inbox.put(await hub.receive())
+
+    async def _mind(self, nursery: asyncio.subprocess.Process) -> None:
+        assert nursery.stdout is not None
+        while line := await nursery.stdout.readline():
+            await self._inbox.put(json.loads(line))
+        await self._inbox.put({"closed": True})
+
+    # ------------------------------------------------------------- the course
+
+    async def _supervise(self, hub: ControlHub, nursery: asyncio.subprocess.Process, folder: Path) -> None:
+        deadline = time.monotonic() + self._scenario.supervision.start_s
+        while len(self._hellos) < len(self._roles):
+            left = deadline - time.monotonic()
+            item = await self._next(left)
+            if item is None:
+                absent = [role for role in self._roles if role not in self._hellos]
+                raise _Failure(f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(_spoken, absent))}")
+            if isinstance(item, dict) and "ready" in item:
+                self._order_births(nursery, hub, folder)
+            else:
+                await self._on(item)
+        self._began = time.monotonic()
+        start = Start(
+            world=self._hellos["world"].endpoint,
+            peers=tuple(self._hellos[f"node-{agent}"].endpoint for agent in range(self._n)),
+        )
+        for role in self._roles:
+            await hub.send(role, start)
+        silence_s = 2 * self._scenario.supervision.deadline_s
+        while self._alive:
+            item = await self._next(silence_s)
+            if item is None:
+                raise _Failure(f"no process reported anything for {silence_s:g} s")
+            await self._on(item)
+
+    async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | None:
+        try:
+            return await asyncio.wait_for(self._inbox.get(), max(0.0, timeout_s))
+        except TimeoutError:
+            return None
+
+    def _order_births(self, nursery: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
+        assert nursery.stdin is not None
+        for place, role in enumerate(self._roles):
+            order: dict[str, object] = {
+                "role": role,
+                "run_dir": str(self._run_dir.resolve()),
+                "control": hub.endpoint,
+                "bind": self._address(folder, role, place),
+            }
+            if role != "world":
+                order["agent"] = place - 1
+            nursery.stdin.write(json.dumps(order).encode() + b"\n")
+
+    async def _on(self, item: Control | dict[str, Any] | signal.Signals) -> None:
+        if isinstance(item, signal.Signals | int):
+            self._outcome.interrupted = True
+            raise _Failure(f"interrupted by {signal.Signals(item).name}{self._where()}")
+        if isinstance(item, dict):
+            await self._on_nursery(item)
+            return
+        match item:
+            case Hello():
+                self._hellos[item.role] = item
+                self._outcome.pids[item.role] = item.pid
+            case Progress():
+                self._outcome.env_steps = max(self._outcome.env_steps, item.env_step)
+                self._round = item.round
+                self._recorder.episodes(item.episodes)
+                self._recorder.traffic(item.traffic)
+                for text in item.faults:
+                    self._recorder.event(self._wall(), "world", text)
+            case RoundReport():
+                self._recorder.round(item, self._wall())
+            case Finished():
+                self._finished.add(item.role)
+                if item.weights_sha256:
+                    self._outcome.weights[item.role] = item.weights_sha256
+            case Fault():
+                raise _Failure(f"{_spoken(item.role)} gave up{self._where()}: {item.text}")
+        self._watch(item)
+        if time.monotonic() - self._committed > 1.0:
+            self._recorder.commit()
+            self._committed = time.monotonic()
+
+    async def _on_nursery(self, item: dict[str, Any]) -> None:
+        if "born" in item:
+            self._alive[item["born"]] = item["pid"]
+        elif "dead" in item:
+            role, status = item["dead"], item["status"]
+            pid = self._alive.pop(role, 0)
+            await self._hear_last_words()
+            if status != 0 or role not in self._finished:
+                raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._where()}")
+        elif "closed" in item and self._alive:
+            raise _Failure(f"the nursery, from which all processes are forked, has died{self._where()}")
+
+    async def _hear_last_words(self) -> None:
+        """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        later: list[Any] = []
+        while not self._finished.issuperset(self._roles):
+            item = await self._next(deadline - time.monotonic())
+            if item is None:
+                break
+            if isinstance(item, dict | signal.Signals):
+                later.append(item)
+            else:
+                await self._on(item)
+        for item in later:
+            self._inbox.put_nowait(item)
+
+    # ----------------------------------------------------------------- ending
+
+    async def _end_all(self) -> None:
+        """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
+        for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
+            for pid in self._alive.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            deadline = time.monotonic() + patience_s
+            while self._alive and (item := await self._next(deadline - time.monotonic())) is not None:
+                match item:
+                    case {"born": role, "pid": pid}:  # born while the run was failing
+                        self._alive[role] = pid
+                        os.kill(pid, number)
+                    case {"dead": role}:
+                        self._alive.pop(role, None)
+                    case {"closed": True}:
+                        self._alive.clear()
+                    case Progress():
+                        self._recorder.episodes(item.episodes)
+                    case RoundReport():
+                        self._recorder.round(item, self._wall())
+                    case signal.SIGINT:  # a second Ctrl-C: at once
+                        break
+                    case _:
+                        pass
+
+    # ----------------------------------------------------------------- pieces
+
+    def _address(self, folder: Path, name: str, place: int) -> str:
+        network = self._scenario.network
+        if network.transport == "ipc":
+            return ipc_endpoint(folder, name)
+        return f"tcp://{network.host}:{network.port + place if network.port else '*'}"
+
+    def _wall(self) -> float:
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def _where(self) -> str:
+        return f" in round {self._round}, env step {self._outcome.env_steps:,}" if self._began is not None else " while starting"
+
+
+def _spoken(role: str) -> str:
+    return role if role == "world" else role.replace("-", " ")
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return "ended before its work was done" if status == 0 else f"exited with status {status}"
+
+
+async def _open_nursery(run_dir: Path) -> asyncio.subprocess.Process:
+    log = (run_dir / "logs" / "nursery.log").open("ab")
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "coordinator.nursery",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    finally:
+        log.close()
+
+
+async def _close_nursery(nursery: asyncio.subprocess.Process) -> None:
+    assert nursery.stdin is not None
+    nursery.stdin.close()
+    try:
+        await asyncio.wait_for(nursery.wait(), KILL_S)
+    except TimeoutError:
+        nursery.kill()
+        await nursery.wait()

@@ -1,0 +1,136 @@
+"""From a scenario to a run that can be started: every check that needs no process is made here, before any is."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from envs.interface import EnvSpec
+from envs.registry import spec as env_spec
+from scenarios.loading import ScenarioError, dump
+from scenarios.schema import Scenario
+from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.graphs import build
+
+MANIFEST_FILE = "manifest.json"
+_PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked scenario with what follows from it."""
+
+    scenario: Scenario
+    spec: EnvSpec
+    deployment: Deployment
+
+
+def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
+    """Work out sizes and graph.
+
+    Args:
+        scenario: What to run.
+        weights: Checkpoint folder to evaluate; None: train from scratch.
+
+    Raises:
+        ValueError: the world has no such partition, the graph does not fit; the text names key, value and what is allowed.
+    """
+    spec = env_spec(scenario.env)
+    graph = build(scenario.topology, spec.n_agents, spec.edges)
+    own_limit = scenario.algorithm.cost_limit
+    deployment = Deployment(
+        obs_dims=spec.obs_dims,
+        act_dims=spec.act_dims,
+        cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
+        dt=spec.dt,
+        edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),
+        learns=weights is None,
+        weights=None if weights is None else str(weights.resolve()),
+    )
+    if weights is not None:
+        missing = [i for i in range(spec.n_agents) if not (weights / f"agent-{i}.safetensors").is_file()]
+        if missing:
+            raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
+    return Plan(scenario, spec, deployment)
+
+
+def check_ports(scenario: Scenario, n_agents: int) -> None:
+    """Make sure that the fixed tcp ports of a scenario are free.
+
+    Raises:
+        ScenarioError: the host is not this machine's, a port is taken or beyond 65535.
+    """
+    network = scenario.network
+    if network.transport != "tcp" or network.port == 0:
+        return
+    last = network.port + n_agents + 1
+    if last > 65535:
+        raise ScenarioError(f"network.port: got {network.port}; {n_agents + 2} ports from there end at {last}, above 65535")
+    for port in range(network.port, last + 1):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((network.host, port))
+            except OSError as error:
+                raise ScenarioError(
+                    f"network.port: port {port} on {network.host} cannot be used ({error.strerror}); "
+                    f"this run needs {network.port}..{last}, or network.port=0 for any free ones"
+                ) from None
+
+
+def make_run_dir(run_dir: Path, ready: Plan) -> None:
+    """Create a run's directory with everything its processes read.
+
+    Raises:
+        ScenarioError: the directory holds something already, or cannot be written.
+    """
+    try:
+        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise ScenarioError(f"--out: {run_dir} already holds something; give a new or empty directory")
+        for folder in (run_dir, run_dir / LOGS, run_dir / CHECKPOINTS):
+            folder.mkdir(parents=True, exist_ok=True)
+        (run_dir / SCENARIO_FILE).write_text(dump(ready.scenario), encoding="utf-8")
+        ready.deployment.write(run_dir)
+        (run_dir / MANIFEST_FILE).write_text(json.dumps(manifest(ready.scenario), indent=1), encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None
+
+
+def manifest(scenario: Scenario) -> dict[str, object]:
+    """Facts by which a run can be told from another: versions, seed, commit, host."""
+    return {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": dict(_versions(_PACKAGES)),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

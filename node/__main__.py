@@ -1,0 +1,26 @@
+"""`python -m node`: one node, started by hand, for instance on another machine.
+
+The run directory must hold the scenario and the deployment that `kappahop run` wrote; the node dials the coordinator's control address, which the
+command prints with `--wait-for`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from node.process import run_node
+
+
+def main() -> int:
+    """Parse the arguments and be that node."""
+    parser = argparse.ArgumentParser(prog="python -m node", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="the run's directory")
+    parser.add_argument("--agent", type=int, required=True, help="agent id, from 0")
+    parser.add_argument("--control", required=True, help="control address of the coordinator, e.g. tcp://10.0.0.1:6000")
+    parser.add_argument("--bind", default="tcp://127.0.0.1:*", help="where this node's inbox listens (default %(default)s)")
+    arguments = parser.parse_args()
+    return run_node(arguments.run, arguments.agent, arguments.control, arguments.bind)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

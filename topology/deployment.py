@@ -1,0 +1,60 @@
+"""A deployment: what every process of a run must know besides the scenario, written once by the coordinator, read by all.
+
+It carries the shape of the world, so that a node learns its sizes without importing any environment, and the graph as it was built, so that all
+processes use the same one whatever file or seed it came from.
+"""
+
+from pathlib import Path
+
+import networkx as nx
+from pydantic import BaseModel, ConfigDict
+
+SCENARIO_FILE = "scenario.yaml"
+DEPLOYMENT_FILE = "deployment.json"
+LOGS = "logs"
+CHECKPOINTS = "checkpoints"
+
+
+class Deployment(BaseModel):
+    """Sizes and graph of one run.
+
+    Attributes:
+        obs_dims: Width of each agent's observation.
+        act_dims: Width of each agent's action.
+        cost_limits: Limit of each cost as the run uses it.
+        dt: Control period in seconds.
+        edges: The communication graph, pairs i < j, ascending.
+        learns: False where the run only evaluates stored policies.
+        weights: Folder of the checkpoint to start from, if any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    obs_dims: tuple[int, ...]
+    act_dims: tuple[int, ...]
+    cost_limits: tuple[float, ...]
+    dt: float
+    edges: tuple[tuple[int, int], ...]
+    learns: bool = True
+    weights: str | None = None
+
+    @property
+    def n_agents(self) -> int:
+        """n, the number of agents."""
+        return len(self.obs_dims)
+
+    def graph(self) -> "nx.Graph[int]":
+        """The topology, nodes and edges in ascending order."""
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(range(self.n_agents))
+        graph.add_edges_from(sorted(self.edges))
+        return graph
+
+    def write(self, run_dir: Path) -> None:
+        """Store it in a run directory."""
+        (run_dir / DEPLOYMENT_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Deployment":
+        """The deployment of a run directory."""
+        return cls.model_validate_json((run_dir / DEPLOYMENT_FILE).read_text(encoding="utf-8"))
