@@ -1,8 +1,9 @@
 """What every world must keep, as English sentences with a check each: for whoever adds one.
 
-Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with another number
-of threads, and with the first copy's actions changed. Each `Clause` then looks at the recordings and says whether its sentence holds. Checks
-only read, so one rehearsal serves them all; keep the horizon short (a few steps) so that several episodes end.
+Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with
+another number of threads, and with the first copy's actions changed. Each `Clause` then looks at the recordings and says
+whether its sentence holds. Checks only read, so one rehearsal serves them all; keep the horizon short (a few steps) so that
+several episodes end.
 
 Example:
     >>> import networkx as nx
@@ -224,7 +225,10 @@ def _same(a: Recording, b: Recording, rows: slice = slice(None)) -> bool:
 
 
 CONTRACT: tuple[Clause, ...] = (
-    Clause("The spec has positive widths, non-negative limits, and edges i < j that join all agents.", lambda r: _spec_is_sound(r.run.spec)),
+    Clause(
+        "The spec has positive widths, non-negative limits, and edges i < j that join all agents.",
+        lambda r: _spec_is_sound(r.run.spec),
+    ),
     Clause(
         "Each agent's observation is (E, d_i), float32, contiguous and finite.",
         lambda r: all(_blocks(obs, r.run) for obs in r.run.observations()),
@@ -236,11 +240,15 @@ CONTRACT: tuple[Clause, ...] = (
     Clause(
         "Costs are (n, E, m), float32, contiguous, finite and not negative.",
         lambda r: all(
-            _is_block(s.cost, (r.run.spec.n_agents, r.run.copies, r.run.spec.n_costs)) and not (s.cost < 0).any() for s in r.run.steps
+            _is_block(s.cost, (r.run.spec.n_agents, r.run.copies, r.run.spec.n_costs)) and not (s.cost < 0).any()
+            for s in r.run.steps
         ),
     ),
     Clause("Flags are (E,) booleans.", lambda r: all(_flags(s, r.run.copies) for s in r.run.steps)),
-    Clause("No copy is terminated and truncated at once.", lambda r: not any((s.terminated & s.truncated).any() for s in r.run.steps)),
+    Clause(
+        "No copy is terminated and truncated at once.",
+        lambda r: not any((s.terminated & s.truncated).any() for s in r.run.steps),
+    ),
     Clause("A fault counts as termination.", lambda r: not any((s.faults & ~s.terminated).any() for s in r.run.steps)),
     Clause(
         "final_obs is None if no episode ended, and shaped like obs if one did.",

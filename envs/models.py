@@ -53,8 +53,10 @@ def _add_walls(spec: Any, half_width: float, walls: Walls, count: int) -> None:
 def _mount_accelerometer(spec: Any, torso: Any) -> None:
     torso.add_site(name="accelerometer")
     spec.add_sensor(
-        name="accelerometer", type=mujoco.mjtSensor.mjSENS_ACCELEROMETER, objtype=mujoco.mjtObj.mjOBJ_SITE,
-        objname="accelerometer"
+        name="accelerometer",
+        type=mujoco.mjtSensor.mjSENS_ACCELEROMETER,
+        objtype=mujoco.mjtObj.mjOBJ_SITE,
+        objname="accelerometer",
     )
 
 
@@ -134,8 +136,12 @@ def many_ant(segments: int, walls: Walls = "none", half_width: float = 4.5) -> A
 
     torso = spec.worldbody.add_body(name="torso_0", pos=[0, 0, 0.75])
     torso.add_joint(
-        name="root", type=mujoco.mjtJoint.mjJNT_FREE, armature=0, damping=[0, 0, 0], limited=mujoco.mjtLimited.mjLIMITED_FALSE,
-        margin=0.01
+        name="root",
+        type=mujoco.mjtJoint.mjJNT_FREE,
+        armature=0,
+        damping=[0, 0, 0],
+        limited=mujoco.mjtLimited.mjLIMITED_FALSE,
+        margin=0.01,
     )
     first = torso
     for s in range(segments):
@@ -159,8 +165,14 @@ def _capsule(body: Any, start: tuple[float, ...], end: tuple[float, ...], *, rad
 
 
 def _leg(
-    spec: Any, torso: Any, name: str, *, root: tuple[float, ...], along: tuple[float, ...], slant: float, bend: tuple[float,
-    float]
+    spec: Any,
+    torso: Any,
+    name: str,
+    *,
+    root: tuple[float, ...],
+    along: tuple[float, ...],
+    slant: float,
+    bend: tuple[float, float],
 ) -> None:
     """A stub on the torso, a thigh on a vertical hinge and a twice as long shin on a horizontal one, with their motors."""
     stub = torso.add_body(name=f"leg{name}")

@@ -188,8 +188,14 @@ class MujocoWorld:
         ended = terminated | truncated
         if not ended.any():
             return Transition(
-                obs=obs, reward=reward, cost=cost, terminated=terminated, truncated=truncated, final_obs=None, episodes=(),
-                faults=faults
+                obs=obs,
+                reward=reward,
+                cost=cost,
+                terminated=terminated,
+                truncated=truncated,
+                final_obs=None,
+                episodes=(),
+                faults=faults,
             )
         ids = np.flatnonzero(ended)
         episodes = tuple(

@@ -50,7 +50,7 @@ def rehearsal_of(env: Env) -> Rehearsal:
 )
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
     name, partition, knobs = request.param
-    return rehearsal_of(Env(name=name, partition=partition, copies=3, horizon=7, **knobs))
+    return rehearsal_of(Env.model_validate({"name": name, "partition": partition, "copies": 3, "horizon": 7, **knobs}))
 
 
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.sentence)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import mujoco
+import mujoco  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import mujoco
+import mujoco  # type: ignore[import-untyped]
 import networkx as nx
 import numpy as np
 import pytest
@@ -34,7 +34,8 @@ def still(world: MujocoWorld) -> list[Floats]:
 
 def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
     """Which control each joint got in the last step."""
-    return {world.model.joint(world.model.actuator_trnid[k, 0]).name: float(world.batch.ctrl[e, k]) for k in range(world.model.nu)}
+    joints = world.model.actuator_trnid[:, 0]
+    return {world.model.joint(joint).name: float(control) for joint, control in zip(joints, world.batch.ctrl[e], strict=True)}
 
 
 # --- physics against a plain loop -----------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
     ids=lambda knobs: "-".join(knobs.values()),
 )
 @pytest.mark.parametrize("threads", [1, 2])
-def test_batch_is_bitwise_a_loop_over_mj_step(knobs: dict[str, str], threads: int) -> None:
+def test_batch_is_bitwise_a_loop_over_mj_step(knobs: dict[str, Any], threads: int) -> None:
     world = world_of(**knobs, copies=3, threads=threads)
     world.reset()
     data = [mujoco.MjData(world.model) for _ in range(3)]
@@ -83,12 +84,18 @@ def test_state_copied_out_and_in_continues_bitwise() -> None:
 
 @pytest.mark.parametrize(
     ("name", "partition", "asset", "hidden"),
-    [("velocity_halfcheetah", "6x1", "half_cheetah.xml", 1), ("velocity_ant", "4x2", "ant.xml", 2), ("safe_ant", "4x2", "ant.xml", 2)],
+    [
+        ("velocity_halfcheetah", "6x1", "half_cheetah.xml", 1),
+        ("velocity_ant", "4x2", "ant.xml", 2),
+        ("safe_ant", "4x2", "ant.xml", 2),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
 def test_robot_moves_as_gymnasiums_untouched_asset(name: str, partition: str, asset: str, hidden: int) -> None:
-    path = Path(str(importlib.util.find_spec("gymnasium").origin)).parent / "envs" / "mujoco" / "assets" / asset  # type: ignore[union-attr]
-    model = mujoco.MjModel.from_xml_path(str(path))
+    found = importlib.util.find_spec("gymnasium")
+    assert found is not None
+    assert found.origin is not None
+    model = mujoco.MjModel.from_xml_path(str(Path(found.origin).parent / "envs" / "mujoco" / "assets" / asset))
     data = mujoco.MjData(model)
     world = world_of(name=name, partition=partition, observation="full", action_map="reference")
     obs = world.reset()
@@ -128,7 +135,12 @@ def test_ant_is_paid_progress_life_and_charged_effort_and_contacts() -> None:
 
 @pytest.mark.parametrize(
     ("name", "partition", "price"),
-    [("safe_ant", "8x1", 0.5), ("safe_halfcheetah", "3x2", 0.1), ("safe_manyagent_ant", "3x2", 0.5), ("velocity_ant", "2x4", 0.5)],
+    [
+        ("safe_ant", "8x1", 0.5),
+        ("safe_halfcheetah", "3x2", 0.1),
+        ("safe_manyagent_ant", "3x2", 0.5),
+        ("velocity_ant", "2x4", 0.5),
+    ],
 )
 def test_local_rewards_sum_to_the_teams_and_differ_by_own_effort(name: str, partition: str, price: float) -> None:
     team, local = (world_of(name=name, partition=partition, reward=reward) for reward in ("team", "local"))
@@ -278,7 +290,9 @@ def test_cheetah_is_truncated_at_the_horizon_and_never_terminates() -> None:
 
 @pytest.mark.parametrize(("name", "partition"), [("safe_ant", "4x2"), ("safe_halfcheetah", "6x1"), ("safe_manyagent_ant", "6x1")])
 @pytest.mark.parametrize("where", ["qpos", "qvel", "action"])
-def test_diverged_copy_is_reported_and_restarted(name: str, partition: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diverged_copy_is_reported_and_restarted(
+    name: str, partition: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     world = world_of(name=name, partition=partition, copies=3)
     other = world_of(name=name, partition=partition, copies=3)
@@ -325,10 +339,10 @@ def test_obstacle_runs_free_as_tabled() -> None:
     assert [track[t - 1] for t in tabled] == pytest.approx(list(tabled.values()), abs=0.02)
     speed = np.diff(track) / 0.05
     assert (speed.min(), speed.max(), speed.mean()) == pytest.approx((-2.09, 9.29, 3.39), abs=0.03)
-    time = 0.05 * np.arange(1, 1001)
+    time = 0.05 * np.arange(1.0, 1001.0)
     costs = []
     for pace in (0.0, 3.5, 4.0):
-        x = pace * time
+        x = np.asarray(pace * time, np.float64)
         step = Step(x0=x, y0=0 * x, x=x, y=0 * x, time=time, dt=0.05, obstacle=track - 10.0)
         costs.append(int(GapRule().cost(step).sum()))
     assert costs == [34, 465, 689]

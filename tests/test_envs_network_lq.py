@@ -97,12 +97,14 @@ def test_simulated_average_cost_is_the_exact_one() -> None:
 
 
 def test_rewards_are_those_of_the_state_acted_on() -> None:
-    env = Env(name="network_lq", partition="2x1", copies=1, reward="local", lq=LQ(alpha=0.5, beta=0.1, control_weight=2.0, noise_std=0.0))
+    lq = LQ(alpha=0.5, beta=0.1, control_weight=2.0, noise_std=0.0)
+    env = Env(name="network_lq", partition="2x1", copies=1, reward="local", lq=lq)
     world = make(env, nx.path_graph(2), 0)
     x = np.concatenate(world.reset(), axis=1)[0]
     out = world.step([np.array([[1.0]], np.float32), np.array([[-3.0]], np.float32)])
     np.testing.assert_allclose(out.reward[:, 0], [-(x[0] ** 2 + 2.0), -(x[1] ** 2 + 18.0)], rtol=1e-5)
-    np.testing.assert_allclose(np.concatenate(out.obs, axis=1)[0], [0.5 * x[0] + 0.1 * x[1] + 1.0, 0.5 * x[1] + 0.1 * x[0] - 3.0], rtol=1e-5)
+    expected = [0.5 * x[0] + 0.1 * x[1] + 1.0, 0.5 * x[1] + 0.1 * x[0] - 3.0]
+    np.testing.assert_allclose(np.concatenate(out.obs, axis=1)[0], expected, rtol=1e-5)
 
 
 def test_team_reward_is_the_mean_of_the_local_ones() -> None:

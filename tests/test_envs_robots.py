@@ -10,7 +10,7 @@ from scenarios.schema import Env
 
 
 def graph_of(name: str, partition: str) -> nx.Graph:
-    shape = spec(Env(name=name, partition=partition))
+    shape = spec(Env.model_validate({"name": name, "partition": partition}))
     graph = nx.empty_graph(shape.n_agents)
     graph.add_edges_from(shape.edges)
     return graph
@@ -59,7 +59,9 @@ def test_neighbourhoods_have_the_tabled_sizes(name: str, partition: str, sizes: 
         assert [len(nx.ego_graph(graph, i, kappa)) for i in graph] == expected
 
 
-@pytest.mark.parametrize(("name", "partition"), [(name, partition) for name, task in TASKS.items() for partition in task.partitions])
+@pytest.mark.parametrize(
+    ("name", "partition"), [(name, partition) for name, task in TASKS.items() for partition in task.partitions]
+)
 def test_partition_deals_every_joint_once(name: str, partition: str) -> None:
     robot, deal = TASKS[name].robots[partition], TASKS[name].partitions[partition]
     dealt = [joint for own in deal for joint in own]

@@ -27,8 +27,11 @@ def standing(x: float, y: float = 0.0, obstacle: float | None = None, x0: float 
 
 @pytest.mark.parametrize(
     ("x", "middle"),
-    [(-10, -10), (0, 0), (10, 10), (20, 20), (30, 10), (40, 0), (50, -10), (60, -20), (70, -10), (80, 0), (100, 20), (120, 20), (500, 20)],
-)
+    [
+        (-10, -10), (0, 0), (10, 10), (20, 20), (30, 10), (40, 0), (50, -10), (60, -20), (70, -10), (80, 0), (100, 20), (120, 20),
+        (500, 20),
+    ],
+)  # fmt: skip
 def test_middle_line_folds_at_20_60_and_100(x: int, middle: int) -> None:
     assert off(float(x), middle * T30) == pytest.approx(0.0, abs=1e-12)
 
@@ -44,7 +47,8 @@ def test_offset_is_continuous(x: float, step: float) -> None:
 def test_cost_band(middle_at: tuple[float, float], side: float, half_width: float, band: tuple[float, float]) -> None:
     x, middle = middle_at
     rule = CorridorRule(half_width)
-    costs = [bool(rule.cost(standing(x, middle + side * y))[0]) for y in (band[0] - 0.01, band[0] + 0.01, band[1] - 0.01, band[1] + 0.01)]
+    places = [edge + nudge for edge in band for nudge in (-0.01, 0.01)]
+    costs = [bool(rule.cost(standing(x, middle + side * y))[0]) for y in places]
     assert costs == [False, True, True, False]
 
 
@@ -87,7 +91,15 @@ def test_obstacle_is_driven_with_a_period_of_three_pi_seconds() -> None:
 
 @pytest.mark.parametrize(
     ("z", "tilt", "fine"),
-    [(0.2, 0.0, True), (0.19, 0.0, False), (1.0, 0.0, True), (1.01, 0.0, False), (0.5, 134.0, True), (0.5, 135.0, False), (math.nan, 0.0, False)],
+    [
+        (0.2, 0.0, True),
+        (0.19, 0.0, False),
+        (1.0, 0.0, True),
+        (1.01, 0.0, False),
+        (0.5, 134.0, True),
+        (0.5, 135.0, False),
+        (math.nan, 0.0, False),
+    ],
 )
 def test_ant_is_healthy_between_two_heights_and_not_on_its_back(z: float, tilt: float, fine: bool) -> None:
     qx = np.array([math.sin(math.radians(tilt) / 2)])  # cos 134° = -0.695, cos 135° = -0.707
