@@ -5,20 +5,39 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
 import pytest
+from beartype import beartype
+from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
 PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
 GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
 
+
+def checked(function: Any) -> Any:
+    """Beartype's check of a function's arguments and result, or the function itself where beartype has no answer.
+
+    It has none to `Self` outside a decorated class, nor to a Protocol that is not runtime-checkable.
+    """
+    try:
+        return beartype(function)
+    except (BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception):
+        return function
+
+
 # must run before any of the packages is imported: checks every argument, result and array shape against its annotation
-install_import_hook(list(PACKAGES), "beartype.beartype")
+sys.modules["kappahop_checks"] = types.ModuleType("kappahop_checks")
+sys.modules["kappahop_checks"].__dict__["checked"] = checked
+install_import_hook(list(PACKAGES), "kappahop_checks.checked")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")

@@ -90,6 +90,7 @@ def test_a_folder_without_init_cannot_shadow_us(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_a_missing_package_is_told(tmp_path: Path) -> None:
     (tmp_path / "coordinator").mkdir()
+    (tmp_path / "coordinator" / "__init__.py").write_text("")
     shutil.copy(ROOT / "coordinator" / "guard.py", tmp_path / "coordinator")
     done = run("-P", "-c", "import coordinator.guard as g; print(*g.strangers(), sep='\\n')", cwd=tmp_path, path=[tmp_path])
     here = [line for line in done.stdout.splitlines() if "is missing" in line or "instead of" in line]

@@ -1,12 +1,15 @@
-"""The fixture that watches system tests is itself watched: each kind of leak, made on purpose, must be found."""
+"""Who watches the tests is watched: annotations are checked, and each kind of leak, made on purpose, is found."""
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import networkx as nx
 import pytest
+from jaxtyping import TypeCheckError
 
-pytestmark = pytest.mark.system
+from topology import neighbourhood
 
 LEAKY = {
     "clean": "pass",
@@ -45,6 +48,13 @@ FOUND = {
 }
 
 
+def test_annotations_of_our_packages_are_checked() -> None:
+    wrong: Any = "1"
+    with pytest.raises(TypeCheckError, match="kappa"):
+        neighbourhood.ball(nx.path_graph(2), 0, wrong)
+
+
+@pytest.mark.system
 @pytest.mark.parametrize("kind", LEAKY)
 def test_each_kind_of_leak_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
     conftest = (Path(__file__).parent / "conftest.py").read_text(encoding="utf-8").replace("GRACE_S = 5.0", "GRACE_S = 1.0")
