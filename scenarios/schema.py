@@ -139,7 +139,7 @@ class Algorithm(Section):
     gae_lambda: float = knob(0.95, "Trace decay of the advantage estimate: 0 is TD(0), 1 is returns minus values.", ge=0, le=1)
     epochs: int = knob(5, "K: passes over the round's samples per update.", unit="passes", ge=1)
     minibatches: int = knob(10, "Minibatches per pass.", ge=1)
-    chunk: int = knob(1024, "Samples per forward and backward piece; changes speed and rounding, not the gradient.", unit="samples", ge=1)
+    chunk: int = knob(512, "Samples per forward and backward piece; changes speed and rounding, not the gradient.", unit="samples", ge=1)
     actor_lr: float = knob(5e-4, "Adam step of the actor.", ge=0)
     critic_lr: float = knob(1e-3, "Adam step of the critics.", ge=0)
     lr_decay: Literal["none", "linear"] = knob("none", "Whether both steps fall linearly to 0 over the budget.")
@@ -148,7 +148,7 @@ class Algorithm(Section):
     entropy_coef: float = knob(0.0, "Weight of the entropy bonus.", ge=0)
     max_grad_norm: float = knob(0.5, "Gradients are scaled down to this global norm per network.", gt=0)
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob((128, 128), "Widths of the hidden layers; [] is a linear map.", unit="units")
-    activation: Literal["relu", "tanh"] = knob("tanh", "Nonlinearity.")
+    activation: Literal["relu", "tanh"] = knob("relu", "Nonlinearity.")
     layer_norm: bool = knob(False, "LayerNorm after each hidden layer.")
     input_norm: Literal["running", "layer", "none"] = knob(
         "running", "Inputs standardised by running statistics (frozen within a round), by a LayerNorm, or not."

@@ -63,6 +63,7 @@ class ZmqLinks:
         self._inbox.setsockopt(zmq.LINGER, 0)
         self._inbox.bind(bind)
         self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._received = Receiver(self._inbox)
         self._outboxes: dict[int, zmq.Socket[bytes]] = {}
 
     def connect(self, endpoints: Mapping[int, str]) -> None:
@@ -84,12 +85,7 @@ class ZmqLinks:
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`."""
-        if timeout_s > 0 and not self._inbox.poll(int(timeout_s * 1000)):
-            return None
-        try:
-            return self._inbox.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+        return self._received(timeout_s)
 
     def close(self) -> None:
         """See `Links.close`."""
@@ -121,6 +117,27 @@ class MemoryLinks:
 
     def close(self) -> None:
         """See `Links.close`."""
+
+
+class Receiver:
+    """Receiving from one socket with a timeout, kept on the socket itself: a blocking receive is cheaper than polling first."""
+
+    __slots__ = ("_socket", "_timeout_ms")
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._timeout_ms = -1
+
+    def __call__(self, timeout_s: float) -> list[bytes] | None:
+        """The next multipart, or None if none came within `timeout_s` seconds (0: do not wait)."""
+        timeout_ms = int(timeout_s * 1000)
+        if timeout_ms != self._timeout_ms:
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+            self._timeout_ms = timeout_ms
+        try:
+            return self._socket.recv_multipart()
+        except zmq.Again:
+            return None
 
 
 def ipc_endpoint(folder: Path, name: str) -> str:

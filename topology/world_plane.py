@@ -14,7 +14,7 @@ import zmq
 from numpy.typing import NDArray
 
 from topology.ledger import Ledger, Row, wire_bytes
-from topology.links import PeerLostError
+from topology.links import Context, PeerLostError, Receiver
 from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
@@ -31,13 +31,14 @@ class WorldHub:
         deadline_s: Longest wait for one node.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], bind: str, *, n_agents: int, copies: int, deadline_s: float) -> None:
+    def __init__(self, context: Context, bind: str, *, n_agents: int, copies: int, deadline_s: float) -> None:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.SNDTIMEO, int(deadline_s * 1000))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.bind(bind)
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._received = Receiver(self._socket)
         self._identities = [_identity(agent) for agent in range(n_agents)]
         self._copies = copies
         self._ledger = Ledger("world")
@@ -60,8 +61,8 @@ class WorldHub:
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next well-formed message of a node, or None if none came within `timeout_s`."""
-        while self._socket.poll(int(timeout_s * 1000)):
-            identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        while (received := self._received(timeout_s)) is not None:
+            identity, *frames = received
             try:
                 message = decode(frames)
                 if identity != _identity(message.header.sender):
@@ -92,11 +93,12 @@ class WorldPort:
         copies: E.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], agent: int, connect: str, *, copies: int) -> None:
+    def __init__(self, context: Context, agent: int, connect: str, *, copies: int) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, _identity(agent))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._socket.connect(connect)
+        self._received = Receiver(self._socket)
         self._agent = agent
         self._copies = copies
         self._ledger = Ledger("world")
@@ -115,9 +117,10 @@ class WorldPort:
         Raises:
             ProtocolError: the world sent something malformed; without its world an agent cannot go on.
         """
-        if not self._socket.poll(int(timeout_s * 1000)):
+        frames = self._received(timeout_s)
+        if frames is None:
             return None
-        message = decode(self._socket.recv_multipart(zmq.NOBLOCK))
+        message = decode(frames)
         self._ledger.delivered(message.header.round, "world", str(self._agent), Kind(message.header.kind).name)
         return message
 
