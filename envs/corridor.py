@@ -42,10 +42,10 @@ def offset(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
         >>> offset(np.array([0.0, 40.0, 120.0]), np.array([1.0, 1.0, 1.0])).round(3).tolist()
         [1.0, 1.0, -10.547]
     """
-    # a triangle wave: |((x - 20) mod 80) - 40| falls from 40 at x = 20 to 0 at x = 60 and is back at 40 at x = 100
+    # a triangle wave: |((x - 20) mod 80) - 40| falls from 40 at x = 20 to 0 at x = 60 and is back at 40 from x = 100 on
     fold = np.minimum(x, 100.0)
     middle = np.where(fold < 20.0, fold, np.abs(np.mod(fold - 20.0, 80.0) - 40.0) - 20.0)
-    return y - SLOPE * np.where(x >= 100.0, 20.0, middle)
+    return np.asarray(y - SLOPE * middle)
 
 
 def near_line(y_off: NDArray[np.float64], half_width: float) -> NDArray[np.bool_]:

@@ -226,8 +226,7 @@ class MujocoWorld:
         if len(failed):
             faults[failed] = True
         if self._fatal.any():
-            faults |= self._fatal.any(axis=1)
-            self._fatal[:] = 0
+            faults |= self._fatal.any(axis=1)  # the counters are zeroed by the restart that follows
         if faults.any():
             np.nan_to_num(self._qpos, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             np.nan_to_num(self._qvel, copy=False, nan=0.0, posinf=0.0, neginf=0.0)

@@ -77,6 +77,21 @@ def test_many_legged_ant_stands_mirrored_and_in_line() -> None:
         assert data.body(f"torso_{s}").xpos[0] == pytest.approx(-s)
 
 
+def test_bent_legs_of_the_many_legged_ant_reach_down() -> None:
+    model = models.many_ant(8)
+    data = mujoco.MjData(model)
+    for s in range(8):
+        for leg in (1, 2):
+            ankle = model.joint(f"ankle{leg}_{s}")
+            data.qpos[ankle.qposadr[0]] = ankle.range.mean()
+    mujoco.mj_kinematics(model, data)
+    for s in range(8):
+        for leg in (1, 2):
+            shin = model.body(f"shin{leg}_{s}")
+            drop = data.xpos[shin.id, 2] - data.geom_xpos[shin.geomadr[0], 2]
+            assert drop == pytest.approx(np.hypot(0.2, 0.2) * np.sin(np.radians(50)), rel=1e-6)
+
+
 @pytest.mark.parametrize(("walls", "height", "upright"), [("free", 0.72, 1.0), ("static", 0.72, 1.0)])
 def test_walls_come_to_stand(walls: models.Walls, height: float, upright: float) -> None:
     model = models.ant(walls)

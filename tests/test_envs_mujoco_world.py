@@ -240,9 +240,10 @@ def test_reference_observation_is_standardised_with_the_agents_id() -> None:
 def test_start_is_the_models_with_noise_on_the_robot_only(walls: str, robot: int) -> None:
     world = world_of(name="safe_ant", partition="4x2", walls=walls, copies=400)
     world.reset()
-    spread = np.abs(world.batch.qpos - world.model.qpos0)
-    assert spread[:, :robot].max() <= 0.1
+    spread = world.batch.qpos - world.model.qpos0
+    assert np.abs(spread).max() <= 0.1
     assert (spread[:, :robot].max(axis=0) > 0.09).all()
+    assert (spread[:, :robot].min(axis=0) < -0.09).all()
     assert (spread[:, robot:] == 0).all()
     assert (world.batch.qvel[:, robot - 1 :] == 0).all()
     np.testing.assert_allclose(world.batch.qvel[:, : robot - 1].std(axis=0), 0.1, rtol=0.2)
@@ -276,6 +277,29 @@ def test_ant_terminates_when_unhealthy(name: str, height: float, quaternion: tup
         assert 0.6 < out.obs[0][1, 4] < 0.9
         assert [episode.copy for episode in out.episodes] == [1]
         assert out.episodes[0].length == 1
+
+
+def test_falling_at_the_time_limit_is_termination() -> None:
+    world = world_of(name="safe_ant", partition="4x2", horizon=1)
+    world.reset()
+    world.batch.qpos[1, 2] = 1.5
+    out = world.step(still(world))
+    assert list(out.terminated) == [False, True]
+    assert list(out.truncated) == [True, False]
+
+
+def test_fall_of_one_copy_does_not_change_the_starts_of_another() -> None:
+    seen: list[list[Floats]] = []
+    for fall in (False, True):
+        world = world_of(name="safe_ant", partition="4x2", horizon=4)
+        world.reset()
+        seen.append([])
+        for t in range(9):
+            if fall and t < 2:
+                world.batch.qpos[0, 2] = 1.5
+            seen[-1].append(world.step(still(world)).obs[0])
+    assert any((a[0] != b[0]).any() for a, b in zip(*seen, strict=True))
+    assert all((a[1] == b[1]).all() for a, b in zip(*seen, strict=True))
 
 
 def test_cheetah_is_truncated_at_the_horizon_and_never_terminates() -> None:
@@ -362,6 +386,16 @@ def test_local_cost_is_that_of_the_own_foot() -> None:
     assert out.episodes[0].cost == (0.0,)  # the team's cost is still the torso's
 
 
+def test_feet_are_where_they_are_after_the_step() -> None:
+    world = world_of(name="safe_ant", partition="4x2", cost="local")
+    world.reset()
+    world.step(random_actions(world, np.random.default_rng(10)))
+    data = mujoco.MjData(world.model)
+    data.qpos[:] = world.batch.qpos[0]
+    mujoco.mj_kinematics(world.model, data)
+    np.testing.assert_allclose(world.batch.xpos[0], data.xpos, atol=1e-12)
+
+
 def test_agent_without_an_ankle_answers_for_its_hip() -> None:
     world = world_of(name="safe_ant", partition="8x1", cost="local")
     world.reset()
@@ -378,10 +412,13 @@ def test_speeding_costs() -> None:
     assert list(world.step(still(world)).cost[0, :, 0]) == [1, 0]
 
 
-def test_corridor_cost_follows_the_torso() -> None:
-    world = world_of(name="safe_manyagent_ant", partition="6x1")
+@pytest.mark.parametrize(("name", "partition", "line"), [("safe_manyagent_ant", "6x1", 2.7), ("safe_ant", "2x4d", 3.2)])
+def test_corridor_cost_follows_the_torso(name: str, partition: str, line: float) -> None:
+    world = world_of(name=name, partition=partition)
     world.reset()
-    world.batch.qpos[:, 1] = [0.0, 4.5]
+    world.batch.qpos[:] = world.model.qpos0
+    world.batch.qvel[:] = 0
+    world.batch.qpos[:, 1] = [line - 0.05, line + 0.05]
     assert list(world.step(still(world)).cost[0, :, 0]) == [0, 1]
 
 
