@@ -1,7 +1,7 @@
 """One round's samples of one agent, as they were when it acted.
 
-Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in the buffer but still
-has a value: a step at which the time limit ended an episode, or the last step of the rollout if the episode goes on.
+Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in the
+buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout if the episode goes on.
 """
 
 from dataclasses import dataclass, field
@@ -72,7 +72,11 @@ class Rollout:
 
     def own_cut_blocks(self) -> Floats:
         """(number of cuts, d): this agent's own blocks at the cuts, which its peers need too."""
-        return np.stack([self.cut_blocks[step][copy] for step, copy in self.cuts()]) if self.cut_blocks else self.cut_sight
+        cuts = self.cuts()
+        blocks = np.zeros((len(cuts), self.cut_blocks[len(self.reward) - 1].shape[1]), np.float32)
+        for row, (step, copy) in enumerate(cuts):  # none at all if the last step terminated every copy
+            blocks[row] = self.cut_blocks[step][copy]
+        return blocks
 
     def clear(self) -> None:
         """Make ready for the next round."""
