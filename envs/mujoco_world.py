@@ -181,7 +181,7 @@ class MujocoWorld:
         self._age += 1
         terminated = self._ended() | faults
         truncated = (self._age >= self.spec.horizon) & ~terminated
-        cost, charged = self._cost(now, terminated)
+        cost, charged = self._cost(now, terminated if self._rule.charges_falls else faults)
         self._ret += ret
         self._charged += charged
         obs = self._observe(now)
@@ -252,16 +252,16 @@ class MujocoWorld:
         z, qx, qy = self._qpos[:, 2], self._qpos[:, 4], self._qpos[:, 5]
         return ~healthy(z, qx, qy, min_upright=self._task.min_upright)
 
-    def _cost(self, now: Step, terminated: Bools) -> tuple[Floats, Array]:
-        """Each agent's cost (n, E, 1) and the team's (E,)."""
-        team = self._rule.cost(now) | terminated
+    def _cost(self, now: Step, charged: Bools) -> tuple[Floats, Array]:
+        """Each agent's cost (n, E, 1) and the team's (E,); where `charged`, everybody pays whatever the rule says."""
+        team = self._rule.cost(now) | charged
         cost = np.empty((*self._shape, 1), np.float32)
         cost[:, :, 0] = team
         if self._places is not None:
             bodies, starts, xpos = self._places
             near = self._rule.cost_at(xpos[:, bodies, 0], xpos[:, bodies, 1])
             assert near is not None
-            cost[:, :, 0] = np.logical_or.reduceat(near, starts, axis=1).T | terminated
+            cost[:, :, 0] = np.logical_or.reduceat(near, starts, axis=1).T | charged
         return cost, team.astype(np.float64)
 
     def _standing(self) -> Step:

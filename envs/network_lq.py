@@ -359,5 +359,6 @@ def kappa_curve(graph: nx.Graph, lq: LQ, kappas: Sequence[int]) -> list[float]:
     Returns:
         J_kappa / J*, each at least 1.
     """
-    best, _ = optimal_cost(dynamics(graph, lq), lq.control_weight, lq.noise_std)
-    return [best_local_gain(graph, kappa, lq)[0] / best for kappa in kappas]
+    a, r = dynamics(graph, lq), lq.control_weight
+    best, _ = optimal_cost(a, r)  # the ratio does not depend on the noise, so it exists without noise too
+    return [gain_cost(a, best_local_gain(graph, kappa, lq)[1], r) / best for kappa in kappas]

@@ -51,6 +51,7 @@ class Rule(Protocol):
     """The safety part of a task."""
 
     extras: ClassVar[tuple[str, ...]]
+    charges_falls: ClassVar[bool]
 
     def cost(self, step: Step) -> Mask:
         """Where the team is charged 1, (E,)."""
@@ -75,6 +76,7 @@ class CorridorRule:
 
     half_width: float
     extras: ClassVar[tuple[str, ...]] = ("x/5", "y_off")
+    charges_falls: ClassVar[bool] = True
 
     def cost(self, step: Step) -> Mask:
         """Where the torso is near a line, (E,)."""
@@ -99,6 +101,7 @@ class GapRule:
 
     clearance: float = 9.0
     extras: ClassVar[tuple[str, ...]] = ("u_wall", "gap")
+    charges_falls: ClassVar[bool] = False
 
     def cost(self, step: Step) -> Mask:
         """Where |x_obstacle - x| is below the clearance, (E,)."""
@@ -123,6 +126,7 @@ class SpeedRule:
 
     limit: float
     extras: ClassVar[tuple[str, ...]] = ()
+    charges_falls: ClassVar[bool] = False
 
     def cost(self, step: Step) -> Mask:
         """Where the speed is above the limit, (E,)."""
