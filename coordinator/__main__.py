@@ -26,14 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Decentralised multi-agent reinforcement learning over an edge network: every agent a process, κ-hop messages over ZeroMQ.",
+    help="Decentralised multi-agent reinforcement learning over an edge network: every agent a process, "
+    "κ-hop messages over ZeroMQ.",
     epilog="Start with `kappahop run quickstart`.",
 )
 
-ScenarioArgument = Annotated[str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)]
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)
+]
 OverridesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.copies=20 topology.kind=ring`.", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.copies=20 topology.kind=ring`.", show_default=False
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
 
@@ -45,13 +50,16 @@ def run(
     scenario: ScenarioArgument,
     overrides: OverridesArgument = None,
     seed: SeedOption = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory; new or empty. Default: runs/SCENARIO-sSEED-TIME.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; new or empty. Default: runs/SCENARIO-sSEED-TIME.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train the agents of a scenario, one process each.
 
-    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 130: interrupted.
+    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 130:
+    interrupted.
     """
     chosen = _load(scenario, overrides, seed)
     _execute(chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet)
@@ -63,7 +71,9 @@ def evaluate(
     overrides: OverridesArgument = None,
     seed: SeedOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="At least so many episodes.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Directory of the evaluation. Default: RUN/evaluation-1, -2, …", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the evaluation. Default: RUN/evaluation-1, -2, …", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -95,7 +105,9 @@ def evaluate(
 def graph(
     scenario: ScenarioArgument,
     overrides: OverridesArgument = None,
-    out: Annotated[Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)
+    ] = None,
 ) -> None:
     """Print how far agents hear each other for every κ, and draw the communication graph."""
     from coordinator.plan import plan
@@ -151,7 +163,7 @@ def schema() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check that this machine can run kappahop, and say what to do where it cannot."""
+    """Check that this machine can run kappahop, and say what to do where it cannot."""  # noqa: DOC501  (Exit is an exit code)
     from coordinator.doctor import checks
 
     table = Table()

@@ -41,10 +41,12 @@ class Display:
         self._task = self._bar.add_task("starting", total=total_steps, figures="")
 
     def __enter__(self) -> Self:
+        """Start drawing."""
         self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
         self._bar.stop()
 
     def watch(self, report: Control) -> None:
@@ -93,7 +95,13 @@ def summary(results: Results, *, cost_limit: float | None) -> Table:
 def traffic(results: Results) -> Table:
     """Messages and bytes by plane and kind."""
     table = Table(title="traffic")
-    for heading, side in (("plane", "left"), ("kind", "left"), ("messages", "right"), ("payload", "right"), ("on the wire", "right")):
+    for heading, side in (
+        ("plane", "left"),
+        ("kind", "left"),
+        ("messages", "right"),
+        ("payload", "right"),
+        ("on the wire", "right"),
+    ):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for plane, kind, messages, payload, wire in results.by_kind():
         table.add_row(plane, kind, f"{messages:,}", _size(payload), _size(wire))

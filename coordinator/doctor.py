@@ -1,8 +1,8 @@
 """`kappahop doctor`: is this machine fit to run agents?
 
 Each check is independent of the others and never raises: what goes wrong becomes a failed `Check` whose detail says
-what to do. torch and MuJoCo are tried in processes of their own, so that this command stays light and survives a build that
-crashes on this processor.
+what to do. torch and MuJoCo are tried in processes of their own, so that this command stays light and survives a build
+that crashes on this processor.
 """
 
 import multiprocessing

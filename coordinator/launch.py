@@ -1,13 +1,13 @@
 """Starting a run's processes, watching them, and ending them, whatever happens.
 
-Theory of operation. Three sources feed one queue: the control plane (what processes report), the nursery (who was born, who died), and signals (Ctrl-C). The
-supervisor takes one item after the other and moves through
+Theory of operation. Three sources feed one queue: the control plane (what processes report), the nursery (who was born,
+who died), and signals (Ctrl-C). The supervisor takes one item after the other and moves through
 
     starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
         └──────────── somebody died, reported a Fault, was late, or Ctrl-C ────────────► failed
 
-and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A process's own Fault explains more than
-its exit code, so a death waits a moment for one.
+and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
+process's own Fault explains more than its exit code, so a death waits a moment for one.
 """
 
 import asyncio

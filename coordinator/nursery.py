@@ -1,11 +1,13 @@
 """The nursery: a small process that has imported what a node needs, and forks one child per node and the world.
 
-Theory of operation. Importing torch takes seconds and hundreds of megabytes; forking from a process that has imported it, but has run no operation,
-started no thread and opened no socket, takes 0.15 s and 15 MB of private memory. The nursery runs as `python -P -m coordinator.nursery` and speaks lines of
-JSON over a pair of pipes: commands in, `{"born": role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the
+Theory of operation. Importing torch takes seconds and hundreds of megabytes; forking from a process that has imported
+it, but has run no operation, started no thread and opened no socket, takes 0.15 s and 15 MB of private memory. The
+nursery runs as `python -P -m coordinator.nursery` and speaks lines of JSON over a pair of pipes: commands in, `{"born":
+role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the
 command is gone: it ends, and the kernel then sends its children SIGTERM (`topology.process.die_with_parent`).
 
-It must stay single-threaded and must never import `zmq` sockets into use before forking; tests/system/test_ending.py kills each part in turn.
+It must stay single-threaded and must never import `zmq` sockets into use before forking; tests/system/test_ending.py
+kills each part in turn.
 """
 
 import json

@@ -1,13 +1,14 @@
-"""Recording a run: one SQLite file in WAL mode that other programs may read while the run goes on, and TensorBoard events beside it.
+"""Recording a run: a SQLite file in WAL mode, which others may read while the run goes on, and TensorBoard events.
 
-Only the coordinator writes. What processes report in any order ends up the same: rows have keys that do not depend on arrival, and traffic
-rows of the same key are added up (the sender books what was sent, the receiver what arrived).
+Only the coordinator writes. What processes report in any order ends up the same: rows have keys that do not depend on
+arrival, and traffic rows of the same key are added up (the sender books what was sent, the receiver what arrived).
 """
 
 import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from topology.control import EpisodeRow, RoundReport
@@ -35,7 +36,8 @@ CREATE TABLE traffic(
 CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL);
 """
 _ROUND_COLUMNS = (
-    "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm", "multiplier_0", "cost_value_loss_0", "episode_cost_0",
+    "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm",
+    "multiplier_0", "cost_value_loss_0", "episode_cost_0",
 )  # fmt: skip
 
 
@@ -69,7 +71,15 @@ class Recorder:
             cost = sum(episode.cost)
             self._database.execute(
                 "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (episode.round, episode.env_step, episode.copy_index, episode.ret, cost, json.dumps(episode.cost), episode.length),
+                (
+                    episode.round,
+                    episode.env_step,
+                    episode.copy_index,
+                    episode.ret,
+                    cost,
+                    json.dumps(episode.cost),
+                    episode.length,
+                ),
             )
             if self._board is not None:
                 self._board.scalars(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
@@ -94,7 +104,8 @@ class Recorder:
         self._database.executemany(
             "INSERT INTO traffic VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "messages = messages + excluded.messages, payload_bytes = payload_bytes + excluded.payload_bytes, "
-            "wire_bytes = wire_bytes + excluded.wire_bytes, delivered = delivered + excluded.delivered, dropped = dropped + excluded.dropped",
+            "wire_bytes = wire_bytes + excluded.wire_bytes, delivered = delivered + excluded.delivered, "
+            "dropped = dropped + excluded.dropped",
             rows,
         )
 
@@ -162,25 +173,27 @@ class Results:
         return int(payload), int(wire)
 
     def mean(self, first_step: int, last_step: int) -> tuple[float, float, int] | None:
-        """Mean return, mean cost and number of the episodes that ended after first_step, up to last_step; None if none did."""
+        """Mean return, mean cost and number of the episodes that ended in (first_step, last_step]; None if none did."""
         ret, cost, count = self._database.execute(
-            'SELECT avg("return"), avg(cost), count(*) FROM episodes WHERE env_step > ? AND env_step <= ?', (first_step, last_step)
+            'SELECT avg("return"), avg(cost), count(*) FROM episodes WHERE env_step > ? AND env_step <= ?',
+            (first_step, last_step),
         ).fetchone()
         return (float(ret), float(cost), int(count)) if count else None
 
     def quarters(self) -> list[tuple[float, float, int]]:
-        """Mean return, mean cost and number of episodes, per quarter of the episodes in the order in which they ended."""
+        """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
         rows = self._database.execute('SELECT "return", cost FROM episodes ORDER BY env_step, copy').fetchall()
         if len(rows) < 4:
             return []
         edges = [len(rows) * i // 4 for i in range(5)]
-        parts = [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [rows[a:b] for a, b in pairwise(edges)]
         return [(sum(r for r, _ in part) / len(part), sum(c for _, c in part) / len(part), len(part)) for part in parts]
 
     def by_kind(self) -> list[tuple[str, str, int, int, int]]:
         """Plane, kind, messages, payload bytes and wire bytes, summed over links."""
         return self._database.execute(
-            "SELECT plane, kind, sum(messages), sum(payload_bytes), sum(wire_bytes) FROM traffic GROUP BY plane, kind ORDER BY plane, kind"
+            "SELECT plane, kind, sum(messages), sum(payload_bytes), sum(wire_bytes) FROM traffic "
+            "GROUP BY plane, kind ORDER BY plane, kind"
         ).fetchall()
 
     def close(self) -> None:

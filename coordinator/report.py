@@ -14,8 +14,9 @@ TAIL = 10  # return_mean and cost_mean are over the last tenth of the steps
 class Report(TypedDict):
     """Figures of one run.
 
-    `return_mean` and `cost_mean` are means over the episodes that ended in the last tenth of the environment steps (over all episodes if
-    none did; null if no episode ended at all). `payload_bytes`, `wire_bytes` and `bytes_per_agent_step` (wire bytes) are those of the peer plane.
+    `return_mean` and `cost_mean` are means over the episodes that ended in the last tenth of the environment steps
+    (over all episodes if none did; null if no episode ended at all). `payload_bytes`, `wire_bytes` and
+    `bytes_per_agent_step` (wire bytes) are those of the peer plane.
     """
 
     run_dir: str

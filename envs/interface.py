@@ -1,9 +1,10 @@
 """What every world offers: E identical copies stepped at once, and per agent only what that agent may sense.
 
-Theory of operation. A `VecEnv` is pure computation: no socket, no clock, no global randomness. `reset` starts all copies, `step`
-advances all of them and at once restarts those whose episode ended (so `obs` is always the observation to act on
-next). Termination and truncation are told apart: a terminated copy reached an absorbing state, a truncated one ran into the time
-limit, and `final_obs` keeps what was seen before the restart, which a learner needs to bootstrap. Agents' blocks are ragged and
+Theory of operation. A `VecEnv` is pure computation: no socket, no clock, no global randomness. `reset` starts all
+copies, `step` advances all of them and at once restarts those whose episode ended (so `obs` is always the observation
+to act on next). Termination and truncation are told apart: a terminated copy reached an absorbing state, a truncated
+one ran into the time limit, and `final_obs` keeps what was seen before the restart, which a learner needs to bootstrap.
+Agents' blocks are ragged and
 stay so: agent i's observation has its own width.
 """
 
@@ -25,7 +26,8 @@ class EnvSpec:
     Attributes:
         obs_dims: Width of each agent's observation, d_i; its length is n, the number of agents.
         act_dims: Width of each agent's action.
-        cost_limits: Default limit of each cost, on the undiscounted sum of an episode; its length is m, the number of costs.
+        cost_limits: Default limit of each cost, on the undiscounted sum of an episode; its length is m, the number of
+            costs.
         horizon: Steps after which an episode is truncated.
         dt: Control period in seconds.
         edges: The kinematic agent graph as pairs i < j.

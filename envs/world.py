@@ -1,9 +1,10 @@
 """The world process: steps all copies, shows each agent its own part, gathers the actions.
 
-Theory of operation. One loop: SENSE to every agent, ACT from every agent, step. It waits for all agents before it steps, so it is the barrier
-that keeps rounds apart: nobody acts in a new round before having learned from the old one, and the world cannot move without everybody. After the
-last step of a round it shows the first observation of the next, which closes the old round too. It tells the coordinator
-how far it is a few times per second, and never waits for it.
+Theory of operation. One loop: SENSE to every agent, ACT from every agent, step. It waits for all agents before it
+steps, so it is the barrier
+that keeps rounds apart: nobody acts in a new round before having learned from the old one, and the world cannot move
+    without everybody. After the last step of a round it shows the first observation of the next, which closes the old
+    round too. It tells the coordinator how far it is a few times per second, and never waits for it.
 """
 
 import os
@@ -41,7 +42,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
 
     Returns:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
-    """
+    """  # noqa: DOC501  (what is raised inside is caught inside)
     settle(ROLE, run_dir / LOGS / "world.log")
     context = new_context()
     port = ControlPort(context, ROLE, control)
@@ -70,7 +71,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
     except (PeerLostError, ProtocolError) as error:
         port.send(Fault(role=ROLE, text=str(error)))
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
         traceback.print_exc()
         port.send(Fault(role=ROLE, text=f"{type(error).__name__}: {error} (see {LOGS}/world.log)"))
         return 1
@@ -118,7 +119,13 @@ class World:
             self._report(round_, self._steps, end=True)
 
     def _gather(self, kind: Kind, round_: int, step: int) -> list[NDArray[np.float32]]:
-        """One message of the kind from every agent, in agent order."""
+        """One message of the kind from every agent, in agent order.
+
+        Raises:
+            PeerLostError: an agent was silent beyond the deadline.
+            ProtocolError: an agent sent something else.
+            StopRequested: the coordinator said stop.
+        """
         found: dict[int, NDArray[np.float32]] = {}
         waited = 0.0
         while len(found) < self._n:
@@ -134,7 +141,8 @@ class World:
             header = message.header
             if (header.kind, header.round, header.step) != (kind, round_, step) or header.sender in found:
                 raise ProtocolError(
-                    f"world, round {round_}, step {step}: agent {header.sender} sent {Kind(header.kind).name} of round {header.round}, step {header.step}"
+                    f"world, round {round_}, step {step}: agent {header.sender} sent {Kind(header.kind).name} "
+                    f"of round {header.round}, step {header.step}"
                 )
             size = self._act_dims[header.sender] if kind is Kind.ACT else 0
             found[header.sender] = shaped(message, self._copies, size)

@@ -1,7 +1,7 @@
 """`python -m node`: one node, started by hand, for instance on another machine.
 
-The run directory must hold the scenario and the deployment that `kappahop run` wrote; the node dials the coordinator's control address, which the
-command prints with `--wait-for`.
+The run directory must hold the scenario and the deployment that `kappahop run` wrote; the node dials the coordinator's
+control address, which the command prints with `--wait-for`.
 """
 
 import argparse

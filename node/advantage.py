@@ -26,7 +26,8 @@ def gae(
     Args:
         reward: r_t, shape (T, ...), in reward (or cost) units.
         value: V(x_t), shape (T, ...).
-        next_value: V of the true successor of step t, shape (T, ...). Where an episode was cut at t this is the value of the
+        next_value: V of the true successor of step t, shape (T, ...). Where an episode was cut at t this is the value
+            of the
             observation before the restart, so it differs from value[t+1].
         terminated: True where the successor is absorbing: its value counts as 0. Broadcasts against reward.
         truncated: True where a time limit ended the episode: next_value still counts. Broadcasts against reward.

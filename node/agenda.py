@@ -1,6 +1,7 @@
 """Who needs what of whom: an agent's scopes and, from them, its routes per kind of message and round.
 
-Everything here follows from the scenario, the graph and the shared seed, so every node computes it alike and nothing of it is sent.
+Everything here follows from the scenario, the graph and the shared seed, so every node computes it alike and nothing of
+it is sent.
 """
 
 from collections.abc import Sequence

@@ -1,22 +1,25 @@
 """The on-policy learner: one loop for every row of the recipe table.
 
-Theory of operation. After a rollout of B = T·E samples an agent (1) values every sample and every cut, estimates advantages of its reward and of each
-cost, and trains its critics; (2) once it holds the final ratios of the agents it depends on, trains its actor on
+Theory of operation. After a rollout of B = T·E samples an agent (1) values every sample and every cut, estimates
+advantages of its reward and of each cost, and trains its critics; (2) once it holds the final ratios of the agents it
+depends on, trains its actor on
 
     maximise mean[ F · min(rho·H, clip(rho)·H) ] + c_H·entropy,      H = A - sum_u mult_u·A_u,
 
-stepping the multipliers with every minibatch; (3) computes its own final log-ratios for those who come later. (1) needs nobody, so all agents do
-it at once; only (2) is ever sequential. Splitting the two changes no number, because actor and critics share nothing but the order of
-the minibatches, which is drawn once per round.
+stepping the multipliers with every minibatch; (3) computes its own final log-ratios for those who come later. (1) needs
+nobody, so all agents do it at once; only (2) is ever sequential. Splitting the two changes no number, because actor and
+critics share nothing but the order of the minibatches, which is drawn once per round.
 
-`learn_values` and `learn_policy` are generators that pause after every minibatch, so that the node can pass messages on meanwhile. A minibatch is
-worked through in chunks that fit the processor's cache; their gradients add up to the minibatch's.
+`learn_values` and `learn_policy` are generators that pause after every minibatch, so that the node can pass messages on
+meanwhile. A minibatch is worked through in chunks that fit the processor's cache; their gradients add up to the
+minibatch's.
 
-What must not change: A and A_u are standardised over the whole batch once; F multiplies outside the minimum; the old log-probabilities are those of
-the stored inputs under the parameters that acted.
+What must not change: A and A_u are standardised over the whole batch once; F multiplies outside the minimum; the old
+    log-probabilities are those of the stored inputs under the parameters that acted.
 
 Source:
-    algorithm 1 and eq. 20 of the Scal-MAPPO-L paper; the public MAPPO-L code for what the paper leaves open (docs/algorithms/).
+    algorithm 1 and eq. 20 of the Scal-MAPPO-L paper; the public MAPPO-L code for what the paper leaves open
+    (docs/algorithms/).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +99,7 @@ class Critic:
         self.target = torch.zeros(0)
 
     def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64]) -> None:
-        """Take in a round's returns (B,) and set the regression target; `old` are the predictions (B,) in the old units."""
+        """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units."""
         scale, shift = self.norm.update(returns)
         with torch.no_grad():
             self.net.head.weight.mul_(scale)
@@ -275,7 +278,9 @@ class Learner:
         for name, mine in (("actor", self._actor_trainer.weights), ("actor_inputs", self._actor_norm.state())):
             if name not in tensors or tensors[name].shape != mine.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ValueError(f"checkpoint of agent {self._shape.agent}: {name} needs shape {tuple(mine.shape)}, found {found}")
+                raise ValueError(
+                    f"checkpoint of agent {self._shape.agent}: {name} needs shape {tuple(mine.shape)}, found {found}"
+                )
         with torch.no_grad():
             self._actor_trainer.weights.copy_(tensors["actor"])
         self._actor_norm.restore(tensors["actor_inputs"])
@@ -337,7 +342,7 @@ class Learner:
                 value_clip=algorithm.value_clip,
                 huber_delta=algorithm.huber_delta,
             ) * (len(chunk) / len(rows))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += float(loss.detach())
         critic.trainer.step()
         return total

@@ -1,7 +1,7 @@
 """Losses and steps of the on-policy family as pure functions of tensors.
 
-Symbols: rho ratio of new to old probability of the action taken; H the (Lagrangian) advantage; F product of the final ratios of agents that
-updated earlier; eps clip width; mult Lagrange multiplier; B samples, A action dimensions.
+Symbols: rho ratio of new to old probability of the action taken; H the (Lagrangian) advantage; F product of the final
+    ratios of agents that updated earlier; eps clip width; mult Lagrange multiplier; B samples, A action dimensions.
 """
 
 import math
@@ -45,7 +45,9 @@ def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Te
     return (new_log_std - log_std + (variance + (mean - new_mean) ** 2) / (2 * new_variance) - 0.5).sum(-1)
 
 
-def value_loss(value: Tensor, old_value: Tensor, target: Tensor, *, value_clip: float | None, huber_delta: float | None) -> Tensor:
+def value_loss(
+    value: Tensor, old_value: Tensor, target: Tensor, *, value_clip: float | None, huber_delta: float | None
+) -> Tensor:
     """Mean loss of value predictions, never smaller for having moved far from the old prediction.
 
     loss = mean max(H(R - V), H(R - V_old - clip(V - V_old, ±value_clip))), H Huber with threshold huber_delta.
@@ -81,7 +83,8 @@ def multiplier_step(
 
     Args:
         mult: The multiplier now, ≥ 0.
-        episode_cost: J, mean undiscounted cost of the episodes that ended this round; None (no episode has ended yet) changes nothing.
+        episode_cost: J, mean undiscounted cost of the episodes that ended this round; None (no episode has ended yet)
+            changes nothing.
         limit: b.
         gamma: Discount; (1 - gamma) rescales an episode's cost to a step's.
         mean_ratio_cost: Mean over the minibatch of ratio times standardised cost advantage.

@@ -1,4 +1,4 @@
-"""Networks of an agent: a multilayer perceptron, a Gaussian actor, a critic; each with its parameters in one flat vector.
+"""Networks of an agent, each with its parameters in one flat vector.
 
 The flat vector makes an optimiser step, a gradient norm and a hash one operation each instead of one per layer; the
 layers see views of it.
@@ -6,6 +6,7 @@ layers see views of it.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -18,7 +19,8 @@ _GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
 class MLP(nn.Module):
     """x -> [LayerNorm] -> (linear -> activation [-> LayerNorm])* -> linear.
 
-    Orthogonal weights (gain √2 for ReLU, 5/3 for tanh, `head_gain` at the end), zero biases, as in the on-policy family.
+    Orthogonal weights (gain √2 for ReLU, 5/3 for tanh, `head_gain` at the end), zero biases, as in the on-policy
+    family.
     """
 
     def __init__(
@@ -37,15 +39,15 @@ class MLP(nn.Module):
         self._activation = torch.relu if activation == "relu" else torch.tanh
         self._entry = nn.LayerNorm(n_in) if input_layer_norm else None
         widths = [n_in, *hidden]
-        self._hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self._norms = nn.ModuleList(nn.LayerNorm(b) for b in hidden) if layer_norm else None
         self.head = nn.Linear(widths[-1], n_out)
-        for layer in [*self._hidden, self.head]:
-            assert isinstance(layer, nn.Linear)
+        for layer in [*linears, self.head]:
             gain = head_gain if layer is self.head else _GAIN[activation]
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
             nn.init.zeros_(layer.bias)
-        self._linears = [(layer.weight, layer.bias) for layer in self._hidden]  # type: ignore[misc]
+        self._hidden = nn.ModuleList(linears)
+        self._linears = [(layer.weight, layer.bias) for layer in linears]  # spares two attribute look-ups per layer and call
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in) -> (B, n_out)."""

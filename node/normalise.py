@@ -78,11 +78,12 @@ class InputNorm:
 class ValueNorm:
     """Running mean and spread of returns, with the critic's last layer rescaled so that its predictions do not move.
 
-    Exponential averages with debiasing: after k updates with rate beta, m_k = sum of weights·batch means / sum of weights.
+    Exponential averages with debiasing: after k updates with rate beta, m_k = sum of weights·batch means / sum of
+    weights.
 
     Source:
-        PopArt, van Hasselt et al. 2016 (arXiv:1602.07714): W <- W·s/s', b <- (s·b + mu - mu')/s'. The public MAPPO codes keep the averages
-        but do not rescale the layer; we do.
+        PopArt, van Hasselt et al. 2016 (arXiv:1602.07714): W <- W·s/s', b <- (s·b + mu - mu')/s'. The public MAPPO
+        codes keep the averages but do not rescale the layer; we do.
     """
 
     MIN_VARIANCE = 1e-2

@@ -51,7 +51,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     except (PeerLostError, ProtocolError) as error:
         port.send(Fault(role=role_of(agent), text=str(error)))
         return 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
         traceback.print_exc()
         port.send(Fault(role=role_of(agent), text=f"{type(error).__name__}: {error} (see {LOGS}/node-{agent}.log)"))
         return 1
@@ -69,7 +69,7 @@ def _take_part(run_dir: Path, agent: int, port: ControlPort, context: Context, b
     learner = make_learner(scenario, deployment, agent, agenda)
     if deployment.weights is not None:
         learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
-    # Lockstep lets a link hold at most two steps' frames of every origin; a link that is fuller than that has a peer that does not read.
+    # Lockstep lets a link hold at most two steps' frames of every origin; one that is fuller leads to a peer that does not read.
     links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=4 * deployment.n_agents + 16)
     world: WorldPort | None = None
     try:
@@ -104,7 +104,6 @@ def _take_part(run_dir: Path, agent: int, port: ControlPort, context: Context, b
 
 
 def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:
-
 
     port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint))
     order = port.receive(scenario.supervision.start_s)

@@ -1,7 +1,7 @@
 """The agent's protocol: a state machine without I/O that decides what to send, when to act and when to learn.
 
-Theory of operation. Events go in (`handle`), effects come out; `node.runtime` carries them out over sockets and hands back what
-happened. The machine knows ids, rounds and steps, never data. One round k runs
+Theory of operation. Events go in (`handle`), effects come out; `node.runtime` carries them out over sockets and hands
+back what happened. The machine knows ids, rounds and steps, never data. One round k runs
 
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
@@ -9,13 +9,17 @@ happened. The machine knows ids, rounds and steps, never data. One round k runs
     IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound ─► next round, or ENDED
 
 Three rules couple the agents and must not change:
-1. A message is passed on the moment it arrives, whatever this agent is doing; so nobody waits for somebody who merely learns.
-2. An agent leaves a step, and a round, only after it has handled every message that comes its way (`Routes.awaited`), used or relayed.
-3. What the world sends after the last step of a round is the first observation of the next: it ends one round and begins another.
+1. A message is passed on the moment it arrives, whatever this agent is doing; so nobody waits for somebody who merely
+learns.
+2. An agent leaves a step, and a round, only after it has handled every message that comes its way (`Routes.awaited`),
+used or relayed.
+3. What the world sends after the last step of a round is the first observation of the next: it ends one round and
+begins another.
 
-Because of rule 2 a message can be early by one step at most (by one round, between rounds); it is kept until its time. A duplicate, a stale message, one
-from outside the ball, or one with the wrong hop budget is refused and changes nothing. tests/test_node_protocol.py drives
-whole networks of these machines through every order of delivery that hypothesis can think of.
+Because of rule 2 a message can be early by one step at most (by one round, between rounds); it is kept until its time.
+A duplicate, a stale message, one from outside the ball, or one with the wrong hop budget is refused and changes
+nothing. tests/test_node_protocol.py drives whole networks of these machines through every order of delivery that
+hypothesis can think of.
 """
 
 from collections.abc import Callable
@@ -207,7 +211,9 @@ class Protocol:
             return [Refuse(f"{event.kind.name} of agent {event.origin}, round {event.round}, step {event.step}: {reason}")]
         self._arrived.setdefault(key, set()).add(event.origin)
         onward = [
-            Send(event.kind, event.origin, to, event.round, event.step, event.hops_left - 1, (event.origin, to) in routes.addressed)
+            Send(
+                event.kind, event.origin, to, event.round, event.step, event.hops_left - 1, (event.origin, to) in routes.addressed
+            )
             for to in routes.next_hops.get(event.origin, ())
         ]
         return [*onward, *self._advance()]
@@ -234,9 +240,7 @@ class Protocol:
             self.step += 1
             self.phase = Phase.SENSING
             return [effect]
-        if self.phase is Phase.CLOSING and all(
-            self._has(kind, self._routes(kind, self.round).awaited) for kind in _PER_ROUND
-        ):
+        if self.phase is Phase.CLOSING and all(self._has(kind, self._routes(kind, self.round).awaited) for kind in _PER_ROUND):
             self.phase = Phase.ESTIMATING
             return [LearnValues(self.round)]
         if self.phase is Phase.WAITING and self._has(Kind.RATIO, self._routes(Kind.RATIO, self.round).uses):

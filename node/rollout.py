@@ -1,7 +1,8 @@
 """One round's samples of one agent, as they were when it acted.
 
-Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in the
-buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout if the episode goes on.
+Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in
+    the buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout
+    if the episode goes on.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ class Rollout:
         cost: (T, E, m).
         terminated: (T, E).
         truncated: (T, E).
-        cut_blocks: Own observation before the restart, per step at which an episode was cut short or the rollout ended: (E, d).
+        cut_blocks: Own observation before the restart, per step at which an episode was cut short or the rollout ended:
+            (E, d).
         cut_sight: (number of cuts, D), the sight at each of `cuts()`.
     """
 

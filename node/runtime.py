@@ -1,7 +1,8 @@
 """The thin shell of a node: carries out what the protocol decides, over real sockets, and feeds back what happens.
 
-All decisions are in `node.protocol`, all numbers in `node.learner`; here is only the traffic between them and the planes. Every wait is
-cut into slices, so that a request to stop is heard, and ends at a deadline with a message that names who was silent.
+All decisions are in `node.protocol`, all numbers in `node.learner`; here is only the traffic between them and the
+planes. Every wait is cut into slices, so that a request to stop is heard, and ends at a deadline with a message that
+names who was silent.
 """
 
 from collections.abc import Callable, Iterator
@@ -87,9 +88,7 @@ class Runtime:
         self._protocol = Protocol(
             agent, rounds=scenario.n_rounds, steps=self._steps, routes=agenda.routes, learns=deployment.learns
         )
-        self._rollout = Rollout.make(
-            self._steps, self._copies, agenda.sight.width, deployment.act_dims[agent], self._n_costs
-        )
+        self._rollout = Rollout.make(self._steps, self._copies, agenda.sight.width, deployment.act_dims[agent], self._n_costs)
         self._obs: NDArray[np.float32] = np.zeros((self._copies, self._dims[agent]), np.float32)
         self._cut_counts = np.zeros(self._copies, np.int64)
         self._kept: dict[Key, NDArray[np.float32]] = {}

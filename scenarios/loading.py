@@ -1,7 +1,7 @@
 """Reading scenarios: shipped by name or from a file, with `key.sub=value` overrides, into the schema.
 
-Order of precedence, lowest first: the schema's defaults, the algorithm preset, the file, the overrides. Every mistake becomes
-one `ScenarioError` whose text names the key, the value and what would be right.
+Order of precedence, lowest first: the schema's defaults, the algorithm preset, the file, the overrides. Every mistake
+becomes one `ScenarioError` whose text names the key, the value and what would be right.
 """
 
 import difflib
@@ -104,7 +104,9 @@ def _locate(source: str) -> Path:
         if not path.is_file():
             raise ScenarioError(f"{source}: no such file")
         return path
-    raise ScenarioError(f"unknown scenario {source!r}{_nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file")
+    raise ScenarioError(
+        f"unknown scenario {source!r}{_nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file"
+    )
 
 
 def _assign(data: dict[str, Any], assignment: str) -> None:
@@ -173,13 +175,11 @@ def _explain(item: dict[str, Any]) -> str:
 
 def _unit(parts: Sequence[Any]) -> str:
     model: Any = Scenario
+    extra: Any = None
     for part in parts:
         if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
             return ""
-        field = model.model_fields[part]
-        model = field.annotation
-    extra = field.json_schema_extra
+        extra = model.model_fields[part].json_schema_extra
+        model = model.model_fields[part].annotation
     unit = extra.get("unit", "") if isinstance(extra, dict) else ""
     return f" [{unit}]" if unit and unit != "dimensionless" and typing.get_origin(model) is not typing.Literal else ""
-
-

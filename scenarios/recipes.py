@@ -1,8 +1,8 @@
 """The algorithms as rows of a table: what each one *is*, as data.
 
-Theory of operation. An on-policy algorithm of this project is a choice on a few independent axes (the columns below), never a
-loop of its own. `node.learner` holds the one loop; it reads the axes and nothing else, so a new combination is a
-new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`).
+Theory of operation. An on-policy algorithm of this project is a choice on a few independent axes (the columns below),
+never a loop of its own. `node.learner` holds the one loop; it reads the axes and nothing else, so a new combination is
+a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`).
 
 The rule that couples the axes: `factor` other than "none" makes the update sequential, because an agent then
 needs the final ratios of the agents before it in the order. With `factor: none` the order changes nothing.
@@ -28,7 +28,8 @@ class Recipe:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
         critic_scope: The same for the value critic and the cost critics.
         order: In which order agents update within a round. Ascending id, or drawn from the shared seed each round.
-        factor: Whose final ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all earlier agents.
+        factor: Whose final ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
+            earlier agents.
         constraint: How costs enter the objective: not at all, or by Lagrange multipliers.
         source: Where the algorithm is described.
     """

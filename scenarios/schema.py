@@ -1,7 +1,8 @@
 """Every knob of a scenario, once: type, unit, default, allowed range, meaning.
 
 This module is the only place where a knob is defined. The JSON Schema that editors read (`kappahop schema`), the
-reference page (`docs/scenarios.md`) and the error messages are all made from it. `scenarios.loading` reads files into it.
+reference page (`docs/scenarios.md`) and the error messages are all made from it. `scenarios.loading` reads files into
+it.
 """
 
 from typing import Annotated, Any, Literal
@@ -38,24 +39,31 @@ class LQ(Section):
 class Env(Section):
     """The world that all agents share."""
 
-    name: Literal[
-        "safe_ant", "safe_halfcheetah", "safe_manyagent_ant", "velocity_ant", "velocity_halfcheetah", "network_lq"
-    ] = knob("safe_halfcheetah", "Which world.")
+    name: Literal["safe_ant", "safe_halfcheetah", "safe_manyagent_ant", "velocity_ant", "velocity_halfcheetah", "network_lq"] = (
+        knob("safe_halfcheetah", "Which world.")
+    )
     partition: str = knob(
         "6x1",
         "How the robot's joints are dealt to agents, as agents x joints, e.g. 4x2; for network_lq agents x 1, e.g. 20x1.",
     )
-    copies: int = knob(10, "E: identical copies stepped at once, all feeding one learner per agent.", unit="copies", ge=1, le=4096)
-    horizon: int | None = knob(None, "Episode limit; null: the world's own (1000 for robots, 100 for network_lq).", unit="steps", ge=1)
+    copies: int = knob(
+        10, "E: identical copies stepped at once, all feeding one learner per agent.", unit="copies", ge=1, le=4096
+    )
+    horizon: int | None = knob(
+        None, "Episode limit; null: the world's own (1000 for robots, 100 for network_lq).", unit="steps", ge=1
+    )
     walls: Literal["none", "static", "free"] = knob(
         "none",
         "Physical corridor walls: none (only the cost lines), static (they confine), free (they topple, as in the public code).",
     )
     observation: Literal["own", "full", "reference"] = knob(
         "own",
-        "What a node senses itself: own joints and the torso's globals; the whole state; or the public code's standardised vector.",
+        "What a node senses itself: own joints and the torso's globals; the whole state; or the public code's "
+        "standardised vector.",
     )
-    reward: Literal["team", "local"] = knob("team", "One reward for all, or each agent its own share (shares sum to the team's; averaged for network_lq).")
+    reward: Literal["team", "local"] = knob(
+        "team", "One reward for all, or each agent its own share (shares sum to the team's; averaged for network_lq)."
+    )
     cost: Literal["team", "local"] = knob("team", "One cost for all, or from the agent's own foot where the robot has feet.")
     action_map: Literal["by_name", "reference"] = knob(
         "by_name", "Whether agents drive the joints their partition names, or consecutive actuators as the public code does."
@@ -68,10 +76,22 @@ class Topology(Section):
     """The communication graph."""
 
     kind: Literal[
-        "kinematic", "line", "ring", "star", "complete", "grid", "tree", "erdos_renyi", "watts_strogatz",
-        "barabasi_albert", "random_geometric", "file",
+        "kinematic",
+        "line",
+        "ring",
+        "star",
+        "complete",
+        "grid",
+        "tree",
+        "erdos_renyi",
+        "watts_strogatz",
+        "barabasi_albert",
+        "random_geometric",
+        "file",
     ] = knob("kinematic", "Which graph; kinematic: agents are adjacent where their joints are; file: read `topology.file`.")
-    file: str | None = knob(None, "Path of an edge list (.edges, .txt), GraphML (.graphml) or node-link JSON (.json); nodes 0..n-1.")
+    file: str | None = knob(
+        None, "Path of an edge list (.edges, .txt), GraphML (.graphml) or node-link JSON (.json); nodes 0..n-1."
+    )
     seed: int = knob(0, "Seed of the random graphs; the same graph for every `seed` of the run.", ge=0)
     rows: int | None = knob(None, "Rows of the grid; null: the divisor of n nearest below its square root.", unit="nodes", ge=1)
     branching: int = knob(2, "Children per node of the tree.", unit="nodes", ge=1)
@@ -79,7 +99,9 @@ class Topology(Section):
     degree: int = knob(4, "Watts–Strogatz: neighbours per node before rewiring.", unit="nodes", ge=2)
     rewire_prob: float = knob(0.2, "Watts–Strogatz: probability that an edge is rewired.", ge=0, le=1)
     attach: int = knob(2, "Barabási–Albert: edges that a new node brings.", unit="edges", ge=1)
-    radius: float = knob(0.4, "Random geometric: nodes of the unit square nearer than this are adjacent.", unit="side lengths", gt=0)
+    radius: float = knob(
+        0.4, "Random geometric: nodes of the unit square nearer than this are adjacent.", unit="side lengths", gt=0
+    )
 
 
 class Network(Section):
@@ -124,7 +146,8 @@ class Algorithm(Section):
 
     name: Literal["scal_mappo_l", "mappo_l", "ippo"] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
-        "tuned", "Defaults beneath the values given here: from our search (docs/results.md), or the papers' (also sets env.copies and rollout.steps)."
+        "tuned",
+        "Defaults beneath the values given here: from our search (docs/results.md), or the papers' (also sets env.copies and rollout.steps).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")
     critic_scope: Scope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
@@ -132,14 +155,19 @@ class Algorithm(Section):
     factor: Factor | None = knob(None, "Whose final ratios multiply the advantage; null: as the recipe says.")
     constraint: Constraint | None = knob(None, "How costs enter; null: as the recipe says.")
     reward: Literal["own", "khop_mean"] = knob(
-        "own", "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample)."
+        "own",
+        "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
     )
-    ratio: Literal["joint", "per_dim"] = knob("joint", "One importance ratio per action, or one per action dimension (as one public code has it).")
+    ratio: Literal["joint", "per_dim"] = knob(
+        "joint", "One importance ratio per action, or one per action dimension (as one public code has it)."
+    )
     gamma: float = knob(0.99, "Discount per step.", ge=0, le=1)
     gae_lambda: float = knob(0.95, "Trace decay of the advantage estimate: 0 is TD(0), 1 is returns minus values.", ge=0, le=1)
     epochs: int = knob(5, "K: passes over the round's samples per update.", unit="passes", ge=1)
     minibatches: int = knob(10, "Minibatches per pass.", ge=1)
-    chunk: int = knob(512, "Samples per forward and backward piece; changes speed and rounding, not the gradient.", unit="samples", ge=1)
+    chunk: int = knob(
+        512, "Samples per forward and backward piece; changes speed and rounding, not the gradient.", unit="samples", ge=1
+    )
     actor_lr: float = knob(5e-4, "Adam step of the actor.", ge=0)
     critic_lr: float = knob(1e-3, "Adam step of the critics.", ge=0)
     lr_decay: Literal["none", "linear"] = knob("none", "Whether both steps fall linearly to 0 over the budget.")
@@ -147,7 +175,9 @@ class Algorithm(Section):
     clip: float = knob(0.2, "ε: the ratio is clipped to 1±ε.", gt=0, lt=1)
     entropy_coef: float = knob(0.0, "Weight of the entropy bonus.", ge=0)
     max_grad_norm: float = knob(0.5, "Gradients are scaled down to this global norm per network.", gt=0)
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob((128, 128), "Widths of the hidden layers; [] is a linear map.", unit="units")
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
+        (128, 128), "Widths of the hidden layers; [] is a linear map.", unit="units"
+    )
     activation: Literal["relu", "tanh"] = knob("relu", "Nonlinearity.")
     layer_norm: bool = knob(False, "LayerNorm after each hidden layer.")
     input_norm: Literal["running", "layer", "none"] = knob(
@@ -155,15 +185,24 @@ class Algorithm(Section):
     )
     value_norm: bool = knob(True, "Critics regress returns normalised by running statistics.")
     huber_delta: float | None = knob(10.0, "Huber threshold of the critic loss, in normalised units; null: squared error.", gt=0)
-    value_clip: float | None = knob(0.2, "How far a value may move from its old prediction before its loss is clipped; null: no clip.", gt=0)
+    value_clip: float | None = knob(
+        0.2, "How far a value may move from its old prediction before its loss is clipped; null: no clip.", gt=0
+    )
     std: Literal["sigmoid", "exp"] = knob("exp", "Action spread: 0.5·sigmoid(p), always below 0.5, or exp(p).")
-    std_init: float = knob(0.5, "Initial standard deviation of an action (below 0.5 with std: sigmoid).", unit="action units", gt=0)
-    value_norm_beta: float = knob(0.9, "Memory of the running return statistics, per round (the papers: 0.99999, per minibatch).", ge=0, lt=1)
+    std_init: float = knob(
+        0.5, "Initial standard deviation of an action (below 0.5 with std: sigmoid).", unit="action units", gt=0
+    )
+    value_norm_beta: float = knob(
+        0.9, "Memory of the running return statistics, per round (the papers: 0.99999, per minibatch).", ge=0, lt=1
+    )
     head_gain: float = knob(0.01, "Scale of the actor's last layer at the start.", gt=0)
     truncation: Literal["bootstrap", "ignore"] = knob(
-        "bootstrap", "At a time limit: use the value of the true last observation, or give the step no advantage as some public codes do."
+        "bootstrap",
+        "At a time limit: use the value of the true last observation, or give the step no advantage as some public codes do.",
     )
-    cost_limit: float | None = knob(None, "b: limit on the undiscounted cost of an episode; null: the world's own.", unit="cost", ge=0)
+    cost_limit: float | None = knob(
+        None, "b: limit on the undiscounted cost of an episode; null: the world's own.", unit="cost", ge=0
+    )
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
     mult_lr: float = knob(0.01, "η_λ: step of the multiplier, per minibatch.", ge=0)
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
@@ -187,7 +226,9 @@ class Algorithm(Section):
 class Supervision(Section):
     """Deadlines: what passes one of these ends the run with a message."""
 
-    deadline_s: float = knob(120.0, "Longest wait for one message, in wall time. Passing it names who was silent.", unit="s", gt=0)
+    deadline_s: float = knob(
+        120.0, "Longest wait for one message, in wall time. Passing it names who was silent.", unit="s", gt=0
+    )
     start_s: float = knob(60.0, "Longest wait for all processes to be up.", unit="s", gt=0)
     stop_s: float = knob(3.0, "How long a process may take to end after it was asked to.", unit="s", gt=0, le=8)
 
@@ -207,7 +248,8 @@ class Scenario(Section):
     seed: int = knob(0, "Seed of everything random.", ge=0, lt=2**32)
     kappa: int = knob(1, "κ: how far agents hear each other.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS)
     kappa_unit: Literal["hops", "agents"] = knob(
-        "hops", "κ counts graph hops, or visible agents, self included, nearest first, ties to the lower id (as the Scal-MAPPO-L paper seems to)."
+        "hops",
+        "κ counts graph hops, or visible agents, self included, nearest first, ties to the lower id (as the Scal-MAPPO-L paper seems to).",
     )
     routing: Literal["relay", "direct"] = knob(
         "relay", "Sockets along edges only, messages flooding along trees; or one socket per peer of the ball."
@@ -227,14 +269,18 @@ class Scenario(Section):
         if self.clock == "wall":
             raise ValueError(f"clock: got 'wall'; {NOT_YET_WALL}")
         if self.kappa_unit == "agents" and self.kappa < 1:
-            raise ValueError(f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1")
+            raise ValueError(
+                f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"
+            )
         if (self.topology.kind == "file") != (self.topology.file is not None):
             raise ValueError(
                 f"topology.file: got {self.topology.file!r} with topology.kind={self.topology.kind}; kind 'file' and a path go together"
             )
         batch = self.env.copies * self.rollout.steps
         if self.algorithm.minibatches > batch:
-            raise ValueError(f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples (env.copies x rollout.steps)")
+            raise ValueError(
+                f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples (env.copies x rollout.steps)"
+            )
         return self
 
     @property

@@ -1,9 +1,9 @@
 """The control plane: start, progress, reports, stop; between the coordinator and every process it started.
 
-Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are DEALERs. A process says Hello
-with the address it listens on; when all have, each gets Start with everybody's addresses. From then on processes only report; nothing
-on the hot path waits for the coordinator. Messages are msgpack maps checked against the models below; a frame that does not fit
-is ignored and counted.
+Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are
+DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with everybody's addresses.
+From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
+against the models below; a frame that does not fit is ignored and counted.
 """
 
 from typing import Annotated, Literal
@@ -168,7 +168,7 @@ class ControlHub:
         await self._socket.send_multipart([role.encode(), encode_control(message)])
 
     async def receive(self) -> Control:
-        """The next well-formed message; its role is the socket's own."""
+        """The next well-formed message; its role is the socket's own."""  # noqa: DOC501  (caught inside)
         while True:
             frames = await self._socket.recv_multipart()
             try:

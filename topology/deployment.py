@@ -1,7 +1,7 @@
-"""A deployment: what every process of a run must know besides the scenario, written once by the coordinator, read by all.
+"""What every process of a run must know besides the scenario: written once by the coordinator, read by all.
 
-It carries the shape of the world, so that a node learns its sizes without importing any environment, and the graph as it was built, so that all
-processes use the same one whatever file or seed it came from.
+It carries the shape of the world, so that a node learns its sizes without importing any environment, and the graph as
+it was built, so that all processes use the same one whatever file or seed it came from.
 """
 
 from pathlib import Path

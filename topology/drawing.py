@@ -1,9 +1,9 @@
 """Pictures of communication graphs, as SVG or PNG.
 
-Where a node stands follows from the graph alone: positions it carries (grids, random geometric graphs), a row for a line, a
-circle for rings and complete graphs, rings around the centre for trees and for graphs too large for springs, else springs
-from a fixed start. The same graph gives the same file, byte for byte. Colours are from *cividis*, which reads alike with and
-without colour vision, and the number that a colour stands for is in the legend.
+Where a node stands follows from the graph alone: positions it carries (grids, random geometric graphs), a row for a
+line, a circle for rings and complete graphs, rings around the centre for trees and for graphs too large for springs,
+else springs from a fixed start. The same graph gives the same file, byte for byte. Colours are from *cividis*, which
+reads alike with and without colour vision, and the number that a colour stands for is in the legend.
 """
 
 import math
@@ -41,7 +41,8 @@ def draw(
         path: Where to write; an existing file is replaced.
         title: Stands above the picture; may be empty.
         labels: Words beneath the nodes, e.g. the joints of an agent; nodes that are missing have none.
-        colour: Nodes are coloured by |N^1|, the size of their ball of one hop, or by their hop distance from the centre.
+        colour: Nodes are coloured by |N^1|, the size of their ball of one hop, or by their hop distance from the
+            centre.
 
     Raises:
         ValueError: the path ends in neither .svg nor .png, or the graph is empty or not connected.

@@ -1,11 +1,11 @@
 """The communication graph of a run: generators by name, and files.
 
-Theory of operation. `build` turns the `topology` section of a scenario into one simple, undirected, connected networkx graph
-on the nodes 0..n-1, inserted in ascending order. Every process of a run builds it anew and must get the same graph, so nothing
-here depends on anything but the section, n and the world's own edges: random graphs draw from `topology.seed` alone. A random
-graph that comes out disconnected is drawn again, from a seed derived from `topology.seed` and the number of the try.
-Files are read as data from strangers: regular files of at most 1 MiB, parsed without entity expansion or evaluation; whatever
-is wrong with them becomes one `GraphError` of one line.
+Theory of operation. `build` turns the `topology` section of a scenario into one simple, undirected, connected networkx
+graph on the nodes 0..n-1, inserted in ascending order. Every process of a run builds it anew and must get the same
+graph, so nothing here depends on anything but the section, n and the world's own edges: random graphs draw from
+`topology.seed` alone. A random graph that comes out disconnected is drawn again, from a seed derived from
+`topology.seed` and the number of the try. Files are read as data from strangers: regular files of at most 1 MiB, parsed
+without entity expansion or evaluation; whatever is wrong with them becomes one `GraphError` of one line.
 """
 
 import json

@@ -1,9 +1,10 @@
 """The ledger: what crossed every directed link, by plane and kind, and what became of it.
 
-Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. Whoever puts a message on the wire books
-`messages`, `payload_bytes` and `wire_bytes`; whoever takes it off books `delivered`, or `dropped` with a reason. `payload_bytes` counts the
-application's bytes on the link where they reach somebody they are meant for, so their sum does not depend on the
-routing; `wire_bytes` counts everything that a link carries, headers and framing and transit included.
+Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. Whoever puts a message on the wire
+books `messages`, `payload_bytes` and `wire_bytes`; whoever takes it off books `delivered`, or `dropped` with a reason.
+`payload_bytes` counts the application's bytes on the link where they reach somebody they are meant for, so their sum
+does not depend on the routing; `wire_bytes` counts everything that a link carries, headers and framing and transit
+included.
 
 Sizes are those that one deployed copy would send, summed over the E copies that a frame carries.
 """

@@ -1,13 +1,15 @@
 """Links: how a frame gets from one node to another. One interface, two carriers.
 
-Theory of operation. A node has one inbox and one outbox per node it may send to. `send` hands a multipart to one outbox, `receive`
-takes the next multipart from the inbox. Per directed link the order is kept and nothing is lost or doubled; between links
-there is no order. A full outbox blocks until its deadline and then raises `PeerLostError`: nothing is dropped silently.
+Theory of operation. A node has one inbox and one outbox per node it may send to. `send` hands a multipart to one
+outbox, `receive` takes the next multipart from the inbox. Per directed link the order is kept and nothing is lost or
+doubled; between links there is no order. A full outbox blocks until its deadline and then raises `PeerLostError`:
+nothing is dropped silently.
 
 `ZmqLinks` carries frames between processes (PUSH to PULL, one connection per directed link), `MemoryLinks` within one
 process. Both meet the same contract, sentence by sentence (tests/test_topology_links.py).
 
-What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond its timeout.
+What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond
+its timeout.
 """
 
 from collections import deque
@@ -77,7 +79,11 @@ class ZmqLinks:
             self._outboxes[to] = socket
 
     def send(self, to: int, frames: Frames) -> None:
-        """See `Links.send`."""
+        """Put a multipart on the link to node `to`.
+
+        Raises:
+            PeerLostError: the link stayed full past the deadline.
+        """
         try:
             self._outboxes[to].send_multipart(frames)
         except zmq.Again:
@@ -120,7 +126,7 @@ class MemoryLinks:
 
 
 class Receiver:
-    """Receiving from one socket with a timeout, kept on the socket itself: a blocking receive is cheaper than polling first."""
+    """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first."""
 
     __slots__ = ("_socket", "_timeout_ms")
 

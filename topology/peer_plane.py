@@ -1,12 +1,13 @@
 """The peer plane as one node uses it: messages in and out, routed, numbered and booked.
 
-Theory of operation. `send` puts one message on one outgoing socket and books it on every link of the graph that it crosses:
-with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path. Its application bytes are booked on the link
-where they reach an addressee. `receive` decodes, checks who may speak, and books the arrival on the same links. Anything malformed
-is refused, counted and forgotten: a bad frame harms nobody.
+Theory of operation. `send` puts one message on one outgoing socket and books it on every link of the graph that it
+crosses: with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path.
+Its application bytes are booked on the link where they reach an addressee. `receive` decodes, checks who may speak, and
+books the arrival on the same links. Anything malformed is refused, counted and forgotten: a bad frame harms nobody.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import networkx as nx
 import numpy as np
@@ -77,9 +78,7 @@ class PeerPlane:
         """
         seq = self._seq.get(to, 0)
         self._seq[to] = seq + 1
-        header = encode_header(
-            Header(VERSION, int(kind), FLOAT32, self._agent, origin, round_, step, hops_left, seq, send_time)
-        )
+        header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, origin, round_, step, hops_left, seq, send_time))
         body = payload if isinstance(payload, bytes) else payload.tobytes()
         self._links.send(to, (header, body))
         if copy_bytes is None:
@@ -92,7 +91,7 @@ class PeerPlane:
         self._ledger.sent(round_, *hops[-1], kind.name, len(body) if addressed else 0, on_wire)
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next acceptable message, or None if none came within `timeout_s`."""
+        """The next acceptable message, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
         while True:
             frames = self._links.receive(timeout_s)
             if frames is None:
@@ -129,6 +128,6 @@ class PeerPlane:
         hops = self._hops.get((src, dst))
         if hops is None:
             nodes = path(self._graph, src, dst) if self._direct else (src, dst)
-            hops = tuple((str(a), str(b)) for a, b in zip(nodes, nodes[1:], strict=False))
+            hops = tuple((str(a), str(b)) for a, b in pairwise(nodes))
             self._hops[src, dst] = hops
         return hops

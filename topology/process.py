@@ -1,6 +1,7 @@
 """What every started process does first: say who it is, mind its parent, and turn a request to stop into an exception.
 
-A node and the world are started by the coordinator's nursery. If that dies, the kernel sends them SIGTERM; so a killed command leaves no orphan.
+A node and the world are started by the coordinator's nursery. If that dies, the kernel sends them SIGTERM; so a killed
+command leaves no orphan.
 """
 
 import ctypes
@@ -38,7 +39,11 @@ def settle(role: str, log: Path | None) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGTERM when the parent dies (Linux); end at once if it already has."""
+    """Ask the kernel for SIGTERM when the parent dies (Linux).
+
+    Raises:
+        StopRequested: the parent has died already.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != parent:

@@ -1,10 +1,11 @@
 """Routes: for one agent, which messages it sends on, to whom, and which it must have handled before it goes on.
 
-Theory of operation. A message of `origin` is meant for an audience. With relay routing it floods along the BFS tree of its origin, pruned to the union of
-the paths to the audience, so each node on it receives it exactly once and passes it to its children. A node may lie on such a path
-without belonging to the audience (where κ counts agents); it relays without using. With direct routing the origin sends to each of its
-audience itself. An agent must not go on to the next step before it has handled, used or relayed, every message that comes its way: `awaited`
-says which, and that rule is what keeps a relay from starving those behind it.
+Theory of operation. A message of `origin` is meant for an audience. With relay routing it floods along the BFS tree of
+its origin, pruned to the union of the paths to the audience, so each node on it receives it exactly once and passes it
+to its children. A node may lie on such a path without belonging to the audience (where κ counts agents); it relays
+without using. With direct routing the origin sends to each of its audience itself. An agent must not go on to the next
+step before it has handled, used or relayed, every message that comes its way: `awaited` says which, and that rule is
+what keeps a relay from starving those behind it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ class Routes:
         awaited: Origins whose message comes to this agent, to be used or relayed.
         uses: Those of them that are meant for it.
         next_hops: Per origin, itself included, whom to send the message on to; ascending.
-        hops_left: Per origin, the hop budget of the message as it arrives here (for the agent itself: as if it had arrived).
+        hops_left: Per origin, the hop budget of the message as it arrives here (for the agent itself: as if it had
+            arrived).
         addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.
     """
 

@@ -1,15 +1,17 @@
 """The bytes of a link frame, and how many of them a link carries.
 
-Theory of operation. A message is one ZeroMQ multipart: a header frame, a small msgpack array of numbers, then raw little-endian array
-buffers, one frame each. The header names sender, origin, round, step and so on; what the buffers mean follows from the kind. Every
-field has a type and a range, sizes are capped *before* anything is decoded, and whatever does not fit raises
-`ProtocolError`, never anything else. Nothing is ever unpickled.
+Theory of operation. A message is one ZeroMQ multipart: a header frame, a small msgpack array of numbers, then raw
+little-endian array buffers, one frame each. The header names sender, origin, round, step and so on; what the buffers
+mean follows from the kind. Every field has a type and a range, sizes are capped *before* anything is decoded, and
+whatever does not fit raises `ProtocolError`, never anything else. Nothing is ever unpickled.
 
-Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of one byte up to 255
-bytes of body, of eight above. `copy_wire_bytes` is what one deployed copy's message would occupy; a frame that carries E copies is charged
-E times that, which with E = 1 is exactly what passes over the socket (tests/test_topology_links.py counts it with a proxy).
+Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of
+one byte up to 255 bytes of body, of eight above. `ledger.wire_bytes` is what one deployed copy's message would occupy; a
+frame that carries E copies is charged E times that, which with E = 1 is exactly what passes over the socket
+(tests/test_topology_links.py counts it with a proxy).
 
-What must not change without raising VERSION: the order and the types of the header fields, and the numbers of the kinds.
+What must not change without raising VERSION: the order and the types of the header fields, and the numbers of the
+kinds.
 """
 
 from collections.abc import Sequence

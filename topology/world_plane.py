@@ -1,10 +1,12 @@
 """The world plane: sensing and acting, between the world process and each node.
 
-Theory of operation. The world is the server of a ROUTER socket, every node a DEALER. A node first says JOIN; when all have, the world
-sends each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from every agent. A SENSE
-carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0 none, 1 terminated, 2
-truncated); if an episode ended, a second array holds the observations before the restart. Nothing here is emulated: the world plane
-stands for an agent's own sensors and motors, but its bytes are counted, apart from the peer plane's.
+Theory of operation. The world is the server of a ROUTER socket, every node a DEALER. A node first says JOIN; when all
+have, the world sends each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from
+every agent. A SENSE
+carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0
+    none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart.
+    Nothing here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are counted,
+    apart from the peer plane's.
 """
 
 from collections.abc import Sequence
@@ -60,7 +62,7 @@ class WorldHub:
         self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next well-formed message of a node, or None if none came within `timeout_s`."""
+        """The next well-formed message of a node, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
         while (received := self._received(timeout_s)) is not None:
             identity, *frames = received
             try:
