@@ -1,0 +1,153 @@
+"""Routes: whoever follows them brings every message to its audience, and to nobody else, once."""
+
+import math
+from collections import Counter
+
+import networkx as nx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topology.neighbourhood import audiences, distances, visible
+from topology.routes import Routes, routes
+
+Audiences = tuple[tuple[int, ...], ...]
+Need = tuple[str, int] | Audiences
+
+
+@st.composite
+def connected(draw: st.DrawFn) -> "nx.Graph[int]":
+    """A random tree on 1..9 nodes with random further edges."""
+    n = draw(st.integers(1, 9))
+    graph: nx.Graph[int] = nx.Graph()
+    graph.add_nodes_from(range(n))
+    graph.add_edges_from((draw(st.integers(0, i - 1)), i) for i in range(1, n))
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    if pairs:
+        graph.add_edges_from(draw(st.lists(st.sampled_from(pairs), max_size=6)))
+    return graph
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> "tuple[nx.Graph[int], Need]":
+    """A graph and whose message is needed by whom: by κ in hops or in agents, or any audience at all."""
+    graph = draw(connected())
+    n = len(graph)
+    how = draw(st.sampled_from(["hops", "agents", "any"]))
+    if how != "any":
+        return graph, (how, draw(st.integers(how == "agents", n)))
+    others = [[i for i in range(n) if i != j] for j in range(n)]
+    return graph, tuple(tuple(sorted(draw(st.sets(st.sampled_from(other))))) if other else () for other in others)
+
+
+def audiences_of(graph: "nx.Graph[int]", need: Need) -> Audiences:
+    # called by the tests, not while drawing: checked code consults `random`, which strategies must not
+    match need:
+        case ("hops" | "agents" as unit, int(kappa)):
+            return audiences(visible(graph, kappa, unit))
+        case _:
+            return need  # type: ignore[return-value]
+
+
+def flood(parts: list[Routes], origin: int) -> tuple[Counter[int], list[tuple[int, int, int]]]:
+    """Who got the message of `origin` how often, and what crossed which link with which budget left."""
+    got: Counter[int] = Counter()
+    crossed = []
+    waiting = [(origin, parts[origin].hops_left.get(origin, 0))]
+    while waiting:
+        node, budget = waiting.pop()
+        for child in parts[node].next_hops.get(origin, ()):
+            crossed.append((node, child, budget - 1))
+            got[child] += 1
+            assert got[child] == 1, "a message went round in circles"
+            waiting.append((child, budget - 1))
+    return got, crossed
+
+
+@given(network=networks(), direct=st.booleans())
+def test_following_the_routes_reaches_exactly_those_who_await_it_once(
+    network: "tuple[nx.Graph[int], Need]", direct: bool
+) -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
+    for origin in graph:
+        got, crossed = flood(parts, origin)
+        assert set(got) == {i for i in graph if origin in parts[i].awaited}
+        assert {i for i in graph if origin in parts[i].uses} == set(needed_by[origin]) <= set(got)
+        for src, dst, budget in crossed:
+            assert budget == parts[dst].hops_left[origin] >= 0
+            assert direct or graph.has_edge(src, dst)
+            assert ((origin, dst) in parts[src].addressed) == (dst in needed_by[origin])
+        addressed = [(src, dst) for src, dst, _ in crossed if (origin, dst) in parts[src].addressed]
+        assert len(addressed) == len(needed_by[origin])
+
+
+@given(network=networks())
+def test_a_relayed_message_takes_a_shortest_path_and_its_budget_ends_with_the_farthest_member(
+    network: "tuple[nx.Graph[int], Need]",
+) -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    parts = [routes(graph, i, needed_by, direct=False) for i in graph]
+    for origin in graph:
+        hops = distances(graph, origin)
+        _, crossed = flood(parts, origin)
+        assert all(hops[dst] == hops[src] + 1 for src, dst, _ in crossed)
+        if needed_by[origin]:
+            radius = max(hops[member] for member in needed_by[origin])
+            assert min(budget for _, _, budget in crossed) == 0
+            assert parts[origin].hops_left[origin] == radius
+
+
+@given(network=networks())
+def test_leaves_of_the_flood_are_members_so_that_no_link_is_crossed_in_vain(network: "tuple[nx.Graph[int], Need]") -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    for i in graph:
+        part = routes(graph, i, needed_by, direct=False)
+        for origin in part.awaited - part.uses:
+            assert part.next_hops[origin]
+
+
+@given(network=networks())
+def test_direct_routes_go_straight_from_origin_to_audience(network: "tuple[nx.Graph[int], Need]") -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    for i in graph:
+        part = routes(graph, i, needed_by, direct=True)
+        assert part.awaited == part.uses == {j for j in graph if i in needed_by[j]}
+        assert part.next_hops == ({i: needed_by[i]} if needed_by[i] else {})
+
+
+def test_with_kappa_in_hops_relays_are_members_themselves() -> None:
+    for graph in (nx.path_graph(6), nx.cycle_graph(7), nx.star_graph(5)):
+        for kappa in range(5):
+            needed_by = audiences(visible(graph, kappa, "hops"))
+            for i in graph:
+                part = routes(graph, i, needed_by, direct=False)
+                assert part.awaited == part.uses
+
+
+def test_with_kappa_in_agents_a_relay_may_pass_on_what_it_does_not_use() -> None:
+    # the three agents nearest to a leaf of a star are the hub, itself and leaf 1: leaf 1 is heard by all through the hub,
+    # whose own three are 0, 1, 2
+    star = nx.star_graph(4)
+    needed_by = audiences(visible(star, 3, "agents"))
+    hub = routes(star, 0, needed_by, direct=False)
+    assert needed_by[1] == (0, 2, 3, 4)
+    assert hub.uses == {1, 2}
+    assert hub.next_hops[1] == (2, 3, 4)
+    path_parts = routes(nx.path_graph(3), 1, [(2,), (), ()], direct=False)
+    assert path_parts.awaited == {0}
+    assert not path_parts.uses
+    assert path_parts.next_hops == {0: (2,)}
+    assert path_parts.addressed == {(0, 2)}
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_an_empty_audience_costs_nothing(direct: bool) -> None:
+    part = routes(nx.path_graph(3), 1, [(), (), ()], direct=direct)
+    assert not part.awaited
+    assert not part.next_hops
+    assert math.prod(part.hops_left.values()) == 1

@@ -1,0 +1,179 @@
+"""The wire format: what goes in comes out, and nothing that comes in raises anything but ProtocolError."""
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from topology import wire
+from topology.wire import FLOAT32, MAX_COUNT, MAX_ID, VERSION, Header, Kind, ProtocolError
+
+HEADER = Header(VERSION, int(Kind.STATE), FLOAT32, 3, 1, 7, 12, 2, 99, 0.05)
+
+TOPS = (VERSION, 255, FLOAT32, MAX_ID, MAX_ID, MAX_COUNT, MAX_COUNT, MAX_ID, MAX_COUNT)
+
+headers = st.builds(
+    Header,
+    version=st.just(VERSION),
+    kind=st.sampled_from([int(kind) for kind in Kind]),
+    dtype=st.just(FLOAT32),
+    sender=st.integers(0, MAX_ID),
+    origin=st.integers(0, MAX_ID),
+    round=st.integers(0, MAX_COUNT),
+    step=st.integers(0, MAX_COUNT),
+    hops_left=st.integers(0, MAX_ID),
+    seq=st.integers(0, MAX_COUNT),
+    send_time=st.floats(0, allow_infinity=False),
+)
+
+
+def frames_of(header: Header, *arrays: bytes) -> list[bytes]:
+    return [wire.encode_header(header), *arrays]
+
+
+@given(header=headers, bodies=st.lists(st.lists(st.floats(width=32), max_size=9), min_size=1, max_size=2))
+def test_what_goes_in_comes_out(header: Header, bodies: list[list[float]]) -> None:
+    arrays = [np.array(body, "<f4") for body in bodies]
+    message = wire.decode(frames_of(header, *(array.tobytes() for array in arrays)))
+    assert message.header == header
+    assert [array.tobytes() for array in message.arrays] == [array.tobytes() for array in arrays]
+    assert not any(array.flags.writeable for array in message.arrays)
+
+
+@given(header=headers)
+def test_no_header_is_longer_than_its_cap(header: Header) -> None:
+    assert len(wire.encode_header(header)) <= wire.MAX_HEADER_BYTES
+
+
+def only_protocol_error(frames: list[bytes]) -> wire.Message | None:
+    try:
+        return wire.decode(frames)
+    except ProtocolError as error:
+        told = str(error)
+    assert told
+    assert "\n" not in told
+    assert len(told) < 500
+    return None
+
+
+@given(frames=st.lists(st.binary(max_size=200), max_size=5))
+def test_random_bytes_raise_nothing_but_protocol_errors(frames: list[bytes]) -> None:
+    only_protocol_error(frames)
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=3) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | st.integers(0, 9), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(place=st.integers(0, 9), value=values)
+@example(place=9, value=float("nan"))
+@example(place=9, value=float("inf"))
+@example(place=9, value=-0.5)
+@example(place=9, value=1)
+@example(place=3, value=True)
+def test_a_field_of_another_type_or_range_is_refused(place: int, value: Any) -> None:
+    fields = [*HEADER]
+    fields[place] = value
+    message = only_protocol_error([msgpack.packb(fields), bytes(8)])
+    if message is not None:
+        assert type(message.header[place]) is (float if place == 9 else int)
+        assert message.header[place] == value
+
+
+@given(data=st.data())
+def test_a_mutated_frame_decodes_to_numbers_in_range_or_is_refused(data: st.DataObject) -> None:
+    frame = bytearray(wire.encode_header(HEADER))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(frame) - 1))
+        how = data.draw(st.sampled_from(["flip", "cut", "insert", "double"]))
+        if how == "flip":
+            frame[place] = data.draw(st.integers(0, 255))
+        elif how == "cut":
+            frame = frame[: max(place, 1)]
+        elif how == "insert":
+            frame[place:place] = data.draw(st.binary(min_size=1, max_size=4))
+        else:
+            frame = frame + frame
+    message = only_protocol_error([bytes(frame), bytes(8)])
+    if message is not None:
+        for field, top in zip(message.header[:-1], TOPS, strict=True):
+            message.header[:-1], (VERSION, 255, 1, MAX_ID, MAX_ID, MAX_COUNT, MAX_COUNT, MAX_ID, MAX_COUNT), strict=True
+        ):
+            assert type(field) is int
+            assert 0 <= field <= top
+
+
+GOOD = wire.encode_header(HEADER)
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [
+        ([], "got 0 frames"),
+        ([GOOD], "got 1 frames"),
+        ([GOOD, b"", b"", b""], "got 4 frames"),
+        ([GOOD, b"abc"], "array: 3 bytes"),
+        ([b"", b""], "header"),
+        ([b"\xc1", b""], "not msgpack"),
+        ([GOOD + b"\x00", b""], "not msgpack"),
+        ([GOOD[:-1], b""], "not msgpack"),
+        ([bytes(129), b""], "129 bytes"),
+        ([b"\x91" * 128, b""], "not msgpack"),  # 128 nested arrays
+        ([msgpack.packb([*HEADER][:-1]), b""], "array of 10 numbers"),
+        ([msgpack.packb([*HEADER, 0]), b""], "not msgpack"),  # the array cap, before anything is built
+        ([b"\xdd\xff\xff\xff\xff", b""], "not msgpack"),  # claims 4 G elements
+        ([b"\xc6\xff\xff\xff\xff", b""], "not msgpack"),  # claims 4 GB of bytes
+        ([b"\xdf\xff\xff\xff\xff", b""], "not msgpack"),
+        ([msgpack.packb({1: 2}), b""], "not msgpack"),
+        ([msgpack.packb("x"), b""], "not msgpack"),
+        ([msgpack.packb(7), b""], "array of 10 numbers"),
+        ([msgpack.packb(msgpack.ExtType(5, b"")), b""], "array of 10 numbers"),
+        (frames_of(HEADER._replace(version=0), b""), "header.version: expected 1, got 0"),
+        (frames_of(HEADER._replace(version=2), b""), "header.version"),
+        (frames_of(HEADER._replace(kind=9), b""), "header.kind"),
+        (frames_of(HEADER._replace(dtype=0), b""), "header.dtype"),
+        (frames_of(HEADER._replace(sender=MAX_ID + 1), b""), "header.sender: expected an int in 0..65535, got 65536"),
+        (frames_of(HEADER._replace(round=-1), b""), "header.round"),
+        (frames_of(HEADER._replace(step=MAX_COUNT + 1), b""), "header.step"),
+    ],
+    ids=range(26),
+)
+def test_every_malformed_message_is_refused_with_a_reason(frames: list[bytes], told: str) -> None:
+    with pytest.raises(ProtocolError, match=told.replace("[", r"\[")):
+        wire.decode(frames)
+
+
+def test_sizes_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_ARRAY_BYTES", 8)
+    monkeypatch.setattr(wire, "decode_header", lambda frame: pytest.fail("decoded too early"))
+    with pytest.raises(ProtocolError, match="array: 12 bytes"):
+        wire.decode([GOOD, bytes(12)])
+
+
+def test_an_array_of_another_size_than_its_kind_demands_is_refused() -> None:
+    message = wire.decode([GOOD, np.arange(6, dtype="<f4").tobytes()])
+    assert wire.shaped(message, 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    told = r"STATE of 1 from 3, round 7, step 12: expected 8 numbers \(2, 4\), got 6"
+    with pytest.raises(ProtocolError, match=told):
+        wire.shaped(message, 2, 4)
+    with pytest.raises(ProtocolError, match="got none"):
+        wire.shaped(message, 6, index=1)
+
+
+def test_framing_costs_two_bytes_up_to_255_and_nine_above() -> None:
+    assert [wire.framed(size) - size for size in (0, 1, 255, 256, 1 << 20)] == [2, 2, 2, 9, 9]
+
+
+def test_kinds_and_version_are_what_is_on_the_wire() -> None:
+    # a change here is a change of the format: raise VERSION
+    assert VERSION == 1
+    assert {kind.name: int(kind) for kind in Kind} == {
+        "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "SENSE": 16, "ACT": 17, "JOIN": 18,
+    }  # fmt: skip
+    assert GOOD.hex() == "9a0101010301070c0263cb3fa999999999999a"
