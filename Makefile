@@ -11,7 +11,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench wheel lock clean
+.PHONY: help setup demo test check fmt bench docs wheel lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fmt: $(VENV)/.ready ## repair what style tools can repair
 
 bench: $(VENV)/.ready ## measure throughput on this machine
 	$(BIN)/python benchmarks/throughput.py
+
+docs: $(VENV)/.ready ## write the pages that are made from code
+	$(BIN)/kappahop schema --markdown > docs/scenarios.md
 
 wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from this folder
 	@rm -rf dist build/wheel && mkdir -p build

@@ -146,19 +146,22 @@ def graph(
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios that come with kappahop."""
-    table = Table()
-    for heading in ("scenario", "world", "agents as", "κ", "algorithm", "what it shows"):
-        table.add_column(heading)
+    table = Table(show_lines=False)
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("what it shows")
     for name in shipped():
-        chosen = load(name)
-        table.add_row(name, chosen.env.name, chosen.env.partition, str(chosen.kappa), chosen.algorithm.name, chosen.description)
+        table.add_row(name, load(name).description)
     Console().print(table)
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page for people instead.")] = False,
+) -> None:
     """Print the JSON Schema of a scenario, for editors."""
-    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+    from scenarios.reference import markdown as page
+
+    typer.echo(page().rstrip() if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()

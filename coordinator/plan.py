@@ -38,8 +38,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         weights: Checkpoint folder to evaluate; None: train from scratch.
 
     Raises:
-        ValueError: the world has no such partition, the graph does not fit; the text names key, value and what is
-            allowed.
+        ScenarioError: the checkpoint lacks an agent. Another ValueError: the world has no such partition, or the graph
+            does not fit. The text names key, value and what is allowed.
     """
     spec = env_spec(scenario.env)
     graph = build(scenario.topology, spec.n_agents, spec.edges)

@@ -1,0 +1,186 @@
+"""How fast training is, and how much of the machine it turns into learning: `make bench`.
+
+For each task, measured one after the other in this one run:
+
+- world: the environment alone, stepped in this process with random actions, on all cores and (for the efficiency) its CPU time;
+- forwards and updates: one agent's policy and one agent's learning alone in this process, on one core, CPU time;
+- rollouts: all processes with all their messages, but no learning;
+- training: everything.
+
+    efficiency = (CPU seconds of world + n·forwards + n·updates, each alone) / cores / wall seconds of training
+
+is 1 if processes, messages and waiting cost nothing and all cores are always busy. Settings are those of the public single-process
+implementation that the table compares with: 10 copies x 1000 steps a round, 5 epochs of one full batch, two layers of 128.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from coordinator import launch
+from coordinator.plan import Plan, make_run_dir, plan
+from coordinator.record import DATABASE, Recorder
+from envs.registry import make
+from node.agenda import Agenda
+from node.rollout import Rollout
+from node.runtime import make_learner
+from scenarios.loading import load
+
+SETTINGS = (
+    "env.walls=none",
+    "env.copies=10",
+    "rollout.steps=1000",
+    "algorithm.epochs=5",
+    "algorithm.minibatches=1",
+    "algorithm.hidden=[128,128]",
+)
+TASKS = {"halfcheetah 6x1": "safe_halfcheetah_6x1", "ant 4x2": "safe_ant_4x2"}
+PUBLIC_STEPS_PER_S = {"halfcheetah 6x1": 520, "ant 4x2": 590}  # SafePO's MAPPO-L, 10 subprocess environments, 2 cores
+WARM_UP_ROUNDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured on one task; CPU seconds are per round, rates are environment steps per second."""
+
+    world_rate: float
+    rollout_rate: float
+    training_rate: float
+    world_cpu_s: float
+    forward_cpu_s: float
+    update_cpu_s: float
+    efficiency: float
+
+
+def measure(scenario: str, rounds: int) -> Figures:
+    """All figures of one task, training over `rounds` rounds after a warm-up."""
+    ready = plan(load(scenario, [*SETTINGS, f"budget.env_steps={(rounds + WARM_UP_ROUNDS) * 10_000}", "record.tensorboard=false"]))
+    per_round = ready.scenario.env.copies * ready.scenario.rollout.steps
+    world_rate, world_cpu_s = world_alone(ready)
+    forward_cpu_s, update_cpu_s = learning_alone(ready)
+    cores = len(os.sched_getaffinity(0))
+    rollout_s = seconds_per_round(ready, learns=False)
+    training_s = seconds_per_round(ready, learns=True)
+    return Figures(
+        world_rate=world_rate,
+        rollout_rate=per_round / rollout_s,
+        training_rate=per_round / training_s,
+        world_cpu_s=world_cpu_s,
+        forward_cpu_s=forward_cpu_s,
+        update_cpu_s=update_cpu_s,
+        efficiency=(world_cpu_s + forward_cpu_s + update_cpu_s) / cores / training_s,
+    )
+
+
+def world_alone(ready: Plan) -> tuple[float, float]:
+    """Environment steps per second on all cores, and CPU seconds per round on one thread."""
+    scenario, spec = ready.scenario, ready.spec
+    draw = np.random.default_rng(0)
+    actions = [draw.uniform(-1, 1, (50, scenario.env.copies, width)).astype(np.float32) for width in spec.act_dims]
+    steps = scenario.rollout.steps
+    times = []
+    for threads in (0, 1):
+        env = make(scenario.env.model_copy(update={"threads": threads}), ready.deployment.graph(), 0)
+        env.reset()
+        wall, cpu = time.perf_counter(), time.process_time()
+        for step in range(steps):
+            env.step([table[step % 50] for table in actions])
+        times.append((time.perf_counter() - wall, time.process_time() - cpu))
+        env.close()
+    return steps * scenario.env.copies / times[0][0], times[1][1]
+
+
+def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
+    """CPU seconds per round of all agents' forward passes, and of all agents' updates; the agents one after the other."""
+    torch.set_num_threads(1)
+    scenario, spec = ready.scenario, ready.spec
+    draw = np.random.default_rng(0)
+    forward = update = 0.0
+    for agent in range(spec.n_agents):
+        agenda = Agenda(scenario, ready.deployment, agent)
+        learner = make_learner(scenario, ready.deployment, agent, agenda)
+        rollout = Rollout.make(
+            scenario.rollout.steps, scenario.env.copies, agenda.sight.width, spec.act_dims[agent], spec.n_costs
+        )
+        for array in (rollout.sight, rollout.reward, rollout.cost, rollout.action):
+            array[:] = draw.standard_normal(array.shape)
+        rollout.cut_sight = rollout.sight[-1]
+        learner.begin_round(0)
+        for repeat in range(1 + repeats):
+            began = time.process_time()
+            for step, sight in enumerate(rollout.sight):
+                learner.act(step, sight)
+            acted = time.process_time()
+            for _ in learner.learn_values(repeat, rollout, rollout.reward):
+                pass
+            for _ in learner.learn_policy(rollout, []):
+                pass
+            learner.end_round(rollout)
+            if repeat:
+                forward += (acted - began) / repeats
+                update += (time.process_time() - acted) / repeats
+    return forward, update
+
+
+def seconds_per_round(ready: Plan, *, learns: bool) -> float:
+    """Wall seconds per round of a real run, the first round left out."""
+    ready = Plan(ready.scenario, ready.spec, ready.deployment.model_copy(update={"learns": learns}))
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        make_run_dir(run_dir, ready)
+        recorder = Recorder(run_dir, env_steps_per_round=1, tensorboard=False)
+        outcome = launch.run(ready, run_dir, recorder, lambda report: None)
+        recorder.close()
+        if outcome.error is not None:
+            sys.exit(f"throughput: {outcome.error}")
+        ends = [row[0] for row in sqlite3.connect(run_dir / DATABASE).execute("SELECT max(wall_s) FROM rounds GROUP BY round")]
+    return float((ends[-1] - ends[WARM_UP_ROUNDS - 1]) / (len(ends) - WARM_UP_ROUNDS))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=6, help="rounds measured per run (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    found = {task: measure(scenario, arguments.rounds) for task, scenario in TASKS.items()}
+    if arguments.json:
+        print(json.dumps({task: {name: getattr(f, name) for name in Figures.__slots__} for task, f in found.items()}))
+        return
+    table = Table(title=f"environment steps per second, {len(os.sched_getaffinity(0))} cores")
+    for heading in ("task", "world alone", "rollouts alone", "full training", "public code", "ratio", "efficiency"):
+        table.add_column(heading, justify="left" if heading == "task" else "right")
+    for task, f in found.items():
+        public = PUBLIC_STEPS_PER_S[task]
+        table.add_row(
+            task,
+            f"{f.world_rate:,.0f}",
+            f"{f.rollout_rate:,.0f}",
+            f"{f.training_rate:,.0f}",
+            str(public),
+            f"{f.training_rate / public:.1f}",
+            f"{f.efficiency:.2f}",
+        )
+    parts = Table(title="CPU seconds per round of 10 000 steps, each part alone")
+    for heading in ("task", "world", "forwards", "updates"):
+        parts.add_column(heading, justify="left" if heading == "task" else "right")
+    for task, f in found.items():
+        parts.add_row(task, f"{f.world_cpu_s:.2f}", f"{f.forward_cpu_s:.2f}", f"{f.update_cpu_s:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(parts)
+
+
+if __name__ == "__main__":
+    main()
