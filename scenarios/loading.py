@@ -5,6 +5,8 @@ becomes one `ScenarioError` whose text names the key, the value and what would b
 """
 
 import difflib
+import re
+import reprlib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
@@ -18,6 +20,11 @@ from scenarios.recipes import PAPER
 from scenarios.schema import Scenario
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
+
+
+_BRIEF = reprlib.Repr()  # a nest of aliases has a repr without end
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
+_BRIEF.maxlevel = _BRIEF.maxlist = 3
 
 
 class ScenarioError(ValueError):
@@ -49,11 +56,12 @@ def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
     """
     path = _locate(source)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ScenarioError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a scenario")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        size = path.stat().st_size
+        data = _read(path.read_text(encoding="utf-8")) if size <= MAX_FILE_BYTES else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ScenarioError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if size > MAX_FILE_BYTES:
+        raise ScenarioError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a scenario")
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -64,12 +72,13 @@ def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
     return check(data, where=source)
 
 
-def check(data: dict[str, Any], *, where: str) -> Scenario:
+def check(data: dict[Any, Any], *, where: str) -> Scenario:
     """The scenario of plain nested data.
 
     Raises:
         ScenarioError: a key or value is wrong; `where` opens the message.
     """
+    _refuse_flags(data, Scenario, where)
     algorithm = data.get("algorithm")
     if isinstance(algorithm, dict) and algorithm.get("preset") == "paper":
         data = _merged(PAPER, data)
@@ -109,7 +118,7 @@ def _locate(source: str) -> Path:
     )
 
 
-def _assign(data: dict[str, Any], assignment: str) -> None:
+def _assign(data: dict[Any, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -127,18 +136,47 @@ def _assign(data: dict[str, Any], assignment: str) -> None:
 
 def _value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return _read(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ScenarioError(f"override value {text!r} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    return _number(value) if isinstance(value, str) else value
 
 
-def _number(text: str) -> Any:
-    # YAML 1.1 reads 1e6 as a word; people mean the number
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _read(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e6 is a number, `yes` a word, and a key that is given twice a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in (_BOOL, _FLOAT)]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(r"[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+
+
+def _refuse_flags(data: dict[Any, Any], model: type[BaseModel], where: str, prefix: str = "") -> None:
+    # pydantic would take true for 1
+    for name, field in model.model_fields.items():
+        value, kind = data.get(name), field.annotation
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            _refuse_flags(value, kind, where, f"{prefix}{name}.")
+        elif isinstance(value, bool) and kind is not bool:
+            raise ScenarioError(f"{where}: {prefix}{name}: got {str(value).lower()}; {field.description}")
 
 
 def _known(key: str) -> None:
@@ -152,7 +190,7 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return f", did you mean {near[0]!r}?" if near else ""
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -169,7 +207,7 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "value_error":
         return f"{key}.{message}" if key else message
     got = item["input"]
-    shown = repr(got) if len(repr(got)) <= 60 else repr(got)[:57] + "..."
+    shown = _BRIEF.repr(got)
     return f"{key}: got {shown}; {message[0].lower()}{message[1:]}{_unit(parts)}"
 
 

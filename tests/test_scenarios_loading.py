@@ -1,0 +1,290 @@
+"""Scenarios: what is written is what runs, and every mistake is told in one line that names key, value and the right one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from scenarios.loading import ScenarioError, check, dotted_keys, dump, load, shipped
+from scenarios.recipes import PAPER, RECIPES
+from scenarios.schema import Scenario
+
+
+def written(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def mistake(source: str, *overrides: str) -> str:
+    with pytest.raises(ScenarioError) as told:
+        load(source, overrides)
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+# ------------------------------------------------------------------------------------------------------------ what is shipped
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_every_shipped_scenario_loads_and_says_what_it_shows(name: str) -> None:
+    scenario = load(name)
+    assert scenario.name == name
+    assert scenario.description.endswith(".")
+    assert len(scenario.description) > 20
+
+
+@pytest.mark.parametrize("name", list(shipped()))
+def test_a_dumped_scenario_loads_back_to_itself(name: str, tmp_path: Path) -> None:
+    scenario = load(name)
+    again = load(written(tmp_path, dump(scenario), "other.yaml"))
+    assert again == scenario
+    assert dump(again) == dump(scenario)
+
+
+def test_a_dump_names_every_knob(tmp_path: Path) -> None:
+    data = yaml.safe_load(dump(load("quickstart")))
+    for key in dotted_keys():
+        here = data
+        for part in key.split("."):
+            assert part in here, key
+            here = here[part]
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= fields(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+@pytest.mark.parametrize("key", list(dotted_keys()))
+def test_every_knob_has_a_default_a_unit_and_a_meaning(key: str) -> None:
+    field = fields(Scenario)[key]
+    assert not field.is_required()
+    assert field.description.endswith(".")
+    assert field.json_schema_extra["unit"]
+
+
+def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
+    for name, row in RECIPES.items():
+        assert load("quickstart", [f"algorithm.name={name}"]).algorithm.recipe == row
+    recipe = load(
+        "quickstart", ["algorithm.name=mappo_l", "algorithm.factor=none", "algorithm.critic_scope=khop"]
+    ).algorithm.recipe
+    assert (recipe.factor, recipe.critic_scope, recipe.actor_scope) == ("none", "khop", "global")
+
+
+# ------------------------------------------------------------------------------------------------------------ how it is read
+
+
+def test_overrides_stand_above_the_file_and_the_file_above_the_defaults(tmp_path: Path) -> None:
+    source = written(tmp_path, "kappa: 2\nenv: {copies: 7}\n")
+    scenario = load(source, ["env.copies=9"])
+    assert (scenario.kappa, scenario.env.copies, scenario.seed, scenario.name) == (2, 9, 0, "mine")
+
+
+@pytest.mark.parametrize("text", ["1e6", "1E6", "1.0e+6", "1_000_000", "1000000", "1000000.0"])
+def test_a_million_may_be_written_as_people_write_it(text: str, tmp_path: Path) -> None:
+    assert load("quickstart", [f"budget.env_steps={text}"]).budget.env_steps == 1_000_000
+    assert load(written(tmp_path, f"budget: {{env_steps: {text}}}")).budget.env_steps == 1_000_000
+
+
+@pytest.mark.parametrize(("text", "value"), [("5e-4", 5e-4), (".5", 0.5), ("1", 1.0), ("0.25", 0.25), ("3e-07", 3e-7)])
+def test_small_numbers_too(text: str, value: float, tmp_path: Path) -> None:
+    assert load("quickstart", [f"algorithm.actor_lr={text}"]).algorithm.actor_lr == value
+    assert load(written(tmp_path, f"algorithm: {{actor_lr: {text}}}")).algorithm.actor_lr == value
+
+
+def test_lists_null_flags_and_words_are_read_from_overrides() -> None:
+    scenario = load(
+        "quickstart", ["algorithm.hidden=[8, 4]", "env.horizon=null", "record.tensorboard=false", "env.partition=3x2"]
+    )
+    assert scenario.algorithm.hidden == (8, 4)
+    assert scenario.env.horizon is None
+    assert scenario.record.tensorboard is False
+    assert scenario.env.partition == "3x2"
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "# nothing\n")) == Scenario(name="mine")
+
+
+def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path: Path) -> None:
+    source = written(tmp_path, "algorithm: {preset: paper, clip: 0.17}\nenv: {copies: 3}\n")
+    scenario = load(source, ["algorithm.epochs=2"])
+    assert (scenario.algorithm.clip, scenario.env.copies, scenario.algorithm.epochs) == (0.17, 3, 2)
+    for name, value in PAPER["algorithm"].items():
+        if name not in ("clip", "epochs"):
+            given_ = getattr(scenario.algorithm, name)
+            assert (list(given_) if isinstance(given_, tuple) else given_) == value
+    assert scenario.rollout.steps == PAPER["rollout"]["steps"]
+    assert load("quickstart", ["algorithm.preset=paper"]).algorithm.std == "sigmoid"
+    assert load("quickstart").algorithm.std != "sigmoid"
+
+
+def test_the_preset_does_not_seep_into_other_scenarios() -> None:
+    before = repr(PAPER)
+    load("quickstart", ["algorithm.preset=paper", "algorithm.hidden=[3]", "env.copies=2"])
+    assert repr(PAPER) == before
+
+
+def test_rounds_are_what_the_budget_buys_rounded_up() -> None:
+    def rounds(steps: int) -> int:
+        return load("quickstart", ["env.copies=2", "rollout.steps=50", f"budget.env_steps={steps}"]).n_rounds
+
+    assert [rounds(steps) for steps in (1, 99, 100, 101, 1000)] == [1, 1, 1, 2, 10]
+
+
+# --------------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("kapa=1", "kapa: unknown key, did you mean 'kappa'?"),
+        ("env.copys=1", "env.copys: unknown key, did you mean 'env.copies'?"),
+        ("algorithm.lr=1", "algorithm.lr: unknown key"),
+        ("env=3", "env: unknown key"),
+        ("kappa.x=3", "kappa.x: unknown key"),
+        ("kappa", "override 'kappa': expected key=value, e.g. kappa=2 or algorithm.clip=0.1"),
+        ("=3", "override '=3': expected key=value"),
+        ("kappa=[", "override value '[' cannot be read as YAML"),
+        ("kappa=!!python/name:os.system", "cannot be read as YAML"),
+        ("kappa=" + "[" * 5000, "cannot be read as YAML"),
+        ("kappa=-1", "kappa: got -1; input should be greater than or equal to 0 [hops"),
+        ("kappa=two", "kappa: got 'two'; input should be a valid integer"),
+        ("kappa=1.5", "kappa: got 1.5; input should be a valid integer"),
+        ("kappa=nan", "kappa: got 'nan'; input should be a valid integer"),
+        ("kappa=.nan", "kappa: got nan; input should be a finite number"),
+        ("kappa=.inf", "kappa: got inf; input should be a finite number"),
+        ("kappa=", "kappa: got None; input should be a valid integer"),
+        ("kappa=[1]", "kappa: got [1]; input should be a valid integer"),
+        ("kappa=true", "kappa: got true; κ: how far agents hear each other."),
+        ("kappa=yes", "kappa: got 'yes'; input should be a valid integer"),
+        ("kappa=1e9", "kappa: got 1000000000.0; input should be less than or equal to 1024"),
+        ("seed=4294967296", "seed: got 4294967296; input should be less than 4294967296"),
+        ("env.copies=0", "env.copies: got 0; input should be greater than or equal to 1 [copies]"),
+        ("algorithm.clip=1", "algorithm.clip: got 1; input should be less than 1"),
+        ("algorithm.hidden=[8, 0]", "algorithm.hidden.1: got 0"),
+        ("algorithm.name=ppo", "algorithm.name: got 'ppo'; input should be 'scal_mappo_l'"),
+        ("env.name=safe_dog", "env.name: got 'safe_dog'; input should be 'safe_ant'"),
+        ("env.walls=no", "env.walls: got 'no'; input should be 'none'"),
+        ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),
+        ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
+        ("topology.kind=file", "topology.file: got None with topology.kind=file"),
+        ("topology.file=x.edges", "kind 'file' and a path go together"),
+        ("kappa_unit=agents kappa=0", ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: str, told: str) -> None:
+    assert told in mistake("quickstart", *override.split(" ") if told == "" else [override])
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    told = mistake(written(tmp_path, "kapa: 3\nenv: {copies: -2, nam: x}\n"))
+    assert "kapa: unknown key, did you mean 'kappa'?" in told
+    assert "env.copies: got -2" in told
+    assert "env.nam: unknown key, did you mean 'env.name'?" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("kappa: [1", "cannot be read as YAML"),
+        ("kappa: 1\n\tseed: 2", "cannot be read as YAML"),
+        ("kappa 1", "expected a mapping of keys to values, got str"),
+        ("- kappa: 1", "expected a mapping of keys to values, got list"),
+        ("3", "expected a mapping of keys to values, got int"),
+        ("kappa: 1\nkappa: 2", "key 'kappa' is given twice"),
+        ("env: {copies: 1, copies: 2}", "key 'copies' is given twice"),
+        ("env: 3", "env: got 3; input should be a valid dictionary"),
+        ("env:", "env: got None; input should be a valid dictionary"),
+        ("kappa: {a: 1}", "kappa: got {'a': 1}; input should be a valid integer"),
+        ("1: 2", "1: got 1; keys should be strings"),
+        ("kappa: true", "kappa: got true"),
+        ("algorithm: {epochs: false}", "algorithm.epochs: got false"),
+        ("x: !!python/object/apply:os.system ['true']", "cannot be read as YAML"),
+        ("x: !!python/name:os.system", "cannot be read as YAML"),
+        ("x: !mine 3", "cannot be read as YAML"),
+        ("[" * 20_000, "cannot be read as YAML"),
+        ("a: 1\n---\nb: 2\n", "cannot be read as YAML"),
+        ("kappa: *nobody", "cannot be read as YAML"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_told_with_its_name(text: str, told: str, tmp_path: Path) -> None:
+    source = written(tmp_path, text)
+    message = mistake(source)
+    assert told in message
+    assert message.startswith(source)
+
+
+def test_a_tag_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mistake(written(tmp_path, f"x: !!python/object/apply:os.mkdir ['{mark}']"))
+    assert not mark.exists()
+
+
+def test_a_nest_of_aliases_is_told_briefly_and_soon(tmp_path: Path) -> None:
+    layers = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)
+    ]
+    told = mistake(written(tmp_path, "\n".join([*layers, "kappa: *a11"])))
+    assert len(told) < 3000
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    assert mistake(str(tmp_path / "none.yaml")) == f"{tmp_path}/none.yaml: no such file"
+    (tmp_path / "folder.yaml").mkdir()
+    assert "no such file" in mistake(str(tmp_path / "folder.yaml"))
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"description: \xff\n")
+    assert "cannot be read as YAML" in mistake(str(latin))
+    assert "larger than 1048576 bytes" in mistake(written(tmp_path, "# " + "x" * (1 << 20), "large.yaml"))
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_all_others() -> None:
+    told = mistake("quikstart")
+    assert told.startswith("unknown scenario 'quikstart', did you mean 'quickstart'?; shipped: ")
+    assert all(name in told for name in shipped())
+
+
+plain: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(key=st.sampled_from(list(dotted_keys())), value=plain)
+def test_any_value_under_any_key_is_taken_or_told(key: str, value: Any) -> None:
+    data = value
+    for part in reversed(key.split(".")):
+        data = {part: data}
+    try:
+        scenario = check(data, where="here")
+    except ScenarioError as error:
+        told = str(error)
+    else:
+        assert check(yaml.safe_load(dump(scenario)), where="again") == scenario
+        return
+    assert told.startswith("here: ")
+
+
+@given(text=st.text(max_size=40))
+def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
+    for override in (text, f"kappa={text}", f"description={text}"):
+        try:
+            load("quickstart", [override])
+        except ScenarioError as error:
+            told = str(error)
+        else:
+            continue
+        assert told
