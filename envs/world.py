@@ -150,20 +150,20 @@ class World:
 
     def _show_first(self, obs: list[NDArray[np.float32]]) -> None:
         zeros = np.zeros(self._copies, np.float32)
-        for agent in range(self._n):
-            rows = pack_sense(obs[agent], zeros, np.zeros((self._copies, self._env.spec.n_costs), np.float32), zeros)
-            self._hub.send(agent, [rows], round_=0, step=0, send_time=0.0)
+        no_cost = np.zeros((self._copies, self._env.spec.n_costs), np.float32)
+        self._hub.show([[pack_sense(block, zeros, no_cost, zeros)] for block in obs], round_=0, step=0, send_time=0.0)
 
     def _show(self, transition: Transition, round_: int, step: int) -> None:
         end = np.full(self._copies, END_NONE, np.float32)
         end[transition.terminated] = END_TERMINATED
         end[transition.truncated] = END_TRUNCATED
-        time_s = (round_ * self._steps + step) * self._dt
-        for agent in range(self._n):
-            arrays = [pack_sense(transition.obs[agent], transition.reward[agent], transition.cost[agent], end)]
-            if transition.final_obs is not None:
-                arrays.append(transition.final_obs[agent])
-            self._hub.send(agent, arrays, round_=round_, step=step, send_time=time_s)
+        arrays = [
+            [pack_sense(transition.obs[agent], transition.reward[agent], transition.cost[agent], end)] for agent in range(self._n)
+        ]
+        if transition.final_obs is not None:
+            for own, final_obs in zip(arrays, transition.final_obs, strict=True):
+                own.append(final_obs)
+        self._hub.show(arrays, round_=round_, step=step, send_time=(round_ * self._steps + step) * self._dt)
 
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies

@@ -136,7 +136,6 @@ class Learner:
         self._episode_cost: list[float] | None = None
         self._running_cost = np.zeros((shape.copies, len(shape.cost_limits)))
         self._noise = np.zeros((0, 0, 0), np.float32)
-        self._std = np.ones(shape.n_actions, np.float32)
         self._permutations: list[Tensor] = []
         self._advantage = np.zeros(0)
         self._cost_advantages: list[NDArray[np.float64]] = []
@@ -150,9 +149,9 @@ class Learner:
         shape = self._shape
         size = (shape.steps, shape.copies, shape.n_actions)
         draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
-        self._noise = draw.standard_normal(size, dtype=np.float32) if explore else np.zeros(size, np.float32)
         with torch.no_grad():
-            self._std = torch.exp(self._actor.log_std()).numpy().copy()
+            std = torch.exp(self._actor.log_std()).numpy()
+        self._noise = std * draw.standard_normal(size, dtype=np.float32) if explore else np.zeros(size, np.float32)
         if self._algorithm.lr_decay == "linear":
             for trainer in (self._actor_trainer, *(critic.trainer for critic in self._critics)):
                 trainer.decay(1.0 - round_ / shape.rounds)
@@ -161,8 +160,8 @@ class Learner:
         """Actions (E, A) for the sight (E, D) of one step."""
         with torch.inference_mode():
             x = torch.from_numpy(sight[:, self._shape.actor_columns])
-            mean = self._actor.mean(self._actor_norm(x)).numpy()
-        action: NDArray[np.float32] = mean + self._std * self._noise[step]
+            mean = self._actor.mean.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
+        action: NDArray[np.float32] = mean + self._noise[step]
         return action
 
     # -------------------------------------------------------------- learning

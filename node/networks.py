@@ -36,7 +36,7 @@ class MLP(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self._activation = torch.relu if activation == "relu" else torch.tanh
+        self._activation = torch.relu_ if activation == "relu" else torch.tanh_  # in place: autograd keeps the output only
         self._entry = nn.LayerNorm(n_in) if input_layer_norm else None
         widths = [n_in, *hidden]
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]

@@ -46,14 +46,14 @@ class InputNorm:
 
     def __init__(self, width: int, *, running: bool) -> None:
         self._moments = RunningMoments(width) if running else None
-        self._shift = torch.zeros(width)
-        self._scale = torch.ones(width)
+        self._offset = torch.zeros(width)  # -mean/std
+        self._scale = torch.ones(width)  # 1/std
 
     def __call__(self, x: Tensor) -> Tensor:
         """The normalised inputs, shape of x."""
         if self._moments is None:
             return x
-        return ((x - self._shift) * self._scale).clamp_(-INPUT_CLIP, INPUT_CLIP)
+        return torch.addcmul(self._offset, x, self._scale).clamp_(-INPUT_CLIP, INPUT_CLIP)
 
     def update(self, rows: NDArray[np.float32]) -> None:
         """Take in a round's inputs, (B, width)."""
@@ -62,17 +62,18 @@ class InputNorm:
             self._adopt()
 
     def state(self) -> Tensor:
-        """Mean and scale as one (2, width) tensor, for checkpoints."""
-        return torch.stack((self._shift, self._scale))
+        """Offset and scale as one (2, width) tensor, for checkpoints."""
+        return torch.stack((self._offset, self._scale))
 
     def restore(self, state: Tensor) -> None:
-        """Take mean and scale from a checkpoint."""
-        self._shift, self._scale = state[0].clone(), state[1].clone()
+        """Take offset and scale from a checkpoint."""
+        self._offset, self._scale = state[0].clone(), state[1].clone()
 
     def _adopt(self) -> None:
         assert self._moments is not None
-        self._shift = torch.from_numpy(self._moments.mean.astype(np.float32))
-        self._scale = torch.from_numpy((1.0 / self._moments.std).astype(np.float32))
+        scale = 1.0 / self._moments.std
+        self._offset = torch.from_numpy((-self._moments.mean * scale).astype(np.float32))
+        self._scale = torch.from_numpy(scale.astype(np.float32))
 
 
 class ValueNorm:

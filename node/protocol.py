@@ -25,21 +25,20 @@ hypothesis can think of.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from topology.routes import NOBODY, Routes
 from topology.wire import Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Sensed:
+class Sensed(NamedTuple):
     """The world has shown step `step` of round `round`."""
 
     round: int
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A peer's message has come in."""
 
     kind: Kind
@@ -67,8 +66,7 @@ class DeadlinePassed:
 Event = Sensed | Arrived | ValuesLearned | PolicyLearned | DeadlinePassed
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a message of `origin` on to a node; another agent's message exactly as it came."""
 
     kind: Kind
@@ -80,44 +78,38 @@ class Send:
     addressed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """All that will be known at this step is known: act."""
 
     round: int
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class LearnValues:
+class LearnValues(NamedTuple):
     """The rollout is complete: estimate advantages and train the critics."""
 
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class LearnPolicy:
+class LearnPolicy(NamedTuple):
     """Every ratio this agent depends on is here: train the actor."""
 
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndRound:
+class EndRound(NamedTuple):
     """The round is over for this agent."""
 
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(NamedTuple):
     """The message just handed in breaks a rule: count it and forget it."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(NamedTuple):
     """Nothing more can be done; the text says who was silent."""
 
     reason: str

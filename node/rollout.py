@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.world_plane import END_TERMINATED, END_TRUNCATED, Sense
+from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, Sense
 
 Floats = NDArray[np.float32]
 
@@ -56,15 +56,12 @@ class Rollout:
         """Store what the world says of `step`, which it tells with the observation that follows it."""
         self.reward[step] = sense.reward
         self.cost[step] = sense.cost
-        self.terminated[step] = sense.end == END_TERMINATED
-        self.truncated[step] = sense.end == END_TRUNCATED
-        last = step == len(self.reward) - 1
-        if last or self.truncated[step].any():
-            blocks = np.array(sense.obs)
-            if sense.final_obs is not None:
-                ended = sense.end != 0.0
-                blocks[ended] = sense.final_obs[ended]
-            self.cut_blocks[step] = blocks
+        if sense.final_obs is not None:
+            self.terminated[step] = sense.end == END_TERMINATED
+            self.truncated[step] = sense.end == END_TRUNCATED
+            self.cut_blocks[step] = np.where((sense.end != END_NONE)[:, None], sense.final_obs, sense.obs)
+        elif step == len(self.reward) - 1:
+            self.cut_blocks[step] = sense.obs
 
     def cuts(self) -> NDArray[np.intp]:
         """(number of cuts, 2): step and copy of every cut, by step, then copy. The same for every agent."""
@@ -83,3 +80,5 @@ class Rollout:
     def clear(self) -> None:
         """Make ready for the next round."""
         self.cut_blocks.clear()
+        self.terminated[:] = False
+        self.truncated[:] = False

@@ -147,7 +147,8 @@ class Algorithm(Section):
     name: Literal["scal_mappo_l", "mappo_l", "ippo"] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
-        "Defaults beneath the values given here: from our search (docs/results.md), or the papers' (also sets env.copies and rollout.steps).",
+        "Defaults beneath the values given here: from our search (docs/results.md), or the papers' "
+        "(also sets env.copies and rollout.steps).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")
     critic_scope: Scope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
@@ -249,7 +250,8 @@ class Scenario(Section):
     kappa: int = knob(1, "κ: how far agents hear each other.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS)
     kappa_unit: Literal["hops", "agents"] = knob(
         "hops",
-        "κ counts graph hops, or visible agents, self included, nearest first, ties to the lower id (as the Scal-MAPPO-L paper seems to).",
+        "κ counts graph hops, or visible agents, self included, nearest first, ties to the lower id "
+        "(as the Scal-MAPPO-L paper seems to).",
     )
     routing: Literal["relay", "direct"] = knob(
         "relay", "Sockets along edges only, messages flooding along trees; or one socket per peer of the ball."
@@ -274,12 +276,14 @@ class Scenario(Section):
             )
         if (self.topology.kind == "file") != (self.topology.file is not None):
             raise ValueError(
-                f"topology.file: got {self.topology.file!r} with topology.kind={self.topology.kind}; kind 'file' and a path go together"
+                f"topology.file: got {self.topology.file!r} with topology.kind={self.topology.kind}; "
+                "kind 'file' and a path go together"
             )
         batch = self.env.copies * self.rollout.steps
         if self.algorithm.minibatches > batch:
             raise ValueError(
-                f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples (env.copies x rollout.steps)"
+                f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples "
+                "(env.copies x rollout.steps)"
             )
         return self
 

@@ -9,6 +9,7 @@ included.
 Sizes are those that one deployed copy would send, summed over the E copies that a frame carries.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -51,23 +52,23 @@ class Ledger:
     """One process's books. `drain` hands them over once per round and starts a new page."""
 
     plane: Plane
-    _sent: dict[tuple[int, str, str, str], list[int]] = field(default_factory=dict)
-    _received: dict[tuple[int, str, str, str], list[int]] = field(default_factory=dict)
+    _sent: defaultdict[tuple[int, str, str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    _received: defaultdict[tuple[int, str, str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
 
     def sent(self, round_: int, src: str, dst: str, kind: str, payload_bytes: int, wire_bytes: int) -> None:
         """Book one message put on a link."""
-        row = self._sent.setdefault((round_, src, dst, kind), [0, 0, 0])
+        row = self._sent[round_, src, dst, kind]
         row[0] += 1
         row[1] += payload_bytes
         row[2] += wire_bytes
 
     def delivered(self, round_: int, src: str, dst: str, kind: str) -> None:
         """Book one message taken off a link and used or relayed."""
-        self._received.setdefault((round_, src, dst, kind), [0, 0])[0] += 1
+        self._received[round_, src, dst, kind][0] += 1
 
     def dropped(self, round_: int, src: str, dst: str, kind: str) -> None:
         """Book one message taken off a link and refused."""
-        self._received.setdefault((round_, src, dst, kind), [0, 0])[1] += 1
+        self._received[round_, src, dst, kind][1] += 1
 
     def drain(self) -> list[Row]:
         """The rows booked since the last call, in a fixed order."""

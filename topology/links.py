@@ -22,6 +22,7 @@ import zmq
 from topology.wire import MAX_ARRAY_BYTES
 
 Frames = Sequence[bytes]
+_MORE = int(zmq.SNDMORE)
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -85,7 +86,7 @@ class ZmqLinks:
             PeerLostError: the link stayed full past the deadline.
         """
         try:
-            self._outboxes[to].send_multipart(frames)
+            send_frames(self._outboxes[to], frames)
         except zmq.Again:
             raise PeerLostError(f"agent {to} took no message for {self._deadline_ms / 1000:g} s") from None
 
@@ -123,6 +124,17 @@ class MemoryLinks:
 
     def close(self) -> None:
         """See `Links.close`."""
+
+
+def send_frames(socket: zmq.Socket[bytes], frames: Frames) -> None:
+    """Send a multipart; what `send_multipart` does, without its checks and flag arithmetic, which cost more than sending.
+
+    Raises:
+        zmq.ZMQError: the socket's own, before any frame was taken.
+    """
+    last = len(frames) - 1
+    for place, frame in enumerate(frames):
+        socket.send(frame, 0 if place == last else _MORE)
 
 
 class Receiver:

@@ -16,7 +16,7 @@ import zmq
 from numpy.typing import NDArray
 
 from topology.ledger import Ledger, Row, wire_bytes
-from topology.links import Context, PeerLostError, Receiver
+from topology.links import Context, PeerLostError, Receiver, send_frames
 from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
@@ -46,20 +46,21 @@ class WorldHub:
         self._ledger = Ledger("world")
         self.refused: list[str] = []
 
-    def send(self, agent: int, arrays: Sequence[NDArray[np.float32]], *, round_: int, step: int, send_time: float) -> None:
-        """Send one agent its SENSE.
+    def show(self, arrays: Sequence[Sequence[NDArray[np.float32]]], *, round_: int, step: int, send_time: float) -> None:
+        """Send every agent its SENSE: per agent the rows of `pack_sense` and, where an episode ended, the final observations.
 
         Raises:
-            PeerLostError: the node is gone or takes nothing.
+            PeerLostError: a node is gone or takes nothing.
         """
         header = encode_header(Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, round_, step, 0, 0, send_time))
-        bodies = [array.tobytes() for array in arrays]
-        try:
-            self._socket.send_multipart((self._identities[agent], header, *bodies))
-        except zmq.ZMQError as error:
-            raise PeerLostError(f"the world cannot reach agent {agent}: {error}") from None
-        wire = wire_bytes(len(header), *(len(body) // self._copies for body in bodies), copies=self._copies)
-        self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
+        for agent, own in enumerate(arrays):
+            bodies = [array.tobytes() for array in own]
+            try:
+                send_frames(self._socket, (self._identities[agent], header, *bodies))
+            except zmq.ZMQError as error:
+                raise PeerLostError(f"the world cannot reach agent {agent}: {error}") from None
+            wire = wire_bytes(len(header), *(len(body) // self._copies for body in bodies), copies=self._copies)
+            self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next well-formed message of a node, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
@@ -109,7 +110,7 @@ class WorldPort:
         """Send JOIN or ACT."""
         header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, self._agent, round_, step, 0, 0, send_time))
         body = actions.tobytes()
-        self._socket.send_multipart((header, body))
+        send_frames(self._socket, (header, body))
         wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
         self._ledger.sent(round_, str(self._agent), "world", kind.name, len(body), wire)
 
