@@ -40,13 +40,13 @@ class MLP(nn.Module):
         self._entry = nn.LayerNorm(n_in) if input_layer_norm else None
         widths = [n_in, *hidden]
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        self._hidden = nn.ModuleList(linears)
         self._norms = nn.ModuleList(nn.LayerNorm(b) for b in hidden) if layer_norm else None
         self.head = nn.Linear(widths[-1], n_out)
         for layer in [*linears, self.head]:
             gain = head_gain if layer is self.head else _GAIN[activation]
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
             nn.init.zeros_(layer.bias)
-        self._hidden = nn.ModuleList(linears)
         self._linears = [(layer.weight, layer.bias) for layer in linears]  # spares two attribute look-ups per layer and call
 
     def forward(self, x: Tensor) -> Tensor:

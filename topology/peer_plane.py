@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from topology.ledger import Ledger, Row, wire_bytes
 from topology.links import Links
 from topology.neighbourhood import path
-from topology.wire import FLOAT32, VERSION, Header, Kind, Message, ProtocolError, decode, encode_header
+from topology.wire import FLOAT32, KIND_NAMES, VERSION, Header, Kind, Message, ProtocolError, decode, encode_header
 
 
 class PeerPlane:
@@ -87,8 +87,8 @@ class PeerPlane:
             on_wire = sum(wire_bytes(len(header), size) for size in copy_bytes)
         hops = self._crossed(self._agent, to)
         for src, dst in hops[:-1]:
-            self._ledger.sent(round_, src, dst, kind.name, 0, on_wire)
-        self._ledger.sent(round_, *hops[-1], kind.name, len(body) if addressed else 0, on_wire)
+            self._ledger.sent(round_, src, dst, KIND_NAMES[kind], 0, on_wire)
+        self._ledger.sent(round_, *hops[-1], KIND_NAMES[kind], len(body) if addressed else 0, on_wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next acceptable message, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
@@ -108,13 +108,13 @@ class PeerPlane:
     def taken(self, header: Header) -> None:
         """Book a received message as delivered."""
         for src, dst in self._crossed(header.sender, self._agent):
-            self._ledger.delivered(header.round, src, dst, Kind(header.kind).name)
+            self._ledger.delivered(header.round, src, dst, KIND_NAMES[header.kind])
 
     def refuse(self, header: Header, reason: str) -> None:
         """Book a received message as dropped, and keep the reason."""
         self.refused.append(reason)
         for src, dst in self._crossed(header.sender, self._agent):
-            self._ledger.dropped(header.round, src, dst, Kind(header.kind).name)
+            self._ledger.dropped(header.round, src, dst, KIND_NAMES[header.kind])
 
     def drain(self) -> list[Row]:
         """The ledger rows since the last call."""

@@ -45,6 +45,7 @@ class Kind(IntEnum):
     JOIN = 18  # world plane: a node is ready; carries nothing
 
 
+KIND_NAMES = {int(kind): kind.name for kind in Kind}  # an enum look-up costs ten times as much
 PEER_KINDS = frozenset({Kind.STATE, Kind.RATIO, Kind.REWARD, Kind.BOOTSTRAP})
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from topology.ledger import Ledger, Row, wire_bytes
 from topology.links import Context, PeerLostError, Receiver, send_frames
-from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
+from topology.wire import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
 
@@ -73,7 +73,7 @@ class WorldHub:
             except ProtocolError as error:
                 self.refused.append(str(error))
                 continue
-            self._ledger.delivered(message.header.round, str(message.header.sender), "world", Kind(message.header.kind).name)
+            self._ledger.delivered(message.header.round, str(message.header.sender), "world", KIND_NAMES[message.header.kind])
             return message
         return None
 
@@ -112,7 +112,7 @@ class WorldPort:
         body = actions.tobytes()
         send_frames(self._socket, (header, body))
         wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
-        self._ledger.sent(round_, str(self._agent), "world", kind.name, len(body), wire)
+        self._ledger.sent(round_, str(self._agent), "world", KIND_NAMES[kind], len(body), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message of the world, or None if none came within `timeout_s`.
@@ -124,7 +124,7 @@ class WorldPort:
         if frames is None:
             return None
         message = decode(frames)
-        self._ledger.delivered(message.header.round, "world", str(self._agent), Kind(message.header.kind).name)
+        self._ledger.delivered(message.header.round, "world", str(self._agent), KIND_NAMES[message.header.kind])
         return message
 
     def drain(self) -> list[Row]:
