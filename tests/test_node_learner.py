@@ -317,6 +317,18 @@ def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_
     assert figures(over) == figures(with_ends(terminated=True, next_sight=0.0, cut_seed=2))
 
 
+def test_ignored_time_limits_leave_their_step_without_any_effect() -> None:
+    def after_paying(paid: float, truncation: str) -> Learner:
+        learner = Learner(shape(), algorithm(truncation=truncation, gae_lambda=0.0))
+        rollout = rollout_of(learner)
+        rollout.reward[rollout.truncated] = paid
+        learn(learner, rollout)
+        return learner
+
+    assert same(after_paying(0.0, "ignore"), after_paying(9.0, "ignore"))
+    assert not same(after_paying(0.0, "bootstrap"), after_paying(9.0, "bootstrap"), "actor", "critic_0")
+
+
 def test_round_without_any_cut_is_learnt_from() -> None:
     learner = Learner(shape(), algorithm(hidden=(), gae_lambda=1.0, gamma=0.9))
     before = snapshot(learner)

@@ -87,15 +87,6 @@ def test_every_step_has_its_successor_in_the_buffer_or_at_a_cut_or_is_absorbing(
             assert [follows, (step, copy) in cuts, end == END_TERMINATED].count(True) == 1
 
 
-def test_stored_blocks_do_not_change_with_what_is_sensed_later() -> None:
-    rollout = Rollout.make(1, 1, WIDTH, 1, N_COSTS)
-    last = sense(0, [END_NONE])
-    last.obs = last.obs.copy()
-    rollout.record_outcome(0, last)
-    last.obs[:] = 99.0
-    np.testing.assert_array_equal(rollout.own_cut_blocks(), [[0.0, 0.0]])
-
-
 def test_a_cleared_buffer_keeps_no_cut_of_the_round_before() -> None:
     rollout = record([[END_TRUNCATED, END_NONE], [END_NONE, END_NONE]])
     rollout.clear()
