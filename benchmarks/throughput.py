@@ -2,15 +2,17 @@
 
 For each task, measured one after the other in this one run:
 
-- world: the environment alone, stepped in this process with random actions, on all cores and (for the efficiency) its CPU time;
+- world: the environment alone, stepped in this process with random actions, on all cores and (for the efficiency) its
+CPU time;
 - forwards and updates: one agent's policy and one agent's learning alone in this process, on one core, CPU time;
 - rollouts: all processes with all their messages, but no learning;
 - training: everything.
 
     efficiency = (CPU seconds of world + n·forwards + n·updates, each alone) / cores / wall seconds of training
 
-is 1 if processes, messages and waiting cost nothing and all cores are always busy. Settings are those of the public single-process
-implementation that the table compares with: 10 copies x 1000 steps a round, 5 epochs of one full batch, two layers of 128.
+is 1 if processes, messages and waiting cost nothing and all cores are always busy. Settings are those of the public
+single-process implementation that the table compares with: 10 copies x 1000 steps a round, 5 epochs of one full batch,
+two layers of 128.
 """
 
 import argparse
@@ -65,7 +67,9 @@ class Figures:
 
 def measure(scenario: str, rounds: int) -> Figures:
     """All figures of one task, training over `rounds` rounds after a warm-up."""
-    ready = plan(load(scenario, [*SETTINGS, f"budget.env_steps={(rounds + WARM_UP_ROUNDS) * 10_000}", "record.tensorboard=false"]))
+    ready = plan(
+        load(scenario, [*SETTINGS, f"budget.env_steps={(rounds + WARM_UP_ROUNDS) * 10_000}", "record.tensorboard=false"])
+    )
     per_round = ready.scenario.env.copies * ready.scenario.rollout.steps
     world_rate, world_cpu_s = world_alone(ready)
     forward_cpu_s, update_cpu_s = learning_alone(ready)
@@ -102,7 +106,7 @@ def world_alone(ready: Plan) -> tuple[float, float]:
 
 
 def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
-    """CPU seconds per round of all agents' forward passes, and of all agents' updates; the agents one after the other."""
+    """CPU seconds per round of all agents' forward passes and of all their updates, one agent after the other."""
     torch.set_num_threads(1)
     scenario, spec = ready.scenario, ready.spec
     draw = np.random.default_rng(0)
