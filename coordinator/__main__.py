@@ -95,6 +95,7 @@ def evaluate(
         update={
             "rollout": trained.rollout.model_copy(update={"steps": steps}),
             "budget": trained.budget.model_copy(update={"env_steps": steps * copies}),
+            "algorithm": trained.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
         }
     )
     target = out or next(folder / f"evaluation-{i}" for i in itertools.count(1) if not (folder / f"evaluation-{i}").exists())
@@ -182,7 +183,17 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    app(prog_name="kappahop")
+    try:
+        sys.exit(app(prog_name="kappahop", standalone_mode=False))
+    except typer.Abort:  # Ctrl-C before any process was started
+        _refuse("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # a wrong argument or option; typer gives its errors no public name
+        if told is None:
+            raise
+        if not told():  # no argument at all: the help has been printed
+            sys.exit(EXIT_INPUT)
+        _refuse(f"{told()} (see kappahop --help)")
 
 
 def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json: bool, quiet: bool) -> None:
@@ -244,11 +255,11 @@ def _shortened(sizes: list[int]) -> str:
     return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
 
 
-def _refuse(text: str) -> NoReturn:
+def _refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:
     from coordinator.display import failure
 
     Console(stderr=True).print(failure(text), soft_wrap=True)
-    sys.exit(EXIT_INPUT)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def traffic(results: Results) -> Table:
 
 def failure(text: str) -> Text:
     """An error as one line."""
-    return Text(f"kappahop: {text}", style="bold red")
+    return Text(f"kappahop: {' '.join(text.split())}", style="bold red")
 
 
 def _size(n_bytes: float) -> str:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from coordinator.plan import Plan
 from coordinator.record import Recorder
 from topology.control import Control, ControlHub, Fault, Finished, Hello, Progress, RoundReport, Start
@@ -149,7 +151,7 @@ class _Supervisor:
         while self._alive:
             item = await self._next(silence_s)
             if item is None:
-                raise _Failure(f"no process reported anything for {silence_s:g} s")
+                raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
 
     async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | None:
@@ -196,7 +198,7 @@ class _Supervisor:
                 if item.weights_sha256:
                     self._outcome.weights[item.role] = item.weights_sha256
             case Fault():
-                raise _Failure(f"{_spoken(item.role)} gave up{self._where()}: {item.text}")
+                raise _Failure(f"{_spoken(item.role)} gave up{self._where()}: {item.text}{self._halted()}")
         self._watch(item)
         if time.monotonic() - self._committed > 1.0:
             self._recorder.commit()
@@ -269,6 +271,15 @@ class _Supervisor:
 
     def _where(self) -> str:
         return f" in round {self._round}, env step {self._outcome.env_steps:,}" if self._began is not None else " while starting"
+
+    def _halted(self) -> str:
+        """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
+        halted = []
+        for role, pid in self._alive.items():
+            with contextlib.suppress(psutil.Error):
+                if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+                    halted.append(f"{_spoken(role)} (pid {pid})")
+        return f"; stopped from outside: {', '.join(halted)}" if halted else ""
 
 
 def _spoken(role: str) -> str:

@@ -1,10 +1,12 @@
 """From a scenario to a run that can be started: every check that needs no process is made here, before any is."""
 
+import errno
 import json
 import os
 import platform
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +20,7 @@ from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graphs import build
 
 MANIFEST_FILE = "manifest.json"
+MAX_FOLDER_BYTES = 107 - len("/kappahop-12345678/node-1023")
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 
 
@@ -61,23 +64,33 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
 
 
 def check_ports(scenario: Scenario, n_agents: int) -> None:
-    """Make sure that the fixed tcp ports of a scenario are free.
+    """Make sure that the sockets of a scenario can be had: its fixed tcp ports, or short enough ipc addresses.
 
     Raises:
         ScenarioError: the host is not this machine's, a port is taken or beyond 65535.
     """
     network = scenario.network
-    if network.transport != "tcp" or network.port == 0:
+    if network.transport == "ipc":
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
+            raise ScenarioError(
+                f"TMPDIR: got {folder}; a socket's path holds 107 bytes, so give one of at most {MAX_FOLDER_BYTES}, "
+                "or network.transport=tcp"
+            )
         return
     last = network.port + n_agents + 1
     if last > 65535:
         raise ScenarioError(f"network.port: got {network.port}; {n_agents + 2} ports from there end at {last}, above 65535")
-    for port in range(network.port, last + 1):
+    for port in range(network.port, last + 1) if network.port else (0,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((network.host, port))
             except OSError as error:
+                if port == 0 or error.errno != errno.EADDRINUSE:
+                    raise ScenarioError(
+                        f"network.host: got {network.host!r}; sockets cannot listen there, port {port} ({error.strerror})"
+                    ) from None
                 raise ScenarioError(
                     f"network.port: port {port} on {network.host} cannot be used ({error.strerror}); "
                     f"this run needs {network.port}..{last}, or network.port=0 for any free ones"

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from topology.control import EpisodeRow, RoundReport
 from topology.ledger import Row
@@ -21,7 +22,7 @@ _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE episodes(
   round INTEGER NOT NULL, env_step INTEGER NOT NULL, copy INTEGER NOT NULL,
-  return REAL NOT NULL, cost REAL NOT NULL, costs TEXT NOT NULL, length INTEGER NOT NULL,
+  return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL,
   PRIMARY KEY (env_step, copy)) WITHOUT ROWID;
 CREATE TABLE rounds(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, env_step INTEGER NOT NULL, wall_s REAL NOT NULL, virtual_s REAL NOT NULL,
@@ -35,6 +36,7 @@ CREATE TABLE traffic(
   PRIMARY KEY (round, plane, src, dst, kind)) WITHOUT ROWID;
 CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL);
 """
+_KNOWN = '"return" IS NOT NULL AND cost IS NOT NULL'  # episodes whose figures are numbers
 _ROUND_COLUMNS = (
     "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm",
     "multiplier_0", "cost_value_loss_0", "episode_cost_0",
@@ -66,7 +68,7 @@ class Recorder:
         self._database.commit()
 
     def episodes(self, episodes: Iterable[EpisodeRow]) -> None:
-        """Keep finished episodes; `cost` is the sum over costs, `costs` lists them."""
+        """Keep finished episodes; `cost` is the sum over costs, `costs` lists them. What is no number becomes null."""
         for episode in episodes:
             cost = sum(episode.cost)
             self._database.execute(
@@ -175,19 +177,27 @@ class Results:
     def mean(self, first_step: int, last_step: int) -> tuple[float, float, int] | None:
         """Mean return, mean cost and number of the episodes that ended in (first_step, last_step]; None if none did."""
         ret, cost, count = self._database.execute(
-            'SELECT avg("return"), avg(cost), count(*) FROM episodes WHERE env_step > ? AND env_step <= ?',
+            f'SELECT avg("return"), avg(cost), count(*) FROM episodes WHERE {_KNOWN} AND env_step > ? AND env_step <= ?',
             (first_step, last_step),
         ).fetchone()
         return (float(ret), float(cost), int(count)) if count else None
 
     def quarters(self) -> list[tuple[float, float, int]]:
         """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
-        rows = self._database.execute('SELECT "return", cost FROM episodes ORDER BY env_step, copy').fetchall()
+        rows = self._database.execute(
+            'SELECT "return", cost FROM episodes WHERE "return" + cost IS NOT NULL ORDER BY env_step, copy'
+        ).fetchall()
         if len(rows) < 4:
             return []
         edges = [len(rows) * i // 4 for i in range(5)]
         parts = [rows[a:b] for a, b in pairwise(edges)]
         return [(sum(r for r, _ in part) / len(part), sum(c for _, c in part) / len(part), len(part)) for part in parts]
+
+    def episodes(self, column: Literal["return", "cost", "length"]) -> list[tuple[int, float]]:
+        """Environment step and one figure of every episode, in order of their end."""
+        return self._database.execute(
+            f'SELECT env_step, "{column}" FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy'
+        ).fetchall()
 
     def by_kind(self) -> list[tuple[str, str, int, int, int]]:
         """Plane, kind, messages, payload bytes and wire bytes, summed over links."""

@@ -1,0 +1,203 @@
+"""Recording and reporting: what is reported in any order ends up the same, and figures are what they say."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator.launch import Outcome
+from coordinator.plan import plan
+from coordinator.record import DATABASE, Recorder, Results
+from coordinator.report import Report, report
+from scenarios.loading import load
+from topology.control import EpisodeRow, RoundReport
+from topology.ledger import Row, merge
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    opened = Recorder(tmp_path, env_steps_per_round=40, tensorboard=False)
+    yield opened
+    opened.close()
+
+
+def results(run_dir: Path) -> "closing[Results]":
+    return closing(Results(run_dir))
+
+
+def rows_of(run_dir: Path, table: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(run_dir / DATABASE)) as database:
+        return database.execute(f"SELECT * FROM {table}").fetchall()
+
+
+def episode(env_step: int, ret: float, cost: tuple[float, ...] = (0.0,), copy: int = 0) -> EpisodeRow:
+    return EpisodeRow(round=0, env_step=env_step, copy_index=copy, ret=ret, cost=cost, length=10)
+
+
+def round_report(agent: int = 0, **changes: Any) -> RoundReport:
+    usual: dict[str, Any] = {
+        "role": f"node-{agent}", "agent": agent, "round": 1, "virtual_s": 2.5, "metrics": {}, "traffic": (), "refused": (),
+    }  # fmt: skip
+    return RoundReport(**(usual | changes))
+
+
+SENT = Row(0, "peer", "0", "1", "STATE", 3, 300, 400, 0, 0)
+CAME = Row(0, "peer", "0", "1", "STATE", 0, 0, 0, 2, 1)
+
+
+def test_what_sender_and_receiver_book_of_a_link_becomes_one_row(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(0, traffic=(SENT,)), 1.0)
+    recorder.round(round_report(1, traffic=(CAME,)), 1.0)
+    recorder.traffic((SENT,))
+    recorder.commit()
+    assert rows_of(tmp_path, "traffic") == [(0, "peer", "0", "1", "STATE", 6, 600, 800, 2, 1)]
+
+
+keys = st.tuples(st.integers(0, 1), st.sampled_from(["peer", "world"]), st.sampled_from("01"), st.sampled_from("01"))
+sums = st.tuples(*[st.integers(0, 99)] * 5)
+traffic = st.lists(st.builds(lambda key, five: Row._make((*key, "STATE", *five)), keys, sums), max_size=9)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pages=st.lists(traffic, max_size=4), data=st.data())
+def test_the_ledgers_digest_does_not_depend_on_the_order_of_reports(
+    pages: list[list[Row]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    digests = set()
+    for order in (pages, data.draw(st.permutations(pages)), [merge(row for page in pages for row in page)]):
+        folder = tmp_path_factory.mktemp("r")
+        with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
+            for page in order:
+                recorder.traffic(page)
+        with results(folder) as found:
+            digests.add(found.ledger_sha256())
+    assert len(digests) == 1
+
+
+def test_the_ledgers_digest_changes_with_every_figure(tmp_path: Path) -> None:
+    digests = set()
+    for place in range(len(SENT)):
+        changed = [*SENT]
+        changed[place] = 7 if isinstance(changed[place], int) else "world"
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
+            recorder.traffic([Row._make(changed)])
+        with results(folder) as found:
+            digests.add(found.ledger_sha256())
+    assert len(digests) == len(SENT)
+
+
+def test_a_rounds_figures_go_to_their_columns_and_what_has_none_is_kept_too(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(2, metrics={"kl": 0.5, "odd": 3.0}, refused=("STATE came twice",)), 7.5)
+    recorder.commit()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        row = database.execute("SELECT round, agent, env_step, wall_s, virtual_s, kl, entropy, more FROM rounds").fetchone()
+    assert row == (1, 2, 80, 7.5, 2.5, 0.5, None, '{"odd": 3.0}')
+    assert rows_of(tmp_path, "events") == [(7.5, "node-2", "refused: STATE came twice")]
+
+
+def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(metrics={"kl": float("nan"), "odd": float("nan")}), 1.0)
+    recorder.episodes([episode(step, step) for step in (1, 2, 3)] + [episode(4, float("nan"), (float("nan"),))])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.mean(0, 9) == (2.0, 0.0, 3)
+        assert found.quarters() == []
+
+
+def test_readers_see_what_was_committed_while_the_writer_goes_on(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.episodes([episode(10, 1.0)])
+    with results(tmp_path) as found:
+        assert found.mean(0, 99) is None
+        recorder.commit()
+        assert found.mean(0, 99) == (1.0, 0.0, 1)
+        recorder.episodes([episode(20, 3.0)])
+        recorder.commit()
+        assert found.mean(0, 99) == (2.0, 0.0, 2)
+
+
+def test_means_are_over_the_steps_asked_for_first_excluded_last_included(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.episodes([episode(step, float(step), (step / 10, 1.0)) for step in (10, 20, 30)])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.mean(10, 30) == (25.0, 3.5, 2)
+        assert found.mean(30, 90) is None
+
+
+def test_quarters_divide_the_episodes_in_the_order_in_which_they_ended(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.episodes([episode(step, float(step), copy=copy) for step in (40, 10, 30, 20) for copy in (1, 0)])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.quarters() == [(10.0, 0.0, 2), (20.0, 0.0, 2), (30.0, 0.0, 2), (40.0, 0.0, 2)]
+
+
+def test_fewer_than_four_episodes_have_no_quarters(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.episodes([episode(step, 1.0) for step in (1, 2, 3)])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.quarters() == []
+
+
+def test_bytes_are_told_by_plane_and_kind(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.traffic([SENT, SENT._replace(dst="2"), SENT._replace(kind="RATIO"), SENT._replace(plane="world", kind="ACT")])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.peer_bytes() == (900, 1200)
+        assert found.by_kind() == [("peer", "RATIO", 3, 300, 400), ("peer", "STATE", 6, 600, 800), ("world", "ACT", 3, 300, 400)]
+
+
+def test_tensorboard_events_hold_episodes_and_metrics(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True)) as recorder:
+        recorder.episodes([episode(10, -3.0)])
+        recorder.round(round_report(2, metrics={"kl": 0.5}), 1.0)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    found = {(value.tag, event.step) for event in EventFileLoader(str(file)).Load() for value in event.summary.value}
+    assert found >= {("episode/return", 10), ("episode/cost", 10), ("agent 2/kl", 80)}
+
+
+def reported(run_dir: Path, outcome: Outcome) -> Report:
+    ready = plan(load("quickstart", ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "algorithm.cost_limit=5"]))
+    with results(run_dir) as found:
+        return report(ready, run_dir, found, outcome)
+
+
+def test_a_report_is_about_the_last_tenth_of_the_steps(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.episodes([episode(step, float(step)) for step in (50, 90, 91, 100)])
+    recorder.traffic([SENT])
+    recorder.commit()
+    outcome = Outcome(
+        env_steps=100, wall_s=4.0, weights={"node-0": "a", "node-1": "b"}, pids={"world": 1, "node-1": 3, "node-0": 2}
+    )
+    found = reported(tmp_path, outcome)
+    assert found["return_mean"] == 95.5
+    assert found["env_steps_per_s"] == 25.0
+    assert found["bytes_per_agent_step"] == 400 / (2 * 100)
+    assert found["node_pids"] == [2, 3]
+    assert (found["payload_bytes"], found["wire_bytes"]) == (300, 400)
+    outcome.weights["node-1"] = "c"
+    assert reported(tmp_path, outcome)["weights_sha256"] != found["weights_sha256"]
+    outcome.env_steps = 40
+    assert reported(tmp_path, outcome)["return_mean"] is None
+    outcome.env_steps = 89
+    assert reported(tmp_path, outcome)["return_mean"] == 50.0  # none in the last tenth: all there are
+
+
+def test_a_run_that_never_began_has_a_report_too(recorder: Recorder, tmp_path: Path) -> None:
+    found = reported(tmp_path, Outcome(error="x"))
+    assert json.loads(json.dumps(found)) == found
+    assert (found["return_mean"], found["env_steps_per_s"], found["node_pids"]) == (None, 0.0, [])
+
+
+def test_meta_facts_are_kept_as_json_and_may_change(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.meta(a=1, b=[2.5, None])
+    recorder.meta(a="x")
+    assert dict(rows_of(tmp_path, "meta")) == {"a": '"x"', "b": "[2.5, null]"}
