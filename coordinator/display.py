@@ -26,7 +26,7 @@ class Display:
         self._quiet = quiet
         self._episodes: deque[tuple[float, float]] = deque(maxlen=LAST_EPISODES)
         self._wire_bytes = 0
-        self._steps = 0
+        self._steps = self._first_steps = 0
         self._lines = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -54,8 +54,9 @@ class Display:
         if isinstance(report, RoundReport):
             self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane == "peer")
         elif isinstance(report, WorldProgress):
-            if self._steps == 0:
-                self._bar.reset(self._task, total=self._total, figures="")  # speed counts from the first step, not from start-up
+            if self._steps == 0:  # speed counts from the first report, not from start-up
+                self._bar.reset(self._task, total=self._total, figures="")
+                self._first_steps = report.env_step
             self._steps = report.env_step
             self._episodes.extend((episode.ret, sum(episode.cost)) for episode in report.episodes)
             self._bar.update(self._task, description="running", completed=self._steps, figures=self._figures())
@@ -68,8 +69,8 @@ class Display:
         if self._episodes:
             returns, costs = zip(*self._episodes, strict=True)
             parts.append(f"return {sum(returns) / len(returns):.1f}  cost {sum(costs) / len(costs):.1f}")
-        if elapsed > 0:
-            parts.append(f"{self._steps / elapsed:,.0f} steps/s  {_size(self._wire_bytes / elapsed)}/s")
+        if self._steps > self._first_steps and elapsed > 0:
+            parts.append(f"{(self._steps - self._first_steps) / elapsed:,.0f} steps/s  {_size(self._wire_bytes / elapsed)}/s")
         return "  ".join(parts)
 
     def _print_line(self) -> None:
