@@ -134,13 +134,13 @@ def graph(
             str(max(sizes)),
             str(sum(sizes) - n),
         )
-    console = Console()
-    console.print(table)
     picture = out or Path(f"{chosen.name}-graph.svg")
     try:
         draw(net, picture, f"{chosen.name}: {chosen.topology.kind}, κ = {chosen.kappa}")
     except (OSError, ValueError) as error:
         _refuse(f"--out: {error}")
+    console = Console()
+    console.print(table)
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
 
 
@@ -162,7 +162,7 @@ def schema(
     """Print the JSON Schema of a scenario, for editors."""
     from scenarios.reference import markdown as page
 
-    typer.echo(page().rstrip() if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(page().rstrip("\n") if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()

@@ -19,7 +19,7 @@ _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 def markdown() -> str:
     """The reference page."""
-    return "\n".join([_INTRODUCTION, *_section(Scenario, "")]) + "\n"
+    return "\n".join([_INTRODUCTION, *_section(Scenario, "")]).rstrip() + "\n"
 
 
 def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:

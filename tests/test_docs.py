@@ -1,0 +1,55 @@
+"""The pages say what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scenarios.loading import dotted_keys, load, shipped
+from scenarios.reference import markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("coordinator", "node", "envs", "topology", "scenarios")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def modules(room: str) -> set[str]:
+    return {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
+
+
+def test_scenario_reference_is_the_one_made_from_the_schema() -> None:
+    assert (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8") == markdown(), "run `make docs`"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_architecture_page_names_every_module_and_no_other(room: str) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{room}/`"))
+    named = set(re.findall(r"`([a-z_]+)`", row.split("|", 3)[3])) - {"__main__"}
+    assert named == modules(room)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
+    keys = set(dotted_keys())
+    for words in re.findall(r"kappahop (?:run|graph) ([^`\n#]+)", page.read_text(encoding="utf-8")):
+        scenario, *rest = words.split()
+        if scenario.isupper() or scenario.startswith("(") or scenario.endswith(".yaml"):
+            continue
+        assert scenario in shipped()
+        overrides = [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)]
+        assert {word.partition("=")[0] for word in overrides} <= keys
+        load(scenario, overrides)
+
+
+def test_decisions_are_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = set(re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
+    assert listed == {path.name for path in folder.glob("[0-9]*.md")}
