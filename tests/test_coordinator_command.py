@@ -1,0 +1,222 @@
+"""The command line: what it prints, and that wrong input costs one line and exit code 2, no process and no folder."""
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator import __main__ as command
+from coordinator import guard, launch
+from scenarios.loading import dotted_keys, load, shipped
+
+LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
+
+
+class Ran:
+    """What a command line did."""
+
+    def __init__(self, code: object, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+class Call:
+    """Calls the command in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *words: str) -> Ran:
+        self._monkeypatch.setattr(sys, "argv", ["kappahop", *words])
+        with pytest.raises(SystemExit) as left:
+            command.main()
+        out, err = self._capsys.readouterr()
+        return Ran(left.value.code, out, err)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(launch, "run", lambda *_: pytest.fail("a process was about to be started"))
+    return Call(monkeypatch, capsys)
+
+
+def test_list_names_every_shipped_scenario(call: Call) -> None:
+    ran = call("list")
+    assert not ran.code
+    assert all(name in ran.out for name in shipped())
+
+
+def test_schema_is_json_schema_with_every_section_and_knob(call: Call) -> None:
+    ran = call("schema")
+    assert not ran.code
+    found = json.loads(ran.out)
+    knobs = {name for part in (found, *found["$defs"].values()) for name in part["properties"]}
+    assert {key.rpartition(".")[2] for key in dotted_keys()} <= knobs
+    described = [knob for part in found["$defs"].values() for knob in part["properties"].values() if "description" in knob]
+    assert all(knob["unit"] for knob in described)
+    assert len(described) > 50
+
+
+def test_graph_prints_a_line_per_kappa_and_draws(call: Call, tmp_path: Path) -> None:
+    ran = call("graph", "quickstart", *LQ, "kappa=2", "--out", "net.svg")
+    assert not ran.code
+    assert "diameter 3" in ran.out
+    assert "2 ◂" in ran.out
+    assert "2 3 3 2" in ran.out
+    assert (tmp_path / "net.svg").stat().st_size > 1000
+
+
+def test_help_names_every_command(call: Call) -> None:
+    ran = call("--help")
+    assert not ran.code
+    assert all(word in ran.out for word in ("run", "evaluate", "graph", "list", "schema", "doctor"))
+
+
+def test_without_words_it_prints_help(call: Call) -> None:
+    ran = call()
+    assert "Usage" in ran.out + ran.err
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_doctor_prints_each_check_and_fails_if_one_does(call: Call, monkeypatch: pytest.MonkeyPatch, ok: bool, code: int) -> None:
+    from coordinator import doctor
+
+    monkeypatch.setattr(doctor, "checks", lambda: [doctor.Check("first", True, "fine"), doctor.Check("second", ok, "so so")])
+    ran = call("doctor")
+    assert (ran.code or 0) == code
+    assert "first" in ran.out
+    assert "so so" in ran.out
+
+
+WRONG = {
+    "unknown scenario": (["run", "quikstart"], "unknown scenario 'quikstart', did you mean 'quickstart'?"),
+    "no such file": (["run", "none.yaml"], "none.yaml: no such file"),
+    "unknown key": (["run", "quickstart", "env.copys=3"], "env.copys: unknown key, did you mean 'env.copies'?"),
+    "wrong type": (["run", "quickstart", "env.copies=many"], "env.copies: got 'many'; input should be a valid integer"),
+    "out of range": (["run", "quickstart", "env.copies=0"], "env.copies: got 0; input should be greater than or equal to 1"),
+    "kappa negative": (["run", "quickstart", "kappa=-1"], "kappa: got -1; input should be greater than or equal to 0"),
+    "kappa no number": (["run", "quickstart", "kappa=two"], "kappa: got 'two'; input should be a valid integer"),
+    "seed no number": (["run", "quickstart", "--seed", "x"], "Invalid value for '--seed'"),
+    "seed negative": (["run", "quickstart", "--seed", "-1"], "seed: got -1; input should be greater than or equal to 0"),
+    "no scenario": (["run"], "Missing argument 'SCENARIO'"),
+    "unknown command": (["walk"], "No such command 'walk'"),
+    "unknown option": (["run", "quickstart", "--fast"], "No such option: --fast"),
+    "no value": (["run", "quickstart", "kappa"], "override 'kappa': expected key=value"),
+    "unknown partition": (["run", "quickstart", "env.partition=5x1"], "env.partition: got '5x1'"),
+    "graph does not fit": (["run", "quickstart", *LQ, "topology.kind=grid", "topology.rows=3"], "topology.rows: got 3"),
+    "occupied": (["run", "quickstart", *LQ, "--out", "occupied"], "--out: occupied already holds something"),
+    "below a file": (["run", "quickstart", *LQ, "--out", "file/run"], "--out: cannot write file/run"),
+    "a file": (["run", "quickstart", *LQ, "--out", "file"], "--out: file already holds something"),
+    "nothing to evaluate": (["evaluate", "nowhere"], "nowhere: no weights in nowhere/checkpoints/final"),
+    "too few episodes": (["evaluate", "nowhere", "--episodes", "0"], "Invalid value for '--episodes'"),
+    "graph of what": (["graph", "quikstart"], "did you mean 'quickstart'?"),
+    "picture of a kind unknown": (["graph", "quickstart", "--out", "x.xyz"], "--out: "),
+    "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: "),
+    "wrong nodes": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=three.edges"], "three.edges"),
+    "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
+    "no graph file": (["graph", "quickstart", *LQ, "topology.kind=file", "topology.file=none.edges"], "none.edges"),
+    "broken yaml": (["run", "broken.yaml"], "broken.yaml: cannot be read as YAML"),
+    "a line break in a name": (["run", "no\nsuch\nthing"], "unknown scenario"),
+}  # fmt: skip
+
+
+def contents(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_costs_one_line_and_exit_code_2_no_process_and_no_folder(call: Call, tmp_path: Path, case: str) -> None:
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.txt").write_text("all of it")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "three.edges").write_text("0 1\n1 2\n")
+    (tmp_path / "apart.edges").write_text("0 1\n2 3\n")
+    (tmp_path / "broken.yaml").write_text("kappa: [1\n")
+    before = contents(tmp_path)
+    words, told = WRONG[case]
+    ran = call(*words)
+    assert ran.code == 2
+    assert ran.out.strip() == ""
+    assert ran.err.startswith("kappahop: ")
+    assert ran.err.count("\n") == 1
+    assert told in ran.err
+    assert contents(tmp_path) == before
+
+
+def test_a_port_in_use_is_told_in_one_line(call: Call, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = call("run", "quickstart", *LQ, "network.transport=tcp", f"network.port={port}", "--out", "run")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert f"network.port: port {port} on 127.0.0.1 cannot be used" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_one_of_the_users(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "load", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["kappahop", "run", "quickstart"])
+    with pytest.raises(ZeroDivisionError):
+        command.main()
+
+
+def test_interrupted_before_anything_was_started(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "load", interrupted)
+    ran = call("run", "quickstart")
+    assert ran.code == 130
+    assert ran.err.count("\n") <= 1
+
+
+def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    scenario = load("quickstart")
+    first = command._new_folder(scenario)
+    first.mkdir(parents=True)
+    assert first.parent == Path("runs")
+    assert first.name.startswith("quickstart-s0-")
+    assert command._new_folder(scenario) != first
+
+
+@pytest.mark.parametrize("module", ["coordinator/guard.py", "coordinator/__main__.py", "coordinator/__init__.py"])
+def test_what_runs_before_the_guard_has_spoken_parses_in_old_pythons(module: str) -> None:
+    source = (Path(guard.__file__).parent.parent / module).read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 8))
+
+
+@pytest.mark.system
+def test_a_foreign_package_of_our_name_stops_the_command_before_it_does_anything(tmp_path: Path, no_leaks: None) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "__init__.py").write_text("raise SystemExit('foreign code ran')")
+    for program in (["-c", "from coordinator.__main__ import main; main()"], ["-m", "coordinator"]):
+        done = subprocess.run(
+            [sys.executable, "-P", *program, "run", "quickstart", "--out", "run"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert f"'node' would be imported from {tmp_path.resolve() / 'node'}" in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.system
+def test_an_old_python_stops_the_command_before_it_does_anything(tmp_path: Path, no_leaks: None) -> None:
+    program = "import sys; sys.version_info = (3, 9, 18, 'final', 0); import coordinator.__main__"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert "kappahop needs Python 3.11 or newer, this is 3.9" in done.stderr
