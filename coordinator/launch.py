@@ -90,6 +90,7 @@ class _Supervisor:
         self._began: float | None = None
         self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
         self._committed = 0.0
+        self._orphaned = False
 
     async def run(self) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -214,6 +215,7 @@ class _Supervisor:
             if status != 0 or role not in self._finished:
                 raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._where()}")
         elif "closed" in item and self._alive:
+            self._orphaned = True
             raise _Failure(f"the nursery, from which all processes are forked, has died{self._where()}")
 
     async def _hear_last_words(self) -> None:
@@ -240,7 +242,10 @@ class _Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
             deadline = time.monotonic() + patience_s
-            while self._alive and (item := await self._next(deadline - time.monotonic())) is not None:
+            while self._alive and time.monotonic() < deadline:
+                item = await self._next(min(0.1, deadline - time.monotonic()))
+                if self._orphaned:  # nobody tells of deaths any more
+                    self._alive = {role: pid for role, pid in self._alive.items() if psutil.pid_exists(pid)}
                 match item:
                     case {"born": role, "pid": pid}:  # born while the run was failing
                         self._alive[role] = pid
@@ -248,7 +253,7 @@ class _Supervisor:
                     case {"dead": role}:
                         self._alive.pop(role, None)
                     case {"closed": True}:
-                        self._alive.clear()
+                        self._orphaned = True
                     case Progress():
                         self._recorder.episodes(item.episodes)
                     case RoundReport():

@@ -39,6 +39,7 @@ from topology.process import StopRequested
 from topology.wire import PEER_KINDS, Header, Kind, Message, ProtocolError, shaped
 from topology.world_plane import Sense, WorldPort
 
+WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
@@ -117,7 +118,8 @@ class Runtime:
             order = self._control.receive(0)
             if isinstance(order, Stop):
                 raise StopRequested
-            if waited >= self._scenario.supervision.deadline_s:
+            patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
+            if waited >= patience * self._scenario.supervision.deadline_s:
                 self._do(self._protocol.handle(DeadlinePassed()))
         return message
 
