@@ -179,6 +179,29 @@ def test_actions_become_likelier_where_they_paid_and_rarer_where_they_cost(signa
     assert gained > 0.01 if signal == "reward" else gained < -0.01
 
 
+def test_units_and_origin_of_a_reward_do_not_matter_to_the_actor() -> None:
+    """Nothing is shown and every step ends an episode, so the advantage is the reward itself until it is standardised."""
+    actors = []
+    for scale, origin in ((1.0, 0.0), (10.0, 50.0)):
+        learner = Learner(shape(), algorithm())
+        rollout = rollout_of(learner)
+        rollout.sight[:] = 0.0
+        rollout.terminated[:], rollout.truncated[:] = True, False
+        rollout.cut_sight = np.zeros((0, D), np.float32)
+        rollout.reward *= scale
+        rollout.reward += origin
+        learn(learner, rollout)
+        actors.append(learner.weights()["actor"])
+    torch.testing.assert_close(actors[0], actors[1], rtol=1e-3, atol=1e-5)
+
+
+def test_share_of_clipped_ratios_is_a_mean_over_minibatches() -> None:
+    learner = Learner(shape(), algorithm(epochs=2, minibatches=1, actor_lr=0.3, clip=1e-4))
+    assert learn(learner, rollout_of(learner))["clip_frac"] == pytest.approx(
+        0.5, abs=0.02
+    )  # none in the first, nearly all in the second
+
+
 def test_entropy_and_spread_are_told_as_they_are() -> None:
     learner = Learner(shape(), algorithm(std="exp", std_init=0.5, actor_lr=0.0))
     figures = learn(learner, rollout_of(learner))
@@ -290,6 +313,48 @@ def test_returns_of_reward_and_cost_are_bootstrapped_with_what_was_seen_at_cuts(
         expected = explicit_returns(rollout, signal, before[f"critic_{index}"], 0.9)
         found = learner.weights()[f"critic_{index}_returns"].numpy()  # the first round counts in full
         np.testing.assert_allclose(found, [expected.mean(), expected.std()], rtol=1e-5)
+
+
+def test_returns_of_one_step_value_what_was_seen_next() -> None:
+    learner = Learner(shape(), algorithm(hidden=(), gae_lambda=0.0, gamma=0.9))
+    flat = snapshot(learner)["critic_0"].double().numpy()
+    rollout = rollout_of(learner)
+    learn(learner, rollout)
+    following = np.zeros((T, E))
+    following[:-1] = rollout.sight[1:] @ flat[:-1]
+    for (t, e), sight in zip(rollout.cuts(), rollout.cut_sight, strict=True):
+        following[t, e] = sight @ flat[:-1]
+    expected = rollout.reward + 0.9 * ~rollout.terminated * following
+    np.testing.assert_allclose(learner.weights()["critic_0_returns"].numpy(), [expected.mean(), expected.std()], rtol=1e-5)
+
+
+def test_critics_that_stand_still_see_the_same_returns_in_every_round() -> None:
+    """Their units change with the statistics, their values do not: neither in the buffer nor at cuts."""
+    learner = Learner(shape(cost_limits=(1.0,)), algorithm(critic_lr=0.0, value_norm_beta=0.0))
+    rollout = rollout_of(learner, n_costs=1)
+    rollout.reward[:] = 5.0 * rollout.reward + 20.0
+    seen = []
+    for round_ in range(3):
+        figures = learn(learner, rollout, round_=round_)
+        seen.append([figures["advantage_std"], *(float(x) for u in (0, 1) for x in learner.weights()[f"critic_{u}_returns"])])
+    np.testing.assert_allclose(seen[1:], [seen[0]] * 2, rtol=1e-4)
+
+
+def test_running_statistics_of_inputs_count_from_the_next_round_for_actor_and_critics() -> None:
+    told, actions = [], []
+    for scale, origin in ((1.0, 0.0), (100.0, 7.0)):
+        learner = Learner(shape(), algorithm(input_norm="running", actor_lr=0.0, critic_lr=0.0))
+        rollout = rollout_of(learner)
+        rollout.sight *= scale
+        rollout.sight += origin
+        rollout.terminated[:], rollout.truncated[:] = True, False
+        rollout.cut_sight = np.zeros((0, D), np.float32)
+        told.append([learn(learner, rollout, round_=round_)["advantage_std"] for round_ in range(2)])
+        learner.begin_round(2, explore=False)
+        actions.append(learner.act(0, rollout.sight[0]))
+    assert told[0][0] != pytest.approx(told[1][0], rel=1e-2)
+    assert told[0][1] == pytest.approx(told[1][1], rel=1e-3)
+    np.testing.assert_allclose(actions[0], actions[1], rtol=1e-2, atol=1e-4)
 
 
 def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_not() -> None:
