@@ -36,10 +36,10 @@ def test_table_of_settings_is_the_schema_and_the_preset() -> None:
     )
     told = {key: (default, paper) for key, default, paper in rows}
     defaults: dict[str, Any] = Scenario().model_dump(mode="json")
-    for key, (default, paper) in told.items():
+    for key, found in told.items():
         section, knob = key.split(".")
-        assert default == words(defaults[section][knob]), key
-        assert paper == (words(PAPER[section][knob]) if knob in PAPER[section] else "–"), key
+        wanted = (words(defaults[section][knob]), words(PAPER[section][knob]) if knob in PAPER[section] else "–")
+        assert found == wanted, f"docs/algorithms/scal_mappo_l.md: the row should be | `{key}` | {wanted[0]} | {wanted[1]} |"
     assert {f"{section}.{knob}" for section, knobs in PAPER.items() for knob in knobs} <= told.keys()
 
 
