@@ -129,7 +129,7 @@ class Network(Section):
 class Rollout(Section):
     """One round's sampling."""
 
-    steps: int = knob(1000, "T: environment steps per copy and round.", unit="steps", ge=1, le=1_000_000)
+    steps: int = knob(200, "T: environment steps per copy and round.", unit="steps", ge=1, le=1_000_000)
     slack_frac: float = knob(0.5, "Part of the control period within which a message still counts for that step.", ge=0, le=1)
 
 
@@ -164,8 +164,8 @@ class Algorithm(Section):
     )
     gamma: float = knob(0.99, "Discount per step.", ge=0, le=1)
     gae_lambda: float = knob(0.95, "Trace decay of the advantage estimate: 0 is TD(0), 1 is returns minus values.", ge=0, le=1)
-    epochs: int = knob(5, "K: passes over the round's samples per update.", unit="passes", ge=1)
-    minibatches: int = knob(10, "Minibatches per pass.", ge=1)
+    epochs: int = knob(10, "K: passes over the round's samples per update.", unit="passes", ge=1)
+    minibatches: int = knob(8, "Minibatches per pass.", ge=1)
     chunk: int = knob(
         512, "Samples per forward and backward piece; changes speed and rounding, not the gradient.", unit="samples", ge=1
     )
@@ -177,7 +177,7 @@ class Algorithm(Section):
     entropy_coef: float = knob(0.0, "Weight of the entropy bonus.", ge=0)
     max_grad_norm: float = knob(0.5, "Gradients are scaled down to this global norm per network.", gt=0)
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
-        (128, 128), "Widths of the hidden layers; [] is a linear map.", unit="units"
+        (64, 64), "Widths of the hidden layers; [] is a linear map.", unit="units"
     )
     activation: Literal["relu", "tanh"] = knob("relu", "Nonlinearity.")
     layer_norm: bool = knob(False, "LayerNorm after each hidden layer.")
@@ -205,7 +205,7 @@ class Algorithm(Section):
         None, "b: limit on the undiscounted cost of an episode; null: the world's own.", unit="cost", ge=0
     )
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
-    mult_lr: float = knob(0.01, "η_λ: step of the multiplier, per minibatch.", ge=0)
+    mult_lr: float = knob(0.002, "η_λ: step of the multiplier, per minibatch.", ge=0)
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
 
     @model_validator(mode="after")
