@@ -93,6 +93,7 @@ PAPER: dict[str, Any] = {
         "std": "sigmoid",
         "std_init": 0.3655,
         "head_gain": 0.01,
+        "lr_decay": "none",
         "adam_eps": 1e-5,
         "mult_init": 0.78,
         "mult_lr": 1e-7,

@@ -171,7 +171,7 @@ class Algorithm(Section):
     )
     actor_lr: float = knob(5e-4, "Adam step of the actor.", ge=0)
     critic_lr: float = knob(1e-3, "Adam step of the critics.", ge=0)
-    lr_decay: Literal["none", "linear"] = knob("none", "Whether both steps fall linearly to 0 over the budget.")
+    lr_decay: Literal["none", "linear"] = knob("linear", "Whether both steps fall linearly to 0 over the budget.")
     adam_eps: float = knob(1e-5, "Adam's epsilon.", gt=0)
     clip: float = knob(0.2, "ε: the ratio is clipped to 1±ε.", gt=0, lt=1)
     entropy_coef: float = knob(0.0, "Weight of the entropy bonus.", ge=0)
