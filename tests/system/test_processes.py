@@ -1,0 +1,287 @@
+"""Real runs through the command: what can be seen of them, and that nothing of them stays, however they end."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+COMMAND = [sys.executable, "-P", "-m", "coordinator"]
+UP_S = 90.0  # processes take 3 s to be up on a machine of their own
+END_S = 10.0  # what is promised
+SMALL = [
+    "env.name=network_lq", "topology.kind=line", "env.copies=2", "rollout.steps=20", "algorithm.hidden=[8]",
+    "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",
+]  # fmt: skip
+FINITE = ["budget.env_steps=400", "env.horizon=10"]
+KEYS = [
+    "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit",
+    "payload_bytes", "wire_bytes", "bytes_per_agent_step", "node_pids", "weights_sha256", "ledger_sha256",
+]  # fmt: skip
+
+
+class Run:
+    """A run of 4 agents, long enough to be disturbed, unless told otherwise."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        self.dir = folder / "run"
+        words = ["quickstart", *SMALL, "env.partition=4x1", "budget.env_steps=1e8", *more, "--json", "-q", "--out", str(self.dir)]
+        self.command = subprocess.Popen(
+            [*COMMAND, "run", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=folder,
+        )
+        self.seen: set[psutil.Process] = set()
+
+    def members(self) -> dict[str, psutil.Process]:
+        """The processes of this run that have taken a title, by title."""
+        found = {}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.command.pid).children(recursive=True):
+                self.seen.add(child)
+                with contextlib.suppress(psutil.Error):
+                    found[" ".join(child.cmdline())] = child
+        return {title.strip(): process for title, process in found.items() if title.startswith("kappahop: ")}
+
+    def until_running(self, rounds: int = 2) -> dict[str, psutil.Process]:
+        """Its processes, once some rounds are in the database."""
+        deadline = time.monotonic() + UP_S
+        pause = 0.05
+        while time.monotonic() < deadline:
+            assert self.command.poll() is None, self.command.communicate()
+            with contextlib.suppress(sqlite3.OperationalError):
+                (done,) = self.query("SELECT count(DISTINCT round) FROM rounds")[0]
+                if done >= rounds:
+                    return self.members()
+            select_nothing(pause)
+        pytest.fail(f"not running after {UP_S} s; logs: {self.logs()}")
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(f"file:{self.dir / 'run.sqlite'}?mode=ro", uri=True)) as database:
+            return database.execute(sql).fetchall()
+
+    def logs(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in (self.dir / "logs").glob("*")}
+
+    def ended(self, within_s: float) -> tuple[int, str, str]:
+        """Exit code, output and errors of the command; every process of the run is gone within the time."""
+        deadline = time.monotonic() + within_s
+        out, err = self.command.communicate(timeout=within_s)
+        self.gone(deadline - time.monotonic())
+        return self.command.returncode, out, err
+
+    def gone(self, within_s: float) -> None:
+        _, alive = psutil.wait_procs([process for process in self.seen if is_there(process)], timeout=max(0.1, within_s))
+        assert not [process for process in alive if is_there(process)]
+
+    def clean_up(self) -> None:
+        for process in [*self.seen, psutil.Process(self.command.pid)] if self.command.poll() is None else self.seen:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.command.communicate(timeout=10)
+
+
+def is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def select_nothing(seconds: float) -> None:
+    """Look again after a while: what is waited for is in other processes."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["sleep", "60"], timeout=seconds, check=False)
+
+
+@pytest.fixture
+def start(tmp_path: Path, no_leaks: None) -> Iterator[Any]:
+    runs: list[Run] = []
+
+    def begin(*more: str) -> Run:
+        runs.append(Run(tmp_path, *more))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.clean_up()
+
+
+def test_a_run_is_one_process_per_agent_and_one_world_and_can_be_read_meanwhile(start: Any) -> None:
+    run = start("env.partition=6x1")
+    members = run.until_running()
+    assert set(members) == {"kappahop: nursery", "kappahop: world", *(f"kappahop: node {i}" for i in range(6))}
+    assert len({process.pid for process in members.values()}) == 8
+    assert {process.ppid() for title, process in members.items() if title != "kappahop: nursery"} == {
+        members["kappahop: nursery"].pid
+    }
+    for table in ("meta", "episodes", "rounds", "traffic", "events"):
+        run.query(f"SELECT * FROM {table}")
+    before = run.query("SELECT count(*) FROM rounds")[0][0]
+    run.until_running(before // 6 + 3)
+    assert run.query("SELECT max(round) FROM traffic")[0][0] >= 2
+    # Ctrl-C at a terminal goes to the command's whole process group
+    os.killpg(run.command.pid, signal.SIGINT)
+    code, out, err = run.ended(END_S)
+    assert code == 130
+    assert out == ""
+    assert err.startswith("kappahop: interrupted by SIGINT in round ")
+    assert err.count("\n") == 1
+    assert run.query("SELECT count(*) FROM rounds")[0][0] >= before
+    assert set(run.logs()) == {"nursery.log", "world.log", *(f"node-{i}.log" for i in range(6))}
+    assert not any(run.logs().values()), "an interrupted process has nothing to complain of"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """A run that has done all its work, and the object that it printed."""
+    run = Run(tmp_path_factory.mktemp("f"), *FINITE)
+    code, out, err = run.ended(UP_S)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    yield run, json.loads(out)
+    run.clean_up()
+
+
+def test_json_is_one_object_with_exactly_these_keys(finished: tuple[Run, dict[str, Any]]) -> None:
+    run, found = finished
+    assert list(found) == KEYS
+    assert (found["env_steps"], found["seed"], found["run_dir"]) == (400, 0, str(run.dir))
+    assert len(set(found["node_pids"])) == 4
+    assert {path.name for path in (run.dir / "checkpoints" / "final").iterdir()} == {f"agent-{i}.safetensors" for i in range(4)}
+    assert {key: json.loads(value) for key, value in run.query("SELECT * FROM meta")} == found
+    assert run.query("SELECT count(*) FROM traffic WHERE messages != delivered + dropped") == [(0,)]
+    assert not any(run.logs().values())
+
+
+def test_a_second_run_on_a_busy_machine_gives_the_same_weights_and_ledger(
+    start: Any, finished: tuple[Run, dict[str, Any]]
+) -> None:
+    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        code, out, _ = start(*FINITE).ended(UP_S)
+    finally:
+        spinner.kill()
+        spinner.wait()
+    assert code == 0
+    for key in ("weights_sha256", "ledger_sha256", "env_steps", "return_mean", "payload_bytes", "wire_bytes"):
+        assert json.loads(out)[key] == finished[1][key]
+
+
+def test_evaluating_learns_nothing_and_gives_the_same_twice(finished: tuple[Run, dict[str, Any]], no_leaks: None) -> None:
+    run, trained = finished
+    weights = {path.name: path.read_bytes() for path in (run.dir / "checkpoints" / "final").iterdir()}
+    found = []
+    for number in (1, 2):
+        done = evaluate(run.dir, "--json", "--episodes", "5")
+        assert (done.returncode, done.stderr) == (0, "")
+        found.append(json.loads(done.stdout))
+        assert found[-1]["run_dir"] == str(run.dir / f"evaluation-{number}")
+        with contextlib.closing(sqlite3.connect(run.dir / f"evaluation-{number}" / "run.sqlite")) as database:
+            assert database.execute("SELECT count(*) FROM episodes").fetchone()[0] == 6  # 5 asked for, in 2 copies
+            assert database.execute("SELECT DISTINCT kind FROM traffic WHERE plane = 'peer'").fetchall() == [("STATE",)]
+            assert database.execute("SELECT DISTINCT kl, value_loss FROM rounds").fetchall() == [(None, None)]
+    for key in ("weights_sha256", "ledger_sha256", "return_mean", "env_steps"):
+        assert found[0][key] == found[1][key]
+    assert found[0]["env_steps"] == 6 * 10
+    assert {path.name: path.read_bytes() for path in (run.dir / "checkpoints" / "final").iterdir()} == weights
+    assert list(found[0]) == KEYS
+    assert trained["seed"] == found[0]["seed"]
+
+
+def test_weights_that_are_none_are_told_in_one_line(finished: tuple[Run, dict[str, Any]], no_leaks: None, tmp_path: Path) -> None:
+    final = tmp_path / "checkpoints" / "final"
+    final.mkdir(parents=True)
+    shutil.copy(finished[0].dir / "scenario.yaml", tmp_path)
+    for agent in range(4):
+        (final / f"agent-{agent}.safetensors").write_bytes(b"not weights")
+    done = evaluate(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "gave up while starting: " in done.stderr
+
+
+def evaluate(run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ["evaluate", str(run_dir), "-q", *more]
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=UP_S, check=False)
+
+
+def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> None:
+    run = start()
+    run.until_running()
+    run.command.terminate()
+    code, _, err = run.ended(END_S)
+    assert code == 130
+    assert err.startswith("kappahop: interrupted by SIGTERM in round ")
+
+
+@pytest.mark.parametrize(
+    ("victim", "told"),
+    [
+        ("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round "),
+        ("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round "),
+        ("nursery", "kappahop: the nursery, from which all processes are forked, has died in round "),
+    ],
+    ids=["node", "world", "nursery"],
+)
+def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: Any, victim: str, told: str) -> None:
+    run = start()
+    killed = run.until_running()[f"kappahop: {victim}"]
+    killed.kill()
+    code, out, err = run.ended(END_S)
+    assert code == 1
+    assert out == ""
+    assert err.startswith(told.format(pid=killed.pid)), err
+    assert err.count("\n") == 1
+    assert str(run.dir) in err
+    assert run.query("SELECT count(*) FROM rounds")[0][0] >= 2 * 4
+    assert run.query("SELECT role FROM events") == [("coordinator",)]
+    assert [path for path in (run.dir / "checkpoints").rglob("*.partial")] == []
+
+
+def test_a_killed_command_leaves_no_orphan(start: Any) -> None:
+    run = start()
+    assert len(run.until_running()) == 6
+    run.command.kill()
+    run.command.wait(END_S)
+    run.gone(END_S)
+    assert run.query("SELECT count(*) FROM rounds")[0][0] >= 2 * 4
+
+
+def test_a_node_that_stands_still_is_named(start: Any) -> None:
+    run = start("supervision.deadline_s=2")
+    members = run.until_running()
+    members["kappahop: node 1"].suspend()
+    code, _, err = run.ended(END_S)
+    assert code == 1
+    assert "heard nothing in time from agents [1]" in err
+    assert f"stopped from outside: node 1 (pid {members['kappahop: node 1'].pid})" in err
+    assert err.count("\n") == 1
+
+
+def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_gb(start: Any) -> None:
+    began = time.monotonic()
+    run = start("env.partition=64x1", "topology.kind=ring")
+    members = run.until_running(1)
+    assert time.monotonic() - began < 60
+    assert len(members) == 66
+    used = sum(process.memory_full_info().pss for process in (*members.values(), psutil.Process(run.command.pid)))
+    assert used < 4e9
+    run.command.send_signal(signal.SIGINT)
+    code, _, err = run.ended(END_S)
+    assert code == 130
+    assert err.count("\n") == 1
