@@ -233,6 +233,14 @@ def test_one_action_dimension_makes_joint_and_separate_ratios_the_same() -> None
         assert torch.allclose(actors[0], actors[1], rtol=1e-4, atol=1e-5) is equal
 
 
+def test_joint_and_separate_ratios_set_out_along_the_same_gradient() -> None:
+    norms = []
+    for ratio in ("joint", "per_dim"):
+        learner = Learner(shape(), algorithm(ratio=ratio, epochs=1, minibatches=1))
+        norms.append(learn(learner, rollout_of(learner))["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
 def test_learning_pauses_after_every_minibatch() -> None:
     learner = Learner(shape(), algorithm(epochs=2, minibatches=5))
     rollout = rollout_of(learner)
