@@ -55,6 +55,10 @@ def run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    by_hand: Annotated[
+        str,
+        typer.Option(metavar="AGENTS", help="Agents whose nodes you start yourself, e.g. `2,3`; prints how.", show_default=False),
+    ] = "",
 ) -> None:
     """Train the agents of a scenario, one process each.
 
@@ -62,7 +66,7 @@ def run(
     interrupted.
     """
     chosen = _load(scenario, overrides, seed)
-    _execute(chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet)
+    _execute(chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand)
 
 
 @app.command()
@@ -196,7 +200,7 @@ def main() -> None:
         _refuse(f"{told()} (see kappahop --help)")
 
 
-def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json: bool, quiet: bool) -> None:
+def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json: bool, quiet: bool, by_hand: str = "") -> None:
     from coordinator import launch
     from coordinator.display import Display, failure, summary, traffic
     from coordinator.plan import check_ports, make_run_dir, plan
@@ -205,6 +209,7 @@ def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json
 
     try:
         ready = plan(scenario, weights=weights)
+        chosen = _agents(by_hand, ready.spec.n_agents)
         check_ports(scenario, ready.spec.n_agents)
         make_run_dir(run_dir, ready)
     except ValueError as error:
@@ -214,7 +219,7 @@ def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json
     console = Console(stderr=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
-            outcome = launch.run(ready, run_dir, recorder, display.watch)
+            outcome = launch.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
         results = Results(run_dir)
         final = report(ready, run_dir, results, outcome)
         recorder.meta(**final)
@@ -243,6 +248,14 @@ def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenari
         return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
     except ValueError as error:
         _refuse(str(error))
+
+
+def _agents(text: str, n_agents: int) -> frozenset[int]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal() or int(word) >= n_agents:
+            raise ValueError(f"--by-hand: got {word!r}, expected agents from 0 to {n_agents - 1}, with commas between them")
+    return frozenset(map(int, words))
 
 
 def _new_folder(scenario: Scenario) -> Path:

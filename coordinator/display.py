@@ -49,6 +49,10 @@ class Display:
         """Stop drawing."""
         self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Print a line that the person must see, above the bar."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     def watch(self, report: Control) -> None:
         """Take in one report and show where the run is."""
         if isinstance(report, RoundReport):

@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import psutil
 
 from coordinator.plan import Plan
 from coordinator.record import Recorder
-from topology.control import Control, ControlHub, Fault, Finished, Hello, Progress, RoundReport, Start
+from topology.control import Control, ControlHub, Fault, Finished, Hello, Progress, RoundReport, Start, Stop
 from topology.links import ipc_endpoint
 
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
@@ -58,7 +58,15 @@ class Outcome:
 Watcher = Callable[[Control], None]
 
 
-def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outcome:
+def run(
+    ready: Plan,
+    run_dir: Path,
+    recorder: Recorder,
+    watch: Watcher,
+    *,
+    by_hand: Collection[int] = (),
+    say: Callable[[str], None] = print,
+) -> Outcome:
     """Run a plan to its end.
 
     Args:
@@ -66,8 +74,10 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
         run_dir: Where it is.
         recorder: Takes what processes report.
         watch: Called with every report, for a progress display.
+        by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
+        say: Called with the command that starts each of them.
     """
-    return asyncio.run(_Supervisor(ready, run_dir, recorder, watch).run())
+    return asyncio.run(_Supervisor(ready, run_dir, recorder, watch, by_hand, say).run())
 
 
 class _Failure(Exception):
@@ -75,7 +85,15 @@ class _Failure(Exception):
 
 
 class _Supervisor:
-    def __init__(self, ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> None:
+    def __init__(
+        self,
+        ready: Plan,
+        run_dir: Path,
+        recorder: Recorder,
+        watch: Watcher,
+        by_hand: Collection[int],
+        say: Callable[[str], None],
+    ) -> None:
         self._scenario = ready.scenario
         self._n = ready.deployment.n_agents
         self._run_dir = run_dir
@@ -91,6 +109,8 @@ class _Supervisor:
         self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
         self._committed = 0.0
         self._orphaned = False
+        self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
+        self._say = say
 
     async def run(self) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -107,7 +127,7 @@ class _Supervisor:
                 self._recorder.event(self._wall(), "coordinator", str(failure))
             finally:
                 self._outcome.wall_s = self._wall()
-                await self._end_all()
+                await self._end_all(hub)
                 for task in tasks:
                     task.cancel()
                 await _close_nursery(nursery)
@@ -149,7 +169,7 @@ class _Supervisor:
         for role in self._roles:
             await hub.send(role, start)
         silence_s = 2 * self._scenario.supervision.deadline_s
-        while self._alive:
+        while self._alive or not self._finished.issuperset(self._by_hand):
             item = await self._next(silence_s)
             if item is None:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
@@ -164,6 +184,10 @@ class _Supervisor:
     def _order_births(self, nursery: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
         assert nursery.stdin is not None
         for place, role in enumerate(self._roles):
+            if role in self._by_hand:
+                agent, bind = place - 1, self._address(folder, role, place)
+                self._say(f"python -P -m node --run {self._run_dir} --agent {agent} --control {hub.endpoint} --bind {bind}")
+                continue
             order: dict[str, object] = {
                 "role": role,
                 "run_dir": str(self._run_dir.resolve()),
@@ -235,8 +259,11 @@ class _Supervisor:
 
     # ----------------------------------------------------------------- ending
 
-    async def _end_all(self) -> None:
+    async def _end_all(self, hub: ControlHub) -> None:
         """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
+        for role in self._by_hand:
+            if role in self._hellos and role not in self._finished:
+                await hub.send(role, Stop(reason=self._outcome.error or "the run is over"))
         for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
             for pid in self._alive.values():
                 with contextlib.suppress(ProcessLookupError):

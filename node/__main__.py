@@ -1,7 +1,7 @@
 """`python -m node`: one node, started by hand, for instance on another machine.
 
-The run directory must hold the scenario and the deployment that `kappahop run` wrote; the node dials the coordinator's
-control address, which the command prints with `--wait-for`.
+`kappahop run … --by-hand 2,3` waits for nodes 2 and 3 and prints the line that starts each. The run directory must hold the
+scenario and the deployment that the command wrote there.
 """
 
 import argparse

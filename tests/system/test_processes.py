@@ -285,3 +285,17 @@ def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_g
     code, _, err = run.ended(END_S)
     assert code == 130
     assert err.count("\n") == 1
+
+
+def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(start: Any, finished: tuple[Run, dict[str, Any]]) -> None:
+    run = start(*FINITE, "--by-hand", "1")
+    assert run.command.stderr is not None
+    line = run.command.stderr.readline().split()
+    assert line[:4] == ["python", "-P", "-m", "node"]
+    node = subprocess.run([sys.executable, *line[1:]], timeout=UP_S, check=False)
+    said = run.command.communicate(timeout=UP_S)[0]
+    assert node.returncode == 0
+    assert run.command.returncode == 0
+    told = json.loads(said)
+    assert (told["weights_sha256"], told["ledger_sha256"]) == (finished[1]["weights_sha256"], finished[1]["ledger_sha256"])
+    assert len(told["node_pids"]) == 4
