@@ -114,10 +114,14 @@ def graph(
         Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)
     ] = None,
 ) -> None:
-    """Print how far agents hear each other for every κ, and draw the communication graph."""
+    """Print how far agents hear each other for every κ, and draw the communication graph.
+
+    Peers in all is what a step's STATE traffic is proportional to. Turns: how many agents learn one after another in a round with
+    factor: khop and ascending order; agents further apart than κ learn at the same time.
+    """
     from coordinator.plan import plan
     from topology.drawing import draw
-    from topology.neighbourhood import ball, diameter
+    from topology.neighbourhood import ball, critical_path, diameter, visible
 
     chosen = _load(scenario, overrides, None)
     try:
@@ -126,7 +130,7 @@ def graph(
         _refuse(str(error))
     n, across = len(net), diameter(net)
     table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {n} agents, {net.number_of_edges()} edges, diameter {across}")
-    for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all"):
+    for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all", "turns"):
         table.add_column(heading, justify="left" if heading.startswith("ball") else "right")
     for kappa in range(across + 1):
         sizes = [len(ball(net, i, kappa)) for i in range(n)]
@@ -137,6 +141,7 @@ def graph(
             f"{sum(sizes) / n:.2f}",
             str(max(sizes)),
             str(sum(sizes) - n),
+            str(critical_path(range(n), visible(net, kappa, "hops"))),
         )
     picture = out or Path(f"{chosen.name}-graph.svg")
     try:

@@ -11,8 +11,8 @@ from scenarios.schema import Scenario
 _INTRODUCTION = """\
 # Scenario reference
 
-Every knob of a scenario, made from the schema by `make docs`. In a file the parts of a dotted key are nested; on the command line write
-`kappahop run SCENARIO key.sub=value`. `kappahop schema` prints the same as JSON Schema for editors.
+Every knob of a scenario, made from the schema by `make docs`. In a file the parts of a dotted key are nested; on the
+command line write `kappahop run SCENARIO key.sub=value`. `kappahop schema` prints the same as JSON Schema for editors.
 """
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

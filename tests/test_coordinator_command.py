@@ -104,6 +104,7 @@ WRONG = {
     "kappa no number": (["run", "quickstart", "kappa=two"], "kappa: got 'two'; input should be a valid integer"),
     "seed no number": (["run", "quickstart", "--seed", "x"], "Invalid value for '--seed'"),
     "seed negative": (["run", "quickstart", "--seed", "-1"], "seed: got -1; input should be greater than or equal to 0"),
+    "agent by hand": (["run", "quickstart", "--by-hand", "1,6"], "--by-hand: got '6', expected agents from 0 to 5"),
     "no scenario": (["run"], "Missing argument 'SCENARIO'"),
     "unknown command": (["walk"], "No such command 'walk'"),
     "unknown option": (["run", "quickstart", "--fast"], "No such option: --fast"),

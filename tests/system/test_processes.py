@@ -287,7 +287,9 @@ def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_g
     assert err.count("\n") == 1
 
 
-def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(start: Any, finished: tuple[Run, dict[str, Any]]) -> None:
+def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
+    start: Any, finished: tuple[Run, dict[str, Any]]
+) -> None:
     run = start(*FINITE, "--by-hand", "1")
     assert run.command.stderr is not None
     line = run.command.stderr.readline().split()
