@@ -184,9 +184,7 @@ class Results:
 
     def quarters(self) -> list[tuple[float, float, int]]:
         """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
-        rows = self._database.execute(
-            'SELECT "return", cost FROM episodes WHERE "return" + cost IS NOT NULL ORDER BY env_step, copy'
-        ).fetchall()
+        rows = self._database.execute(f'SELECT "return", cost FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy').fetchall()
         if len(rows) < 4:
             return []
         edges = [len(rows) * i // 4 for i in range(5)]

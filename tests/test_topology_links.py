@@ -183,6 +183,13 @@ def test_a_frame_beyond_the_cap_is_never_delivered_and_others_still_are(
         node.close()
 
 
+def test_a_wait_lasts_as_long_as_it_was_told_whatever_was_told_before(pair: tuple[ZmqLinks, ZmqLinks]) -> None:
+    for timeout_s in (0.0, 0.2, 0.05, 0.0, 0.2):
+        start = time.monotonic()
+        assert pair[1].receive(timeout_s) is None
+        assert time.monotonic() - start >= 0.9 * timeout_s
+
+
 def test_a_wait_ends_as_soon_as_a_message_comes(pair: tuple[ZmqLinks, ZmqLinks]) -> None:
     sender, receiver = pair
     timer = threading.Timer(0.1, sender.send, (7, (b"x", b"y")))

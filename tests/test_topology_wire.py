@@ -138,9 +138,13 @@ GOOD = wire.encode_header(HEADER)
         (frames_of(HEADER._replace(dtype=0), b""), "dtype 0;"),
         (frames_of(HEADER._replace(sender=MAX_ID + 1), b""), "header.sender: expected an int in 0..65535, got 65536"),
         (frames_of(HEADER._replace(round=-1), b""), "header.round"),
+        (frames_of(HEADER._replace(send_time=-0.5), b""), "header.send_time: expected seconds from 0, got -0.5"),
+        (frames_of(HEADER._replace(send_time=float("nan")), b""), "header.send_time"),
+        (frames_of(HEADER._replace(send_time=float("inf")), b""), "header.send_time"),
+        (frames_of(HEADER._replace(send_time=1), b""), "header.send_time"),
         (frames_of(HEADER._replace(step=MAX_COUNT + 1), b""), "header.step"),
     ],
-    ids=range(26),
+    ids=range(30),
 )
 def test_every_malformed_message_is_refused_with_a_reason(frames: list[bytes], told: str) -> None:
     with pytest.raises(ProtocolError, match=told.replace("[", r"\[")):
