@@ -522,6 +522,8 @@ def test_columns_outside_the_scopes_change_nothing_at_all() -> None:
             rollout = rollout_of(learner, seed=seed, n_costs=1)
             rollout.sight[:, :, 3:] += far
             rollout.cut_sight[:, 3:] += far
+            for step in range(T):
+                rollout.action[step] = learner.act(step, rollout.sight[step])
             learn(learner, rollout)
         learners.append(learner)
     assert same(learners[0], learners[1])

@@ -88,7 +88,7 @@ def test_every_step_has_its_successor_in_the_buffer_or_at_a_cut_or_is_absorbing(
 
 
 def test_a_cleared_buffer_keeps_no_cut_of_the_round_before() -> None:
-    rollout = record([[END_TRUNCATED, END_NONE], [END_NONE, END_NONE]])
+    rollout = record([[END_TRUNCATED, END_NONE], [END_NONE, END_TERMINATED]])
     rollout.clear()
     for step in range(2):
         rollout.record_outcome(step, sense(step + 10, [END_NONE, END_NONE]))
