@@ -118,7 +118,7 @@ class _Supervisor:
             loop.add_signal_handler(number, self._inbox.put_nowait, number)
         with tempfile.TemporaryDirectory(prefix="kappahop-") as folder:  # 0700, and short enough for an ipc address
             hub = ControlHub(self._address(Path(folder), "control", len(self._roles)))
-            nursery = await _open_nursery(self._run_dir)
+            nursery = await _open_nursery(self._run_dir, folder)
             tasks = [asyncio.create_task(self._listen(hub)), asyncio.create_task(self._mind(nursery))]
             try:
                 await self._supervise(hub, nursery, Path(folder))
@@ -324,7 +324,7 @@ def _how(status: int) -> str:
     return "ended before its work was done" if status == 0 else f"exited with status {status}"
 
 
-async def _open_nursery(run_dir: Path) -> asyncio.subprocess.Process:
+async def _open_nursery(run_dir: Path, sockets: str) -> asyncio.subprocess.Process:
     log = (run_dir / "logs" / "nursery.log").open("ab")
     try:
         return await asyncio.create_subprocess_exec(
@@ -332,6 +332,7 @@ async def _open_nursery(run_dir: Path) -> asyncio.subprocess.Process:
             "-P",
             "-m",
             "coordinator.nursery",
+            sockets,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,

@@ -2,17 +2,18 @@
 
 Theory of operation. Importing torch takes seconds and hundreds of megabytes; forking from a process that has imported
 it, but has run no operation, started no thread and opened no socket, takes 0.15 s and 15 MB of private memory. The
-nursery runs as `python -P -m coordinator.nursery` and speaks lines of JSON over a pair of pipes: commands in, `{"born":
-role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the
-command is gone: it ends, and the kernel then sends its children SIGTERM (`topology.process.die_with_parent`).
+nursery runs as `python -P -m coordinator.nursery FOLDER` and speaks lines of JSON over a pair of pipes: commands in,
+`{"born": role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the command is gone: it removes
+the folder of the sockets and ends, and the kernel then sends its children SIGTERM (`topology.process.die_with_parent`).
 
-It must stay single-threaded and must never import `zmq` sockets into use before forking; tests/system/test_ending.py
-kills each part in turn.
+It must stay single-threaded and must open no ZeroMQ context before forking; tests/system/test_processes.py kills each
+part in turn.
 """
 
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -43,6 +44,7 @@ def main() -> None:
         if 0 in readable:
             data = os.read(0, 1 << 16)
             if not data:
+                shutil.rmtree(sys.argv[1], ignore_errors=True)  # the sockets' folder, which a killed command leaves behind
                 return
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:

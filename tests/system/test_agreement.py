@@ -285,7 +285,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     nursery = Nursery(folder / "nursery.log")
     yield Stage(folder, nursery, context)
     nursery.close()
-    context.term()
+    context.destroy(linger=0)
 
 
 # ------------------------------------------------------------------------------------------ closed forms of traffic
