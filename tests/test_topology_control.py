@@ -114,7 +114,7 @@ def test_an_oversized_frame_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -
 def context() -> Iterator[Context]:
     opened = new_context()
     yield opened
-    opened.term()
+    opened.destroy(linger=0)  # also what a failing test left open
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ MakeMesh = Callable[[int], Mesh]
 def context() -> Iterator[Context]:
     opened = new_context()
     yield opened
-    opened.term()
+    opened.destroy(linger=0)  # also what a failing test left open
 
 
 @pytest.fixture(params=["ipc", "tcp", "memory"])

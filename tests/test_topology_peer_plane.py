@@ -200,7 +200,7 @@ class CountingProxy:
 def over_tcp() -> Iterator[tuple[PeerPlane, PeerPlane, CountingProxy]]:
     context: Context = new_context()
     with contextlib.ExitStack() as stack:
-        stack.callback(context.term)
+        stack.callback(context.destroy, 0)
         receiver = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=5.0, depth=50)
         stack.callback(receiver.close)
         proxy = stack.enter_context(CountingProxy(("127.0.0.1", int(receiver.endpoint.rpartition(":")[2]))))
