@@ -132,6 +132,8 @@ class _Supervisor:
                     task.cancel()
                 await _close_nursery(nursery)
                 hub.close()
+                for text in hub.refused[:100]:
+                    self._recorder.event(self._wall(), "coordinator", f"refused: {text}")
                 self._recorder.commit()
         return self._outcome
 

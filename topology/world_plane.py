@@ -70,6 +70,8 @@ class WorldHub:
                 message = decode(frames)
                 if identity != _identity(message.header.sender):
                     raise ProtocolError(f"world plane: a frame of {identity!r} claims to be from agent {message.header.sender}")
+                if message.header.sender >= len(self._identities):
+                    raise ProtocolError(f"world plane: there is no agent {message.header.sender}")
             except ProtocolError as error:
                 self.refused.append(str(error))
                 continue
