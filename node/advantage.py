@@ -17,6 +17,7 @@ def gae(
     *,
     gamma: float,
     lam: float,
+    bootstrap: bool = True,
 ) -> NDArray[np.float64]:
     """Generalised advantage estimates, bootstrapped at truncation but not at termination.
 
@@ -33,6 +34,7 @@ def gae(
         truncated: True where a time limit ended the episode: next_value still counts. Broadcasts against reward.
         gamma: Discount per step, in [0, 1].
         lam: Trace decay, in [0, 1]: 0 gives TD(0) errors, 1 gives returns minus values.
+        bootstrap: False ignores truncated steps, as some public codes do: their A_t is 0, and so is what they pass back.
 
     Returns:
         A_t, shape (T, ...), in the units of reward.
@@ -53,6 +55,8 @@ def gae(
         if not 0.0 <= number <= 1.0:
             raise ValueError(f"{name}: got {number}, expected a number in [0, 1]")
     delta = reward + gamma * np.where(terminated, 0.0, next_value) - value
+    if not bootstrap:
+        delta = np.where(truncated, 0.0, delta)
     trace = np.broadcast_to(gamma * lam * ~(terminated | truncated), delta.shape)
     advantage = np.empty(delta.shape, dtype=np.float64)
     ahead = np.zeros(delta.shape[1:], dtype=np.float64)

@@ -299,10 +299,15 @@ class Learner:
         cuts = rollout.cuts()
         next_value[cuts[:, 0], cuts[:, 1]] = critic.norm.restore(at_cuts)
         advantage = gae(
-            signal, value, next_value, rollout.terminated, rollout.truncated, gamma=algorithm.gamma, lam=algorithm.gae_lambda
+            signal,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.truncated,
+            gamma=algorithm.gamma,
+            lam=algorithm.gae_lambda,
+            bootstrap=algorithm.truncation == "bootstrap",
         )
-        if algorithm.truncation == "ignore":
-            advantage[rollout.truncated] = 0.0
         critic.adopt(predicted, (advantage + value).reshape(-1))
         return advantage.reshape(-1)
 

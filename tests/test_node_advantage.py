@@ -212,3 +212,10 @@ def test_traces_leave_the_expected_advantage_alone_where_the_value_is_exact() ->
         mean = np.zeros(game.reward.shape)
         np.add.at(mean, tuple(x[:3]), weight * found)
         np.testing.assert_allclose(mean, game.errors(value), atol=1e-12)
+
+
+def test_an_ignored_truncated_step_has_no_advantage_and_passes_none_back() -> None:
+    reward, value, next_value = np.array([1.0, 100.0, 2.0]), np.array([0.5, 3.0, 0.25]), np.array([3.0, 7.0, 0.5])
+    truncated = np.array([False, True, False])
+    found = gae(reward, value, next_value, np.zeros(3, bool), truncated, gamma=0.5, lam=0.5, bootstrap=False)
+    np.testing.assert_allclose(found, [1.0 + 0.5 * 3.0 - 0.5, 0.0, 2.0 + 0.5 * 0.5 - 0.25])
