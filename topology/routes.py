@@ -2,7 +2,7 @@
 
 Theory of operation. A message of `origin` is meant for an audience. With relay routing it floods along the BFS tree of
 its origin, pruned to the union of the paths to the audience, so each node on it receives it exactly once and passes it
-to its children. A node may lie on such a path without belonging to the audience (where κ counts agents); it relays
+to its children. A node may lie on such a path without belonging to the audience (ratios are for later agents only); it relays
 without using. With direct routing the origin sends to each of its audience itself. An agent must not go on to the next
 step before it has handled, used or relayed, every message that comes its way: `awaited` says which, and that rule is
 what keeps a relay from starving those behind it.

@@ -328,6 +328,14 @@ def test_state_payload_is_four_bytes_per_number_sample_and_peer_exactly(
     assert {row.kind for row in done.peer_rows} == ({"STATE", "BOOTSTRAP"} if kappa else set())
 
 
+@pytest.mark.parametrize("routing", ["relay", "direct"])
+def test_ratio_payload_is_four_bytes_per_sample_and_pair_within_kappa_whatever_the_order(stage: Stage, routing: str) -> None:
+    # nodes between an origin and a later agent may themselves be earlier: they pass on what is not meant for them
+    done = stage.run("kappa=2", "algorithm.factor=khop", "algorithm.order=random", f"routing={routing}")
+    pairs = sum(len(ball(GRAPHS["line"], j, 2)) - 1 for j in range(5)) // 2
+    assert done.payload("RATIO") == 4 * 80 * pairs
+
+
 def test_relay_and_direct_routing_carry_the_same_payload_and_teach_the_same(stage: Stage) -> None:
     relay, direct = (talk(stage, "line", 4, routing, 3) for routing in ("relay", "direct"))
     assert relay.weights == direct.weights
