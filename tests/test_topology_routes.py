@@ -122,7 +122,7 @@ def test_direct_routes_go_straight_from_origin_to_audience(network: "tuple[nx.Gr
 
 @given(graph=connected(), kappa=st.integers(1, 9), unit=st.sampled_from(["hops", "agents"]))
 def test_whoever_relays_for_a_ball_is_in_it(graph: "nx.Graph[int]", kappa: int, unit: str) -> None:
-    # in agents too: whatever is nearer to the relay than the origin, or as near with a lower id, is so to the member behind it as well
+    # in agents too: what is nearer to the relay than the origin, or as near with a lower id, is so to those behind it as well
     needed_by = audiences_of(graph, (unit, kappa))
     for i in graph:
         part = routes(graph, i, needed_by, direct=False)
