@@ -256,7 +256,7 @@ def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: An
 def test_a_killed_command_leaves_no_orphan(start: Any) -> None:
     run = start()
     assert len(run.until_running()) == 6
-    folders = {Path(item.laddr).parent for item in psutil.Process(run.command.pid).net_connections("unix") if item.laddr}
+    folders = {Path(str(item.laddr)).parent for item in psutil.Process(run.command.pid).net_connections("unix") if item.laddr}
     assert len(folders) == 1
     run.command.kill()
     run.command.wait(END_S)
