@@ -59,6 +59,9 @@ def run(
         str,
         typer.Option(metavar="AGENTS", help="Agents whose nodes you start yourself, e.g. `2,3`; prints how.", show_default=False),
     ] = "",
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
+    ] = False,
 ) -> None:
     """Train the agents of a scenario, one process each.
 
@@ -66,7 +69,9 @@ def run(
     interrupted.
     """
     chosen = _load(scenario, overrides, seed)
-    _execute(chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand)
+    _execute(
+        chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process
+    )
 
 
 @app.command()
@@ -205,7 +210,16 @@ def main() -> None:
         _refuse(f"{told()} (see kappahop --help)")
 
 
-def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json: bool, quiet: bool, by_hand: str = "") -> None:
+def _execute(
+    scenario: Scenario,
+    run_dir: Path,
+    *,
+    weights: Path | None,
+    as_json: bool,
+    quiet: bool,
+    by_hand: str = "",
+    in_process: bool = False,
+) -> None:
     from coordinator import launch
     from coordinator.display import Display, failure, summary, traffic
     from coordinator.plan import check_ports, make_run_dir, plan
@@ -215,6 +229,8 @@ def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json
     try:
         ready = plan(scenario, weights=weights)
         chosen = _agents(by_hand, ready.spec.n_agents)
+        if in_process and chosen:
+            raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
         check_ports(scenario, ready.spec.n_agents)
         make_run_dir(run_dir, ready)
     except ValueError as error:
@@ -224,7 +240,12 @@ def _execute(scenario: Scenario, run_dir: Path, *, weights: Path | None, as_json
     console = Console(stderr=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
-            outcome = launch.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
+            if in_process:
+                from coordinator import in_process as here  # pays for torch, which the command otherwise does without
+
+                outcome = here.run(ready, run_dir, recorder, display.watch)
+            else:
+                outcome = launch.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
         results = Results(run_dir)
         final = report(ready, run_dir, results, outcome)
         recorder.meta(**final)

@@ -19,43 +19,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
-from topology.control import Control, ControlHub, Fault, Finished, Hello, Progress, RoundReport, Start, Stop
+from topology.control import Control, ControlHub, Fault, Hello, Progress, RoundReport, Start, Stop
 from topology.links import ipc_endpoint
 
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
 KILL_S = 2.0  # how long a killed process may take to be reaped
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        error: None if it did all its work; otherwise who ended it and how.
-        interrupted: Whether a signal to the command ended it.
-        pids: Process ids by role.
-        weights: Digest of each node's final weights, by role.
-        wall_s: Seconds from Start to the end.
-        env_steps: Environment steps done.
-    """
-
-    error: str | None = None
-    interrupted: bool = False
-    pids: dict[str, int] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
-    wall_s: float = 0.0
-    env_steps: int = 0
-
-
-Watcher = Callable[[Control], None]
 
 
 def run(
@@ -77,11 +53,17 @@ def run(
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
     """
-    return asyncio.run(_Supervisor(ready, run_dir, recorder, watch, by_hand, say).run())
+    desk = Desk(recorder, watch)
+    asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
+    return desk.outcome
 
 
 class _Failure(Exception):
     """The run cannot go on; the text is for the user."""
+
+
+class _InterruptedError(_Failure):
+    """A signal to the command ended the run."""
 
 
 class _Supervisor:
@@ -89,30 +71,23 @@ class _Supervisor:
         self,
         ready: Plan,
         run_dir: Path,
-        recorder: Recorder,
-        watch: Watcher,
+        desk: Desk,
         by_hand: Collection[int],
         say: Callable[[str], None],
     ) -> None:
         self._scenario = ready.scenario
         self._n = ready.deployment.n_agents
         self._run_dir = run_dir
-        self._recorder = recorder
-        self._watch = watch
-        self._outcome = Outcome()
+        self._desk = desk
         self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
-        self._finished: set[str] = set()
-        self._round = 0
-        self._began: float | None = None
         self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
-        self._committed = 0.0
         self._orphaned = False
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
 
-    async def run(self) -> Outcome:
+    async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._inbox.put_nowait, number)
@@ -120,22 +95,20 @@ class _Supervisor:
             hub = ControlHub(self._address(Path(folder), "control", len(self._roles)))
             nursery = await _open_nursery(self._run_dir, folder)
             tasks = [asyncio.create_task(self._listen(hub)), asyncio.create_task(self._mind(nursery))]
+            error: _Failure | None = None
             try:
                 await self._supervise(hub, nursery, Path(folder))
             except _Failure as failure:
-                self._outcome.error = str(failure)
-                self._recorder.event(self._wall(), "coordinator", str(failure))
+                error = failure
             finally:
-                self._outcome.wall_s = self._wall()
+                self._desk.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
                 await self._end_all(hub)
                 for task in tasks:
                     task.cancel()
                 await _close_nursery(nursery)
                 hub.close()
                 for text in hub.refused[:100]:
-                    self._recorder.event(self._wall(), "coordinator", f"refused: {text}")
-                self._recorder.commit()
-        return self._outcome
+                    self._desk.note("coordinator", f"refused: {text}")
 
     # -------------------------------------------------------------- sources
 
@@ -163,7 +136,7 @@ class _Supervisor:
                 self._order_births(nursery, hub, folder)
             else:
                 await self._on(item)
-        self._began = time.monotonic()
+        self._desk.begin()
         start = Start(
             world=self._hellos["world"].endpoint,
             peers=tuple(self._hellos[f"node-{agent}"].endpoint for agent in range(self._n)),
@@ -171,7 +144,7 @@ class _Supervisor:
         for role in self._roles:
             await hub.send(role, start)
         silence_s = 2 * self._scenario.supervision.deadline_s
-        while self._alive or not self._finished.issuperset(self._by_hand):
+        while self._alive or not self._desk.finished.issuperset(self._by_hand):
             item = await self._next(silence_s)
             if item is None:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
@@ -202,34 +175,15 @@ class _Supervisor:
 
     async def _on(self, item: Control | dict[str, Any] | signal.Signals) -> None:
         if isinstance(item, signal.Signals | int):
-            self._outcome.interrupted = True
-            raise _Failure(f"interrupted by {signal.Signals(item).name}{self._where()}")
+            raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._desk.where()}")
         if isinstance(item, dict):
             await self._on_nursery(item)
             return
-        match item:
-            case Hello():
-                self._hellos[item.role] = item
-                self._outcome.pids[item.role] = item.pid
-            case Progress():
-                self._outcome.env_steps = max(self._outcome.env_steps, item.env_step)
-                self._round = item.round
-                self._recorder.episodes(item.episodes)
-                self._recorder.traffic(item.traffic)
-                for text in item.faults:
-                    self._recorder.event(self._wall(), "world", text)
-            case RoundReport():
-                self._recorder.round(item, self._wall())
-            case Finished():
-                self._finished.add(item.role)
-                if item.weights_sha256:
-                    self._outcome.weights[item.role] = item.weights_sha256
-            case Fault():
-                raise _Failure(f"{_spoken(item.role)} gave up{self._where()}: {item.text}{self._halted()}")
-        self._watch(item)
-        if time.monotonic() - self._committed > 1.0:
-            self._recorder.commit()
-            self._committed = time.monotonic()
+        if isinstance(item, Fault):
+            raise _Failure(f"{_spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
+        if isinstance(item, Hello):
+            self._hellos[item.role] = item
+        self._desk.take(item)
 
     async def _on_nursery(self, item: dict[str, Any]) -> None:
         if "born" in item:
@@ -238,17 +192,17 @@ class _Supervisor:
             role, status = item["dead"], item["status"]
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
-            if status != 0 or role not in self._finished:
-                raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._where()}")
+            if status != 0 or role not in self._desk.finished:
+                raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}")
         elif "closed" in item and self._alive:
             self._orphaned = True
-            raise _Failure(f"the nursery, from which all processes are forked, has died{self._where()}")
+            raise _Failure(f"the nursery, from which all processes are forked, has died{self._desk.where()}")
 
     async def _hear_last_words(self) -> None:
         """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
         deadline = time.monotonic() + LAST_WORDS_S
         later: list[Any] = []
-        while not self._finished.issuperset(self._roles):
+        while not self._desk.finished.issuperset(self._roles):
             item = await self._next(deadline - time.monotonic())
             if item is None:
                 break
@@ -264,8 +218,8 @@ class _Supervisor:
     async def _end_all(self, hub: ControlHub) -> None:
         """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
         for role in self._by_hand:
-            if role in self._hellos and role not in self._finished:
-                await hub.send(role, Stop(reason=self._outcome.error or "the run is over"))
+            if role in self._hellos and role not in self._desk.finished:
+                await hub.send(role, Stop(reason="the run is over"))
         for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
             for pid in self._alive.values():
                 with contextlib.suppress(ProcessLookupError):
@@ -283,10 +237,8 @@ class _Supervisor:
                         self._alive.pop(role, None)
                     case {"closed": True}:
                         self._orphaned = True
-                    case Progress():
-                        self._recorder.episodes(item.episodes)
-                    case RoundReport():
-                        self._recorder.round(item, self._wall())
+                    case Progress() | RoundReport():
+                        self._desk.take(item)
                     case signal.SIGINT:  # a second Ctrl-C: at once
                         break
                     case _:
@@ -299,12 +251,6 @@ class _Supervisor:
         if network.transport == "ipc":
             return ipc_endpoint(folder, name)
         return f"tcp://{network.host}:{network.port + place if network.port else '*'}"
-
-    def _wall(self) -> float:
-        return 0.0 if self._began is None else time.monotonic() - self._began
-
-    def _where(self) -> str:
-        return f" in round {self._round}, env step {self._outcome.env_steps:,}" if self._began is not None else " while starting"
 
     def _halted(self) -> str:
         """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TypedDict
 
-from coordinator.launch import Outcome
+from coordinator.desk import Outcome
 from coordinator.plan import Plan
 from coordinator.record import Results
 

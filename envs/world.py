@@ -19,11 +19,11 @@ from envs.interface import Transition, VecEnv
 from envs.registry import make
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, EpisodeRow, Fault, Finished, Hello, Progress, Start, Stop
+from topology.control import ControlPort, EpisodeRow, Fault, Finished, Hello, Progress, Reports, Start, Stop
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
-from topology.links import PeerLostError, new_context
+from topology.links import PeerLostError, RouterLinks, new_context
 from topology.process import StopRequested, settle
-from topology.wire import Kind, ProtocolError, shaped
+from topology.wire import KIND_NAMES, Kind, Message, ProtocolError, shaped
 from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 
 ROLE = "world"
@@ -46,19 +46,14 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
     settle(ROLE, run_dir / LOGS / "world.log")
     context = new_context()
     port = ControlPort(context, ROLE, control)
-    hub: WorldHub | None = None
+    links: RouterLinks | None = None
     try:
         scenario = load(str(run_dir / SCENARIO_FILE))
         deployment = Deployment.read(run_dir)
         env = make(scenario.env, deployment.graph(), scenario.seed)
-        hub = WorldHub(
-            context,
-            bind,
-            n_agents=deployment.n_agents,
-            copies=scenario.env.copies,
-            deadline_s=scenario.supervision.deadline_s,
-        )
-        port.send(Hello(role=ROLE, pid=os.getpid(), endpoint=hub.endpoint))
+        links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s)
+        hub = WorldHub(links, n_agents=deployment.n_agents, copies=scenario.env.copies)
+        port.send(Hello(role=ROLE, pid=os.getpid(), endpoint=links.endpoint))
         if not isinstance(port.receive(scenario.supervision.start_s), Start):
             raise StopRequested
         try:
@@ -76,17 +71,21 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         port.send(Fault(role=ROLE, text=f"{type(error).__name__}: {error} (see {LOGS}/world.log)"))
         return 1
     finally:
-        if hub is not None:
-            hub.close()
+        if links is not None:
+            links.close()
         port.close()
         context.term()
     return 0
 
 
 class World:
-    """The loop around an environment."""
+    """The loop around an environment.
 
-    def __init__(self, scenario: Scenario, deployment: Deployment, env: VecEnv, hub: WorldHub, port: ControlPort) -> None:
+    Attributes:
+        is_over: Whether every round of the run has been stepped through.
+    """
+
+    def __init__(self, scenario: Scenario, deployment: Deployment, env: VecEnv, hub: WorldHub, port: Reports) -> None:
         self._env = env
         self._hub = hub
         self._port = port
@@ -100,6 +99,10 @@ class World:
         self._episodes: list[EpisodeRow] = []
         self._faults: list[str] = []
         self._reported = time.monotonic()
+        self._due = Kind.JOIN
+        self._round = self._step = 0
+        self._heard: dict[int, NDArray[np.float32]] = {}
+        self.is_over = False
 
     def run(self) -> None:
         """Step through every round of the run.
@@ -108,45 +111,63 @@ class World:
             PeerLostError: an agent was silent or out of reach.
             StopRequested: the coordinator said stop.
         """
-        self._gather(Kind.JOIN, 0, 0)
-        self._show_first(self._env.reset())
-        for round_ in range(self._rounds):
-            for step in range(self._steps):
-                actions = self._gather(Kind.ACT, round_, step)
-                transition = self._env.step(actions)
-                self._note(transition, round_, step)
-                self._show(transition, *divmod(round_ * self._steps + step + 1, self._steps))
-            self._report(round_, self._steps, end=True)
+        while not self.is_over:
+            self._handle(self._wait())
 
-    def _gather(self, kind: Kind, round_: int, step: int) -> list[NDArray[np.float32]]:
-        """One message of the kind from every agent, in agent order.
+    def turn(self) -> bool:
+        """Handle the next message, if it is there; whether it was."""
+        message = self._hub.receive(0.0)
+        if message is not None:
+            self._handle(message)
+        return message is not None
+
+    def _wait(self) -> Message:
+        waited = 0.0
+        while (message := self._hub.receive(SLICE_S)) is None:
+            waited += SLICE_S
+            if isinstance(self._port.receive(0.0), Stop):
+                raise StopRequested
+            if waited >= self._patience_s:
+                silent = sorted(set(range(self._n)) - self._heard.keys())
+                raise PeerLostError(f"{self._story()}: no {self._due.name} in time from agents {silent}")
+        return message
+
+    def _handle(self, message: Message) -> None:
+        """Take in what is due from an agent; once all are heard, go on.
 
         Raises:
-            PeerLostError: an agent was silent beyond the deadline.
-            ProtocolError: an agent sent something else.
-            StopRequested: the coordinator said stop.
+            ProtocolError: the agent sent something else.
         """
-        found: dict[int, NDArray[np.float32]] = {}
-        waited = 0.0
-        while len(found) < self._n:
-            message = self._hub.receive(SLICE_S)
-            if message is None:
-                waited += SLICE_S
-                if isinstance(self._port.receive(0), Stop):
-                    raise StopRequested
-                if waited >= self._patience_s:
-                    silent = sorted(set(range(self._n)) - found.keys())
-                    raise PeerLostError(f"world, round {round_}, step {step}: no {kind.name} in time from agents {silent}")
-                continue
-            header = message.header
-            if (header.kind, header.round, header.step) != (kind, round_, step) or header.sender in found:
-                raise ProtocolError(
-                    f"world, round {round_}, step {step}: agent {header.sender} sent {Kind(header.kind).name} "
-                    f"of round {header.round}, step {header.step}"
-                )
-            size = self._act_dims[header.sender] if kind is Kind.ACT else 0
-            found[header.sender] = shaped(message, self._copies, size)
-        return [found[agent] for agent in range(self._n)]
+        header = message.header
+        if (header.kind, header.round, header.step) != (self._due, self._round, self._step) or header.sender in self._heard:
+            raise ProtocolError(
+                f"{self._story()}: agent {header.sender} sent {KIND_NAMES[header.kind]} "
+                f"of round {header.round}, step {header.step}"
+            )
+        size = self._act_dims[header.sender] if self._due is Kind.ACT else 0
+        self._heard[header.sender] = shaped(message, self._copies, size)
+        if len(self._heard) == self._n:
+            actions = [self._heard[agent] for agent in range(self._n)]
+            self._heard.clear()
+            if self._due is Kind.JOIN:
+                self._due = Kind.ACT
+                self._show_first(self._env.reset())
+            else:
+                self._advance(actions)
+
+    def _advance(self, actions: list[NDArray[np.float32]]) -> None:
+        """One step of the environment, and what follows from it for everybody."""
+        transition = self._env.step(actions)
+        round_, step = self._round, self._step
+        self._round, self._step = divmod(round_ * self._steps + step + 1, self._steps)
+        self._note(transition, round_, step)
+        self._show(transition, self._round, self._step)
+        if self._step == 0:
+            self._report(round_, self._steps, end=True)
+            self.is_over = self._round == self._rounds
+
+    def _story(self) -> str:
+        return f"world, round {self._round}, step {self._step}"
 
     def _show_first(self, obs: list[NDArray[np.float32]]) -> None:
         zeros = np.zeros(self._copies, np.float32)

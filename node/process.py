@@ -14,12 +14,12 @@ from node.learner import Learner
 from node.runtime import Runtime, make_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, Fault, Finished, Hello, Start, Stop
+from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
-from topology.links import Context, PeerLostError, ZmqLinks, new_context
+from topology.links import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
 from topology.peer_plane import PeerPlane
 from topology.process import StopRequested, settle
-from topology.wire import ProtocolError
+from topology.wire import WORLD, ProtocolError
 from topology.world_plane import WorldPort
 
 
@@ -64,47 +64,87 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
 def _take_part(run_dir: Path, agent: int, port: ControlPort, context: Context, bind: str) -> None:
     scenario = load(str(run_dir / SCENARIO_FILE))
     deployment = Deployment.read(run_dir)
-    deadline_s = scenario.supervision.deadline_s
-    agenda = Agenda(scenario, deployment, agent)
-    learner = make_learner(scenario, deployment, agent, agenda)
-    if deployment.weights is not None:
-        learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
     # Lockstep lets a link hold at most two steps' frames of every origin; one that is fuller leads to a peer that does not read.
-    links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=4 * deployment.n_agents + 16)
-    world: WorldPort | None = None
+    links = ZmqLinks(context, bind, deadline_s=scenario.supervision.deadline_s, depth=4 * deployment.n_agents + 16)
+    to_world: DealerLinks | None = None
     try:
+        node = Node(run_dir, scenario, deployment, agent)
         start = _hello(port, agent, links.endpoint, scenario)
-        links.connect({to: start.peers[to] for to in agenda.speaks_to()})
-        peers = PeerPlane(
-            agent,
-            deployment.graph(),
-            links,
-            hears=agenda.hears(),
-            direct=scenario.routing == "direct",
-            copies=scenario.env.copies,
-        )
-        world = WorldPort(context, agent, start.world, copies=scenario.env.copies)
-
-        def checkpoint(round_: int) -> None:
-            every = scenario.record.checkpoint_rounds
-            if every and (round_ + 1) % every == 0:
-                _store(learner, run_dir / CHECKPOINTS / f"round-{round_ + 1}", agent)
-
-        runtime = Runtime(
-            scenario, deployment, agent, agenda, learner=learner, peers=peers, world=world, control=port, checkpoint=checkpoint
-        )
-        runtime.run()
-        if deployment.learns:
-            _store(learner, run_dir / CHECKPOINTS / "final", agent)
-        port.send(Finished(role=role_of(agent), weights_sha256=digest(learner.weights())))
+        links.connect({to: start.peers[to] for to in node.agenda.speaks_to()})
+        to_world = DealerLinks(context, agent, start.world)
+        node.join(links, to_world, port).run()
+        port.send(node.conclude())
     finally:
-        if world is not None:
-            world.close()
+        if to_world is not None:
+            to_world.close()
         links.close()
 
 
-def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:
+class Node:
+    """An agent with all its parts, before and after it takes part in a run; the same in a process of its own and among others.
 
+    Args:
+        run_dir: The run's directory.
+        scenario: The scenario.
+        deployment: Sizes and graph.
+        agent: Which agent.
+
+    Raises:
+        ValueError: stored weights do not fit.
+    """
+
+    def __init__(self, run_dir: Path, scenario: Scenario, deployment: Deployment, agent: int) -> None:
+        self._run_dir = run_dir
+        self._scenario = scenario
+        self._deployment = deployment
+        self._agent = agent
+        self.agenda = Agenda(scenario, deployment, agent)
+        self._learner = make_learner(scenario, deployment, agent, self.agenda)
+        if deployment.weights is not None:
+            self._learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
+
+    def join(self, links: Links, to_world: Links, control: Reports, *, world: int = WORLD) -> Runtime:
+        """The node at work on its links.
+
+        Args:
+            links: Carrier of the peer plane.
+            to_world: Carrier of the world plane.
+            control: Where it reports.
+            world: Where the world is on its carrier.
+        """
+        peers = PeerPlane(
+            self._agent,
+            self._deployment.graph(),
+            links,
+            hears=self.agenda.hears(),
+            direct=self._scenario.routing == "direct",
+            copies=self._scenario.env.copies,
+        )
+        return Runtime(
+            self._scenario,
+            self._deployment,
+            self._agent,
+            self.agenda,
+            learner=self._learner,
+            peers=peers,
+            world=WorldPort(to_world, self._agent, world=world, copies=self._scenario.env.copies),
+            control=control,
+            checkpoint=self._checkpoint,
+        )
+
+    def conclude(self) -> Finished:
+        """Store the final weights; what there is to report at the end."""
+        if self._deployment.learns:
+            _store(self._learner, self._run_dir / CHECKPOINTS / "final", self._agent)
+        return Finished(role=role_of(self._agent), weights_sha256=digest(self._learner.weights()))
+
+    def _checkpoint(self, round_: int) -> None:
+        every = self._scenario.record.checkpoint_rounds
+        if every and (round_ + 1) % every == 0:
+            _store(self._learner, self._run_dir / CHECKPOINTS / f"round-{round_ + 1}", self._agent)
+
+
+def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:
     port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint))
     order = port.receive(scenario.supervision.start_s)
     if isinstance(order, Start):

@@ -31,7 +31,7 @@ from node.protocol import (
 )
 from node.rollout import Rollout
 from scenarios.schema import Scenario
-from topology.control import ControlPort, RoundReport, Stop
+from topology.control import Reports, RoundReport, Stop
 from topology.deployment import Deployment
 from topology.links import PeerLostError
 from topology.peer_plane import PeerPlane
@@ -69,7 +69,7 @@ class Runtime:
         learner: Learner,
         peers: PeerPlane,
         world: WorldPort,
-        control: ControlPort,
+        control: Reports,
         checkpoint: Callable[[int], None],
     ) -> None:
         self._scenario = scenario
@@ -101,21 +101,40 @@ class Runtime:
             PeerLostError: somebody was silent beyond the deadline.
             StopRequested: the coordinator said stop.
         """
+        self.begin()
+        while not self.is_over:
+            self._handle(self._wait())
+
+    def begin(self) -> None:
+        """Tell the world that this node is ready."""
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
         self._learner.begin_round(0, explore=self._learns)
-        while self._protocol.phase is not Phase.ENDED:
-            if self._protocol.waits_for_peers:
-                self._do(self._take(self._wait(self._peers.receive)))
-            else:
-                self._do(self._sense(self._wait(self._world.receive)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this node has taken part in every round."""
+        return self._protocol.phase is Phase.ENDED
+
+    def turn(self) -> bool:
+        """Handle the next message that this node waits for, if it is there; whether it was."""
+        message = self._receive(0.0)
+        if message is not None:
+            self._handle(message)
+        return message is not None
+
+    def _receive(self, timeout_s: float) -> Message | None:
+        return (self._peers if self._protocol.waits_for_peers else self._world).receive(timeout_s)
+
+    def _handle(self, message: Message) -> None:
+        self._do(self._take(message) if self._protocol.waits_for_peers else self._sense(message))
 
     # ---------------------------------------------------------------- events
 
-    def _wait(self, receive: Callable[[float], Message | None]) -> Message:
+    def _wait(self) -> Message:
         waited = 0.0
-        while (message := receive(SLICE_S)) is None:
+        while (message := self._receive(SLICE_S)) is None:
             waited += SLICE_S
-            order = self._control.receive(0)
+            order = self._control.receive(0.0)
             if isinstance(order, Stop):
                 raise StopRequested
             patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
@@ -227,7 +246,7 @@ class Runtime:
     def _attend(self, learning: Iterator[None]) -> None:
         """Let the learner work, passing messages on between its minibatches."""
         for _ in learning:
-            while (message := self._peers.receive(0)) is not None:
+            while (message := self._peers.receive(0.0)) is not None:
                 self._do(self._take(message))
 
     def _end_round(self, round_: int) -> None:

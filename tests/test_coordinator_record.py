@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.launch import Outcome
+from coordinator.desk import Outcome
 from coordinator.plan import plan
 from coordinator.record import DATABASE, Recorder, Results
 from coordinator.report import Report, report

@@ -96,7 +96,7 @@ def test_nothing_of_an_episode_reaches_the_one_before(name: str) -> None:
 
     def found(after: float) -> Floats:
         reward = np.array([1.0, 2.0, after, after])
-        return gae(reward, np.zeros(4), np.full(4, 0.5), **ends, gamma=0.9, lam=0.9)
+        return gae(reward, np.zeros(4), np.full(4, 0.5), ends["terminated"], ends["truncated"], gamma=0.9, lam=0.9)
 
     np.testing.assert_array_equal(found(0.0)[:2], found(1e6)[:2])
     assert (found(0.0)[2:] != found(1e6)[2:]).all()
@@ -116,7 +116,7 @@ def test_discount_and_trace_outside_the_unit_interval_are_refused(name: str, bad
     none, never = np.zeros(1), np.zeros(1, np.bool_)
     knobs = {"gamma": 0.9, "lam": 0.9, name: bad}
     with pytest.raises(ValueError, match=rf"{name}: got .*, expected a number in \[0, 1\]"):
-        gae(none, none, none, never, never, **knobs)
+        gae(none, none, none, never, never, gamma=knobs["gamma"], lam=knobs["lam"])
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 import zmq
 
 from topology.ledger import merge
-from topology.links import Context, PeerLostError, new_context
-from topology.wire import FLOAT32, VERSION, Header, Kind, Message, ProtocolError, encode_header
+from topology.links import Context, DealerLinks, PeerLostError, RouterLinks, new_context
+from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, encode_header
 from topology.world_plane import END_TRUNCATED, Sense, WorldHub, WorldPort, pack_sense
 
 
@@ -19,11 +19,12 @@ class Plane:
 
     def __init__(self, context: Context, folder: Path) -> None:
         self._context = context
-        self.hub = WorldHub(context, f"ipc://{folder}/w", n_agents=2, copies=2, deadline_s=5.0)
+        self._links = RouterLinks(context, f"ipc://{folder}/w", deadline_s=5.0)
+        self.hub = WorldHub(self._links, n_agents=2, copies=2)
         self._open: list[Any] = [self.hub]
 
     def port(self, agent: int) -> WorldPort:
-        self._open.append(WorldPort(self._context, agent, self.hub.endpoint, copies=2))
+        self._open.append(WorldPort(DealerLinks(self._context, agent, self._links.endpoint), agent, world=WORLD, copies=2))
         port: WorldPort = self._open[-1]
         return port
 
@@ -38,7 +39,7 @@ class Plane:
         socket = self._context.socket(zmq.DEALER)
         self._open.append(socket)
         socket.setsockopt(zmq.ROUTING_ID, name)
-        socket.connect(self.hub.endpoint)
+        socket.connect(self._links.endpoint)
         socket.send_multipart(frames)
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ def test_strangers_garbage_and_false_names_are_refused_and_harm_nobody(plane: Pl
     plane.hub.receive(0.5)
     assert len(plane.hub.refused) == 4
     assert any("there is no agent 9" in text for text in plane.hub.refused)
-    assert any("b'rogue' claims to be from agent 1" in text for text in plane.hub.refused)
+    assert any("a stranger claims to be from agent 1" in text for text in plane.hub.refused)
 
 
 def test_an_agent_that_is_gone_is_named(plane: Plane) -> None:
@@ -123,7 +124,7 @@ def test_an_agent_that_is_gone_is_named(plane: Plane) -> None:
         for step in range(2000):
             plane.hub.show([[rows], [rows]], round_=0, step=step, send_time=0.0)
 
-    with pytest.raises(PeerLostError, match="the world cannot reach agent 1"):
+    with pytest.raises(PeerLostError, match="agent 1 cannot be reached"):
         show_on()
 
 

@@ -6,7 +6,7 @@ From then on processes only report; nothing on the hot path waits for the coordi
 against the models below; a frame that does not fit is ignored and counted.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgpack
 import zmq
@@ -121,6 +121,18 @@ def decode_control(frame: bytes) -> Control:
         return _CONTROL.validate_python(msgpack.unpackb(frame, use_list=False))
     except (ValidationError, msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
         raise ValueError(f"control frame: {error}") from None
+
+
+class Reports(Protocol):
+    """What a node and the world need of the control plane: to report, and to hear whether they should stop."""
+
+    def send(self, message: Control) -> None:
+        """Report something."""
+        ...
+
+    def receive(self, timeout_s: float) -> Control | None:
+        """The coordinator's next message, or None if none came within `timeout_s`."""
+        ...
 
 
 class ControlPort:

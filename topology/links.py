@@ -6,7 +6,8 @@ doubled; between links there is no order. A full outbox blocks until its deadlin
 nothing is dropped silently.
 
 `ZmqLinks` carries frames between processes (PUSH to PULL, one connection per directed link), `MemoryLinks` within one
-process. Both meet the same contract, sentence by sentence (tests/test_topology_links.py).
+process; `RouterLinks` and `DealerLinks` join the world to its nodes. All meet the same contract, sentence by sentence
+(tests/test_topology_links.py).
 
 What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond
 its timeout.
@@ -15,7 +16,7 @@ its timeout.
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import zmq
 
@@ -23,6 +24,8 @@ from topology.wire import MAX_ARRAY_BYTES
 
 Frames = Sequence[bytes]
 _MORE = int(zmq.SNDMORE)
+_PREFIX = b"node-"
+STRANGER = -1  # a sender that gave itself no node's name
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -30,8 +33,15 @@ class PeerLostError(Exception):
     """A peer did not take or send a message before its deadline; the text names it."""
 
 
+@runtime_checkable
 class Links(Protocol):
-    """A node's access to its links."""
+    """A process's access to its links.
+
+    Attributes:
+        sender: Who put the multipart received last on its link, where the carrier knows; None where it does not.
+    """
+
+    sender: int | None
 
     def send(self, to: int, frames: Frames) -> None:
         """Put a multipart on the link to node `to`; raises PeerLostError if the link stays full past the deadline."""
@@ -67,6 +77,7 @@ class ZmqLinks:
         self._inbox.bind(bind)
         self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
         self._received = Receiver(self._inbox)
+        self.sender: int | None = None
         self._outboxes: dict[int, zmq.Socket[bytes]] = {}
 
     def connect(self, endpoints: Mapping[int, str]) -> None:
@@ -101,33 +112,113 @@ class ZmqLinks:
         self._inbox.close()
 
 
+class RouterLinks:
+    """The world's links: one socket that every node dials, each known by the name it gives itself.
+
+    Args:
+        context: The process's ZeroMQ context.
+        bind: Where to listen.
+        deadline_s: How long a node may take nothing.
+    """
+
+    def __init__(self, context: Context, bind: str, *, deadline_s: float) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.SNDTIMEO, int(deadline_s * 1000))
+        self._socket.setsockopt(zmq.LINGER, 2000)
+        self._socket.bind(bind)
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._received = Receiver(self._socket)
+        self.sender: int | None = None
+
+    def send(self, to: int, frames: Frames) -> None:
+        """Put a multipart on the link to node `to`.
+
+        Raises:
+            PeerLostError: the node is gone or takes nothing.
+        """
+        try:
+            send_frames(self._socket, (_name(to), *frames))
+        except zmq.ZMQError as error:
+            raise PeerLostError(f"agent {to} cannot be reached: {error}") from None
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """See `Links.receive`."""
+        received = self._received(timeout_s)
+        if received is None:
+            return None
+        name, *frames = received
+        digits = name.removeprefix(_PREFIX)
+        self.sender = int(digits) if digits.isdigit() and name == _name(int(digits)) else STRANGER
+        return frames
+
+    def close(self) -> None:
+        """See `Links.close`."""
+        self._socket.close()
+
+
+class DealerLinks:
+    """A node's one link to the world.
+
+    Args:
+        context: The process's ZeroMQ context.
+        agent: This node's id, from which it takes its name.
+        connect: The world's address.
+    """
+
+    def __init__(self, context: Context, agent: int, connect: str) -> None:
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, _name(agent))
+        self._socket.setsockopt(zmq.LINGER, 2000)
+        self._socket.connect(connect)
+        self._received = Receiver(self._socket)
+        self.sender: int | None = None
+
+    def send(self, to: int, frames: Frames) -> None:
+        """See `Links.send`; there is only one node at the other end."""
+        send_frames(self._socket, frames)
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """See `Links.receive`."""
+        return self._received(timeout_s)
+
+    def close(self) -> None:
+        """See `Links.close`."""
+        self._socket.close()
+
+
 class MemoryLinks:
     """Links within one process: `MemoryLinks.mesh(n)` gives n nodes that all reach each other."""
 
-    def __init__(self, agent: int, inboxes: Mapping[int, deque[list[bytes]]]) -> None:
+    def __init__(self, agent: int, inboxes: Mapping[int, deque[tuple[int, list[bytes]]]]) -> None:
+        self._agent = agent
         self._inbox = inboxes[agent]
         self._inboxes = inboxes
+        self.sender: int | None = None
 
     @classmethod
     def mesh(cls, n: int) -> "list[MemoryLinks]":
-        """The links of n nodes, by agent id."""
-        inboxes: dict[int, deque[list[bytes]]] = {agent: deque() for agent in range(n)}
+        """The links of n nodes, by id."""
+        inboxes: dict[int, deque[tuple[int, list[bytes]]]] = {agent: deque() for agent in range(n)}
         return [cls(agent, inboxes) for agent in range(n)]
 
     def send(self, to: int, frames: Frames) -> None:
         """See `Links.send`."""
-        self._inboxes[to].append([bytes(frame) for frame in frames])
+        self._inboxes[to].append((self._agent, [bytes(frame) for frame in frames]))
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`; never waits, since nobody else could run meanwhile."""
-        return self._inbox.popleft() if self._inbox else None
+        if not self._inbox:
+            return None
+        self.sender, frames = self._inbox.popleft()
+        return frames
 
     def close(self) -> None:
         """See `Links.close`."""
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send a multipart; what `send_multipart` does, without its checks and flag arithmetic, which cost more than sending.
+    """Send a multipart as `send_multipart` does, but without its checks, which cost more than the sending.
 
     Raises:
         zmq.ZMQError: the socket's own, before any frame was taken.
@@ -156,6 +247,10 @@ class Receiver:
             return self._socket.recv_multipart()
         except zmq.Again:
             return None
+
+
+def _name(agent: int) -> bytes:
+    return _PREFIX + b"%d" % agent
 
 
 def ipc_endpoint(folder: Path, name: str) -> str:

@@ -98,6 +98,8 @@ class PeerPlane:
                 return None
             try:
                 message = decode(frames)
+                if self._links.sender not in (None, message.header.sender):
+                    raise ProtocolError(f"message of {self._links.sender} that claims to be from {message.header.sender}")
                 if message.header.sender not in self._hears:
                     raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
             except ProtocolError as error:

@@ -1,47 +1,37 @@
 """The world plane: sensing and acting, between the world process and each node.
 
-Theory of operation. The world is the server of a ROUTER socket, every node a DEALER. A node first says JOIN; when all
-have, the world sends each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from
-every agent. A SENSE
+Theory of operation. The world has links to and from every node. A node first says JOIN; when all have, the world sends
+each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from every agent. A SENSE
 carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0
-    none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart.
-    Nothing here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are counted,
-    apart from the peer plane's.
+none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart. Nothing
+here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are counted, apart from the
+peer plane's.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import zmq
 from numpy.typing import NDArray
 
 from topology.ledger import Ledger, Row, wire_bytes
-from topology.links import Context, PeerLostError, Receiver, send_frames
+from topology.links import STRANGER, Links
 from topology.wire import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
 
 
 class WorldHub:
-    """The world's end: one socket to all nodes.
+    """The world's end of the plane.
 
     Args:
-        context: The process's ZeroMQ context.
-        bind: Where to listen.
+        links: Carrier to and from all nodes.
         n_agents: n.
         copies: E.
-        deadline_s: Longest wait for one node.
     """
 
-    def __init__(self, context: Context, bind: str, *, n_agents: int, copies: int, deadline_s: float) -> None:
-        self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.SNDTIMEO, int(deadline_s * 1000))
-        self._socket.setsockopt(zmq.LINGER, 2000)
-        self._socket.bind(bind)
-        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._received = Receiver(self._socket)
-        self._identities = [_identity(agent) for agent in range(n_agents)]
+    def __init__(self, links: Links, *, n_agents: int, copies: int) -> None:
+        self._links = links
+        self._n_agents = n_agents
         self._copies = copies
         self._ledger = Ledger("world")
         self.refused: list[str] = []
@@ -55,23 +45,21 @@ class WorldHub:
         header = encode_header(Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, round_, step, 0, 0, send_time))
         for agent, own in enumerate(arrays):
             bodies = [array.tobytes() for array in own]
-            try:
-                send_frames(self._socket, (self._identities[agent], header, *bodies))
-            except zmq.ZMQError as error:
-                raise PeerLostError(f"the world cannot reach agent {agent}: {error}") from None
+            self._links.send(agent, (header, *bodies))
             wire = wire_bytes(len(header), *(len(body) // self._copies for body in bodies), copies=self._copies)
             self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next well-formed message of a node, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
-        while (received := self._received(timeout_s)) is not None:
-            identity, *frames = received
+        while (frames := self._links.receive(timeout_s)) is not None:
             try:
                 message = decode(frames)
-                if identity != _identity(message.header.sender):
-                    raise ProtocolError(f"world plane: a frame of {identity!r} claims to be from agent {message.header.sender}")
-                if message.header.sender >= len(self._identities):
-                    raise ProtocolError(f"world plane: there is no agent {message.header.sender}")
+                sender = message.header.sender
+                if self._links.sender not in (None, sender):
+                    who = "a stranger" if self._links.sender == STRANGER else f"node {self._links.sender}"
+                    raise ProtocolError(f"world plane: {who} claims to be from agent {sender}")
+                if sender >= self._n_agents:
+                    raise ProtocolError(f"world plane: there is no agent {sender}")
             except ProtocolError as error:
                 self.refused.append(str(error))
                 continue
@@ -84,27 +72,24 @@ class WorldHub:
         return self._ledger.drain()
 
     def close(self) -> None:
-        """Close the socket; what was sent still leaves."""
-        self._socket.close()
+        """Give the links up; what was sent still leaves."""
+        self._links.close()
 
 
 class WorldPort:
-    """A node's end of the world plane.
+    """A node's end of the plane.
 
     Args:
-        context: The process's ZeroMQ context.
+        links: Carrier to and from the world.
         agent: This node's id.
-        connect: The world's address.
+        world: Where the world is on that carrier.
         copies: E.
     """
 
-    def __init__(self, context: Context, agent: int, connect: str, *, copies: int) -> None:
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.ROUTING_ID, _identity(agent))
-        self._socket.setsockopt(zmq.LINGER, 2000)
-        self._socket.connect(connect)
-        self._received = Receiver(self._socket)
+    def __init__(self, links: Links, agent: int, *, world: int, copies: int) -> None:
+        self._links = links
         self._agent = agent
+        self._world = world
         self._copies = copies
         self._ledger = Ledger("world")
 
@@ -112,7 +97,7 @@ class WorldPort:
         """Send JOIN or ACT."""
         header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, self._agent, round_, step, 0, 0, send_time))
         body = actions.tobytes()
-        send_frames(self._socket, (header, body))
+        self._links.send(self._world, (header, body))
         wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
         self._ledger.sent(round_, str(self._agent), "world", KIND_NAMES[kind], len(body), wire)
 
@@ -122,7 +107,7 @@ class WorldPort:
         Raises:
             ProtocolError: the world sent something malformed; without its world an agent cannot go on.
         """
-        frames = self._received(timeout_s)
+        frames = self._links.receive(timeout_s)
         if frames is None:
             return None
         message = decode(frames)
@@ -134,8 +119,8 @@ class WorldPort:
         return self._ledger.drain()
 
     def close(self) -> None:
-        """Close the socket; what was sent still leaves."""
-        self._socket.close()
+        """Give the links up; what was sent still leaves."""
+        self._links.close()
 
 
 def pack_sense(
@@ -169,7 +154,3 @@ class Sense:
         self.cost = rows[:, obs_dim + 1 : -1]
         self.end = rows[:, -1]
         self.final_obs = shaped(message, copies, obs_dim, index=1) if len(message.arrays) > 1 else None
-
-
-def _identity(agent: int) -> bytes:
-    return b"node-%d" % agent

@@ -30,7 +30,7 @@ from scenarios.schema import Scenario
 from topology.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
 from topology.deployment import Deployment
 from topology.ledger import Row, merge
-from topology.links import Context, ipc_endpoint, new_context
+from topology.links import Context, RouterLinks, ipc_endpoint, new_context
 from topology.neighbourhood import audiences, ball, diameter, visible
 from topology.routes import routes
 from topology.wire import Kind, shaped
@@ -200,15 +200,10 @@ class Stage:
             control = self._context.socket(zmq.ROUTER)
             stack.callback(control.close, linger=500)
             control.bind(ipc_endpoint(folder, "c"))
-            hub = None
+            hub = router = None
             if disturbed is not None:
-                hub = WorldHub(
-                    self._context,
-                    ipc_endpoint(folder, "w"),
-                    n_agents=deployment.n_agents,
-                    copies=scenario.env.copies,
-                    deadline_s=UP_S,
-                )
+                router = RouterLinks(self._context, ipc_endpoint(folder, "w"), deadline_s=UP_S)
+                hub = WorldHub(router, n_agents=deployment.n_agents, copies=scenario.env.copies)
                 stack.callback(hub.close)
             roles = [*([] if hub else ["world"]), *(f"node-{i}" for i in range(deployment.n_agents))]
             for role in roles:
@@ -236,7 +231,7 @@ class Stage:
                 message = hear(control, done)
                 if isinstance(message, Hello):
                     hellos[message.role] = message
-            world = hub.endpoint if hub else hellos["world"].endpoint
+            world = router.endpoint if router else hellos["world"].endpoint
             peers = tuple(hellos[f"node-{i}"].endpoint for i in range(deployment.n_agents))
             for role in roles:
                 control.send_multipart([role.encode(), encode_control(Start(world=world, peers=peers))])

@@ -304,3 +304,20 @@ def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     told = json.loads(said)
     assert (told["weights_sha256"], told["ledger_sha256"]) == (finished[1]["weights_sha256"], finished[1]["ledger_sha256"])
     assert len(told["node_pids"]) == 4
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["algorithm.factor=khop", "algorithm.order=random", "kappa=2"], ["routing=direct", "kappa=3"]]
+)
+def test_one_process_and_many_give_the_same_weights_and_ledger(start: Any, more: list[str]) -> None:
+    told = []
+    for way in ([], ["--in-process"]):
+        code, out, err = start(*FINITE, *more, *way).ended(UP_S)
+        assert (code, err) == (0, "")
+        told.append(json.loads(out))
+        shutil.rmtree(told[-1]["run_dir"])
+    apart, together = told
+    for key in ("weights_sha256", "ledger_sha256", "return_mean", "env_steps", "wire_bytes"):
+        assert apart[key] == together[key]
+    assert len(set(apart["node_pids"])) == 4
+    assert len(set(together["node_pids"])) == 1

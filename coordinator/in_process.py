@@ -1,0 +1,92 @@
+"""A run within one process: every node and the world over links in memory, one after the other.
+
+Theory of operation. The same parts as in a run with processes, on other carriers: the protocol, the learner, the planes
+and the ledger cannot tell the difference, and so the same scenario and seed give the same weights and the same ledger,
+byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
+the nodes in ascending id; if nobody has, nobody ever will, and that is a fault of ours. For debugging (one stack, one
+debugger), for teaching, and as the reference that processes are compared with.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from coordinator.desk import Desk, Outcome, Watcher
+from coordinator.plan import Plan
+from coordinator.record import Recorder
+from envs.registry import make
+from envs.world import ROLE, World
+from node.process import Node, role_of
+from node.runtime import Runtime
+from topology.control import Control, Finished, Hello
+from topology.links import MemoryLinks
+from topology.world_plane import WorldHub
+
+
+class _Reports:
+    """The control plane where no process has to be crossed."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def send(self, message: Control) -> None:
+        self._desk.take(message)
+
+    def receive(self, timeout_s: float) -> Control | None:
+        return None
+
+
+def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outcome:
+    """Run a plan to its end, in this process.
+
+    Args:
+        ready: The plan; its run directory exists.
+        run_dir: Where it is.
+        recorder: Takes what nodes and world report.
+        watch: Called with every report, for a progress display.
+
+    Returns:
+        How it ended; its pids are all this process's own.
+    """
+    torch.set_num_threads(1)
+    scenario, deployment = ready.scenario, ready.deployment
+    n = deployment.n_agents
+    desk = Desk(recorder, watch)
+    reports = _Reports(desk)
+    env = make(scenario.env, deployment.graph(), scenario.seed)
+    to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
+    world = World(scenario, deployment, env, WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies), reports)
+    nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+    runtimes = [
+        node.join(links, to_world, reports, world=n)
+        for node, links, to_world in zip(nodes, MemoryLinks.mesh(n), to_agents, strict=False)
+    ]
+    for role in (ROLE, *map(role_of, range(n))):
+        desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        desk.begin()
+        for runtime in runtimes:
+            runtime.begin()
+        _take_turns([world, *runtimes])
+        for node in nodes:
+            desk.take(node.conclude())
+        desk.take(Finished(role=ROLE))
+        desk.close()
+    except KeyboardInterrupt:
+        desk.close(f"interrupted{desk.where()}", interrupted=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        env.close()
+    return desk.outcome
+
+
+def _take_turns(everybody: list[World | Runtime]) -> None:
+    while not all(who.is_over for who in everybody):
+        moved = False
+        for who in everybody:
+            while not who.is_over and who.turn():
+                moved = True
+        assert moved, "everybody waits and nothing is on its way"
