@@ -1,10 +1,9 @@
 """The world process: steps all copies, shows each agent its own part, gathers the actions.
 
 Theory of operation. One loop: SENSE to every agent, ACT from every agent, step. It waits for all agents before it
-steps, so it is the barrier
-that keeps rounds apart: nobody acts in a new round before having learned from the old one, and the world cannot move
-    without everybody. After the last step of a round it shows the first observation of the next, which closes the old
-    round too. It tells the coordinator how far it is a few times per second, and never waits for it.
+steps, so it is the barrier that keeps rounds apart: nobody acts in a new round before having learned from the old one,
+and the world cannot move without everybody. After the last step of a round it shows the first observation of the next,
+which closes the old round too. It tells the coordinator how far it is a few times per second, and never waits for it.
 """
 
 import os

@@ -15,7 +15,7 @@ meanwhile. A minibatch is worked through in chunks that fit the processor's cach
 minibatch's.
 
 What must not change: A and A_u are standardised over the whole batch once; F multiplies outside the minimum; the old
-    log-probabilities are those of the stored inputs under the parameters that acted.
+log-probabilities are those of the stored inputs under the parameters that acted.
 
 Source:
     algorithm 1 and eq. 20 of the Scal-MAPPO-L paper; the public MAPPO-L code for what the paper leaves open

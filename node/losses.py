@@ -1,7 +1,7 @@
 """Losses and steps of the on-policy family as pure functions of tensors.
 
 Symbols: rho ratio of new to old probability of the action taken; H the (Lagrangian) advantage; F product of the final
-    ratios of agents that updated earlier; eps clip width; mult Lagrange multiplier; B samples, A action dimensions.
+ratios of agents that updated earlier; eps clip width; mult Lagrange multiplier; B samples, A action dimensions.
 """
 
 import math

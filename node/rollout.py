@@ -1,8 +1,8 @@
 """One round's samples of one agent, as they were when it acted.
 
 Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in
-    the buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout
-    if the episode goes on.
+the buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout if
+the episode goes on.
 """
 
 from dataclasses import dataclass, field
