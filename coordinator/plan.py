@@ -44,6 +44,9 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         ScenarioError: the checkpoint lacks an agent. Another ValueError: the world has no such partition, or the graph
             does not fit. The text names key, value and what is allowed.
     """
+    if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
+        resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
+        scenario = scenario.model_copy(update={"topology": resolved})
     spec = env_spec(scenario.env)
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit

@@ -295,7 +295,7 @@ class Runtime:
         for key in [key for key in self._kept if over(key)]:
             del self._kept[key]
 
-    def _virtual_time(self, round_: int, step: float) -> float:
+    def _virtual_time(self, round_: int, step: int | float) -> float:
         return (round_ * self._steps + step) * self._dt
 
 

@@ -1,0 +1,65 @@
+"""Runs within one process: what agents tell each other, in closed form, for every κ, graph and routing."""
+
+from pathlib import Path
+
+import pytest
+
+from coordinator import in_process
+from coordinator.plan import make_run_dir, plan
+from coordinator.record import Recorder, Results
+from scenarios.loading import load
+from topology.neighbourhood import ball
+
+N, STEPS, ROUNDS = 5, 6, 2
+SMALL = [
+    "env.name=network_lq", f"env.partition={N}x1", f"rollout.steps={STEPS}", "algorithm.hidden=[4]", "algorithm.epochs=1",
+    "algorithm.minibatches=1", "record.tensorboard=false",
+]  # fmt: skip
+DIAMETER = {"line": 4, "ring": 2, "star": 2}
+CASES = [(kind, kappa) for kind, across in DIAMETER.items() for kappa in range(across + 1)]
+
+
+@pytest.fixture(params=[1, 3], ids=lambda copies: f"{copies} copies")
+def copies(request: pytest.FixtureRequest) -> int:
+    found: int = request.param
+    return found
+
+
+@pytest.mark.parametrize("routing", ["relay", "direct"])
+@pytest.mark.parametrize(("kind", "kappa"), CASES)
+def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int, routing: str, copies: int) -> None:
+    words = [f"topology.kind={kind}", f"kappa={kappa}", f"routing={routing}", f"env.copies={copies}"]
+    ready = plan(load("quickstart", [*SMALL, *words, f"budget.env_steps={copies * STEPS * ROUNDS}"]))
+    make_run_dir(tmp_path / "run", ready)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=copies * STEPS, tensorboard=False)
+    outcome = in_process.run(ready, tmp_path / "run", recorder, lambda report: None)
+    recorder.close()
+    assert outcome.error is None
+    results = Results(tmp_path / "run")
+    payload = {kind: bytes_ for plane, kind, _, bytes_, _ in results.by_kind() if plane == "peer"}
+    results.close()
+    graph = ready.deployment.graph()
+    peers = sum(len(ball(graph, i, kappa)) - 1 for i in range(N))
+    assert payload.get("STATE", 0) == 4 * 1 * (copies * STEPS * ROUNDS) * peers
+
+
+def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
+    ready = plan(load("quickstart", [*SMALL, "env.copies=1", f"budget.env_steps={100 * STEPS}"]))
+    make_run_dir(tmp_path / "run", ready)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=STEPS, tensorboard=False)
+    seen = 0
+
+    def watch(report: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 40:
+            raise KeyboardInterrupt
+
+    outcome = in_process.run(ready, tmp_path / "run", recorder, watch)
+    recorder.close()
+    assert outcome.interrupted
+    assert outcome.error is not None
+    assert outcome.error.startswith("interrupted in round ")
+    results = Results(tmp_path / "run")
+    assert results.by_kind()
+    results.close()
