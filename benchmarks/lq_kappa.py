@@ -22,8 +22,10 @@ EPISODES, LENGTH = 64, 1000  # 64 000 steps: the average cost of a policy is the
 
 
 def kappahop(*words: str) -> dict[str, Any]:
-    """The JSON object of a command."""
-    done = subprocess.run([sys.executable, "-m", "coordinator", *words, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
+    done = subprocess.run(
+        [sys.executable, "-m", "coordinator", *words, "--in-process", "--json"], check=True, stdout=subprocess.PIPE, text=True
+    )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -42,6 +42,10 @@ OverridesArgument = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
 
+InProcessOption = Annotated[
+    bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
+]
+
 EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -59,9 +63,7 @@ def run(
         str,
         typer.Option(metavar="AGENTS", help="Agents whose nodes you start yourself, e.g. `2,3`; prints how.", show_default=False),
     ] = "",
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
-    ] = False,
+    in_process: InProcessOption = False,
 ) -> None:
     """Train the agents of a scenario, one process each.
 
@@ -85,6 +87,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    in_process: InProcessOption = False,
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
     from coordinator.plan import plan
@@ -108,7 +111,7 @@ def evaluate(
         }
     )
     target = out or next(folder / f"evaluation-{i}" for i in itertools.count(1) if not (folder / f"evaluation-{i}").exists())
-    _execute(chosen, target, weights=weights, as_json=as_json, quiet=quiet)
+    _execute(chosen, target, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
 @app.command()
