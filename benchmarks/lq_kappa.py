@@ -24,7 +24,10 @@ EPISODES, LENGTH = 64, 1000  # 64 000 steps: the average cost of a policy is the
 def kappahop(*words: str) -> dict[str, Any]:
     """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
     done = subprocess.run(
-        [sys.executable, "-m", "coordinator", *words, "--in-process", "--json"], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "coordinator", *words, "--in-process", "--quiet", "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -50,7 +53,7 @@ def main() -> None:
                 kappahop("run", "lq_line20", f"kappa={kappa}", "--seed", str(seed), "--out", str(folder))
             judged = folder.with_suffix(".json")
             if not judged.exists():
-                found = kappahop("evaluate", str(folder), f"env.horizon={LENGTH}", "--episodes", str(EPISODES), "--quiet")
+                found = kappahop("evaluate", str(folder), f"env.horizon={LENGTH}", "--episodes", str(EPISODES))
                 judged.write_text(json.dumps(found))
             ratios.append(-json.loads(judged.read_text())["return_mean"] / LENGTH / optimum)
         print(f"| {kappa} | {bound:.4f} | {' | '.join(f'{ratio:.4f}' for ratio in ratios)} |")
