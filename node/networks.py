@@ -41,22 +41,25 @@ class MLP(nn.Module):
         widths = [n_in, *hidden]
         linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
         self._hidden = nn.ModuleList(linears)
-        self._norms = nn.ModuleList(nn.LayerNorm(b) for b in hidden) if layer_norm else None
+        norms = [nn.LayerNorm(b) for b in hidden] if layer_norm else []
+        self._norms = nn.ModuleList(norms)
         self.head = nn.Linear(widths[-1], n_out)
         for layer in [*linears, self.head]:
             gain = head_gain if layer is self.head else _GAIN[activation]
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
             nn.init.zeros_(layer.bias)
-        self._linears = [(layer.weight, layer.bias) for layer in linears]  # spares two attribute look-ups per layer and call
+        # plain lists of the same parameters: going through modules costs as much per call as the arithmetic of a small batch
+        self._linears = [(layer.weight, layer.bias) for layer in linears]
+        self._norm_weights = [(norm.weight, norm.bias) for norm in norms] if layer_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in) -> (B, n_out)."""
         if self._entry is not None:
-            x = self._entry(x)
+            x = functional.layer_norm(x, self._entry.normalized_shape, self._entry.weight, self._entry.bias)
         for place, (weight, bias) in enumerate(self._linears):
             x = self._activation(functional.linear(x, weight, bias))
-            if self._norms is not None:
-                x = self._norms[place](x)
+            if self._norm_weights is not None:
+                x = functional.layer_norm(x, weight.shape[:1], *self._norm_weights[place])
         return functional.linear(x, self.head.weight, self.head.bias)
 
 
