@@ -271,7 +271,7 @@ def test_a_node_that_stands_still_is_named(start: Any) -> None:
     members["kappahop: node 1"].suspend()
     code, _, err = run.ended(END_S)
     assert code == 1
-    assert "heard nothing in time from agents [1]" in err
+    assert "in time from agents [1]" in err  # a peer says so, or the world, if node 1 had told its peers but not yet acted
     assert f"stopped from outside: node 1 (pid {members['kappahop: node 1'].pid})" in err
     assert err.count("\n") == 1
 
