@@ -7,6 +7,7 @@ policy restricted to κ hops can reach.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def main() -> None:
         for seed in SEEDS:
             folder = root / f"k{kappa}-s{seed}"
             if not (folder / "checkpoints" / "final").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
                 kappahop("run", "lq_line20", f"kappa={kappa}", "--seed", str(seed), "--out", str(folder))
             judged = folder.with_suffix(".json")
             if not judged.exists():

@@ -6,6 +6,7 @@ figures and a table of rows go to `docs/figures/` and to standard output; docs/r
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def make(row: Row, root: Path) -> dict[str, float]:
     summary = folder.with_suffix(".json")
     if not summary.exists():
         print(row.command, file=sys.stderr, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
         _, *words = row.command.split()
         done = subprocess.run(
             [sys.executable, "-m", "coordinator", *words, "--out", str(folder), "--json"],

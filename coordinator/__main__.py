@@ -9,6 +9,7 @@ guard.check_origin()
 import itertools  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Annotated, NoReturn  # noqa: E402
@@ -72,7 +73,7 @@ def run(
     """
     chosen = _load(scenario, overrides, seed)
     _execute(
-        chosen, out or _new_folder(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process
+        chosen, out or _new_folders(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process
     )
 
 
@@ -88,30 +89,32 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
+    checkpoint: Annotated[str, typer.Option(help="Which weights: `final`, or `round-N` of an unfinished run.")] = "final",
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
     from coordinator.plan import plan
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 
-    weights = folder / CHECKPOINTS / "final"
+    weights = folder / CHECKPOINTS / checkpoint
     if not weights.is_dir():
-        _refuse(f"{folder}: no weights in {weights}; is it the directory of a finished run?")
+        there = sorted(path.name for path in (folder / CHECKPOINTS).glob("*"))
+        _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
     trained = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
         horizon = plan(trained).spec.horizon
     except ValueError as error:
         _refuse(str(error))
     copies = trained.env.copies
-    steps = horizon * -(-episodes // copies)
+    rounds = -(-episodes // copies)
     chosen = trained.model_copy(
         update={
-            "rollout": trained.rollout.model_copy(update={"steps": steps}),
-            "budget": trained.budget.model_copy(update={"env_steps": steps * copies}),
+            "rollout": trained.rollout.model_copy(update={"steps": horizon}),
+            "budget": trained.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
             "algorithm": trained.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
         }
     )
-    target = out or next(folder / f"evaluation-{i}" for i in itertools.count(1) if not (folder / f"evaluation-{i}").exists())
-    _execute(chosen, target, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
+    targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
+    _execute(chosen, out or targets, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
 @app.command()
@@ -215,7 +218,7 @@ def main() -> None:
 
 def _execute(
     scenario: Scenario,
-    run_dir: Path,
+    place: Path | Iterator[Path],
     *,
     weights: Path | None,
     as_json: bool,
@@ -225,7 +228,7 @@ def _execute(
 ) -> None:
     from coordinator import launch
     from coordinator.display import Display, failure, summary, traffic
-    from coordinator.plan import check_ports, make_run_dir, plan
+    from coordinator.plan import check_ports, first_free, make_run_dir, plan
     from coordinator.record import Recorder, Results
     from coordinator.report import report
 
@@ -234,7 +237,9 @@ def _execute(
         chosen = _agents(by_hand, ready.spec.n_agents)
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
-        check_ports(scenario, ready.spec.n_agents)
+        if not in_process:
+            check_ports(scenario, ready.spec.n_agents)
+        run_dir = place if isinstance(place, Path) else first_free(place)
         make_run_dir(run_dir, ready)
     except ValueError as error:
         _refuse(str(error))
@@ -249,6 +254,7 @@ def _execute(
                 outcome = here.run(ready, run_dir, recorder, display.watch)
             else:
                 outcome = launch.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
+        recorder.commit()
         results = Results(run_dir)
         final = report(ready, run_dir, results, outcome)
         recorder.meta(**final)
@@ -263,6 +269,9 @@ def _execute(
         plain = Console()
         plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
+        if final["return_mean"] is not None:
+            over = "the last tenth of the run" if weights is None else "all episodes"
+            plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
         plain.print(
             f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
             f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents; results in {run_dir}",
@@ -287,10 +296,9 @@ def _agents(text: str, n_agents: int) -> frozenset[int]:
     return frozenset(map(int, words))
 
 
-def _new_folder(scenario: Scenario) -> Path:
+def _new_folders(scenario: Scenario) -> Iterator[Path]:
     stem = f"{scenario.name}-s{scenario.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    names = itertools.chain([stem], (f"{stem}-{i}" for i in itertools.count(2)))
-    return next(path for name in names if not (path := Path("runs") / name).exists())
+    return (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in itertools.count(1))
 
 
 def _shortened(sizes: list[int]) -> str:

@@ -5,7 +5,6 @@ what to do. torch and MuJoCo are tried in processes of their own, so that this c
 that crashes on this processor.
 """
 
-import multiprocessing
 import os
 import platform
 import resource
@@ -25,7 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from coordinator import guard
 from topology import probe
 
-MIN_MEMORY_MB = 1024  # the command, the forkserver with torch and a world take 0.6 GB; each node adds 15 MB or more
+MIN_MEMORY_MB = 1024  # the command, the nursery with torch and a world take 0.6 GB; each node adds 15 MB or more
 MIN_DISK_MB = 512  # a database, logs and checkpoints of a long run are under 200 MB
 MIN_FILES = 1024  # each neighbour costs a process about two descriptors, ZeroMQ some ten besides
 TRY_S = 60.0  # torch's first import from a cold disk has taken 20 s
@@ -74,7 +73,7 @@ def checks() -> list[Check]:
             ("memory", _memory),
             ("disk", _disk),
             ("open files", _open_files),
-            ("forkserver", _forkserver),
+            ("fork", _fork),
             ("ipc sockets", lambda: _sockets("ipc")),
             ("tcp loopback", lambda: _sockets("tcp")),
             ("mujoco", lambda: _tried(_TRY_MUJOCO, "stepped a falling ball")),
@@ -191,13 +190,9 @@ def _open_files() -> Outcome:
     return False, f"{soft} per process; at least {MIN_FILES} are wanted: {cure}"
 
 
-def _forkserver() -> Outcome:
-    methods = multiprocessing.get_all_start_methods()
-    ok = "forkserver" in methods
-    return (
-        ok,
-        "available" if ok else f"this system starts processes by {', '.join(methods)} only; kappahop runs on Linux and macOS",
-    )
+def _fork() -> Outcome:
+    ok = sys.platform == "linux"
+    return ok, "available" if ok else f"this is {sys.platform}; kappahop forks its processes and minds orphans as Linux does"
 
 
 def _sockets(transport: Literal["ipc", "tcp"]) -> Outcome:

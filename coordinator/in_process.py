@@ -58,7 +58,12 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     env = make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
     world = World(scenario, deployment, env, WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies), reports)
-    nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+    try:
+        nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+    except ValueError as error:  # stored weights that do not fit
+        env.close()
+        desk.close(str(error))
+        return desk.outcome
     runtimes = [
         node.join(links, to_world, reports, world=n)
         for node, links, to_world in zip(nodes, MemoryLinks.mesh(n), to_agents, strict=False)

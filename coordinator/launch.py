@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
 from topology.control import Control, ControlHub, Fault, Hello, Progress, RoundReport, Start, Stop
+from topology.deployment import LOGS
 from topology.links import ipc_endpoint
 
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
@@ -161,7 +163,8 @@ class _Supervisor:
         for place, role in enumerate(self._roles):
             if role in self._by_hand:
                 agent, bind = place - 1, self._address(folder, role, place)
-                self._say(f"python -P -m node --run {self._run_dir} --agent {agent} --control {hub.endpoint} --bind {bind}")
+                words = ["--run", str(self._run_dir.resolve()), "--agent", str(agent), "--control", hub.endpoint, "--bind", bind]
+                self._say(shlex.join([sys.executable, "-P", "-m", "node", *words]))
                 continue
             order: dict[str, object] = {
                 "role": role,
@@ -194,9 +197,11 @@ class _Supervisor:
             await self._hear_last_words()
             if status != 0 or role not in self._desk.finished:
                 raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}")
-        elif "closed" in item and self._alive:
+        elif "closed" in item and (self._alive or len(self._hellos) < len(self._roles)):
             self._orphaned = True
-            raise _Failure(f"the nursery, from which all processes are forked, has died{self._desk.where()}")
+            raise _Failure(
+                f"the nursery, from which all processes are forked, has died{self._desk.where()} (see {LOGS}/nursery.log)"
+            )
 
     async def _hear_last_words(self) -> None:
         """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
@@ -273,7 +278,7 @@ def _how(status: int) -> str:
 
 
 async def _open_nursery(run_dir: Path, sockets: str) -> asyncio.subprocess.Process:
-    log = (run_dir / "logs" / "nursery.log").open("ab")
+    log = (run_dir / LOGS / "nursery.log").open("ab")
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable,

@@ -16,6 +16,7 @@ import select
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def _fork(order: dict[str, Any]) -> int:
         status = _entry(order)()
     except StopRequested:
         status = 0
+    except BaseException:  # noqa: BLE001  (a child never returns into the nursery's loop; its log says why it ended)
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

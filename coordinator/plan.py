@@ -100,6 +100,23 @@ def check_ports(scenario: Scenario, n_agents: int) -> None:
                 ) from None
 
 
+def first_free(places: Iterable[Path]) -> Path:
+    """The first of the places that does not exist yet, made; no two runs get the same.
+
+    Raises:
+        ScenarioError: it cannot be made, or all exist.
+    """
+    for place in places:
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ScenarioError(f"cannot make {place} ({error.strerror}); --out chooses another place") from None
+        return place
+    raise ScenarioError("--out: every place tried is taken")
+
+
 def make_run_dir(run_dir: Path, ready: Plan) -> None:
     """Create a run's directory with everything its processes read.
 

@@ -6,6 +6,7 @@ arrival, and traffic rows of the same key are added up (the sender books what wa
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterable
 from itertools import pairwise
@@ -79,7 +80,7 @@ class Recorder:
                     episode.copy_index,
                     episode.ret,
                     cost,
-                    json.dumps(episode.cost),
+                    json.dumps([_number(part) for part in episode.cost]),
                     episode.length,
                 ),
             )
@@ -90,7 +91,7 @@ class Recorder:
         """Keep a node's figures of a round, and its traffic."""
         env_step = (report.round + 1) * self._per_round
         known = [report.metrics.get(name) for name in _ROUND_COLUMNS]
-        more = {name: value for name, value in report.metrics.items() if name not in _ROUND_COLUMNS}
+        more = {name: _number(value) for name, value in report.metrics.items() if name not in _ROUND_COLUMNS}
         self._database.execute(
             f"INSERT INTO rounds VALUES ({', '.join('?' * (len(_ROUND_COLUMNS) + 6))})",
             (report.round, report.agent, env_step, wall_s, report.virtual_s, *known, json.dumps(more)),
@@ -127,6 +128,11 @@ class Recorder:
         self._database.close()
         if self._board is not None:
             self._board.close()
+
+
+def _number(value: float) -> float | None:
+    """The value, or None where JSON has no word for it."""
+    return value if math.isfinite(value) else None
 
 
 class _Board:

@@ -40,7 +40,8 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
     """The figures of a run, complete or not."""
     steps = outcome.env_steps
     n_agents = ready.deployment.n_agents
-    tail = results.mean(steps - steps // TAIL, steps) or results.mean(0, steps)
+    learnt = steps - steps // TAIL if ready.deployment.learns else 0
+    tail = results.mean(learnt, steps) or results.mean(0, steps)
     payload, wire = results.peer_bytes()
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits

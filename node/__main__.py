@@ -1,4 +1,4 @@
-"""`python -m node`: one node, started by hand, for instance on another machine.
+"""`python -m node`: one node, started by hand, for instance under a debugger or a profiler.
 
 `kappahop run … --by-hand 2,3` waits for nodes 2 and 3 and prints the line that starts each. The run directory must hold the
 scenario and the deployment that the command wrote there.

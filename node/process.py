@@ -64,7 +64,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
 def _take_part(run_dir: Path, agent: int, port: ControlPort, context: Context, bind: str) -> None:
     scenario = load(str(run_dir / SCENARIO_FILE))
     deployment = Deployment.read(run_dir)
-    # Lockstep lets a link hold at most two steps' frames of every origin; one that is fuller leads to a peer that does not read.
+    # Lockstep lets a link hold at most two steps' frames of every origin; twice that means a peer that does not read.
     links = ZmqLinks(context, bind, deadline_s=scenario.supervision.deadline_s, depth=4 * deployment.n_agents + 16)
     to_world: DealerLinks | None = None
     try:

@@ -9,8 +9,8 @@ back what happened. The machine knows ids, rounds and steps, never data. One rou
     IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound ─► next round, or ENDED
 
 Three rules couple the agents and must not change:
-1. A message is passed on the moment it arrives, whatever this agent is doing; so nobody waits for somebody who merely
-learns.
+1. A message is passed on the moment it is read, and inboxes are read while an agent waits for peers and between the
+minibatches of its learning; so nobody waits for somebody who merely learns.
 2. An agent leaves a step, and a round, only after it has handled every message that comes its way (`Routes.awaited`),
 used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round and

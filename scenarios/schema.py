@@ -130,7 +130,13 @@ class Rollout(Section):
     """One round's sampling."""
 
     steps: int = knob(200, "T: environment steps per copy and round.", unit="steps", ge=1, le=1_000_000)
-    slack_frac: float = knob(0.5, "Part of the control period within which a message still counts for that step.", ge=0, le=1)
+    slack_frac: float = knob(
+        0.5,
+        "Part of the control period within which a message still counts for that step; "
+        "only shows in send times while links are ideal.",
+        ge=0,
+        le=1,
+    )
 
 
 class Budget(Section):
@@ -228,7 +234,11 @@ class Supervision(Section):
     """Deadlines: what passes one of these ends the run with a message."""
 
     deadline_s: float = knob(
-        120.0, "Longest wait for one message, in wall time. Passing it names who was silent.", unit="s", gt=0
+        120.0,
+        "Longest wait for one message, in wall time; passing it names who was silent. Agents that learn are silent: "
+        "it must exceed the learning of one round, with a sequential factor that of all agents.",
+        unit="s",
+        gt=0,
     )
     start_s: float = knob(60.0, "Longest wait for all processes to be up.", unit="s", gt=0)
     stop_s: float = knob(3.0, "How long a process may take to end after it was asked to.", unit="s", gt=0, le=8)

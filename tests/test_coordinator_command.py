@@ -12,6 +12,7 @@ import pytest
 
 from coordinator import __main__ as command
 from coordinator import guard, launch
+from coordinator.plan import first_free
 from scenarios.loading import dotted_keys, load, shipped
 
 LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
@@ -180,11 +181,11 @@ def test_interrupted_before_anything_was_started(call: Call, monkeypatch: pytest
 def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     scenario = load("quickstart")
-    first = command._new_folder(scenario)
-    first.mkdir(parents=True)
+    first = first_free(command._new_folders(scenario))
     assert first.parent == Path("runs")
     assert first.name.startswith("quickstart-s0-")
-    assert command._new_folder(scenario) != first
+    assert first.is_dir()
+    assert first_free(iter([first, first, second := Path("runs") / "second"])) == second
 
 
 @pytest.mark.parametrize("module", ["coordinator/guard.py", "coordinator/__main__.py", "coordinator/__init__.py"])

@@ -4,6 +4,7 @@ A node and the world are started by the coordinator's nursery. If that dies, the
 command leaves no orphan.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,7 +31,8 @@ def settle(role: str, log: Path | None) -> None:
     """
     setproctitle(f"kappahop: {role}")
     if hasattr(os, "SCHED_BATCH"):  # in lockstep nobody gains by cutting in when woken; longer turns keep caches warm
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):  # some sandboxes forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     signal.signal(signal.SIGTERM, _on_sigterm)
     if log is not None:

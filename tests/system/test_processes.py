@@ -296,8 +296,8 @@ def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     run = start(*FINITE, "--by-hand", "1")
     assert run.command.stderr is not None
     line = run.command.stderr.readline().split()
-    assert line[:4] == ["python", "-P", "-m", "node"]
-    node = subprocess.run([sys.executable, *line[1:]], timeout=UP_S, check=False)
+    assert line[:4] == [sys.executable, "-P", "-m", "node"]
+    node = subprocess.run(line, timeout=UP_S, check=False)
     said = run.command.communicate(timeout=UP_S)[0]
     assert node.returncode == 0
     assert run.command.returncode == 0
