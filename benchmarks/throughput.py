@@ -48,6 +48,7 @@ SETTINGS = (
 )
 NETWORKS = {
     "3 x 128, LayerNorm": ("algorithm.hidden=[128,128,128]", "algorithm.layer_norm=true", "algorithm.input_norm=layer"),
+    "2 x 128, LayerNorm": ("algorithm.hidden=[128,128]", "algorithm.layer_norm=true", "algorithm.input_norm=layer"),
     "2 x 128": ("algorithm.hidden=[128,128]",),
 }
 TASKS = {"halfcheetah 6x1": "safe_halfcheetah_6x1", "ant 4x2": "safe_ant_4x2"}
