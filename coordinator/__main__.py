@@ -8,6 +8,7 @@ guard.check_origin()
 
 import itertools  # noqa: E402
 import json  # noqa: E402
+import shlex  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
@@ -20,6 +21,7 @@ from rich.table import Table  # noqa: E402
 
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
+from topology.deployment import SCENARIO_FILE  # noqa: E402
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -237,6 +239,8 @@ def _execute(
         chosen = _agents(by_hand, ready.spec.n_agents)
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
+        if in_process and scenario.clock == "wall":
+            raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
         if not in_process:
             check_ports(scenario, ready.spec.n_agents)
         run_dir = place if isinstance(place, Path) else first_free(place)
@@ -256,12 +260,17 @@ def _execute(
                 outcome = launch.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
         recorder.commit()
         results = Results(run_dir)
+        if outcome.error is None and scenario.clock == "virtual":
+            outcome.error = results.imbalance(outcome.gone)
         final = report(ready, run_dir, results, outcome)
         recorder.meta(**final)
     finally:
         recorder.close()
     if outcome.error is not None:
         console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
+        if not outcome.interrupted and weights is None:
+            again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
+            console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
     if as_json:
         typer.echo(json.dumps(final))

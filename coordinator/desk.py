@@ -21,6 +21,7 @@ class Outcome:
         interrupted: Whether a signal to the command ended it.
         pids: Process ids by role.
         weights: Digest of each node's final weights, by role.
+        gone: Agents that died while the run went on without them.
         wall_s: Seconds from the start of the first round to the end.
         env_steps: Environment steps done.
     """
@@ -29,6 +30,7 @@ class Outcome:
     interrupted: bool = False
     pids: dict[str, int] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     wall_s: float = 0.0
     env_steps: int = 0
 
@@ -70,6 +72,7 @@ class Desk:
                 self._recorder.traffic(message.traffic)
                 for text in message.faults:
                     self.note(message.role, text)
+                self._recorder.refusals(self.wall_s(), message.role, message.refused, message.refusals)
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
             case Finished():

@@ -18,9 +18,10 @@ from coordinator.plan import Plan
 from coordinator.record import Recorder
 from envs.registry import make
 from envs.world import ROLE, World
-from node.process import Node, role_of
+from node.process import Node
 from node.runtime import Runtime
 from topology.control import Control, Finished, Hello
+from topology.keys import frame_extra, role_of
 from topology.links import MemoryLinks
 from topology.world_plane import WorldHub
 
@@ -57,7 +58,8 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     reports = _Reports(desk)
     env = make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
-    world = World(scenario, deployment, env, WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies), reports)
+    hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
+    world = World(scenario, deployment, env, hub, reports)
     try:
         nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
     except ValueError as error:  # stored weights that do not fit

@@ -28,8 +28,9 @@ import psutil
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
-from topology.control import Control, ControlHub, Fault, Hello, Progress, RoundReport, Start, Stop
+from topology.control import Control, ControlHub, Fault, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
+from topology.keys import COORDINATOR, Keyring
 from topology.links import ipc_endpoint
 
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
@@ -94,7 +95,8 @@ class _Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._inbox.put_nowait, number)
         with tempfile.TemporaryDirectory(prefix="kappahop-") as folder:  # 0700, and short enough for an ipc address
-            hub = ControlHub(self._address(Path(folder), "control", len(self._roles)))
+            keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
+            hub = ControlHub(self._address(Path(folder), "control", len(self._roles)), keys=keys)
             nursery = await _open_nursery(self._run_dir, folder)
             tasks = [asyncio.create_task(self._listen(hub)), asyncio.create_task(self._mind(nursery))]
             error: _Failure | None = None
@@ -108,9 +110,7 @@ class _Supervisor:
                 for task in tasks:
                     task.cancel()
                 await _close_nursery(nursery)
-                hub.close()
-                for text in hub.refused[:100]:
-                    self._desk.note("coordinator", f"refused: {text}")
+                self._conclude(hub)
 
     # -------------------------------------------------------------- sources
 
@@ -144,7 +144,8 @@ class _Supervisor:
             peers=tuple(self._hellos[f"node-{agent}"].endpoint for agent in range(self._n)),
         )
         for role in self._roles:
-            await hub.send(role, start)
+            if not await hub.send(role, start):
+                raise _Failure(f"{_spoken(role)} said hello, and cannot be reached")
         silence_s = 2 * self._scenario.supervision.deadline_s
         while self._alive or not self._desk.finished.issuperset(self._by_hand):
             item = await self._next(silence_s)
@@ -184,6 +185,9 @@ class _Supervisor:
             return
         if isinstance(item, Fault):
             raise _Failure(f"{_spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
+        if isinstance(item, Refused):
+            self._note_refused(item)
+            return
         if isinstance(item, Hello):
             self._hellos[item.role] = item
         self._desk.take(item)
@@ -244,12 +248,28 @@ class _Supervisor:
                         self._orphaned = True
                     case Progress() | RoundReport():
                         self._desk.take(item)
+                    case Refused():
+                        self._note_refused(item)
                     case signal.SIGINT:  # a second Ctrl-C: at once
                         break
                     case _:
                         pass
 
+    def _conclude(self, hub: ControlHub) -> None:
+        for refused in refused_at(hub.gate, COORDINATOR):
+            self._note_refused(refused)
+        if hub.refused.total:
+            self._desk.note(COORDINATOR, f"refused {hub.refused.total} frames")
+        for text in hub.refused.texts:
+            self._desk.note(COORDINATOR, f"refused: {text}")
+        hub.close()
+
     # ----------------------------------------------------------------- pieces
+
+    def _note_refused(self, refused: Refused) -> None:
+        self._desk.note(refused.role, f"kept out {refused.connections} connections")
+        for reason in refused.reasons:
+            self._desk.note(refused.role, f"kept out: {reason}")
 
     def _address(self, folder: Path, name: str, place: int) -> str:
         network = self._scenario.network

@@ -18,6 +18,7 @@ from scenarios.loading import ScenarioError, dump
 from scenarios.schema import Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graphs import build
+from topology.keys import is_secured, make_keys
 
 MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len("/kappahop-12345678/node-1023")
@@ -122,6 +123,7 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
 
     Raises:
         ScenarioError: the directory holds something already, or cannot be written.
+        ValueError: the scenario wants encryption and this ZeroMQ has none.
     """
     try:
         if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
@@ -130,6 +132,8 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         (run_dir / SCENARIO_FILE).write_text(dump(ready.scenario), encoding="utf-8")
         ready.deployment.write(run_dir)
+        if is_secured(ready.scenario.network):
+            make_keys(run_dir, ready.deployment.n_agents)
         (run_dir / MANIFEST_FILE).write_text(json.dumps(manifest(ready.scenario), indent=1), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from topology.control import EpisodeRow, RoundReport
-from topology.ledger import Row
+from topology.ledger import Row, imbalance
 
 DATABASE = "run.sqlite"
 TENSORBOARD = "tensorboard"
@@ -33,10 +33,19 @@ CREATE TABLE rounds(
 CREATE TABLE traffic(
   round INTEGER NOT NULL, plane TEXT NOT NULL, src TEXT NOT NULL, dst TEXT NOT NULL, kind TEXT NOT NULL,
   messages INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, wire_bytes INTEGER NOT NULL,
-  delivered INTEGER NOT NULL, dropped INTEGER NOT NULL,
+  resent_bytes INTEGER NOT NULL, delivered INTEGER NOT NULL, dropped INTEGER NOT NULL,
+  loss INTEGER NOT NULL, queue INTEGER NOT NULL, outage INTEGER NOT NULL, crash INTEGER NOT NULL, gave_up INTEGER NOT NULL,
+  late INTEGER NOT NULL, in_flight INTEGER NOT NULL,
   PRIMARY KEY (round, plane, src, dst, kind)) WITHOUT ROWID;
+CREATE TABLE ages(
+  round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,
+  used INTEGER NOT NULL, missing INTEGER NOT NULL, mean_s REAL NOT NULL, max_s REAL NOT NULL,
+  PRIMARY KEY (round, agent, origin)) WITHOUT ROWID;
 CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL);
 """
+_ADD_TRAFFIC = f"INSERT INTO traffic VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT DO UPDATE SET " + ", ".join(
+    f"{name} = {name} + excluded.{name}" for name in Row._fields[5:]
+)
 _KNOWN = '"return" IS NOT NULL AND cost IS NOT NULL'  # episodes whose figures are numbers
 _ROUND_COLUMNS = (
     "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm",
@@ -97,20 +106,23 @@ class Recorder:
             (report.round, report.agent, env_step, wall_s, report.virtual_s, *known, json.dumps(more)),
         )
         self.traffic(report.traffic)
-        for text in report.refused:
-            self.event(wall_s, report.role, f"refused: {text}")
+        self._database.executemany(
+            "INSERT INTO ages VALUES (?, ?, ?, ?, ?, ?, ?)", [(report.round, report.agent, *row) for row in report.ages]
+        )
+        self.refusals(wall_s, report.role, report.refused, report.refusals)
         if self._board is not None:
             self._board.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
 
     def traffic(self, rows: Iterable[Row]) -> None:
         """Add ledger rows to what is known of their links."""
-        self._database.executemany(
-            "INSERT INTO traffic VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "messages = messages + excluded.messages, payload_bytes = payload_bytes + excluded.payload_bytes, "
-            "wire_bytes = wire_bytes + excluded.wire_bytes, delivered = delivered + excluded.delivered, "
-            "dropped = dropped + excluded.dropped",
-            rows,
-        )
+        self._database.executemany(_ADD_TRAFFIC, rows)
+
+    def refusals(self, wall_s: float, role: str, total: int, texts: Iterable[str]) -> None:
+        """Keep how many frames a process refused, and the first reasons."""
+        if total:
+            self.event(wall_s, role, f"refused {total} frames")
+        for text in texts:
+            self.event(wall_s, role, f"refused: {text}")
 
     def event(self, wall_s: float, role: str, text: str) -> None:
         """Keep something that happened."""
@@ -169,7 +181,7 @@ class Results:
     def ledger_sha256(self) -> str:
         """Digest of all traffic rows of the peer and world planes, in key order."""
         sha = hashlib.sha256()
-        for row in self._database.execute("SELECT * FROM traffic ORDER BY round, plane, src, dst, kind"):
+        for row in self.traffic():
             sha.update(json.dumps(row).encode())
         return sha.hexdigest()
 
@@ -179,6 +191,22 @@ class Results:
             "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane = 'peer'"
         ).fetchone()
         return int(payload), int(wire)
+
+    def virtual_s(self) -> float:
+        """Virtual time at which the slowest agent had ended its last round."""
+        return float(self._database.execute("SELECT coalesce(max(virtual_s), 0) FROM rounds").fetchone()[0])
+
+    def delivered_frac(self) -> float | None:
+        """Part of the peer plane's messages that were delivered; None if there were none."""
+        sent, delivered = self._database.execute(
+            "SELECT coalesce(sum(messages), 0), sum(delivered) FROM traffic WHERE plane = 'peer'"
+        ).fetchone()
+        return delivered / sent if sent else None
+
+    def mean_age_s(self) -> float | None:
+        """Mean age of the states that agents acted on, over all agents, origins, steps and copies; None without peers."""
+        used, aged = self._database.execute("SELECT coalesce(sum(used), 0), sum(used * mean_s) FROM ages").fetchone()
+        return aged / used if used else None
 
     def mean(self, first_step: int, last_step: int) -> tuple[float, float, int] | None:
         """Mean return, mean cost and number of the episodes that ended in (first_step, last_step]; None if none did."""
@@ -209,6 +237,17 @@ class Results:
             "SELECT plane, kind, sum(messages), sum(payload_bytes), sum(wire_bytes) FROM traffic "
             "GROUP BY plane, kind ORDER BY plane, kind"
         ).fetchall()
+
+    def traffic(self) -> list[Row]:
+        """The ledger, in key order."""
+        names = ", ".join(Row._fields)
+        rows = self._database.execute(f"SELECT {names} FROM traffic ORDER BY round, plane, src, dst, kind")
+        return [Row(*row) for row in rows]
+
+    def imbalance(self, gone: Iterable[int] = ()) -> str | None:
+        """Where the ledger does not balance over the whole run, leaving out links of agents that died; None if it does."""
+        left_out = {str(agent) for agent in gone}
+        return imbalance(row for row in self.traffic() if not {row.src, row.dst} & left_out)
 
     def close(self) -> None:
         """Close the database."""

@@ -16,7 +16,9 @@ class Report(TypedDict):
 
     `return_mean` and `cost_mean` are means over the episodes that ended in the last tenth of the environment steps
     (over all episodes if none did; null if no episode ended at all). `payload_bytes`, `wire_bytes` and
-    `bytes_per_agent_step` (wire bytes) are those of the peer plane.
+    `bytes_per_agent_step` (wire bytes) are those of the peer plane, and so is `delivered_frac`, the part of its messages
+    that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s` the mean age
+    of the states of others that agents acted on (null if they see none).
     """
 
     run_dir: str
@@ -31,6 +33,9 @@ class Report(TypedDict):
     payload_bytes: int
     wire_bytes: int
     bytes_per_agent_step: float
+    delivered_frac: float | None
+    mean_age_s: float | None
+    virtual_s: float
     node_pids: list[int]
     weights_sha256: str
     ledger_sha256: str
@@ -58,6 +63,9 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
         payload_bytes=payload,
         wire_bytes=wire,
         bytes_per_agent_step=wire / (n_agents * steps) if steps else 0.0,
+        delivered_frac=results.delivered_frac(),
+        mean_age_s=results.mean_age_s(),
+        virtual_s=results.virtual_s(),
         node_pids=[outcome.pids[role] for role in roles if role in outcome.pids],
         weights_sha256=hashlib.sha256("".join(outcome.weights.get(role, "") for role in roles).encode()).hexdigest(),
         ledger_sha256=results.ledger_sha256(),

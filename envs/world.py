@@ -1,9 +1,16 @@
 """The world process: steps all copies, shows each agent its own part, gathers the actions.
 
 Theory of operation. One loop: SENSE to every agent, ACT from every agent, step. It waits for all agents before it
-steps, so it is the barrier that keeps rounds apart: nobody acts in a new round before having learned from the old one,
-and the world cannot move without everybody. After the last step of a round it shows the first observation of the next,
-which closes the old round too. It tells the coordinator how far it is a few times per second, and never waits for it.
+steps, so it is the barrier that keeps steps apart: the world cannot move without everybody. After the last step of a
+round it shows the first observation of the next, which closes the old round too; then it stands still until every agent
+is READY, and says GO.
+
+It keeps virtual time. A step lasts one control period, or until the slowest agent has acted if thinking takes longer; a
+round begins when the slowest agent has ended the one before. On the wall clock it keeps real time instead: a step is
+shown no earlier than one control period after the last.
+
+An agent that has died (`Gone`) is waited for no longer; its joints go limp. It tells the coordinator how far it is a few
+times per second, and never waits for it.
 """
 
 import os
@@ -18,14 +25,15 @@ from envs.interface import Transition, VecEnv
 from envs.registry import make
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, EpisodeRow, Fault, Finished, Hello, Progress, Reports, Start, Stop
+from topology.control import ControlPort, EpisodeRow, Fault, Finished, Gone, Hello, Progress, Reports, Start, Stop, refused_at
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
+from topology.keys import WORLD_ROLE, Keyring, frame_extra
 from topology.links import PeerLostError, RouterLinks, new_context
 from topology.process import StopRequested, settle
-from topology.wire import KIND_NAMES, Kind, Message, ProtocolError, shaped
+from topology.wire import KIND_NAMES, Kind, Message, ProtocolError, table
 from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 
-ROLE = "world"
+ROLE = WORLD_ROLE
 REPORT_S = 0.5
 SLICE_S = 0.25
 PATIENCE = 1.25  # the world waits a quarter longer than the nodes, so that a node names the silent one first
@@ -43,15 +51,22 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
     """  # noqa: DOC501  (what is raised inside is caught inside)
     settle(ROLE, run_dir / LOGS / "world.log")
+    scenario = load(str(run_dir / SCENARIO_FILE))
+    keys = Keyring.of(run_dir, ROLE, scenario.network)
     context = new_context()
-    port = ControlPort(context, ROLE, control)
+    port = ControlPort(context, ROLE, control, keys=keys)
     links: RouterLinks | None = None
     try:
-        scenario = load(str(run_dir / SCENARIO_FILE))
         deployment = Deployment.read(run_dir)
         env = make(scenario.env, deployment.graph(), scenario.seed)
-        links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s)
-        hub = WorldHub(links, n_agents=deployment.n_agents, copies=scenario.env.copies)
+        links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s, keys=keys)
+        hub = WorldHub(
+            links,
+            n_agents=deployment.n_agents,
+            copies=scenario.env.copies,
+            frame_extra=frame_extra(scenario.network),
+            forgiving=scenario.supervision.on_node_death == "continue",
+        )
         port.send(Hello(role=ROLE, pid=os.getpid(), endpoint=links.endpoint))
         if not isinstance(port.receive(scenario.supervision.start_s), Start):
             raise StopRequested
@@ -59,6 +74,8 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
             World(scenario, deployment, env, hub, port).run()
         finally:
             env.close()
+            for refused in refused_at(links.gate, ROLE):  # before the last report, which may end the run
+                port.send(refused)
         port.send(Finished(role=ROLE))
     except StopRequested:
         return 0
@@ -94,12 +111,18 @@ class World:
         self._steps = scenario.rollout.steps
         self._rounds = scenario.n_rounds
         self._dt = deployment.dt
+        self._paced = scenario.clock == "wall"
         self._patience_s = PATIENCE * scenario.supervision.deadline_s
         self._episodes: list[EpisodeRow] = []
         self._faults: list[str] = []
         self._reported = time.monotonic()
         self._due = Kind.JOIN
         self._round = self._step = 0
+        self._now = 0.0  # virtual time of the step
+        self._began = 0.0  # virtual time of step 0 of the round, later if steps have been held up
+        self._latest = 0.0  # when the last of those heard was done
+        self._shown = time.monotonic()
+        self._gone: set[int] = set()
         self._heard: dict[int, NDArray[np.float32]] = {}
         self.is_over = False
 
@@ -111,7 +134,9 @@ class World:
             StopRequested: the coordinator said stop.
         """
         while not self.is_over:
-            self._handle(self._wait())
+            message = self._wait()
+            if message is not None:
+                self._handle(message)
 
     def turn(self) -> bool:
         """Handle the next message, if it is there; whether it was."""
@@ -120,16 +145,29 @@ class World:
             self._handle(message)
         return message is not None
 
-    def _wait(self) -> Message:
+    def _wait(self) -> Message | None:
+        """The next message; None if an agent has died meanwhile."""  # noqa: DOC501  (what `run` raises)
         waited = 0.0
         while (message := self._hub.receive(SLICE_S)) is None:
             waited += SLICE_S
-            if isinstance(self._port.receive(0.0), Stop):
-                raise StopRequested
+            if self._heed_control(0.0):
+                self._go_on()
+                return None
             if waited >= self._patience_s:
                 silent = sorted(set(range(self._n)) - self._heard.keys())
                 raise PeerLostError(f"{self._story()}: no {self._due.name} in time from agents {silent}")
         return message
+
+    def _heed_control(self, timeout_s: float) -> bool:
+        """Look at what the coordinator has to say; whether an agent has died."""  # noqa: DOC501  (what `run` raises)
+        order = self._port.receive(timeout_s)
+        if isinstance(order, Stop):
+            raise StopRequested
+        if isinstance(order, Gone):
+            self._gone.add(order.agent)
+            self._hub.lose(order.agent)
+            return True
+        return False
 
     def _handle(self, message: Message) -> None:
         """Take in what is due from an agent; once all are heard, go on.
@@ -144,25 +182,44 @@ class World:
                 f"of round {header.round}, step {header.step}"
             )
         size = self._act_dims[header.sender] if self._due is Kind.ACT else 0
-        self._heard[header.sender] = shaped(message, self._copies, size)
-        if len(self._heard) == self._n:
-            actions = [self._heard[agent] for agent in range(self._n)]
-            self._heard.clear()
-            if self._due is Kind.JOIN:
-                self._due = Kind.ACT
-                self._show_first(self._env.reset())
-            else:
-                self._advance(actions)
+        self._heard[header.sender] = table(message, self._copies, size)
+        self._latest = max(self._latest, header.send_time)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """If everybody who lives has been heard: the next thing that happens."""
+        if len(self._heard.keys() | self._gone) < self._n:
+            return
+        heard, self._heard = self._heard, {}
+        if self._due is Kind.JOIN:
+            self._due = Kind.ACT
+            self._show_first(self._env.reset())
+        elif self._due is Kind.READY:
+            self._due = Kind.ACT
+            self._now = self._began = self._latest
+            self._hub.go(round_=self._round, send_time=self._now)
+        else:
+            self._advance([
+                heard.get(agent, np.zeros((self._copies, size), np.float32)) for agent, size in enumerate(self._act_dims)
+            ])
 
     def _advance(self, actions: list[NDArray[np.float32]]) -> None:
         """One step of the environment, and what follows from it for everybody."""
         transition = self._env.step(actions)
         round_, step = self._round, self._step
         self._round, self._step = divmod(round_ * self._steps + step + 1, self._steps)
+        due = self._began + (step + 1) * self._dt
+        self._now = max(due, self._latest)
+        self._began += self._now - due
+        if self._paced:
+            while (early_s := self._shown + self._dt - time.monotonic()) > 0:
+                self._heed_control(early_s)
+            self._shown = time.monotonic()
         self._note(transition, round_, step)
         self._show(transition, self._round, self._step)
         if self._step == 0:
             self._report(round_, self._steps, end=True)
+            self._due = Kind.READY
             self.is_over = self._round == self._rounds
 
     def _story(self) -> str:
@@ -183,7 +240,7 @@ class World:
         if transition.final_obs is not None:
             for own, final_obs in zip(arrays, transition.final_obs, strict=True):
                 own.append(final_obs)
-        self._hub.show(arrays, round_=round_, step=step, send_time=(round_ * self._steps + step) * self._dt)
+        self._hub.show(arrays, round_=round_, step=step, send_time=self._now)
 
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies
@@ -204,6 +261,7 @@ class World:
             self._report(round_, step + 1)
 
     def _report(self, round_: int, steps: int, *, end: bool = False) -> None:
+        refused, texts = self._hub.refused.drain()
         self._port.send(
             Progress(
                 round=round_,
@@ -211,6 +269,8 @@ class World:
                 episodes=tuple(self._episodes),
                 traffic=tuple(self._hub.drain()) if end else (),
                 faults=tuple(self._faults[:100]),
+                refused=refused,
+                refusals=texts,
             )
         )
         self._episodes, self._faults = [], []

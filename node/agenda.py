@@ -64,9 +64,10 @@ class Agenda:
             return self._fixed[kind]
         if self._recipe.factor == "none":
             return NOBODY
-        place = {agent: index for index, agent in enumerate(self.order(round_))}
+        order = self.order(round_)
+        place = {agent: index for index, agent in enumerate(order)}
         later = [[i for i in audience if place[i] > place[j]] for j, audience in enumerate(self._audiences[Kind.RATIO])]
-        return self._route(later)
+        return self._route(later, order)
 
     def order(self, round_: int) -> tuple[int, ...]:
         """The order of updates in a round, the same on every node without a message."""
@@ -86,5 +87,5 @@ class Agenda:
             return tuple(sorted(self._graph.neighbors(self._agent)))
         return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
 
-    def _route(self, needed_by: Audiences) -> Routes:
-        return routes(self._graph, self._agent, needed_by, direct=self._direct)
+    def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
+        return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)

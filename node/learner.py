@@ -241,6 +241,11 @@ class Learner:
                 "grad_norm": norm / n_steps,
             }
 
+    def sit_out(self, rollout: Rollout) -> None:
+        """Learn nothing from a round in which the agent was down for a while: its policy stays, and its ratios are 1."""
+        self._note_episode_costs(rollout)
+        self._log_ratio = torch.zeros(rollout.reward.size)
+
     def log_ratio(self) -> NDArray[np.float32]:
         """Final log-ratios (B,), summed over action dimensions: what later agents need."""
         return self._log_ratio.numpy()

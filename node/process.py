@@ -14,18 +14,15 @@ from node.learner import Learner
 from node.runtime import Runtime, make_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop
+from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop, refused_at
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.keys import Keyring, frame_extra, role_of
 from topology.links import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
-from topology.peer_plane import PeerPlane
+from topology.peer_plane import PeerPlane, roads
 from topology.process import StopRequested, settle
-from topology.wire import WORLD, ProtocolError
+from topology.schedule import Schedule
+from topology.wire import PEER_KINDS, WORLD, ProtocolError
 from topology.world_plane import WorldPort
-
-
-def role_of(agent: int) -> str:
-    """A node's name on the control plane."""
-    return f"node-{agent}"
 
 
 def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
@@ -39,13 +36,18 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
 
     Returns:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
+
+    Raises:
+        ValueError: the run's directory lacks the scenario or this node's keys, without which nobody can be told.
     """
+    scenario = load(str(run_dir / SCENARIO_FILE))
+    keys = Keyring.of(run_dir, role_of(agent), scenario.network)
     settle(f"node {agent}", run_dir / LOGS / f"node-{agent}.log")
     torch.set_num_threads(1)
     context = new_context()
-    port = ControlPort(context, role_of(agent), control)
+    port = ControlPort(context, role_of(agent), control, keys=keys)
     try:
-        _take_part(run_dir, agent, port, context, bind)
+        _take_part(run_dir, scenario, agent, port, context, bind, keys)
     except StopRequested:
         return 0
     except (PeerLostError, ProtocolError) as error:
@@ -61,23 +63,29 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     return 0
 
 
-def _take_part(run_dir: Path, agent: int, port: ControlPort, context: Context, bind: str) -> None:
-    scenario = load(str(run_dir / SCENARIO_FILE))
+def _take_part(
+    run_dir: Path, scenario: Scenario, agent: int, port: ControlPort, context: Context, bind: str, keys: Keyring | None
+) -> None:
     deployment = Deployment.read(run_dir)
+    node = Node(run_dir, scenario, deployment, agent)
+    deadline_s = scenario.supervision.deadline_s
     # Lockstep lets a link hold at most two steps' frames of every origin; twice that means a peer that does not read.
-    links = ZmqLinks(context, bind, deadline_s=scenario.supervision.deadline_s, depth=4 * deployment.n_agents + 16)
+    depth = 4 * deployment.n_agents + 16
+    links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=depth, keys=keys, hears=node.agenda.hears())
     to_world: DealerLinks | None = None
     try:
-        node = Node(run_dir, scenario, deployment, agent)
         start = _hello(port, agent, links.endpoint, scenario)
         links.connect({to: start.peers[to] for to in node.agenda.speaks_to()})
-        to_world = DealerLinks(context, agent, start.world)
+        to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys)
         node.join(links, to_world, port).run()
-        port.send(node.conclude())
+        finished = node.conclude()
     finally:
+        for refused in refused_at(links.gate, role_of(agent)):  # before the last report, which may end the run
+            port.send(refused)
         if to_world is not None:
             to_world.close()
         links.close()
+    port.send(finished)
 
 
 class Node:
@@ -112,13 +120,28 @@ class Node:
             control: Where it reports.
             world: Where the world is on its carrier.
         """
+        scenario, graph = self._scenario, self._deployment.graph()
+        extra = frame_extra(scenario.network)
+        direct = scenario.routing == "direct"
+        schedule = Schedule(scenario.network, graph, scenario.seed)
         peers = PeerPlane(
             self._agent,
-            self._deployment.graph(),
+            graph,
             links,
             hears=self.agenda.hears(),
-            direct=self._scenario.routing == "direct",
-            copies=self._scenario.env.copies,
+            direct=direct,
+            roads=roads(
+                graph,
+                self._agent,
+                self.agenda.speaks_to(),
+                direct=direct,
+                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
+            ),
+            reliable=frozenset(
+                kind for kind in PEER_KINDS if getattr(scenario.network.delivery, kind.name.lower()) == "reliable"
+            ),
+            copies=scenario.env.copies,
+            frame_extra=extra,
         )
         return Runtime(
             self._scenario,
@@ -127,8 +150,9 @@ class Node:
             self.agenda,
             learner=self._learner,
             peers=peers,
-            world=WorldPort(to_world, self._agent, world=world, copies=self._scenario.env.copies),
+            world=WorldPort(to_world, self._agent, world=world, copies=scenario.env.copies, frame_extra=extra),
             control=control,
+            schedule=schedule,
             checkpoint=self._checkpoint,
         )
 

@@ -1,25 +1,32 @@
 """The agent's protocol: a state machine without I/O that decides what to send, when to act and when to learn.
 
 Theory of operation. Events go in (`handle`), effects come out; `node.runtime` carries them out over sockets and hands
-back what happened. The machine knows ids, rounds and steps, never data. One round k runs
+back what happened. The machine knows ids, rounds and steps, never data, and no virtual time either: what a message that
+is lost or late means for the data is the runtime's business. One round k runs
 
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
     ESTIMATING ─ValuesLearned─► WAITING ─all RATIO of earlier agents I depend on─► LearnPolicy ─► IMPROVING
-    IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound ─► next round, or ENDED
+    IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound, Ready ─► STARTING
+    STARTING ─Started(k+1)─► SENSING of the next round; after the last round ENDED
 
-Three rules couple the agents and must not change:
-1. A message is passed on the moment it is read, and inboxes are read while an agent waits for peers and between the
-minibatches of its learning; so nobody waits for somebody who merely learns.
+Rules that couple the agents and must not change:
+1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so nobody waits for
+somebody who merely learns.
 2. An agent leaves a step, and a round, only after it has handled every message that comes its way (`Routes.awaited`),
 used or relayed.
-3. What the world sends after the last step of a round is the first observation of the next: it ends one round and
-begins another.
+3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
+everybody has learned (`Started`) it begins another.
+4. In lockstep, messages of one kind and moment leave over each link in the order of `Routes.outgoing`, and one that
+comes before its turn waits. The link model needs that order to be the same in every run.
 
-Because of rule 2 a message can be early by one step at most (by one round, between rounds); it is kept until its time.
-A duplicate, a stale message, one from outside the ball, or one with the wrong hop budget is refused and changes
-nothing. tests/test_node_protocol.py drives whole networks of these machines through every order of delivery that
-hypothesis can think of.
+Because of rule 2 a message can be early by one step at most; it is kept until its time. A duplicate, a stale message,
+one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
+(`Died`) is waited for no longer, nor is anybody whose messages would have to come through it. tests/test_node_protocol.py
+drives whole networks of these machines through every order of delivery that hypothesis can think of.
+
+On the wall clock (`lockstep=False`) nothing is certain to come: `DeadlinePassed` ends a wait with what is there instead
+of giving up, messages are passed on as they come, and a STATE that is late is still accepted while its round lasts.
 """
 
 from collections.abc import Callable
@@ -48,6 +55,12 @@ class Arrived(NamedTuple):
     hops_left: int
 
 
+class Started(NamedTuple):
+    """Everybody is ready: the world has opened round `round`."""
+
+    round: int
+
+
 @dataclass(frozen=True, slots=True)
 class ValuesLearned:
     """The critics have been trained and the advantages are known."""
@@ -63,7 +76,13 @@ class DeadlinePassed:
     """What the machine waits for has not come in time."""
 
 
-Event = Sensed | Arrived | ValuesLearned | PolicyLearned | DeadlinePassed
+class Died(NamedTuple):
+    """An agent is gone for good."""
+
+    agent: int
+
+
+Event = Sensed | Arrived | Started | ValuesLearned | PolicyLearned | DeadlinePassed | Died
 
 
 class Send(NamedTuple):
@@ -103,10 +122,17 @@ class EndRound(NamedTuple):
     round: int
 
 
+class Ready(NamedTuple):
+    """Tell the world that this agent is ready for a round."""
+
+    round: int
+
+
 class Refuse(NamedTuple):
-    """The message just handed in breaks a rule: count it and forget it."""
+    """The message just handed in breaks a rule, or is too late (wall clock only): count it and forget it."""
 
     reason: str
+    late: bool = False
 
 
 class GiveUp(NamedTuple):
@@ -115,7 +141,7 @@ class GiveUp(NamedTuple):
     reason: str
 
 
-Effect = Send | Act | LearnValues | LearnPolicy | EndRound | Refuse | GiveUp
+Effect = Send | Act | LearnValues | LearnPolicy | EndRound | Ready | Refuse | GiveUp
 
 
 class Phase(Enum):
@@ -128,11 +154,15 @@ class Phase(Enum):
     WAITING = "waiting for ratios"
     IMPROVING = "improving"
     RELAYING = "relaying"
+    STARTING = "waiting for the others to end their round"
     ENDED = "ended"
 
 
 WAITS_FOR_PEERS = frozenset({Phase.GATHERING, Phase.CLOSING, Phase.WAITING, Phase.RELAYING})
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD)
+
+
+Key = tuple[Kind, int, int]  # kind, round, step
 
 
 class Protocol:
@@ -144,19 +174,30 @@ class Protocol:
         steps: T, steps per round.
         routes: The agent's part in each kind of message, per round (only RATIO may differ between rounds).
         learns: False for a run that only acts: a round then ends after its last step.
+        lockstep: False on the wall clock.
     """
 
     def __init__(
-        self, agent: int, *, rounds: int, steps: int, routes: Callable[[Kind, int], Routes], learns: bool = True
+        self,
+        agent: int,
+        *,
+        rounds: int,
+        steps: int,
+        routes: Callable[[Kind, int], Routes],
+        learns: bool = True,
+        lockstep: bool = True,
     ) -> None:
         self._agent = agent
         self._rounds = rounds
         self._steps = steps
         self._routes_of = routes
         self._learns = learns
+        self._lockstep = lockstep
         self._state = routes(Kind.STATE, 0)
         self._per_round: dict[tuple[Kind, int], Routes] = {}
-        self._arrived: dict[tuple[Kind, int, int], set[int]] = {}
+        self._arrived: dict[Key, set[int]] = {}  # origins, this agent too once it has said its own
+        self._left: dict[Key, list[int]] = {}  # per outgoing link, how many messages have left or will never come
+        self._dead: frozenset[int] = frozenset()
         self.phase = Phase.SENSING
         self.round = 0
         self.step = 0
@@ -172,6 +213,10 @@ class Protocol:
             return self._on_arrived(event)
         if type(event) is Sensed:
             return self._on_sensed(event)
+        if type(event) is Started:
+            self._expect(event, Phase.STARTING)
+            self.phase = Phase.SENSING  # rule 3: the observation that closed the old round opens the new one
+            return self._on_sensed(Sensed(event.round, 0))
         if type(event) is ValuesLearned:
             self._expect(event, Phase.ESTIMATING)
             self.phase = Phase.WAITING
@@ -179,19 +224,22 @@ class Protocol:
         if type(event) is PolicyLearned:
             self._expect(event, Phase.IMPROVING)
             self.phase = Phase.RELAYING
-            return [*self._own(Kind.RATIO, self.round, 0), *self._advance()]
-        return [GiveUp(self._silence())]
+            return [*self._say(Kind.RATIO, 0), *self._advance()]
+        if type(event) is Died:
+            self._dead |= {event.agent}
+            return [*self._pass_on_all(), *self._advance()]
+        return self._on_deadline()
 
     def _on_sensed(self, event: Sensed) -> list[Effect]:
         self._expect(event, Phase.SENSING)
         if (event.round, event.step) == (self.round, self.step) and event.step < self._steps:
             self.phase = Phase.GATHERING
-            return [*self._own(Kind.STATE, self.round, self.step), *self._advance()]
+            return [*self._say(Kind.STATE, self.step), *self._advance()]
         if (event.round, event.step) == (self.round + 1, 0) and self.step == self._steps:
             if not self._learns:
                 return self._end_round()
             self.phase = Phase.CLOSING
-            own = [effect for kind in _PER_ROUND for effect in self._own(kind, self.round, 0)]
+            own = [effect for kind in _PER_ROUND for effect in self._say(kind, 0)]
             return [*own, *self._advance()]
         raise AssertionError(f"{self._story()}: the world showed round {event.round}, step {event.step}")
 
@@ -200,17 +248,12 @@ class Protocol:
         key = (event.kind, event.round, event.step)
         reason = self._objection(event, routes, key)
         if reason is not None:
-            return [Refuse(f"{event.kind.name} of agent {event.origin}, round {event.round}, step {event.step}: {reason}")]
+            story = f"{event.kind.name} of agent {event.origin}, round {event.round}, step {event.step}: {reason}"
+            return [Refuse(story, late=not self._lockstep and event.round < self.round)]
         self._arrived.setdefault(key, set()).add(event.origin)
-        onward = [
-            Send(
-                event.kind, event.origin, to, event.round, event.step, event.hops_left - 1, (event.origin, to) in routes.addressed
-            )
-            for to in routes.next_hops.get(event.origin, ())
-        ]
-        return [*onward, *self._advance()]
+        return [*self._pass_on(key, routes, event.origin), *self._advance()]
 
-    def _objection(self, event: Arrived, routes: Routes, key: tuple[Kind, int, int]) -> str | None:
+    def _objection(self, event: Arrived, routes: Routes, key: Key) -> str | None:
         if event.origin not in routes.awaited:
             return "does not come this way"
         if event.hops_left != routes.hops_left[event.origin]:
@@ -219,63 +262,109 @@ class Protocol:
             return "came twice"
         if event.kind is Kind.STATE:
             now = self.round * self._steps + self.step
-            if not now <= event.round * self._steps + event.step <= now + 1 or event.step >= self._steps:
+            earliest = now if self._lockstep else self.round * self._steps
+            if not earliest <= event.round * self._steps + event.step <= now + 1 or event.step >= self._steps:
                 return f"out of time, agent {self._agent} is at round {self.round}, step {self.step}"
         elif event.round != self.round or event.step != 0:
             return f"out of time, agent {self._agent} is in round {self.round}"
         return None
 
-    def _advance(self) -> list[Effect]:
-        """Whatever follows now that something has come in, been learned or been sensed."""
-        if self.phase is Phase.GATHERING and self._complete(Kind.STATE, self.step, self._state.awaited):
-            effect = Act(self.round, self.step)
-            self.step += 1
-            self.phase = Phase.SENSING
-            return [effect]
-        if self.phase is Phase.CLOSING and all(self._has(kind, self._routes(kind, self.round).awaited) for kind in _PER_ROUND):
-            self.phase = Phase.ESTIMATING
-            return [LearnValues(self.round)]
-        if self.phase is Phase.WAITING and self._has(Kind.RATIO, self._routes(Kind.RATIO, self.round).uses):
-            self.phase = Phase.IMPROVING
-            return [LearnPolicy(self.round)]
-        if self.phase is Phase.RELAYING and self._has(Kind.RATIO, self._routes(Kind.RATIO, self.round).awaited):
+    def _on_deadline(self) -> list[Effect]:
+        if self._lockstep or not self.waits_for_peers:
+            return [GiveUp(self._silence())]
+        return self._advance(enough=True)
+
+    def _advance(self, *, enough: bool = False) -> list[Effect]:
+        """Whatever follows now that something has come in, been learned or been sensed; `enough`: or not come in."""
+        if self.phase is Phase.GATHERING:
+            key = (Kind.STATE, self.round, self.step)
+            if enough or self._has(key, self._state, self._state.awaited):
+                if self._lockstep:
+                    self._arrived.pop(key, None)
+                    self._left.pop(key, None)
+                self.step += 1
+                self.phase = Phase.SENSING
+                return [Act(self.round, self.step - 1)]
+        elif self.phase is Phase.CLOSING:
+            if enough or all(self._has_all(kind) for kind in _PER_ROUND):
+                self.phase = Phase.ESTIMATING
+                return [LearnValues(self.round)]
+        elif self.phase is Phase.WAITING:
+            routes = self._routes(Kind.RATIO, self.round)
+            if enough or self._has((Kind.RATIO, self.round, 0), routes, routes.uses):
+                self.phase = Phase.IMPROVING
+                return [LearnPolicy(self.round)]
+        elif self.phase is Phase.RELAYING and (enough or self._has_all(Kind.RATIO)):
             return self._end_round()
         return []
 
     def _end_round(self) -> list[Effect]:
         effects: list[Effect] = [EndRound(self.round)]
-        for key in [key for key in self._arrived if key[1] == self.round]:
-            del self._arrived[key]
-        for per_round in [key for key in self._per_round if key[1] == self.round]:
-            del self._per_round[per_round]
+        for table in (self._arrived, self._left):
+            for key in [key for key in table if key[1] == self.round]:
+                del table[key]
+        self._per_round.clear()
         self.round += 1
         self.step = 0
         if self.round == self._rounds:
             self.phase = Phase.ENDED
             return effects
-        self.phase = Phase.SENSING  # rule 3: the observation that closed the old round opens the new one
-        return [*effects, *self._on_sensed(Sensed(self.round, 0))]
+        self.phase = Phase.STARTING
+        return [*effects, Ready(self.round)]
 
-    def _own(self, kind: Kind, round_: int, step: int) -> list[Effect]:
-        routes = self._routes(kind, round_)
-        me = self._agent
-        return [
-            Send(kind, me, to, round_, step, routes.hops_left[me] - 1, (me, to) in routes.addressed)
-            for to in routes.next_hops.get(me, ())
-        ]
+    # ---------------------------------------------------------------- sending
 
-    def _complete(self, kind: Kind, step: int, awaited: frozenset[int]) -> bool:
-        """Whether all of `awaited` are here; if so they are forgotten, their time being over."""
-        if not awaited:
-            return True
+    def _say(self, kind: Kind, step: int) -> list[Effect]:
+        """Send this agent's own message, and whatever had to wait for it."""
+        routes = self._routes(kind, self.round)
+        if not routes.outgoing:
+            return []
         key = (kind, self.round, step)
-        if len(self._arrived.get(key, ())) < len(awaited):
-            return False
-        del self._arrived[key]
-        return True
+        self._arrived.setdefault(key, set()).add(self._agent)
+        return self._pass_on(key, routes, self._agent)
 
-    def _has(self, kind: Kind, awaited: frozenset[int]) -> bool:
-        return awaited <= self._arrived.get((kind, self.round, 0), set())
+    def _pass_on(self, key: Key, routes: Routes, origin: int) -> list[Effect]:
+        """What may leave now that the message of `origin` is here."""
+        if not self._lockstep:
+            return [self._send(key, routes, origin, to) for to in routes.next_hops.get(origin, ()) if to not in self._dead]
+        arrived = self._arrived.get(key, set())
+        left = self._left.setdefault(key, [0] * len(routes.outgoing))
+        effects: list[Effect] = []
+        for place, (to, origins) in enumerate(routes.outgoing):
+            count = left[place]
+            while count < len(origins) and (origins[count] in arrived or self._cut_off(routes, origins[count])):
+                if origins[count] in arrived and to not in self._dead:
+                    effects.append(self._send(key, routes, origins[count], to))
+                count += 1
+            left[place] = count
+        return effects
+
+    def _pass_on_all(self) -> list[Effect]:
+        """What may leave now that somebody has died whose message others had to wait for."""
+        if not self._lockstep:
+            return []
+        return [effect for key in sorted(self._left) for effect in self._pass_on(key, self._routes(key[0], key[1]), self._agent)]
+
+    def _send(self, key: Key, routes: Routes, origin: int, to: int) -> Send:
+        kind, round_, step = key
+        return Send(kind, origin, to, round_, step, routes.hops_left[origin] - 1, (origin, to) in routes.addressed)
+
+    # ---------------------------------------------------------------- waiting
+
+    def _has(self, key: Key, routes: Routes, wanted: frozenset[int]) -> bool:
+        """Whether everything of `wanted` that can still come is here."""
+        arrived = self._arrived.get(key, set())
+        if not self._dead:
+            return wanted <= arrived
+        return all(origin in arrived or self._cut_off(routes, origin) for origin in wanted)
+
+    def _has_all(self, kind: Kind) -> bool:
+        routes = self._routes(kind, self.round)
+        return self._has((kind, self.round, 0), routes, routes.awaited)
+
+    def _cut_off(self, routes: Routes, origin: int) -> bool:
+        """Whether the message of `origin` can no longer come, because it, or a node on its way here, is dead."""
+        return bool(self._dead) and origin != self._agent and not self._dead.isdisjoint(routes.via[origin])
 
     def _routes(self, kind: Kind, round_: int) -> Routes:
         if kind is Kind.STATE:
@@ -286,6 +375,8 @@ class Protocol:
         if found is None:
             found = self._per_round[kind, round_] = self._routes_of(kind, round_)
         return found
+
+    # ---------------------------------------------------------------- telling
 
     def _missing(self) -> list[int]:
         if self.phase is Phase.GATHERING:

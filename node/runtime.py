@@ -1,21 +1,30 @@
 """The thin shell of a node: carries out what the protocol decides, over real sockets, and feeds back what happens.
 
 All decisions are in `node.protocol`, all numbers in `node.learner`; here is only the traffic between them and the
-planes. Every wait is cut into slices, so that a request to stop is heard, and ends at a deadline with a message that
-names who was silent.
+planes, and the agent's virtual clock. The world tells the time of every step; an agent acts `rollout.slack_frac` of a
+control period later, on what has arrived by then (`node.hearing`). Between rounds the clock moves on with what learning
+costs and with what the agent has to wait for: to the arrival of what comes, or by `network.patience_s` for what does not.
+
+On real sockets every wait is cut into slices, so that a request to stop is heard, and ends at a deadline with a message
+that names who was silent. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.agenda import Agenda
+from node.compute import Task, Thinking
+from node.hearing import Hearing
 from node.learner import Learner, Shape
 from node.protocol import (
     Act,
     Arrived,
     DeadlinePassed,
+    Died,
     Effect,
     EndRound,
     GiveUp,
@@ -24,25 +33,51 @@ from node.protocol import (
     Phase,
     PolicyLearned,
     Protocol,
+    Ready,
     Refuse,
     Send,
     Sensed,
+    Started,
     ValuesLearned,
 )
 from node.rollout import Rollout
 from scenarios.schema import Scenario
-from topology.control import Reports, RoundReport, Stop
+from topology.codec import DType, encode, row_bytes
+from topology.control import AgeRow, Gone, Reports, RoundReport, Stop
 from topology.deployment import Deployment
 from topology.links import PeerLostError
 from topology.peer_plane import PeerPlane
 from topology.process import StopRequested
-from topology.wire import PEER_KINDS, Header, Kind, Message, ProtocolError, shaped
+from topology.schedule import Schedule
+from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
 from topology.world_plane import Sense, WorldPort
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
+WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
+Floats = NDArray[np.float32]
+
+
+class Letter(NamedTuple):
+    """A peer's message, as it is kept until it has been used and passed on.
+
+    Attributes:
+        body: Its numbers as they came.
+        dtype: How they are encoded.
+        time: Virtual time of what it tells.
+        sender: Who brought it.
+        marks: When each copy arrives here, if not all at once.
+        data: Its numbers, one row per copy or sample.
+    """
+
+    body: bytes
+    dtype: DType
+    time: float
+    sender: int
+    marks: Marks | None
+    data: Floats
 
 
 class Runtime:
@@ -53,9 +88,11 @@ class Runtime:
         deployment: Sizes and graph.
         agent: This agent.
         agenda: Its scopes and routes.
+        learner: Its learner.
         peers: Its end of the peer plane.
         world: Its end of the world plane.
         control: Its end of the control plane.
+        schedule: What happens to links and agents when.
         checkpoint: Called at the end of a round with the round's number.
     """
 
@@ -70,6 +107,7 @@ class Runtime:
         peers: PeerPlane,
         world: WorldPort,
         control: Reports,
+        schedule: Schedule,
         checkpoint: Callable[[int], None],
     ) -> None:
         self._scenario = scenario
@@ -79,20 +117,41 @@ class Runtime:
         self._peers = peers
         self._world = world
         self._control = control
+        self._schedule = schedule
         self._checkpoint = checkpoint
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
         self._steps = scenario.rollout.steps
         self._dt = deployment.dt
+        self._slack_s = scenario.rollout.slack_frac * deployment.dt
+        self._patience_s = scenario.network.patience_s
         self._learns = deployment.learns
+        self._lockstep = scenario.clock == "virtual"
         self._protocol = Protocol(
-            agent, rounds=scenario.n_rounds, steps=self._steps, routes=agenda.routes, learns=deployment.learns
+            agent,
+            rounds=scenario.n_rounds,
+            steps=self._steps,
+            routes=agenda.routes,
+            learns=deployment.learns,
+            lockstep=self._lockstep,
         )
         self._rollout = Rollout.make(self._steps, self._copies, agenda.sight.width, deployment.act_dims[agent], self._n_costs)
-        self._obs: NDArray[np.float32] = np.zeros((self._copies, self._dims[agent]), np.float32)
-        self._cut_counts = np.zeros(self._copies, np.int64)
-        self._kept: dict[Key, NDArray[np.float32]] = {}
+        others = {origin: self._dims[origin] for origin in agenda.sight.places if origin != agent}
+        self._hearing = Hearing(others, self._copies, hold=scenario.network.on_missing == "hold_last")
+        self._thinking = Thinking(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
+        self._codecs = {kind: DType[getattr(scenario.network.codec, kind.name.lower()).upper()] for kind in PEER_KINDS}
+        self._threshold = scenario.network.state_threshold
+        self._said = np.full((self._copies, self._dims[agent]), np.inf, np.float32)  # the STATE rows last sent
+        self._null: NDArray[np.bool_] | None = None  # copies whose STATE of this step says nothing new
+        self._obs: Floats = np.zeros((self._copies, self._dims[agent]), np.float32)
+        self._cut_copies = np.zeros(0, np.intp)  # the copy of each cut of the round
+        self._kept: dict[Key, Letter] = {}
+        self._missing: dict[str, float] = {}
+        self._clock = 0.0
+        self._off = False  # down at this step
+        self._was_off = False  # down at some step of this round
+        self._phase, self._since = self._protocol.phase, time.monotonic()
 
     def run(self) -> None:
         """Take part in every round of the run.
@@ -103,10 +162,12 @@ class Runtime:
         """
         self.begin()
         while not self.is_over:
-            self._handle(self._wait())
+            message = self._wait() if self._lockstep else self._wait_by_the_wall()
+            if message is not None:
+                self._handle(message)
 
     def begin(self) -> None:
-        """Tell the world that this node is ready."""
+        """Tell the world that this node is there."""
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
         self._learner.begin_round(0, explore=self._learns)
 
@@ -126,57 +187,125 @@ class Runtime:
         return (self._peers if self._protocol.waits_for_peers else self._world).receive(timeout_s)
 
     def _handle(self, message: Message) -> None:
-        self._do(self._take(message) if self._protocol.waits_for_peers else self._sense(message))
+        self._do(self._take(message) if self._protocol.waits_for_peers else self._told(message))
 
-    # ---------------------------------------------------------------- events
+    # --------------------------------------------------------------- waiting
 
-    def _wait(self) -> Message:
+    def _wait(self) -> Message | None:
+        """The next message of whoever is waited for; None if the wait has ended otherwise."""
         waited = 0.0
         while (message := self._receive(SLICE_S)) is None:
             waited += SLICE_S
-            order = self._control.receive(0.0)
-            if isinstance(order, Stop):
-                raise StopRequested
+            if self._heed_control():
+                return None
             patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
             if waited >= patience * self._scenario.supervision.deadline_s:
                 self._do(self._protocol.handle(DeadlinePassed()))
         return message
 
-    def _sense(self, message: Message) -> list[Effect]:
+    def _wait_by_the_wall(self) -> Message | None:
+        """The same in real time: peers are heard at all times, and a wait for them ends at its deadline."""
+        if self._protocol.phase is not self._phase:
+            self._phase, self._since = self._protocol.phase, time.monotonic()
+        waited = time.monotonic() - self._since
+        if self._protocol.waits_for_peers:
+            left = (self._slack_s if self._phase is Phase.GATHERING else self._patience_s) - waited
+            message = self._peers.receive(min(left, SLICE_S)) if left > 0 else None
+            if message is None and left <= SLICE_S:
+                self._do(self._protocol.handle(DeadlinePassed()))
+        else:
+            message = self._world.receive(WALL_SLICE_S)
+            closing = self._phase is Phase.SENSING and self._protocol.step == self._steps  # what follows needs the world's word
+            while message is None and not closing and (late := self._peers.receive(0.0)) is not None:
+                self._do(self._take(late))
+            if message is None and waited >= WORLD_PATIENCE * self._scenario.supervision.deadline_s:
+                self._do(self._protocol.handle(DeadlinePassed()))
+        if message is None:
+            self._heed_control()
+        return message
+
+    def _heed_control(self) -> bool:
+        """Look at what the coordinator has to say; whether it changed anything."""  # noqa: DOC501  (what `run` raises)
+        order = self._control.receive(0.0)
+        if isinstance(order, Stop):
+            raise StopRequested
+        if isinstance(order, Gone):
+            self._do(self._protocol.handle(Died(order.agent)))
+            return True
+        return False
+
+    # ---------------------------------------------------------------- events
+
+    def _told(self, message: Message) -> list[Effect]:
+        """What follows from a message of the world.
+
+        Raises:
+            ProtocolError: it is none that the world may send.
+        """
+        header = message.header
+        if header.kind == Kind.GO:
+            self._clock = header.send_time
+            self._look(self._obs)
+            return self._protocol.handle(Started(header.round))
+        if header.kind != Kind.SENSE:
+            raise ProtocolError(f"the world sent {Kind(header.kind).name} of round {header.round}, step {header.step}")
         sense = Sense(message, copies=self._copies, obs_dim=self._dims[self._agent], n_costs=self._n_costs)
         if (sense.round, sense.step) != (0, 0):
             self._rollout.record_outcome((sense.step - 1) % self._steps, sense)
-        self._obs = sense.obs
-        if sense.step == 0 and sense.round == self._protocol.round + 1:
-            cuts = self._rollout.cuts()
-            self._cut_counts = np.bincount(cuts[:, 1], minlength=self._copies)
+        self._clock = sense.time
+        closes = sense.step == 0 and sense.round == self._protocol.round + 1
+        if closes:
+            self._obs = sense.obs
+            self._cut_copies = self._rollout.cuts()[:, 1]
+        else:
+            self._look(sense.obs)
         return self._protocol.handle(Sensed(sense.round, sense.step))
+
+    def _look(self, obs: Floats) -> None:
+        """A step begins: what this agent senses, whether it is up, and what of it is news to others."""
+        self._obs = obs
+        self._off = self._schedule.off(self._agent, self._clock)
+        self._was_off |= self._off
+        self._peers.forget(self._clock)
+        if self._threshold > 0:
+            news = np.abs(obs - self._said).max(axis=1) > self._threshold
+            self._said[news] = obs[news]
+            self._null = None if news.all() else ~news
 
     def _take(self, message: Message) -> list[Effect]:
         """Hand an arrived message to the protocol; keep its data if it is accepted."""
         header = message.header
         try:
             kind = Kind(header.kind)
-            data = shaped(message, *self._shape_of(kind, header))
+            letter = self._open(kind, message)
         except ProtocolError as error:
-            self._peers.refuse(header, str(error))
+            self._peers.refuse(str(error))
             return []
         effects = self._protocol.handle(Arrived(kind, header.origin, header.round, header.step, header.hops_left))
-        if effects and type(effects[0]) is Refuse:
-            self._peers.refuse(header, effects[0].reason)
+        if effects and isinstance(refusal := effects[0], Refuse):
+            if refusal.late:
+                self._peers.late(header)
+            else:
+                self._peers.refuse(refusal.reason)
             return []
-        self._kept[kind, header.origin, header.round, header.step] = data
-        self._peers.taken(header)
+        self._kept[kind, header.origin, header.round, header.step] = letter
+        self._peers.taken(header, self._copies if letter.marks is None else int(np.isfinite(letter.marks.arrive).sum()))
         return effects
 
-    def _shape_of(self, kind: Kind, header: Header) -> tuple[int, ...]:
+    def _open(self, kind: Kind, message: Message) -> Letter:
+        header = message.header
         if kind not in PEER_KINDS or header.origin >= len(self._dims):
             raise ProtocolError(f"{kind.name} of {header.origin} from {header.sender}: no such message on the peer plane")
-        if kind is Kind.STATE:
-            return (self._copies, self._dims[header.origin])
-        if kind is Kind.BOOTSTRAP:
-            return (int(self._cut_counts.sum()), self._dims[header.origin])
-        return (self._steps, self._copies)
+        if header.dtype != self._codecs[kind]:
+            raise ProtocolError(
+                f"{kind.name} of {header.origin} from {header.sender}: dtype {header.dtype} is not the agreed one"
+            )
+        width = self._dims[header.origin] if kind in (Kind.STATE, Kind.BOOTSTRAP) else self._steps
+        rows = len(self._cut_copies) if kind is Kind.BOOTSTRAP else self._copies
+        marks = decode_marks(message, self._copies)
+        blank = marks is not None and not message.bodies[0]  # in no copy anything to read
+        data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
+        return Letter(message.bodies[0], self._codecs[kind], header.send_time, header.sender, marks, data)
 
     # --------------------------------------------------------------- effects
 
@@ -188,115 +317,210 @@ class Runtime:
                 case Act():
                     self._act(effect)
                 case LearnValues():
-                    self._rollout.cut_sight = self._sight_at_cuts(effect.round)
-                    self._attend(self._learner.learn_values(effect.round, self._rollout, self._reward(effect.round)))
+                    self._learn_values(effect.round)
                     self._do(self._protocol.handle(ValuesLearned()))
                 case LearnPolicy():
-                    self._attend(self._learner.learn_policy(self._rollout, self._earlier_ratios(effect.round)))
+                    self._learn_policy(effect.round)
                     self._do(self._protocol.handle(PolicyLearned()))
                 case EndRound():
                     self._end_round(effect.round)
+                case Ready():
+                    self._world.send(Kind.READY, np.zeros(0, np.float32), round_=effect.round, step=0, send_time=self._clock)
                 case Refuse():
                     raise AssertionError(f"only an arrival can be refused: {effect.reason}")
                 case GiveUp():
                     raise PeerLostError(effect.reason)
 
     def _send(self, effect: Send) -> None:
-        kind, origin, round_, step = effect.kind, effect.origin, effect.round, effect.step
-        data = self._own(kind) if origin == self._agent else self._kept[kind, origin, round_, step]
+        kind, origin = effect.kind, effect.origin
+        dtype = self._codecs[kind]
+        if origin == self._agent:
+            data = self._own(kind)
+            null = self._null if kind is Kind.STATE else None
+            body, said_at = encode(data, dtype), self._clock
+            marks = None if null is None else Marks(np.full(self._copies, said_at), null)
+        else:
+            letter = self._kept[kind, origin, effect.round, effect.step]
+            data, body, said_at, marks = letter.data, letter.body, letter.time, letter.marks
+            if marks is not None and not body:
+                body = bytes(len(data) * row_bytes(data.shape[1], dtype))
+        size = row_bytes(data.shape[1], dtype)
+        bootstrap = kind is Kind.BOOTSTRAP
         self._peers.send(
             kind,
-            data,
+            body,
+            dtype=dtype,
             to=effect.to,
             origin=origin,
-            round_=round_,
-            step=step,
+            round_=effect.round,
+            step=effect.step,
             hops_left=effect.hops_left,
-            send_time=self._virtual_time(round_, step if kind is Kind.STATE else self._steps),
+            time=said_at,
             addressed=effect.addressed,
-            copy_bytes=[int(count) * 4 * self._dims[origin] for count in self._cut_counts] if kind is Kind.BOOTSTRAP else None,
+            copy_bytes=np.bincount(self._cut_copies, minlength=self._copies) * size if bootstrap else size,
+            row_copy=self._cut_copies if bootstrap else None,
+            marks=marks,
         )
 
-    def _own(self, kind: Kind) -> NDArray[np.float32]:
+    def _own(self, kind: Kind) -> Floats:
+        """This agent's own message, one row per copy, or per cut."""
         if kind is Kind.STATE:
             return self._obs
         if kind is Kind.BOOTSTRAP:
             return self._rollout.own_cut_blocks()
-        return self._rollout.reward if kind is Kind.REWARD else self._learner.log_ratio()
+        if kind is Kind.REWARD:
+            return self._rollout.reward.T
+        return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
-        sight = self._rollout.sight[effect.step]
-        for origin, place in self._agenda.sight.places.items():
-            if origin == self._agent:
-                sight[:, place] = self._obs
-            else:
-                sight[:, place] = self._kept[Kind.STATE, origin, effect.round, effect.step]
-        if self._kept:
-            self._forget(lambda key: key[0] is Kind.STATE and key[2:] == (effect.round, effect.step))
-        action = self._learner.act(effect.step, sight)
+        now, until = self._clock, self._clock + self._slack_s
+        self._let_in(effect)
+        if self._off:
+            action, took_s = np.zeros_like(self._rollout.action[effect.step]), 0.0
+            self._rollout.sight[effect.step] = 0.0
+        else:
+            sight = self._rollout.sight[effect.step]
+            for origin, place in self._agenda.sight.places.items():
+                sight[:, place] = self._obs if origin == self._agent else self._hearing.recall(origin, now, until)
+            began = time.perf_counter()
+            action = self._learner.act(effect.step, sight)
+            took_s = time.perf_counter() - began
         self._rollout.action[effect.step] = action
-        self._world.send(
-            Kind.ACT,
-            action,
-            round_=effect.round,
-            step=effect.step,
-            send_time=self._virtual_time(effect.round, effect.step + self._scenario.rollout.slack_frac),
-        )
+        acts_at = until + self._thinking("forward", now, took_s)
+        self._world.send(Kind.ACT, action, round_=effect.round, step=effect.step, send_time=acts_at)
 
-    def _attend(self, learning: Iterator[None]) -> None:
-        """Let the learner work, passing messages on between its minibatches."""
+    def _let_in(self, effect: Act) -> None:
+        """Hand the blocks of this step to the memory; on the wall clock those of earlier steps that have come since."""
+        if not self._kept:
+            return
+        for key in sorted(key for key in self._kept if key[0] is Kind.STATE and key[2:] <= (effect.round, effect.step)):
+            _, origin, round_, step = key
+            letter = self._kept.pop(key)
+            if origin in self._agenda.sight.places:
+                born = self._clock - (effect.step - step) * self._dt if not self._lockstep else letter.time
+                self._hearing.take(origin, born, letter.data, letter.marks, label=(round_, letter.sender))
+
+    def _learn_values(self, round_: int) -> None:
+        self._rollout.cut_sight = self._sight_at_cuts(round_)
+        reward = self._reward(round_)
+        if self._was_off:
+            self._learner.sit_out(self._rollout)
+        else:
+            self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
+
+    def _learn_policy(self, round_: int) -> None:
+        ratios = self._earlier_ratios(round_)
+        if not self._was_off:
+            self._attend("policy", self._learner.learn_policy(self._rollout, ratios))
+
+    def _attend(self, task: Task, learning: Iterator[None]) -> None:
+        """Let the learner work, passing messages on between its minibatches; what it takes moves the clock on."""
+        took_s, began = 0.0, time.perf_counter()
         for _ in learning:
+            took_s += time.perf_counter() - began
             while (message := self._peers.receive(0.0)) is not None:
                 self._do(self._take(message))
+            began = time.perf_counter()
+        self._clock += self._thinking(task, self._clock, took_s + time.perf_counter() - began)
 
     def _end_round(self, round_: int) -> None:
-        metrics = dict(self._learner.end_round(self._rollout)) if self._learns else {}
+        metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._was_off else {}
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)
-        refused, self._peers.refused = self._peers.refused, []
+        if round_ == self._scenario.n_rounds - 1:
+            for (born_in, sender), copies in self._hearing.under_way(self._clock):
+                self._peers.in_flight(sender, born_in, Kind.STATE, copies)
+        refused, texts = self._peers.refused.drain()
         self._control.send(
             RoundReport(
                 role=f"node-{self._agent}",
                 agent=self._agent,
                 round=round_,
-                virtual_s=self._virtual_time(round_ + 1, 0),
-                metrics=metrics,
+                virtual_s=self._clock,
+                metrics=metrics | self._missing,
                 traffic=(*self._peers.drain(), *self._world.drain()),
-                refused=tuple(refused[:100]),
+                ages=tuple(AgeRow(*age) for age in self._hearing.ages()),
+                refused=refused,
+                refusals=texts,
             )
         )
+        self._missing = {}
+        self._was_off = False
         self._learner.begin_round(round_ + 1, explore=self._learns)
 
     # ---------------------------------------------------------------- pieces
 
-    def _sight_at_cuts(self, round_: int) -> NDArray[np.float32]:
+    def _await(self, kind: Kind, origins: Sequence[int], round_: int) -> dict[int, NDArray[np.bool_]]:
+        """Per origin, in which copies its message has come; the clock moves to the last that did, or to the end of patience."""
+        deadline = clock = self._clock
+        deadline += self._patience_s
+        there: dict[int, NDArray[np.bool_]] = {}
+        for origin in origins:
+            letter = self._kept.get((kind, origin, round_, 0))
+            if letter is None:
+                there[origin] = np.zeros(self._copies, np.bool_)
+            elif letter.marks is None:
+                there[origin] = np.ones(self._copies, np.bool_)
+                clock = max(clock, letter.time) if self._lockstep else clock
+            else:
+                there[origin] = letter.marks.arrive <= deadline
+                clock = max(clock, float(letter.marks.arrive[there[origin]].max(initial=clock)))
+            absent = int((~there[origin]).sum())
+            if absent:
+                clock = deadline
+                name = f"missing_{kind.name.lower()}"
+                self._missing[name] = self._missing.get(name, 0.0) + absent
+        self._clock = clock
+        return there
+
+    def _sight_at_cuts(self, round_: int) -> Floats:
         own = self._rollout.own_cut_blocks()
-        sight = np.zeros((int(self._cut_counts.sum()), self._agenda.sight.width), np.float32)
+        sight = np.zeros((len(self._cut_copies), self._agenda.sight.width), np.float32)
+        others = [origin for origin in self._agenda.critic_agents if origin != self._agent]
+        there = self._await(Kind.BOOTSTRAP, others, round_)
         for origin in self._agenda.critic_agents:
             place = self._agenda.sight.places[origin]
-            sight[:, place] = own if origin == self._agent else self._kept[Kind.BOOTSTRAP, origin, round_, 0]
+            if origin == self._agent:
+                sight[:, place] = own
+            elif there[origin].all():
+                sight[:, place] = self._kept[Kind.BOOTSTRAP, origin, round_, 0].data
+            else:
+                instead = self._hearing.held(origin)[self._cut_copies]
+                letter = self._kept.get((Kind.BOOTSTRAP, origin, round_, 0))
+                came = there[origin][self._cut_copies][:, None]
+                sight[:, place] = instead if letter is None else np.where(came, letter.data, instead)
         return sight
 
-    def _reward(self, round_: int) -> NDArray[np.float32]:
+    def _reward(self, round_: int) -> Floats:
         if self._scenario.algorithm.reward == "own":
             return self._rollout.reward
-        ball = self._agenda.visible[self._agent]
+        others = [origin for origin in self._agenda.visible[self._agent] if origin != self._agent]
+        there = self._await(Kind.REWARD, others, round_)
         total = np.zeros_like(self._rollout.reward, dtype=np.float64)
-        for origin in ball:
-            total += self._rollout.reward if origin == self._agent else self._kept[Kind.REWARD, origin, round_, 0]
-        return (total / len(ball)).astype(np.float32)
+        count = np.ones(self._copies)
+        for origin in self._agenda.visible[self._agent]:
+            if origin == self._agent:
+                total += self._rollout.reward
+            elif there[origin].any():
+                total += np.where(there[origin], self._kept[Kind.REWARD, origin, round_, 0].data.T, 0.0)
+                count += there[origin]
+        return (total / count).astype(np.float32)
 
-    def _earlier_ratios(self, round_: int) -> list[NDArray[np.float32]]:
+    def _earlier_ratios(self, round_: int) -> list[Floats]:
         uses = self._agenda.routes(Kind.RATIO, round_).uses
-        return [self._kept[Kind.RATIO, j, round_, 0].reshape(-1) for j in self._agenda.order(round_) if j in uses]
+        earlier = [origin for origin in self._agenda.order(round_) if origin in uses]
+        there = self._await(Kind.RATIO, earlier, round_)
+        ratios = []
+        for origin in earlier:
+            if there[origin].any():
+                data = self._kept[Kind.RATIO, origin, round_, 0].data.T
+                ratios.append(np.where(there[origin], data, np.float32(0.0)).reshape(-1))
+        return ratios
 
     def _forget(self, over: Callable[[Key], bool]) -> None:
         for key in [key for key in self._kept if over(key)]:
             del self._kept[key]
-
-    def _virtual_time(self, round_: int, step: int | float) -> float:
-        return (round_ * self._steps + step) * self._dt
 
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scenarios.recipes import RECIPES, Constraint, Factor, Order, Recipe, Scope
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
-NOT_YET_WALL = "the wall clock arrives with the link model; only 'virtual' runs today"
-NOT_YET_LINKS = "links are ideal for now, so only the ideal value is accepted"
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 def knob(default: Any, meaning: str, *, unit: str = "dimensionless", **constraints: Any) -> Any:
@@ -104,26 +103,221 @@ class Topology(Section):
     )
 
 
-class Network(Section):
+class LinkAttributes(Section):
+    """What a link is like. Null leaves an attribute as it is otherwise."""
+
+    loss_prob: float | None = knob(None, "Probability that a fragment is lost; null: as the preset says.", ge=0, le=1)
+    loss_burst: float | None = knob(
+        None,
+        "Mean number of fragments lost in a row, 1 or more (Gilbert); 0: each is lost or not by itself (Bernoulli); "
+        "null: as the preset says.",
+        unit="fragments",
+        ge=0,
+    )
+    latency_ms: float | None = knob(
+        None, "One-way delay, to which the spread is added; null: as the preset says.", unit="ms", ge=0
+    )
+    jitter_ms: float | None = knob(
+        None, "Delays are spread evenly over latency_ms ± this; null: as the preset says.", unit="ms", ge=0
+    )
+    rate_bps: float | None = knob(None, "Link rate; 0: unlimited; null: as the preset says.", unit="bit/s", ge=0)
+    mtu_bytes: int | None = knob(
+        None, "Size of the fragments that are lost one by one; null: as the preset says.", unit="bytes", ge=1
+    )
+    queue_bytes: int | None = knob(
+        None,
+        "Bytes that may wait for the link or be on their way into it, beyond which datagrams are dropped; 0: unlimited; "
+        "null: as the preset says.",
+        unit="bytes",
+        ge=0,
+    )
+    duty: float | None = knob(None, "Part of the time that the link may transmit; null: as the preset says.", gt=0, le=1)
+    retries: int | None = knob(
+        None, "How often a reliable message repeats a lost fragment before it gives up; null: as the preset says.", ge=0, le=100
+    )
+
+    @model_validator(mode="after")
+    def _burst_is_one(self) -> "LinkAttributes":
+        if self.loss_burst is not None and 0 < self.loss_burst < 1:
+            raise ValueError(f"loss_burst: got {self.loss_burst}; a burst has at least 1 fragment (0: no bursts)")
+        return self
+
+
+Ends = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+Agents = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class Part(LinkAttributes):
+    """Attributes of some of the links: a preset starts afresh, without one only the attributes given here change."""
+
+    preset: str | None = knob(None, "Link preset, which replaces all that held otherwise; null: only what is given here changes.")
+    reorder: bool | None = knob(None, "Whether messages may overtake each other; null: as otherwise.")
+
+
+class Edge(Part):
+    """The links of one edge, where they differ from the others."""
+
+    between: Ends = knob(..., "The two agents of the edge.")
+    one_way: bool = knob(False, "Only the link from the first to the second.")
+
+    @model_validator(mode="after")
+    def _two(self) -> "Edge":
+        _differ(self.between)
+        return self
+
+
+class Span(Section):
+    """When an event holds, in virtual time from the start of the run."""
+
+    from_s: float = knob(..., "When it begins.", unit="s", ge=0)
+    until_s: float | None = knob(None, "When it is over; null: never.", unit="s", gt=0)
+
+    @model_validator(mode="after")
+    def _forward(self) -> "Span":
+        if self.until_s is not None and self.until_s <= self.from_s:
+            raise ValueError(f"until_s: got {self.until_s}; it must be later than from_s, {self.from_s}")
+        return self
+
+
+class Where(Section):
+    """Which links an event is about."""
+
+    between: Ends | None = knob(None, "The two agents of one edge.")
+    agents: Agents | None = knob(None, "All links to and from these agents.")
+    one_way: bool = knob(False, "Only the link from the first to the second of `between`.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Where":
+        if self.between is not None:
+            _differ(self.between)
+            if self.agents is not None:
+                raise ValueError(f"agents: got {list(self.agents)}; 'between' and 'agents' do not go together")
+        elif self.one_way:
+            raise ValueError("one_way: got true; it needs 'between'")
+        return self
+
+
+class Outage(Span, Where):
+    """Links that carry nothing."""
+
+    do: Literal["outage"]
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "Outage":
+        if self.between is None and self.agents is None:
+            raise ValueError("between: got nothing; an outage needs 'between' or 'agents'")
+        return self
+
+
+class Partition(Span):
+    """Some agents cut off from the rest."""
+
+    do: Literal["partition"]
+    agents: Agents = knob(..., "Those on the one side; the rest is the other.")
+    one_way: Literal["none", "in", "out"] = knob(
+        "none", "none: nothing passes; in: only what goes to these agents is cut; out: only what comes from them."
+    )
+
+
+class Change(Span, Where, Part):
+    """Links that are otherwise for a while: all of them, unless `between` or `agents` says which."""
+
+    do: Literal["change"]
+
+
+class Crash(Span):
+    """An agent that neither sends nor hears."""
+
+    do: Literal["crash"]
+    agent: int = knob(..., "Which agent.", ge=0)
+
+
+class Slow(Span):
+    """An agent whose computing takes longer."""
+
+    do: Literal["slow"]
+    agent: int = knob(..., "Which agent.", ge=0)
+    factor: float = knob(..., "How many times as long everything takes it.", gt=0)
+
+
+Event = Annotated[Outage | Partition | Change | Crash | Slow, Field(discriminator="do")]
+
+
+class RandomOutages(Section):
+    """Outages by chance, each edge by itself and both ways at once; times up and down are exponential."""
+
+    mean_up_s: float = knob(..., "Mean time between outages; all edges are up at first.", unit="s", gt=0)
+    mean_down_s: float = knob(..., "Mean length of an outage.", unit="s", gt=0)
+
+
+class Churn(Section):
+    """Agents that go and come back by chance: Weibull sessions, exponential absences."""
+
+    mean_on_s: float = knob(..., "Mean length of a session; all agents are on at first.", unit="s", gt=0)
+    weibull_shape: float = knob(
+        0.6, "Shape of the sessions: below 1 many short and some very long ones, 1 exponential.", ge=0.1, le=10
+    )
+    mean_off_s: float = knob(..., "Mean length of an absence.", unit="s", gt=0)
+
+
+class Delivery(Section):
+    """What becomes of lost fragments, by kind of message: nothing, or they are sent again."""
+
+    state: Literal["datagram", "reliable"] = knob("datagram", "Blocks of the others' states, every step.")
+    bootstrap: Literal["datagram", "reliable"] = knob("reliable", "Last states of a round.")
+    reward: Literal["datagram", "reliable"] = knob("reliable", "Rewards of a round.")
+    ratio: Literal["datagram", "reliable"] = knob("reliable", "Importance ratios of those who have updated.")
+    token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
+
+
+class Codec(Section):
+    """Number format on the wire, by kind of message."""
+
+    state: Precision = knob("float32", "Blocks of the others' states, every step.")
+    bootstrap: Precision = knob("float32", "Last states of a round.")
+    reward: Precision = knob("float32", "Rewards of a round.")
+    ratio: Precision = knob("float32", "Importance ratios of those who have updated.")
+    token: Precision = knob("float32", "Turns.")
+
+
+class Network(LinkAttributes):
     """The links of the peer plane."""
 
     transport: Literal["ipc", "tcp"] = knob("ipc", "Socket type between processes.")
     host: str = knob("127.0.0.1", "Address that tcp sockets bind.")
     port: int = knob(0, "First tcp port; processes take it and the ones after it. 0: any free ports.", ge=0, le=65535)
-    preset: Literal["ideal"] = knob("ideal", "Link preset.")
-    loss_prob: float = knob(0.0, "Probability that a fragment is lost.", ge=0, le=1)
-    latency_ms: float = knob(0.0, "One-way delay of a link.", unit="ms", ge=0)
-    jitter_ms: float = knob(0.0, "Spread of the delay.", unit="ms", ge=0)
-    rate_bps: float | None = knob(None, "Link rate; null: unlimited.", unit="bit/s", gt=0)
+    curve: bool = knob(
+        True, "On tcp sockets: encrypt, and let in only the keys of those who may speak there. Keys are made per run (RUN/keys)."
+    )
+    preset: str = knob("ideal", "What links are like: a name that `kappahop links` lists, or trace:PATH of a Mahimahi file.")
+    reorder: bool = knob(False, "Whether messages on one link may overtake each other.")
+    delivery: Delivery = Delivery()
+    codec: Codec = Codec()
+    state_threshold: float = knob(
+        0.0,
+        "Event-triggered states: sent only if some element has changed by more than this since it was last sent; 0: always sent.",
+        unit="observation units",
+        ge=0,
+    )
+    on_missing: Literal["hold_last", "zero"] = knob(
+        "hold_last", "What stands in for a state that has not arrived: the last one that has, or zeros."
+    )
+    patience_s: float = knob(
+        30.0,
+        "How long an agent waits, once a round, for what it needs of others to learn: in virtual time with clock: virtual, "
+        "in real time with clock: wall. What comes later, or never, counts as missing.",
+        unit="s",
+        gt=0,
+    )
+    edges: tuple[Edge, ...] = knob((), "Edges whose links differ: a list of {between: [i, j], ...}.")
+    events: tuple[Event, ...] = knob((), "What happens to links and agents when: a list of {do: ..., from_s: ..., ...}.")
+    random_outages: RandomOutages | None = knob(None, "Outages by chance; null: none.")
+    churn: Churn | None = knob(None, "Agents that leave and return by chance; null: none.")
 
-    @model_validator(mode="after")
-    def _only_ideal(self) -> "Network":
-        for name in ("loss_prob", "latency_ms", "jitter_ms"):
-            if getattr(self, name) != 0:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; {NOT_YET_LINKS} (0)")
-        if self.rate_bps is not None:
-            raise ValueError(f"rate_bps: got {self.rate_bps!r}; {NOT_YET_LINKS} (null)")
-        return self
+
+def _differ(ends: tuple[int, int]) -> None:
+    if ends[0] == ends[1]:
+        raise ValueError(f"between: got {list(ends)}; the two agents of an edge differ")
 
 
 class Rollout(Section):
@@ -132,8 +326,8 @@ class Rollout(Section):
     steps: int = knob(200, "T: environment steps per copy and round.", unit="steps", ge=1, le=1_000_000)
     slack_frac: float = knob(
         0.5,
-        "Part of the control period within which a message still counts for that step; "
-        "only shows in send times while links are ideal.",
+        "Part of the control period within which a message still counts for that step: an agent senses at the "
+        "beginning of a period and acts this much later.",
         ge=0,
         le=1,
     )
@@ -230,8 +424,40 @@ class Algorithm(Section):
         )
 
 
+class Device(Section):
+    """What an agent's thinking costs in virtual time."""
+
+    forward_ms: float = knob(0.0, "One action.", unit="ms", ge=0)
+    values_ms: float = knob(0.0, "Training the critics, once a round.", unit="ms", ge=0)
+    policy_ms: float = knob(0.0, "Training the policy, once a round.", unit="ms", ge=0)
+
+
+class Compute(Device):
+    """Compute costs virtual time. The constants hold for every agent, unless `agents` gives each a device of its own."""
+
+    mode: Literal["constant", "measured"] = knob(
+        "constant",
+        "Whether thinking costs the constants, or what it takes here and now (which makes the virtual times, and on real "
+        "links the results, differ from run to run).",
+    )
+    devices: dict[str, Device] = knob({}, "Kinds of devices by name, each with the three costs.")
+    agents: tuple[str, ...] = knob((), "The device of each agent, by id; []: all cost the constants.")
+
+    @model_validator(mode="after")
+    def _known(self) -> "Compute":
+        for place, name in enumerate(self.agents):
+            if name not in self.devices:
+                raise ValueError(f"agents[{place}]: got {name!r}; not one of the devices {sorted(self.devices)}")
+        return self
+
+
 class Supervision(Section):
     """Deadlines: what passes one of these ends the run with a message."""
+
+    on_node_death: Literal["stop", "continue"] = knob(
+        "stop",
+        "What follows when a node's process dies unasked: the run stops; or the others go on and take it for silent.",
+    )
 
     deadline_s: float = knob(
         120.0,
@@ -266,10 +492,14 @@ class Scenario(Section):
     routing: Literal["relay", "direct"] = knob(
         "relay", "Sockets along edges only, messages flooding along trees; or one socket per peer of the ball."
     )
-    clock: Literal["virtual", "wall"] = knob("virtual", "Lockstep in modelled time, or real time.")
+    clock: Literal["virtual", "wall"] = knob(
+        "virtual",
+        "Virtual: lockstep in modelled time, on modelled links. Wall: real time on the real network, nothing modelled.",
+    )
     env: Env = Env()
     topology: Topology = Topology()
     network: Network = Network()
+    compute: Compute = Compute()
     rollout: Rollout = Rollout()
     budget: Budget = Budget()
     algorithm: Algorithm = Algorithm()
@@ -279,7 +509,9 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Scenario":
         if self.clock == "wall":
-            raise ValueError(f"clock: got 'wall'; {NOT_YET_WALL}")
+            modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
+            if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):
+                raise ValueError("clock: got 'wall'; on the real network nothing is modelled, so leave the links ideal")
         if self.kappa_unit == "agents" and self.kappa < 1:
             raise ValueError(
                 f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"

@@ -43,6 +43,20 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Where real node and world processes perform: one nursery for each module of system tests."""
+    from tests.system.stage import Nursery, Stage
+    from topology.links import new_context
+
+    folder = tmp_path_factory.mktemp("s")
+    context = new_context()
+    nursery = Nursery(folder / "nursery.log")
+    yield Stage(folder, nursery, context)
+    nursery.close()
+    context.destroy(linger=0)
+
+
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """Fails a test that leaves a process, a thread or a file descriptor behind.

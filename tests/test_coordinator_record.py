@@ -16,8 +16,8 @@ from coordinator.plan import plan
 from coordinator.record import DATABASE, Recorder, Results
 from coordinator.report import Report, report
 from scenarios.loading import load
-from topology.control import EpisodeRow, RoundReport
-from topology.ledger import Row, merge
+from topology.control import AgeRow, EpisodeRow, RoundReport
+from topology.ledger import Row
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def episode(env_step: int, ret: float, cost: tuple[float, ...] = (0.0,), copy: i
 
 def round_report(agent: int = 0, **changes: Any) -> RoundReport:
     usual: dict[str, Any] = {
-        "role": f"node-{agent}", "agent": agent, "round": 1, "virtual_s": 2.5, "metrics": {}, "traffic": (), "refused": (),
+        "role": f"node-{agent}", "agent": agent, "round": 1, "virtual_s": 2.5, "metrics": {}, "traffic": (),
     }  # fmt: skip
     return RoundReport(**(usual | changes))
 
 
-SENT = Row(0, "peer", "0", "1", "STATE", 3, 300, 400, 0, 0)
-CAME = Row(0, "peer", "0", "1", "STATE", 0, 0, 0, 2, 1)
+SENT = Row(0, "peer", "0", "1", "STATE", messages=6, payload_bytes=300, wire_bytes=400, resent_bytes=50, dropped=3, loss=2, outage=1)
+CAME = Row(0, "peer", "0", "1", "STATE", delivered=2, in_flight=1)
 
 
 def test_what_sender_and_receiver_book_of_a_link_becomes_one_row(recorder: Recorder, tmp_path: Path) -> None:
@@ -56,12 +56,57 @@ def test_what_sender_and_receiver_book_of_a_link_becomes_one_row(recorder: Recor
     recorder.round(round_report(1, traffic=(CAME,)), 1.0)
     recorder.traffic((SENT,))
     recorder.commit()
-    assert rows_of(tmp_path, "traffic") == [(0, "peer", "0", "1", "STATE", 6, 600, 800, 2, 1)]
+    assert [Row._make(row) for row in rows_of(tmp_path, "traffic")] == [
+        SENT._replace(
+            messages=12, payload_bytes=600, wire_bytes=800, resent_bytes=100, dropped=6, loss=4, outage=2, delivered=2, in_flight=1
+        )
+    ]
+
+
+def test_every_figure_of_the_ledger_has_a_column_of_its_name(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.traffic([Row._make((0, "peer", "0", "1", "STATE", *range(1, len(Row._fields) - 4)))])
+    recorder.commit()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        database.row_factory = sqlite3.Row
+        row = database.execute("SELECT * FROM traffic").fetchone()
+    assert row.keys() == [*Row._fields]
+    assert [row[name] for name in Row._fields[5:]] == [*range(1, len(Row._fields) - 4)]
+
+
+def test_how_old_the_news_was_is_kept_by_round_agent_and_origin(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(2, ages=(AgeRow(0, 80, 5, 0.02, 0.3), AgeRow(1, 80, 0, 0.0, 0.0))), 1.0)
+    recorder.round(round_report(0, ages=(AgeRow(1, 80, 80, 2.5, 4.0),)), 1.0)
+    recorder.commit()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        rows = database.execute("SELECT round, agent, origin, used, missing, mean_s, max_s FROM ages").fetchall()
+    assert rows == [(1, 0, 1, 80, 80, 2.5, 4.0), (1, 2, 0, 80, 5, 0.02, 0.3), (1, 2, 1, 80, 0, 0.0, 0.0)]
+
+
+def test_books_balance_over_both_ends_and_all_reports_or_the_link_is_told(recorder: Recorder, tmp_path: Path) -> None:
+    with results(tmp_path) as found:
+        assert found.imbalance() is None
+        recorder.round(round_report(0, traffic=(SENT, SENT._replace(kind="RATIO"))), 1.0)
+        recorder.commit()
+        told = found.imbalance()
+        assert told is not None
+        assert "peer RATIO 0 -> 1, round 0: 6 sent, 0 delivered, 3 dropped (3 with a reason), 0 in flight" in told
+        recorder.round(round_report(1, traffic=(CAME, CAME._replace(kind="RATIO"))), 1.0)
+        recorder.commit()
+        assert found.imbalance() is None
+
+
+def test_links_of_agents_that_died_need_not_balance(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.traffic([SENT, SENT._replace(src="11", dst="0"), SENT._replace(plane="world", src="1", dst="world")])
+    recorder.commit()
+    with results(tmp_path) as found:
+        assert found.imbalance(gone=[1, 11]) is None
+        for others in ([], [0], [1], [11]):
+            assert found.imbalance(gone=others) is not None
 
 
 keys = st.tuples(st.integers(0, 1), st.sampled_from(["peer", "world"]), st.sampled_from("01"), st.sampled_from("01"))
-sums = st.tuples(*[st.integers(0, 99)] * 5)
-traffic = st.lists(st.builds(lambda key, five: Row._make((*key, "STATE", *five)), keys, sums), max_size=9)
+sums = st.tuples(*[st.integers(0, 99)] * (len(Row._fields) - 5))
+traffic = st.lists(st.builds(lambda key, counts: Row._make((*key, "STATE", *counts)), keys, sums), max_size=9)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -70,7 +115,7 @@ def test_the_ledgers_digest_does_not_depend_on_the_order_of_reports(
     pages: list[list[Row]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     digests = set()
-    for order in (pages, data.draw(st.permutations(pages)), [merge(row for page in pages for row in page)]):
+    for order in (pages, data.draw(st.permutations(pages)), [data.draw(st.permutations([row for page in pages for row in page]))]):
         folder = tmp_path_factory.mktemp("r")
         with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
             for page in order:
@@ -95,12 +140,23 @@ def test_the_ledgers_digest_changes_with_every_figure(tmp_path: Path) -> None:
 
 
 def test_a_rounds_figures_go_to_their_columns_and_what_has_none_is_kept_too(recorder: Recorder, tmp_path: Path) -> None:
-    recorder.round(round_report(2, metrics={"kl": 0.5, "odd": 3.0}, refused=("STATE came twice",)), 7.5)
+    recorder.round(round_report(2, metrics={"kl": 0.5, "odd": 3.0}), 7.5)
     recorder.commit()
     with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
         row = database.execute("SELECT round, agent, env_step, wall_s, virtual_s, kl, entropy, more FROM rounds").fetchone()
     assert row == (1, 2, 80, 7.5, 2.5, 0.5, None, '{"odd": 3.0}')
-    assert rows_of(tmp_path, "events") == [(7.5, "node-2", "refused: STATE came twice")]
+    assert rows_of(tmp_path, "events") == []
+
+
+def test_refusals_are_told_by_their_number_and_the_first_reasons(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(2, refused=300, refusals=("STATE came twice", "header: 900 bytes")), 7.5)
+    recorder.refusals(8.0, "world", 0, ())
+    recorder.commit()
+    assert rows_of(tmp_path, "events") == [
+        (7.5, "node-2", "refused 300 frames"),
+        (7.5, "node-2", "refused: STATE came twice"),
+        (7.5, "node-2", "refused: header: 900 bytes"),
+    ]
 
 
 def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recorder, tmp_path: Path) -> None:
@@ -150,7 +206,7 @@ def test_bytes_are_told_by_plane_and_kind(recorder: Recorder, tmp_path: Path) ->
     recorder.commit()
     with results(tmp_path) as found:
         assert found.peer_bytes() == (900, 1200)
-        assert found.by_kind() == [("peer", "RATIO", 3, 300, 400), ("peer", "STATE", 6, 600, 800), ("world", "ACT", 3, 300, 400)]
+        assert found.by_kind() == [("peer", "RATIO", 6, 300, 400), ("peer", "STATE", 12, 600, 800), ("world", "ACT", 6, 300, 400)]
 
 
 def test_tensorboard_events_hold_episodes_and_metrics(tmp_path: Path) -> None:

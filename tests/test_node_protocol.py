@@ -1,10 +1,12 @@
 """The agent's state machine: whole networks of them, in every order of delivery, honest and otherwise.
 
-The network here is the machines with a queue per directed link, and a world that shows the next step once all have acted.
-Nothing else happens by itself: what happens next is drawn.
+The network here is the machines with a queue per directed link, and a world that shows the next step once all have acted,
+and begins the next round once all are ready. Nothing else happens by itself: what happens next is drawn, be it a delivery,
+the end of somebody's learning, a death, the news of one, or a deadline.
 """
 
 import copy
+import dataclasses
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from node.protocol import (
     Act,
     Arrived,
     DeadlinePassed,
+    Died,
     Effect,
     EndRound,
     GiveUp,
@@ -29,9 +32,11 @@ from node.protocol import (
     Phase,
     PolicyLearned,
     Protocol,
+    Ready,
     Refuse,
     Send,
     Sensed,
+    Started,
     ValuesLearned,
 )
 from scenarios.schema import Scenario
@@ -59,6 +64,7 @@ class Setting:
     steps: int = 2
     seed: int = 0
     learns: bool = True
+    lockstep: bool = True
 
     def agendas(self) -> list[Agenda]:
         scenario = Scenario.model_validate(
@@ -76,6 +82,12 @@ class Setting:
             learns=self.learns,
         )
         return [Agenda(scenario, deployment, i) for i in range(self.n)]
+
+
+    def protocol(self, i: int, agenda: Agenda) -> Protocol:
+        return Protocol(
+            i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep
+        )
 
 
 def line(n: int, **more: Any) -> Setting:
@@ -110,104 +122,206 @@ def settings(draw: st.DrawFn) -> Setting:
     )
 
 
-Move = tuple[str, int, int]  # what, to whom, from whom
+Move = tuple[str, int, int]  # what, to whom, from whom or about whom
+Said = tuple[Kind, int, int, int]  # kind, round, step, origin
+WORLD = -1
+
+
+@dataclass
+class World:
+    """Shows a step, waits until all who live have acted, and between rounds until they are ready."""
+
+    n: int
+    rounds: int
+    steps: int
+    round: int = 0
+    step: int = 0
+    acting: bool = True
+    heard: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    shown: dict[int, deque[Sensed | Started]] = field(default_factory=lambda: defaultdict(deque))
+
+    def hear(self, i: int, effect: Act | Ready) -> None:
+        assert effect == (Act(self.round, self.step) if self.acting else Ready(self.round))
+        self.heard.add(i)
+        self.go_on()
+
+    def go_on(self) -> None:
+        if len(self.heard | self.gone) < self.n or self.round == self.rounds:
+            return
+        self.heard.clear()
+        if not self.acting:
+            self.acting = True
+            return self.tell(Started(self.round))
+        self.round, self.step = divmod(self.round * self.steps + self.step + 1, self.steps)
+        self.acting = self.step > 0
+        return self.tell(Sensed(self.round, self.step))
+
+    def tell(self, event: Sensed | Started) -> None:
+        for i in set(range(self.n)) - self.gone:
+            self.shown[i].append(event)
 
 
 @dataclass
 class Network:
-    """The machines, the queues between them, the world, and what came of it."""
+    """The machines, the queues between them, the world, and what came of it.
+
+    `deaths` says after how many moves somebody dies. What it has sent survives in part; the others and the world are told
+    some time later. `loses` says whether a message is lost. With `hasty` deadlines pass at any time, otherwise (and only
+    without lockstep) when nothing else can happen.
+    """
 
     setting: Setting
+    deaths: dict[int, int] = field(default_factory=dict)
+    loses: Callable[[], bool] = lambda: False
+    hasty: bool = False
+    after_each: Callable[["Network"], None] = lambda network: None
     agendas: list[Agenda] = field(init=False)
     nodes: list[Protocol] = field(init=False)
+    world: World = field(init=False)
     links: dict[tuple[int, int], deque[Arrived]] = field(default_factory=lambda: defaultdict(deque))
-    shown: dict[int, deque[Sensed]] = field(default_factory=lambda: defaultdict(deque))
     learning: dict[int, ValuesLearned | PolicyLearned] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+    news: set[tuple[int, int]] = field(default_factory=set)  # who is still to be told of whose death
     acted: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     ended: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     had: dict[int, list[Arrived]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[tuple[int, int, Arrived, Refuse]] = field(default_factory=list)  # by whom, in which round of its
     improved: set[tuple[int, int]] = field(default_factory=set)
+    said: dict[tuple[int, int], list[Said]] = field(default_factory=lambda: defaultdict(list))
     crossings: Counter[tuple[Kind, bool]] = field(default_factory=Counter)
-    after_each: Callable[["Network"], None] = lambda network: None
+    made: int = 0
 
     def __post_init__(self) -> None:
         self.agendas = self.setting.agendas()
-        self.nodes = [
-            Protocol(i, rounds=self.setting.rounds, steps=self.setting.steps, routes=agenda.routes, learns=self.setting.learns)
-            for i, agenda in enumerate(self.agendas)
-        ]
-        self._show(0, 0)
+        self.nodes = [self.setting.protocol(i, agenda) for i, agenda in enumerate(self.agendas)]
+        self.world = World(self.setting.n, self.setting.rounds, self.setting.steps)
+        self.world.tell(Sensed(0, 0))
 
     def moves(self) -> list[Move]:
         """All that could happen next."""
         possible = [("deliver", to, src) for (src, to), queue in self.links.items() if queue]
-        possible += [("sense", i, -1) for i, queue in self.shown.items() if queue]
-        return possible + [("learn", i, -1) for i in self.learning]
+        possible += [("sense", i, WORLD) for i, queue in self.world.shown.items() if queue and i not in self.dead]
+        possible += [("learn", i, i) for i in self.learning]
+        possible += [("told", i, of) for i, of in self.news]
+        if self.hasty or (not possible and not self.setting.lockstep):
+            waiting = [i for i, node in enumerate(self.nodes) if node.waits_for_peers and i not in self.dead]
+            possible += [("deadline", i, i) for i in waiting]
+        return possible
 
     def make(self, move: Move) -> None:
-        what, i, src = move
+        what, i, other = move
         if what == "deliver":
-            event = self.links[src, i].popleft()
-            self.had[i].append(event)
-            self._carry_out(i, self.nodes[i].handle(event))
+            self._deliver(i, self.links[other, i].popleft())
         elif what == "sense":
-            self._carry_out(i, self.nodes[i].handle(self.shown[i].popleft()))
+            self._carry_out(i, self.nodes[i].handle(self.world.shown[i].popleft()))
+        elif what == "told":
+            self.news.remove((i, other))
+            if i == WORLD:
+                self.world.gone.add(other)
+                self.world.go_on()
+            else:
+                self._carry_out(i, self.nodes[i].handle(Died(other)))
+        elif what == "deadline":
+            self._carry_out(i, self.nodes[i].handle(DeadlinePassed()))
         else:
             learned = self.learning.pop(i)
             if type(learned) is PolicyLearned:
                 self.improved.add((i, self.nodes[i].round))
             self._carry_out(i, self.nodes[i].handle(learned))
+        self.made += 1
+        if self.made in self.deaths:
+            self._die(self.deaths[self.made])
         self.after_each(self)
 
     def run(self, choose: Callable[[list[Move]], Move]) -> None:
         while moves := self.moves():
             self.make(choose(sorted(moves)))
 
-    def _show(self, round_: int, step: int) -> None:
-        for i in range(self.setting.n):
-            self.shown[i].append(Sensed(round_, step))
+    def living(self) -> list[int]:
+        return [i for i in range(self.setting.n) if i not in self.dead]
+
+    def _die(self, dying: int) -> None:
+        if dying in self.dead:
+            return
+        self.dead.add(dying)
+        self.learning.pop(dying, None)
+        for (src, to), queue in self.links.items():
+            if to == dying:
+                queue.clear()
+            elif src == dying:
+                for _ in range(len(queue) - self.made % (len(queue) + 1)):
+                    queue.pop()
+        self.news = {(i, of) for i, of in self.news if i != dying}
+        self.news |= {(i, dying) for i in (WORLD, *self.living())}
+
+    def _deliver(self, i: int, event: Arrived) -> None:
+        round_ = self.nodes[i].round
+        effects = self.nodes[i].handle(event)
+        if effects and isinstance(effects[0], Refuse):
+            assert len(effects) == 1
+            self.refused.append((i, round_, event, effects[0]))
+            return
+        self.had[i].append(event)
+        self._carry_out(i, effects)
 
     def _has(self, i: int, kind: Kind, round_: int, step: int) -> set[int]:
         return {event.origin for event in self.had[i] if (event.kind, event.round, event.step) == (kind, round_, step)}
 
+    def _complete(self, i: int, kind: Kind, round_: int, step: int = 0) -> bool:
+        """Whether agent i has of a kind all that is meant for it, but for what the dead keep from it."""
+        part = self.agendas[i].routes(kind, round_)
+        known = {of for of in self.dead if (i, of) not in self.news}
+        return all(not known.isdisjoint(part.via[origin]) for origin in part.uses - self._has(i, kind, round_, step))
+
     def _carry_out(self, i: int, effects: list[Effect]) -> None:
+        strict = self.setting.lockstep
         for effect in effects:
             match effect:
                 case Send():
                     assert effect.hops_left >= 0
                     assert self.setting.routing == "direct" or tuple(sorted((i, effect.to))) in self.setting.edges
+                    assert effect.to not in self.dead or (i, effect.to) in self.news
                     self.crossings[effect.kind, effect.addressed] += 1
-                    self.links[i, effect.to].append(
-                        Arrived(effect.kind, effect.origin, effect.round, effect.step, effect.hops_left)
-                    )
+                    self.said[i, effect.to].append((effect.kind, effect.round, effect.step, effect.origin))
+                    if effect.to not in self.dead and not self.loses():
+                        self.links[i, effect.to].append(
+                            Arrived(effect.kind, effect.origin, effect.round, effect.step, effect.hops_left)
+                        )
                 case Act(round_, step):
-                    assert self.agendas[i].routes(Kind.STATE, round_).uses <= self._has(i, Kind.STATE, round_, step)
+                    assert self._complete(i, Kind.STATE, round_, step) or not strict
                     self.acted[i].append((round_, step))
-                    if all(self.acted[j][-1:] == [(round_, step)] for j in range(self.setting.n)):
-                        last = step + 1 == self.setting.steps
-                        self._show(round_ + last, 0 if last else step + 1)
+                    self.world.hear(i, effect)
                 case LearnValues(round_):
-                    for kind in (Kind.BOOTSTRAP, Kind.REWARD):
-                        assert self.agendas[i].routes(kind, round_).uses <= self._has(i, kind, round_, 0)
+                    assert (self._complete(i, Kind.BOOTSTRAP, round_) and self._complete(i, Kind.REWARD, round_)) or not strict
                     self.learning[i] = ValuesLearned()
                 case LearnPolicy(round_):
-                    earlier = self.agendas[i].routes(Kind.RATIO, round_).uses
-                    assert earlier <= self._has(i, Kind.RATIO, round_, 0)
+                    assert self._complete(i, Kind.RATIO, round_) or not strict
+                    earlier = self.agendas[i].routes(Kind.RATIO, round_).uses & self._has(i, Kind.RATIO, round_, 0)
                     assert {(j, round_) for j in earlier} <= self.improved
                     self.learning[i] = PolicyLearned()
                 case EndRound(round_):
                     self.ended[i].append(round_)
+                case Ready():
+                    self.world.hear(i, effect)
                 case _:
                     pytest.fail(f"agent {i}: {effect}")
 
     def check_end(self) -> None:
-        """All have done all their work, and no message is left over."""
-        for i, node in enumerate(self.nodes):
+        """All who live have done all their work, and no message is left over."""
+        for i in self.living():
+            node = self.nodes[i]
             assert node.phase is Phase.ENDED, node.handle(DeadlinePassed())
             assert self.acted[i] == [(k, t) for k in range(self.setting.rounds) for t in range(self.setting.steps)]
             assert self.ended[i] == list(range(self.setting.rounds))
             assert not node._arrived
+            assert not node._left
         assert not any(self.links.values())
+
+    def check_honest(self) -> None:
+        """The same, and nobody had anything to refuse."""
+        self.check_end()
+        assert not self.refused
 
 
 def chooser(seed: int, starved: int) -> Callable[[list[Move]], Move]:
@@ -229,7 +343,31 @@ def test_every_honest_run_ends_with_all_work_done_and_nothing_refused(
 ) -> None:
     network = Network(setting)
     network.run(choose)
-    network.check_end()
+    network.check_honest()
+
+
+@given(setting=settings(), first=orders, second=orders)
+def test_what_leaves_over_a_link_and_in_which_order_is_the_same_in_every_run(
+    setting: Setting, first: Callable[[list[Move]], Move], second: Callable[[list[Move]], Move]
+) -> None:
+    one, other = Network(setting), Network(setting)
+    one.run(first)
+    other.run(second)
+    assert one.said == other.said
+
+
+@given(setting=settings(), choose=orders)
+def test_messages_of_one_kind_and_moment_leave_over_a_link_in_the_order_of_the_routes(
+    setting: Setting, choose: Callable[[list[Move]], Move]
+) -> None:
+    network = Network(setting)
+    network.run(choose)
+    for (i, to), said in network.said.items():
+        by_moment: dict[tuple[Kind, int, int], list[int]] = defaultdict(list)
+        for kind, round_, step, origin in said:
+            by_moment[kind, round_, step].append(origin)
+        for (kind, round_, _), origins in by_moment.items():
+            assert tuple(origins) == dict(network.agendas[i].routes(kind, round_).outgoing)[to]
 
 
 @given(setting=settings(), choose=orders)
@@ -311,7 +449,7 @@ def forged(network: Network, i: int, rng: random.Random) -> Arrived:
     node, setting = network.nodes[i], network.setting
     hops = distances(nx.Graph([(0, 0), *setting.edges]), i)
     stranger = Arrived(rng.choice([*Kind]), rng.choice([setting.n, 65535, i]), node.round, rng.randrange(setting.steps), 0)
-    choices = [stranger, Arrived(rng.choice([Kind.SENSE, Kind.ACT, Kind.JOIN]), rng.choice([*hops]), node.round, 0, 0)]
+    choices = [stranger, Arrived(rng.choice([Kind.SENSE, Kind.ACT, Kind.JOIN, Kind.READY, Kind.GO]), rng.choice([*hops]), node.round, 0, 0)]
     if network.had[i]:
         old = rng.choice(network.had[i])
         choices.append(old)
@@ -345,7 +483,7 @@ def test_duplicates_stale_premature_and_foreign_messages_are_refused_and_change_
 
 
 def lone(setting: Setting, i: int) -> Protocol:
-    return Protocol(i, rounds=setting.rounds, steps=setting.steps, routes=setting.agendas()[i].routes)
+    return setting.protocol(i, setting.agendas()[i])
 
 
 def refusal(node: Protocol, *message: Any) -> str:

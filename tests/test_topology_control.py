@@ -7,7 +7,6 @@ from typing import Any
 
 import msgpack
 import pytest
-import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,12 +20,15 @@ from topology.control import (
     Finished,
     Hello,
     Progress,
+    Refused,
     RoundReport,
     Start,
     Stop,
     decode_control,
     encode_control,
+    refused_at,
 )
+from topology.keys import COORDINATOR, Keyring, make_keys
 from topology.ledger import Row
 from topology.links import Context, new_context
 
@@ -42,8 +44,11 @@ MESSAGES: list[Control] = [
         episodes=(EpisodeRow(round=1, env_step=40, copy_index=1, ret=-3.5, cost=(1.0, 2.0), length=20),),
         traffic=(ROW,),
     ),
-    RoundReport(role="node-0", agent=0, round=2, virtual_s=1.5, metrics={"kl": 0.1}, traffic=(ROW,), refused=("why",)),
+    RoundReport(
+        role="node-0", agent=0, round=2, virtual_s=1.5, metrics={"kl": 0.1}, traffic=(ROW,), refused=3, refusals=("why",)
+    ),
     Finished(role="world", traffic=(ROW,)),
+    Refused(role="node-2", connections=7, reasons=("why",)),
     Fault(role="node-1", text="κ"),
 ]
 
@@ -117,48 +122,92 @@ def context() -> Iterator[Context]:
     opened.destroy(linger=0)  # also what a failing test left open
 
 
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[ControlHub]:
-    opened = ControlHub(f"ipc://{tmp_path}/control")
+@pytest.fixture(params=["ipc", "tcp with keys"])
+async def hub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ControlHub]:
+    make_keys(tmp_path, 4)
+    if request.param == "ipc":
+        opened = ControlHub(f"ipc://{tmp_path}/control")
+    else:
+        opened = ControlHub("tcp://127.0.0.1:*", keys=Keyring.read(tmp_path, COORDINATOR))
     yield opened
     opened.close()
+
+
+def port_of(role: str, hub: ControlHub, context: Context, folder: Path) -> ControlPort:
+    return ControlPort(context, role, hub.endpoint, keys=None if hub.gate is None else Keyring.read(folder, role))
 
 
 async def heard(hub: ControlHub) -> Control:
     return await asyncio.wait_for(hub.receive(), 10)
 
 
-async def test_hub_and_port_talk_both_ways(hub: ControlHub, context: Context) -> None:
-    port = ControlPort(context, "node-3", hub.endpoint)
+async def test_hub_and_port_talk_both_ways(hub: ControlHub, context: Context, tmp_path: Path) -> None:
+    port = port_of("node-3", hub, context, tmp_path)
     port.send(MESSAGES[0])
     assert await heard(hub) == MESSAGES[0]
-    await hub.send("node-3", Stop(reason="enough"))
+    assert await hub.send("node-3", Stop(reason="enough"))
     assert await asyncio.to_thread(port.receive, 10.0) == Stop(reason="enough")
     assert port.receive(0.0) is None
     port.close()
 
 
-async def test_strangers_garbage_and_false_names_are_ignored_and_counted(hub: ControlHub, context: Context) -> None:
-    rogue: Any = context.socket(zmq.DEALER)
-    rogue.setsockopt(zmq.ROUTING_ID, b"node-1")
-    rogue.connect(hub.endpoint)
+async def test_strangers_garbage_and_false_names_are_ignored_and_counted(
+    hub: ControlHub, context: Context, tmp_path: Path
+) -> None:
+    port = port_of("node-1", hub, context, tmp_path)
+    rogue: Any = port._socket
     rogue.send(b"\xc1")
     rogue.send_multipart([b"a", b"b"])
     rogue.send(encode_control(Fault(role="world", text="in another's name")))
     rogue.send(encode_control(Stop(reason="only the coordinator says so")))
     rogue.send(encode_control(Fault(role="node-1", text="honest")))
     assert await heard(hub) == Fault(role="node-1", text="honest")
-    assert len(hub.refused) == 4
-    assert "in another's name" in hub.refused[2]
+    assert hub.refused.total == 4
+    assert "in another's name" in hub.refused.texts[2]
+    port.close()
+
+
+async def test_telling_somebody_who_is_gone_does_not_block_and_says_so(hub: ControlHub) -> None:
+    assert not await asyncio.wait_for(hub.send("node-9", Stop(reason="x")), 10)
+
+
+async def test_a_key_speaks_for_no_other_role_than_its_own(context: Context, tmp_path: Path) -> None:
+    make_keys(tmp_path, 2)
+    hub = ControlHub("tcp://127.0.0.1:*", keys=Keyring.read(tmp_path, COORDINATOR))
+    rogue = ControlPort(context, "node-1", hub.endpoint, keys=Keyring.read(tmp_path, "node-0"))
+    honest = port_of("node-0", hub, context, tmp_path)
+    rogue.send(Fault(role="node-1", text="I give up"))
+    await asyncio.sleep(0.2)
+    honest.send(Fault(role="node-0", text="honest"))
+    assert await heard(hub) == Fault(role="node-0", text="honest")
+    assert hub.refused.texts == ["control message of node-0 from a socket that calls itself 'node-1'"]
+    for port in (rogue, honest):
+        port.close()
+    hub.close()
+
+
+async def test_what_a_gate_kept_out_is_reported_once_there_is_something(context: Context, tmp_path: Path) -> None:
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        make_keys(tmp_path / folder, 1)
+    ours, theirs = (Keyring.read(tmp_path / folder, "node-0") for folder in ("ours", "theirs"))
+    hub = ControlHub("tcp://127.0.0.1:*", keys=Keyring.read(tmp_path / "ours", COORDINATOR))
+    assert refused_at(hub.gate, COORDINATOR) == refused_at(None, COORDINATOR) == []
+    mixed = Keyring("node-0", theirs.secret, {**theirs.public, COORDINATOR: ours.public[COORDINATOR]})
+    rogue = ControlPort(context, "node-0", hub.endpoint, keys=mixed)
+    for _ in range(500):
+        if refused_at(hub.gate, COORDINATOR):
+            break
+        await asyncio.sleep(0.01)
+    (refused,) = refused_at(hub.gate, COORDINATOR)
+    assert (refused.role, refused.connections) == (COORDINATOR, 1)
+    assert len(refused.reasons) <= 1
     rogue.close()
+    hub.close()
 
 
-async def test_telling_somebody_who_is_gone_neither_blocks_nor_fails(hub: ControlHub) -> None:
-    await asyncio.wait_for(hub.send("node-9", Stop(reason="x")), 10)
-
-
-async def test_what_was_sent_before_closing_still_arrives(hub: ControlHub, context: Context) -> None:
-    port = ControlPort(context, "node-1", hub.endpoint)
+async def test_what_was_sent_before_closing_still_arrives(hub: ControlHub, context: Context, tmp_path: Path) -> None:
+    port = port_of("node-1", hub, context, tmp_path)
     port.send(Fault(role="node-1", text="last words"))
     port.close()
     assert await heard(hub) == Fault(role="node-1", text="last words")

@@ -9,7 +9,19 @@ import pytest
 import zmq
 
 from topology import links
-from topology.links import Context, Links, MemoryLinks, PeerLostError, ZmqLinks, ipc_endpoint, new_context
+from topology.keys import WORLD_ROLE, Keyring, make_keys, role_of
+from topology.links import (
+    STRANGER,
+    Context,
+    DealerLinks,
+    Links,
+    MemoryLinks,
+    PeerLostError,
+    RouterLinks,
+    ZmqLinks,
+    ipc_endpoint,
+    new_context,
+)
 
 SOON_S = 5.0  # what takes microseconds, on a machine that is busy with other things
 Mesh = list[Links]
@@ -23,26 +35,35 @@ def context() -> Iterator[Context]:
     opened.destroy(linger=0)  # also what a failing test left open
 
 
-@pytest.fixture(params=["ipc", "tcp", "memory"])
-def mesh(request: pytest.FixtureRequest, context: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeMesh]:
+@pytest.fixture(params=["ipc", "tcp", "tcp with keys", "memory"])
+def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeMesh]:
     """Makes n nodes that all reach each other."""
     open_: Mesh = []
+    contexts: list[Context] = []
     folder = tmp_path_factory.mktemp("s")
+
+    def opened(agent: int, n: int) -> ZmqLinks:
+        contexts.append(new_context())  # as in a process of its own
+        bind = ipc_endpoint(folder, str(agent)) if request.param == "ipc" else "tcp://127.0.0.1:*"
+        keys = Keyring.read(folder, role_of(agent)) if request.param == "tcp with keys" else None
+        return ZmqLinks(contexts[-1], bind, deadline_s=SOON_S, depth=1000, keys=keys, hears=range(n))
 
     def make(n: int) -> Mesh:
         if request.param == "memory":
             open_.extend(MemoryLinks.mesh(n))
             return open_
-        binds = [ipc_endpoint(folder, str(i)) if request.param == "ipc" else "tcp://127.0.0.1:*" for i in range(n)]
-        nodes = [ZmqLinks(context, bind, deadline_s=SOON_S, depth=1000) for bind in binds]
+        make_keys(folder, n)
+        nodes = [opened(agent, n) for agent in range(n)]
         for i, node in enumerate(nodes):
             node.connect({j: other.endpoint for j, other in enumerate(nodes) if j != i})
         open_.extend(nodes)
         return open_
 
     yield make
-    for node in open_:
-        node.close()
+    for links_ in open_:
+        links_.close()
+    for context in contexts:
+        context.destroy(linger=0)
 
 
 def received(node: Links, count: int) -> list[list[bytes]]:
@@ -198,3 +219,93 @@ def test_a_wait_ends_as_soon_as_a_message_comes(pair: tuple[ZmqLinks, ZmqLinks])
     assert receiver.receive(30.0) == [b"x", b"y"]
     assert time.monotonic() - start < 10
     timer.join()
+
+
+# ---------------------------------------------------------------------------------------------------------- world and nodes
+
+
+@pytest.fixture(params=["ipc", "tcp with keys"])
+def world(request: pytest.FixtureRequest, context: Context, tmp_path: Path) -> Iterator[tuple[RouterLinks, Path | None]]:
+    """The world's links, and the folder of the keys, if it has any."""
+    make_keys(tmp_path, 3)
+    keyed = request.param == "tcp with keys"
+    opened = RouterLinks(
+        context,
+        "tcp://127.0.0.1:*" if keyed else f"ipc://{tmp_path}/w",
+        deadline_s=0.3,
+        keys=Keyring.read(tmp_path, WORLD_ROLE) if keyed else None,
+    )
+    yield opened, tmp_path if keyed else None
+    opened.close()
+
+
+def dealer(context: Context, world: tuple[RouterLinks, Path | None], agent: int, key_of: int | None = None) -> DealerLinks:
+    """A node's link to the world, by another node's key if told so."""
+    links_, folder = world
+    keys = None if folder is None else Keyring.read(folder, role_of(agent if key_of is None else key_of))
+    return DealerLinks(context, agent, links_.endpoint, deadline_s=0.3, keys=keys)
+
+
+def overwhelm(links_: Links, to: int) -> None:
+    """Send more than somebody who reads nothing can be sent."""
+    for _ in range(1000):
+        links_.send(to, (b"x", bytes(65536)))
+
+
+def test_world_and_nodes_talk_both_ways_and_the_world_knows_who_speaks(
+    context: Context, world: tuple[RouterLinks, Path | None]
+) -> None:
+    hub = world[0]
+    nodes = [dealer(context, world, agent) for agent in range(3)]
+    for agent in (2, 0, 1):
+        nodes[agent].send(0, (b"here is", b"%d" % agent))
+        assert hub.receive(SOON_S) == [b"here is", b"%d" % agent]
+        assert hub.sender == agent
+    for agent, node in enumerate(nodes):
+        hub.send(agent, (b"hello", b"%d" % agent))
+        assert node.receive(SOON_S) == [b"hello", b"%d" % agent]
+        node.close()
+
+
+def test_what_the_world_cannot_send_is_told_not_swallowed(context: Context, world: tuple[RouterLinks, Path | None]) -> None:
+    hub = world[0]
+    with pytest.raises(PeerLostError, match=r"^agent 1 cannot be reached"):
+        hub.send(1, (b"x", b""))
+    node = dealer(context, world, 1)
+    node.send(0, (b"x", b""))
+    assert hub.receive(SOON_S) is not None
+    with pytest.raises(PeerLostError, match=r"^agent 1 cannot be reached"):
+        overwhelm(hub, 1)
+    node.close()
+
+
+def test_a_world_that_takes_nothing_is_lost(context: Context, world: tuple[RouterLinks, Path | None]) -> None:
+    node = dealer(context, world, 1)
+    with pytest.raises(PeerLostError, match=r"^the world took no message for 0\.3 s$"):
+        overwhelm(node, 0)
+    node._socket.setsockopt(zmq.LINGER, 0)
+    node.close()
+
+
+def test_a_key_speaks_for_no_other_node_than_its_own(context: Context, tmp_path: Path) -> None:
+    make_keys(tmp_path, 3)
+    hub = RouterLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, keys=Keyring.read(tmp_path, WORLD_ROLE))
+    rogue = dealer(context, (hub, tmp_path), 0, key_of=1)
+    rogue.send(0, (b"I am", b"node 0"))
+    assert hub.receive(SOON_S) == [b"I am", b"node 0"]
+    assert hub.sender == STRANGER
+    for node in (rogue, hub):
+        node.close()
+
+
+def test_a_node_talks_to_no_other_world_than_its_own(context: Context, tmp_path: Path) -> None:
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        make_keys(tmp_path / folder, 1)
+    impostor = RouterLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, keys=Keyring.read(tmp_path / "theirs", WORLD_ROLE))
+    node = DealerLinks(context, 0, impostor.endpoint, deadline_s=1.0, keys=Keyring.read(tmp_path / "ours", role_of(0)))
+    node.send(0, (b"my", b"observation"))
+    assert impostor.receive(0.3) is None
+    node._socket.setsockopt(zmq.LINGER, 0)
+    for links_ in (node, impostor):
+        links_.close()

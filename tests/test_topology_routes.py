@@ -1,4 +1,4 @@
-"""Routes: whoever follows them brings every message to its audience, and to nobody else, once."""
+"""Routes: whoever follows them brings every message to its audience, and to nobody else, once, and in one order per link."""
 
 import math
 from collections import Counter
@@ -143,3 +143,69 @@ def test_an_empty_audience_costs_nothing(direct: bool) -> None:
     assert not part.awaited
     assert not part.next_hops
     assert math.prod(part.hops_left.values()) == 1
+
+
+@given(network=networks(), direct=st.booleans(), data=st.data())
+def test_what_leaves_over_a_link_is_what_is_sent_on_there_nearest_origin_first_or_in_the_order_given(
+    network: "tuple[nx.Graph[int], Need]", direct: bool, data: st.DataObject
+) -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    order = data.draw(st.none() | st.permutations(sorted(graph)))
+    for i in graph:
+        part = routes(graph, i, needed_by, direct=direct, order=order)
+        expected: dict[int, list[int]] = {}
+        for origin, hops in part.next_hops.items():
+            for to in hops:
+                expected.setdefault(to, []).append(origin)
+        assert [to for to, _ in part.outgoing] == sorted(expected)
+        for to, origins in part.outgoing:
+            assert sorted(origins) == sorted(expected[to])
+            if order is not None:
+                assert [order.index(origin) for origin in origins] == sorted(order.index(origin) for origin in origins)
+            else:
+                come = [0 if direct else nx.shortest_path_length(graph, origin, i) for origin in origins]
+                assert list(zip(come, origins, strict=True)) == sorted(zip(come, origins, strict=True))
+
+
+@given(network=networks(), direct=st.booleans())
+def test_a_message_came_through_all_whom_the_flood_took_it_through(
+    network: "tuple[nx.Graph[int], Need]", direct: bool
+) -> None:
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
+    for i, part in enumerate(parts):
+        assert part.via.keys() == part.awaited
+    for origin in graph:
+        came_from = {dst: src for src, dst, _ in flood(parts, origin)[1]}
+        for i in came_from:
+            crossed, at = set(), i
+            while at != origin:
+                at = came_from[at]
+                crossed.add(at)
+            assert parts[i].via[origin] == crossed
+
+
+@given(network=networks(), direct=st.booleans())
+def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(
+    network: "tuple[nx.Graph[int], Need]", direct: bool
+) -> None:
+    # a departure (link, origin) needs the message to be there, so its departure over the link before; and what goes first to go
+    graph, need = network
+    needed_by = audiences_of(graph, need)
+    parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
+    before: nx.DiGraph[tuple[int, int, int]] = nx.DiGraph()
+    for i, part in enumerate(parts):
+        for to, origins in part.outgoing:
+            before.add_edges_from(((i, to, a), (i, to, b)) for a, b in zip(origins, origins[1:], strict=False))
+            before.add_edges_from(((i, to, origin), (to, on, origin)) for origin in origins for on in parts[to].next_hops.get(origin, ()))
+    assert nx.is_directed_acyclic_graph(before)
+
+
+def test_nearer_origins_leave_first_over_a_link_however_they_are_numbered() -> None:
+    graph: nx.Graph[int] = nx.Graph([(0, 1), (1, 3), (2, 3), (3, 4)])
+    part = routes(graph, 3, [(4,), (4,), (4,), (4,), ()], direct=False)
+    assert part.outgoing == ((4, (3, 1, 2, 0)),)
+    assert part.via == {0: {0, 1}, 1: {1}, 2: {2}}
+    assert routes(graph, 3, [(4,), (4,), (4,), (4,), ()], direct=False, order=(2, 0, 3, 1, 4)).outgoing == ((4, (2, 0, 3, 1)),)

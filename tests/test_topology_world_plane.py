@@ -1,5 +1,6 @@
 """The world plane: what the world shows arrives, what agents do is heard, and strangers are refused and harm nobody."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import zmq
 
-from topology.ledger import merge
-from topology.links import Context, DealerLinks, PeerLostError, RouterLinks, new_context
+from topology.ledger import Row, wire_bytes
+from topology.links import Context, DealerLinks, MemoryLinks, PeerLostError, RouterLinks, new_context
+from topology.refusals import KEPT
 from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, encode_header
 from topology.world_plane import END_TRUNCATED, Sense, WorldHub, WorldPort, pack_sense
 
@@ -24,7 +26,9 @@ class Plane:
         self._open: list[Any] = [self.hub]
 
     def port(self, agent: int) -> WorldPort:
-        self._open.append(WorldPort(DealerLinks(self._context, agent, self._links.endpoint), agent, world=WORLD, copies=2))
+        self._open.append(
+            WorldPort(DealerLinks(self._context, agent, self._links.endpoint, deadline_s=5.0), agent, world=WORLD, copies=2)
+        )
         port: WorldPort = self._open[-1]
         return port
 
@@ -85,20 +89,104 @@ def test_what_the_world_shows_is_what_the_agent_senses(plane: Plane, ended: bool
     assert other.obs.tobytes() == (OBS + 1).tobytes()
 
 
+def counts(row: Row) -> tuple[tuple[str, str, str, int], int, int]:
+    assert row.dropped == row.in_flight == row.resent_bytes == 0
+    return (row.src, row.dst, row.kind, row.round), row.messages, row.delivered
+
+
 def test_both_ends_book_the_same_messages(plane: Plane) -> None:
     ports = plane.joined()
     plane.hub.show([[pack_sense(OBS, REWARD, COST, END)]] * 2, round_=0, step=0, send_time=0.0)
     for port in ports:
         heard(port)
         port.send(Kind.ACT, OBS, round_=0, step=0, send_time=0.1)
-        assert heard(plane.hub).arrays[0].tobytes() == OBS.tobytes()
-    rows = merge([*plane.hub.drain(), *ports[0].drain(), *ports[1].drain()])
-    assert {(row.src, row.dst, row.kind) for row in rows} == {
-        *(("world", str(i), "SENSE") for i in range(2)),
-        *((str(i), "world", kind) for i in range(2) for kind in ("JOIN", "ACT")),
+        assert heard(plane.hub).bodies[0] == OBS.tobytes()
+        port.send(Kind.READY, np.zeros(0, np.float32), round_=1, step=0, send_time=0.7)
+        assert heard(plane.hub).header.kind == Kind.READY
+    plane.hub.go(round_=1, send_time=0.75)
+    for port in ports:
+        header = heard(port).header
+        assert (header.kind, header.sender, header.round, header.step, header.send_time) == (Kind.GO, WORLD, 1, 0, 0.75)
+    ends = [[counts(row) for row in end.drain()] for end in (plane.hub, *ports)]
+    sent = Counter({key: messages for end in ends for key, messages, _ in end if messages})
+    came = Counter({key: delivered for end in ends for key, _, delivered in end if delivered})
+    assert sent == came
+    assert sent == Counter({
+        **{("world", str(i), kind, int(kind == "GO")): 2 for i in range(2) for kind in ("SENSE", "GO")},
+        **{(str(i), "world", kind, int(kind == "READY")): 2 for i in range(2) for kind in ("JOIN", "ACT", "READY")},
+    })
+
+
+def over_memory(copies: int = 2, *, forgiving: bool = False) -> tuple[WorldHub, list[WorldPort], list[MemoryLinks]]:
+    """Two agents and their world within one process."""
+    *carriers, of_world = MemoryLinks.mesh(3)
+    hub = WorldHub(of_world, n_agents=2, copies=copies, forgiving=forgiving)
+    return hub, [WorldPort(carrier, i, world=2, copies=copies) for i, carrier in enumerate(carriers)], carriers
+
+
+def header_bytes(kind: Kind, *, sender: int = WORLD, round_: int = 0, step: int = 0, time: float = 0.0) -> int:
+    return len(encode_header(Header(VERSION, int(kind), FLOAT32, sender, sender, round_, step, 0, 0, time)))
+
+
+def test_each_copy_is_charged_its_own_frames_and_only_numbers_are_payload() -> None:
+    hub, (port, _), _ = over_memory()
+    rows = pack_sense(OBS, REWARD, COST, END)
+    hub.show([[rows, OBS], [rows]], round_=0, step=0, send_time=0.0)
+    hub.go(round_=0, send_time=0.0)
+    port.send(Kind.ACT, OBS, round_=0, step=0, send_time=0.0)
+    told = {(row.dst, row.kind): (row.messages, row.payload_bytes, row.wire_bytes) for row in [*hub.drain(), *port.drain()]}
+    sense, empty = header_bytes(Kind.SENSE), wire_bytes(header_bytes(Kind.GO), 0, copies=2)
+    assert told == {
+        ("0", "SENSE"): (2, 72, wire_bytes(sense, 24, 12, copies=2)),
+        ("1", "SENSE"): (2, 48, wire_bytes(sense, 24, copies=2)),
+        ("0", "GO"): (2, 0, empty),
+        ("1", "GO"): (2, 0, empty),
+        ("world", "ACT"): (2, 24, wire_bytes(header_bytes(Kind.ACT, sender=0), 12, copies=2)),
     }
-    assert all(row.messages == row.delivered == 1 and row.dropped == 0 for row in rows)
-    assert {row.payload_bytes for row in rows if row.kind == "SENSE"} == {4 * 2 * (3 + 1 + 1 + 1)}
+
+
+def test_an_agent_that_is_lost_is_sent_nothing_more_and_nothing_is_booked() -> None:
+    hub, ports, _ = over_memory()
+    rows = pack_sense(OBS, REWARD, COST, END)
+    hub.lose(1)
+    hub.show([[rows], [rows]], round_=0, step=0, send_time=0.0)
+    hub.go(round_=1, send_time=0.0)
+    assert [message.header.kind for message in iter(lambda: ports[0].receive(0.0), None)] == [Kind.SENSE, Kind.GO]
+    assert ports[1].receive(0.0) is None
+    assert {row.dst for row in hub.drain()} == {"0"}
+
+
+@pytest.mark.parametrize("forgiving", [False, True])
+def test_an_agent_out_of_reach_ends_the_run_unless_somebody_will_tell_of_its_death(
+    forgiving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, ports, carriers = over_memory(forgiving=forgiving)
+    to_all = MemoryLinks.send
+
+    def send(self: MemoryLinks, to: int, frames: list[bytes]) -> None:
+        if to == 0:
+            raise PeerLostError("agent 0 cannot be reached")
+        to_all(self, to, frames)
+
+    monkeypatch.setattr(MemoryLinks, "send", send)
+    if not forgiving:
+        with pytest.raises(PeerLostError):
+            hub.go(round_=1, send_time=0.0)
+        return
+    hub.go(round_=1, send_time=0.0)
+    assert heard(ports[1]).header.kind == Kind.GO
+    assert {row.dst for row in hub.drain()} == {"1"}
+
+
+def test_a_flood_of_bad_frames_is_counted_and_forgotten() -> None:
+    hub, ports, carriers = over_memory()
+    for _ in range(3 * KEPT):
+        carriers[0].send(2, [b"\xc1", b""])
+    ports[1].send(Kind.ACT, OBS, round_=0, step=0, send_time=0.0)
+    assert heard(hub).header.sender == 1
+    total, texts = hub.refused.drain()
+    assert (total, len(texts)) == (3 * KEPT, KEPT)
+    assert all("not msgpack" in text for text in texts)
 
 
 def test_strangers_garbage_and_false_names_are_refused_and_harm_nobody(plane: Plane) -> None:
@@ -111,9 +199,10 @@ def test_strangers_garbage_and_false_names_are_refused_and_harm_nobody(plane: Pl
     port.send(Kind.ACT, OBS, round_=0, step=0, send_time=0.0)
     assert heard(plane.hub).header.sender == 1
     plane.hub.receive(0.5)
-    assert len(plane.hub.refused) == 4
-    assert any("there is no agent 9" in text for text in plane.hub.refused)
-    assert any("a stranger claims to be from agent 1" in text for text in plane.hub.refused)
+    total, texts = plane.hub.refused.drain()
+    assert total == len(texts) == 4
+    assert any("there is no agent 9" in text for text in texts)
+    assert any("a stranger claims to be from agent 1" in text for text in texts)
 
 
 def test_an_agent_that_is_gone_is_named(plane: Plane) -> None:
@@ -131,5 +220,5 @@ def test_an_agent_that_is_gone_is_named(plane: Plane) -> None:
 def test_an_observation_of_another_size_is_a_protocol_error(plane: Plane) -> None:
     port = plane.joined()[0]
     plane.hub.show([[pack_sense(OBS, REWARD, COST, END)]], round_=0, step=0, send_time=0.0)
-    with pytest.raises(ProtocolError, match="expected 14 numbers"):
+    with pytest.raises(ProtocolError, match="expected 2 rows of 7 numbers as float32, got 48 bytes"):
         Sense(heard(port), copies=2, obs_dim=4, n_costs=1)

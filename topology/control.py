@@ -4,18 +4,24 @@ Theory of operation. The coordinator is the server of a ROUTER socket, driven by
 DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with everybody's addresses.
 From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
 against the models below; a frame that does not fit is ignored and counted.
+
+On tcp every process proves with its key who it is (`topology.keys`), and the role it speaks for must be that one.
 """
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgpack
 import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from topology.keys import COORDINATOR, Gate, Keyring
 from topology.ledger import Row
+from topology.refusals import Refusals
 
 MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
+CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
+SEND_S = 10.0  # how long a report may wait for room before its sender gives up
 
 
 class _Message(BaseModel):
@@ -46,6 +52,13 @@ class Stop(_Message):
     reason: str
 
 
+class Gone(_Message):
+    """An agent's process has died, and the run goes on without it."""
+
+    type: Literal["gone"] = "gone"
+    agent: int
+
+
 class EpisodeRow(_Message):
     """One finished episode; env_step counts over all copies."""
 
@@ -55,6 +68,16 @@ class EpisodeRow(_Message):
     ret: float
     cost: tuple[float, ...]
     length: int
+
+
+class AgeRow(NamedTuple):
+    """How old the news of one origin was when an agent used it, over a round; see `node.hearing.Age`."""
+
+    origin: int
+    used: int
+    missing: int
+    mean_s: float
+    max_s: float
 
 
 class Progress(_Message):
@@ -67,10 +90,12 @@ class Progress(_Message):
     episodes: tuple[EpisodeRow, ...] = ()
     traffic: tuple[Row, ...] = ()
     faults: tuple[str, ...] = ()
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
 
 
 class RoundReport(_Message):
-    """A node has ended a round."""
+    """A node has ended a round; of the frames it refused, their number and the first reasons."""
 
     type: Literal["round"] = "round"
     role: str
@@ -79,7 +104,9 @@ class RoundReport(_Message):
     virtual_s: float
     metrics: dict[str, float]
     traffic: tuple[Row, ...]
-    refused: tuple[str, ...]
+    ages: tuple[AgeRow, ...] = ()
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
 
 
 class Finished(_Message):
@@ -91,6 +118,15 @@ class Finished(_Message):
     traffic: tuple[Row, ...] = ()
 
 
+class Refused(_Message):
+    """How many connections a process did not let in, over the run, and the first of the keys that it turned away."""
+
+    type: Literal["refused"] = "refused"
+    role: str
+    connections: int
+    reasons: tuple[str, ...]
+
+
 class Fault(_Message):
     """A process cannot go on."""
 
@@ -99,7 +135,7 @@ class Fault(_Message):
     text: str
 
 
-Control = Annotated[Hello | Start | Stop | Progress | RoundReport | Finished | Fault, Field(discriminator="type")]
+Control = Annotated[Hello | Start | Stop | Gone | Progress | RoundReport | Finished | Refused | Fault, Field(discriminator="type")]
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
 
 
@@ -135,18 +171,45 @@ class Reports(Protocol):
         ...
 
 
-class ControlPort:
-    """A process's end of the control plane."""
+def refused_at(gate: Gate | None, role: str) -> list[Refused]:
+    """What there is to report of a process's gate: nothing, if there is none or nobody was kept out."""
+    if gate is None or gate.outside == 0:
+        return []
+    return [Refused(role=role, connections=gate.outside, reasons=tuple(gate.refused.texts))]
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], role: str, connect: str) -> None:
+
+class ControlPort:
+    """A process's end of the control plane.
+
+    Args:
+        context: The process's ZeroMQ context.
+        role: Which process.
+        connect: The coordinator's address.
+        keys: The process's keys; None: the connection is neither encrypted nor authenticated.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], role: str, connect: str, *, keys: Keyring | None = None) -> None:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, role.encode())
+        self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        self._socket.setsockopt(zmq.SNDTIMEO, int(SEND_S * 1000))
         self._socket.setsockopt(zmq.LINGER, 2000)
+        if keys is not None:
+            keys.dial(self._socket, COORDINATOR)
         self._socket.connect(connect)
 
     def send(self, message: Control) -> None:
-        """Report something."""
-        self._socket.send(encode_control(message))
+        """Report something.
+
+        Raises:
+            ConnectionError: the coordinator has taken nothing for so long that no more can wait.
+        """
+        try:
+            self._socket.send(encode_control(message))
+        except zmq.Again:
+            raise ConnectionError(f"the coordinator took no report for {SEND_S:g} s") from None
 
     def receive(self, timeout_s: float) -> Control | None:
         """The coordinator's next message, or None if none came within `timeout_s`.
@@ -164,33 +227,53 @@ class ControlPort:
 
 
 class ControlHub:
-    """The coordinator's end of the control plane."""
+    """The coordinator's end of the control plane.
 
-    def __init__(self, bind: str) -> None:
+    Args:
+        bind: Where to listen.
+        keys: The coordinator's keys; None: connections are neither encrypted nor authenticated.
+
+    Attributes:
+        gate: What stands before the socket, where there are keys.
+        refused: Messages that were ignored.
+    """
+
+    def __init__(self, bind: str, *, keys: Keyring | None = None) -> None:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is an error, not silence
+        self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        self.gate = None if keys is None else keys.guard(self._context, self._socket, keys.others())
         self._socket.bind(bind)
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.refused: list[str] = []
+        self.refused = Refusals()
 
-    async def send(self, role: str, message: Control) -> None:
-        """Tell one process something; a process that is gone is simply not told."""
-        await self._socket.send_multipart([role.encode(), encode_control(message)])
+    async def send(self, role: str, message: Control) -> bool:
+        """Tell one process something; whether it is there to be told."""
+        try:
+            await self._socket.send_multipart([role.encode(), encode_control(message)], zmq.DONTWAIT)
+        except zmq.ZMQError:
+            return False
+        return True
 
     async def receive(self) -> Control:
         """The next well-formed message; its role is the socket's own."""  # noqa: DOC501  (caught inside)
         while True:
-            frames = await self._socket.recv_multipart()
+            name, *frames = await self._socket.recv_multipart(copy=False)
             try:
-                if len(frames) != 2:
-                    raise ValueError(f"control message of {len(frames)} frames")
-                message = decode_control(frames[1])
-                if getattr(message, "role", None) != frames[0].decode(errors="replace"):
-                    raise ValueError(f"control message of {frames[0]!r} in another's name")
+                role = name.bytes.decode(errors="replace")
+                if self.gate is not None and role != (key_of := name.get("User-Id")):
+                    raise ValueError(f"control message of {key_of} from a socket that calls itself {role!r}")
+                if len(frames) != 1:
+                    raise ValueError(f"control message of {1 + len(frames)} frames")
+                message = decode_control(frames[0].bytes)
+                if getattr(message, "role", None) != role:
+                    raise ValueError(f"control message of {role!r} in another's name")
             except ValueError as error:
-                self.refused.append(str(error))
+                self.refused.add(str(error))
                 continue
             return message
 

@@ -1,22 +1,27 @@
 """The ledger: what crossed every directed link, by plane and kind, and what became of it.
 
-Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. Whoever puts a message on the wire
-books `messages`, `payload_bytes` and `wire_bytes`; whoever takes it off books `delivered`, or `dropped` with a reason.
-`payload_bytes` counts the application's bytes on the link where they reach somebody they are meant for, so their sum
-does not depend on the routing; `wire_bytes` counts everything that a link carries, headers and framing and transit
-included.
+Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. Whoever puts a message on a link
+books `messages`, `payload_bytes` and `wire_bytes`, and what the link did to it: the link model's verdict is known at
+once. Whoever takes it off books `delivered`. What is accepted but lies in the future when the run ends is `in_flight`.
+So for every row of a whole run
 
-Sizes are those that one deployed copy would send, summed over the E copies that a frame carries.
+    messages = delivered + dropped + in_flight,    dropped = the sum of its reasons,
+
+which the command checks when a run is over (`imbalance`). `payload_bytes` counts the application's bytes on the link
+where they reach somebody they are meant for, so their sum does not depend on the routing; `wire_bytes` counts everything
+that a link carries, headers, framing, transit and retransmissions included.
+
+A frame carries E copies of a message; the books count each, in sizes that one deployed copy would send.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from topology.wire import framed
 
 Plane = Literal["peer", "world"]
+REASONS = ("loss", "queue", "outage", "crash", "gave_up", "late")  # in the order of `link_model.Fate`, from Fate.LOSS on
 
 
 class Row(NamedTuple):
@@ -31,8 +36,16 @@ class Row(NamedTuple):
         messages: Messages put on the link.
         payload_bytes: Application bytes that reached their addressee over this link.
         wire_bytes: All bytes on the link.
+        resent_bytes: The part of `wire_bytes` that repeated what had been lost.
         delivered: Messages taken off the link.
-        dropped: Messages that were lost or refused.
+        dropped: Messages that did not arrive, for one of the reasons that follow.
+        loss: Lost on the way.
+        queue: Refused by a full queue.
+        outage: Sent while the link was down.
+        crash: Sent to a node that was down.
+        gave_up: Retransmitted as often as allowed, in vain.
+        late: Too late to be of use to anybody (wall clock only).
+        in_flight: On the way when the run ended.
     """
 
     round: int
@@ -40,69 +53,102 @@ class Row(NamedTuple):
     src: str
     dst: str
     kind: str
-    messages: int
-    payload_bytes: int
-    wire_bytes: int
-    delivered: int
-    dropped: int
+    messages: int = 0
+    payload_bytes: int = 0
+    wire_bytes: int = 0
+    resent_bytes: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    loss: int = 0
+    queue: int = 0
+    outage: int = 0
+    crash: int = 0
+    gave_up: int = 0
+    late: int = 0
+    in_flight: int = 0
 
 
-@dataclass(slots=True)
+_KEY = 5
+_COUNTS = Row._fields[_KEY:]
+_MESSAGES, _PAYLOAD, _WIRE, _RESENT, _DELIVERED, _DROPPED = range(6)
+_FIRST_REASON = _COUNTS.index(REASONS[0])
+_IN_FLIGHT = _COUNTS.index("in_flight")
+
+
 class Ledger:
     """One process's books. `drain` hands them over once per round and starts a new page."""
 
-    plane: Plane
-    _sent: defaultdict[tuple[int, str, str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
-    _received: defaultdict[tuple[int, str, str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._rows: defaultdict[tuple[int, str, str, str], list[int]] = defaultdict(lambda: [0] * len(_COUNTS))
 
-    def sent(self, round_: int, src: str, dst: str, kind: str, payload_bytes: int, wire_bytes: int) -> None:
-        """Book one message put on a link."""
-        row = self._sent[round_, src, dst, kind]
-        row[0] += 1
-        row[1] += payload_bytes
-        row[2] += wire_bytes
+    def sent(
+        self,
+        round_: int,
+        src: str,
+        dst: str,
+        kind: str,
+        messages: int,
+        payload_bytes: int,
+        wire_bytes: int,
+        resent_bytes: int = 0,
+    ) -> None:
+        """Book messages put on a link."""
+        row = self._rows[round_, src, dst, kind]
+        row[_MESSAGES] += messages
+        row[_PAYLOAD] += payload_bytes
+        row[_WIRE] += wire_bytes
+        row[_RESENT] += resent_bytes
 
-    def delivered(self, round_: int, src: str, dst: str, kind: str) -> None:
-        """Book one message taken off a link and used or relayed."""
-        self._received[round_, src, dst, kind][0] += 1
+    def delivered(self, round_: int, src: str, dst: str, kind: str, messages: int) -> None:
+        """Book messages taken off a link and used or relayed."""
+        self._rows[round_, src, dst, kind][_DELIVERED] += messages
 
-    def dropped(self, round_: int, src: str, dst: str, kind: str) -> None:
-        """Book one message taken off a link and refused."""
-        self._received[round_, src, dst, kind][1] += 1
+    def dropped(self, round_: int, src: str, dst: str, kind: str, reason: int, messages: int) -> None:
+        """Book messages that the link, or the clock, has swallowed, by place of the reason in `REASONS`."""
+        row = self._rows[round_, src, dst, kind]
+        row[_DROPPED] += messages
+        row[_FIRST_REASON + reason] += messages
+
+    def in_flight(self, round_: int, src: str, dst: str, kind: str, messages: int) -> None:
+        """The run is over: messages booked as delivered turn out to be still on the way."""
+        row = self._rows[round_, src, dst, kind]
+        row[_DELIVERED] -= messages
+        row[_IN_FLIGHT] += messages
 
     def drain(self) -> list[Row]:
         """The rows booked since the last call, in a fixed order."""
-        rows = []
-        for key in sorted(self._sent.keys() | self._received.keys()):
-            messages, payload, wire = self._sent.get(key, (0, 0, 0))
-            delivered, dropped = self._received.get(key, (0, 0))
-            round_, src, dst, kind = key
-            rows.append(Row(round_, self.plane, src, dst, kind, messages, payload, wire, delivered, dropped))
-        self._sent.clear()
-        self._received.clear()
+        rows = [
+            Row(round_, self._plane, src, dst, kind, *counts) for (round_, src, dst, kind), counts in sorted(self._rows.items())
+        ]
+        self._rows.clear()
         return rows
 
 
-def merge(rows: Iterable[Row]) -> list[Row]:
-    """Rows of many processes added up per round, plane, link and kind, in a fixed order."""
-    total: dict[tuple[int, str, str, str, str], list[int]] = {}
+def imbalance(rows: Iterable[Row]) -> str | None:
+    """The first row whose messages are not all accounted for, as a sentence; None if the books balance."""
     for row in rows:
-        sums = total.setdefault(row[:5], [0, 0, 0, 0, 0])
-        for place, value in enumerate(row[5:]):
-            sums[place] += value
-    return [Row(*key, *sums) for key, sums in sorted(total.items())]
+        reasons = sum(row[_KEY + _FIRST_REASON : _KEY + _IN_FLIGHT])
+        if row.messages != row.delivered + row.dropped + row.in_flight or row.dropped != reasons:
+            return (
+                f"the ledger does not balance: {row.plane} {row.kind} {row.src} -> {row.dst}, round {row.round}: "
+                f"{row.messages} sent, {row.delivered} delivered, {row.dropped} dropped ({reasons} with a reason), "
+                f"{row.in_flight} in flight"
+            )
+    return None
 
 
-def wire_bytes(header_bytes: int, *arrays: int, copies: int = 1) -> int:
+def wire_bytes(header_bytes: int, *bodies: int, copies: int = 1, frame_extra: int = 0) -> int:
     """Bytes on the wire of one message, as `copies` deployments would send it.
 
     Args:
         header_bytes: Length of the header frame.
-        arrays: Length of each array frame of one copy.
+        bodies: Length of each further frame of one copy.
         copies: E.
+        frame_extra: What encryption adds to each frame.
 
     Example:
         >>> wire_bytes(30, 52), wire_bytes(30, 52, copies=10)
         (86, 860)
     """
-    return copies * (framed(header_bytes) + sum(framed(size) for size in arrays))
+    return copies * (framed(header_bytes + frame_extra) + sum(framed(size + frame_extra) for size in bodies))

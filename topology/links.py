@@ -9,23 +9,32 @@ nothing is dropped silently.
 process; `RouterLinks` and `DealerLinks` join the world to its nodes. All meet the same contract, sentence by sentence
 (tests/test_topology_links.py).
 
+With keys (`topology.keys`, tcp only) every connection is encrypted and authenticated: an inbox admits those whom its node
+may hear and nobody else, and `sender` is who the connection's key says.
+
+Depths. A link that holds more unread messages than lockstep can leave there leads to somebody who does not read: it is
+full, and whoever sends on it is told when the deadline passes. So every socket has a depth of its own, and none is left
+to ZeroMQ's thousand.
+
 What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond
 its timeout.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import zmq
 
+from topology.keys import WORLD_ROLE, Keyring, role_of
 from topology.wire import MAX_ARRAY_BYTES
 
 Frames = Sequence[bytes]
 _MORE = int(zmq.SNDMORE)
-_PREFIX = b"node-"
-STRANGER = -1  # a sender that gave itself no node's name
+_PREFIX = role_of(0).removesuffix("0").encode()
+STRANGER = -1  # a sender that gave itself no node's name, or another's
+WORLD_DEPTH = 16  # messages between world and node: lockstep leaves two unread there, a round's end a third
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -64,19 +73,35 @@ class ZmqLinks:
         bind: Where the inbox listens, e.g. `ipc:///run/node-3` or `tcp://127.0.0.1:*`.
         deadline_s: How long a full outbox may block.
         depth: Frames that a link may hold unread. Lockstep bounds them by two steps' worth of every origin.
+        keys: This node's keys; None: connections are neither encrypted nor authenticated.
+        hears: Agents whose connections are admitted, where there are keys.
+
+    Attributes:
+        gate: What stands before the inbox, where there are keys.
     """
 
-    def __init__(self, context: Context, bind: str, *, deadline_s: float, depth: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        bind: str,
+        *,
+        deadline_s: float,
+        depth: int,
+        keys: Keyring | None = None,
+        hears: Collection[int] = (),
+    ) -> None:
         self._context = context
+        self._keys = keys
         self._deadline_ms = int(deadline_s * 1000)
         self._depth = depth
         self._inbox = context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, depth)
         self._inbox.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
         self._inbox.setsockopt(zmq.LINGER, 0)
+        self.gate = None if keys is None else keys.guard(context, self._inbox, [role_of(agent) for agent in hears])
         self._inbox.bind(bind)
         self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._received = Receiver(self._inbox)
+        self._received = Receiver(self._inbox) if keys is None else KeyedReceiver(self._inbox)
         self.sender: int | None = None
         self._outboxes: dict[int, zmq.Socket[bytes]] = {}
 
@@ -87,6 +112,8 @@ class ZmqLinks:
             socket.setsockopt(zmq.SNDHWM, self._depth)
             socket.setsockopt(zmq.SNDTIMEO, self._deadline_ms)
             socket.setsockopt(zmq.LINGER, 2000)  # the last frames of a run still leave; ending takes at most this long
+            if self._keys is not None:
+                self._keys.dial(socket, role_of(to))
             socket.connect(endpoint)
             self._outboxes[to] = socket
 
@@ -103,7 +130,10 @@ class ZmqLinks:
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`."""
-        return self._received(timeout_s)
+        frames = self._received(timeout_s)
+        if self._keys is not None and frames is not None:
+            self.sender = _agent(self._received.role)
+        return frames
 
     def close(self) -> None:
         """See `Links.close`."""
@@ -113,22 +143,31 @@ class ZmqLinks:
 
 
 class RouterLinks:
-    """The world's links: one socket that every node dials, each known by the name it gives itself.
+    """The world's links: one socket that every node dials, each known by the name it gives itself, which its key must bear.
 
     Args:
         context: The process's ZeroMQ context.
         bind: Where to listen.
         deadline_s: How long a node may take nothing.
+        keys: The world's keys; None: connections are neither encrypted nor authenticated.
+
+    Attributes:
+        gate: What stands before the socket, where there are keys.
     """
 
-    def __init__(self, context: Context, bind: str, *, deadline_s: float) -> None:
+    def __init__(self, context: Context, bind: str, *, deadline_s: float, keys: Keyring | None = None) -> None:
         self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is an error, not silence
+        self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
         self._socket.setsockopt(zmq.SNDTIMEO, int(deadline_s * 1000))
         self._socket.setsockopt(zmq.LINGER, 2000)
+        self._keys = keys
+        self.gate = None if keys is None else keys.guard(context, self._socket, keys.nodes())
         self._socket.bind(bind)
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._received = Receiver(self._socket)
+        self._received = Receiver(self._socket) if keys is None else KeyedReceiver(self._socket)
         self.sender: int | None = None
 
     def send(self, to: int, frames: Frames) -> None:
@@ -148,8 +187,8 @@ class RouterLinks:
         if received is None:
             return None
         name, *frames = received
-        digits = name.removeprefix(_PREFIX)
-        self.sender = int(digits) if digits.isdigit() and name == _name(int(digits)) else STRANGER
+        is_own = self._keys is None or name == self._received.role
+        self.sender = _agent(name) if is_own else STRANGER
         return frames
 
     def close(self) -> None:
@@ -164,19 +203,35 @@ class DealerLinks:
         context: The process's ZeroMQ context.
         agent: This node's id, from which it takes its name.
         connect: The world's address.
+        deadline_s: How long the world may take nothing.
+        keys: This node's keys; None: the connection is neither encrypted nor authenticated.
     """
 
-    def __init__(self, context: Context, agent: int, connect: str) -> None:
+    def __init__(self, context: Context, agent: int, connect: str, *, deadline_s: float, keys: Keyring | None = None) -> None:
+        self._deadline_ms = int(deadline_s * 1000)
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, _name(agent))
+        self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
+        self._socket.setsockopt(zmq.SNDTIMEO, self._deadline_ms)
         self._socket.setsockopt(zmq.LINGER, 2000)
+        if keys is not None:
+            keys.dial(self._socket, WORLD_ROLE)
         self._socket.connect(connect)
         self._received = Receiver(self._socket)
         self.sender: int | None = None
 
     def send(self, to: int, frames: Frames) -> None:
-        """See `Links.send`; there is only one node at the other end."""
-        send_frames(self._socket, frames)
+        """Put a multipart on the link to the world; there is nobody else at the other end.
+
+        Raises:
+            PeerLostError: the link stayed full past the deadline.
+        """
+        try:
+            send_frames(self._socket, frames)
+        except zmq.Again:
+            raise PeerLostError(f"the world took no message for {self._deadline_ms / 1000:g} s") from None
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`."""
@@ -231,11 +286,13 @@ def send_frames(socket: zmq.Socket[bytes], frames: Frames) -> None:
 class Receiver:
     """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first."""
 
-    __slots__ = ("_socket", "_timeout_ms")
+    __slots__ = ("_socket", "_take", "_timeout_ms", "role")
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
+        self._take: Callable[[], list[bytes]] = socket.recv_multipart
         self._timeout_ms = -1
+        self.role = b""  # by whose key the last multipart came, where there are keys
 
     def __call__(self, timeout_s: float) -> list[bytes] | None:
         """The next multipart, or None if none came within `timeout_s` seconds (0: do not wait)."""
@@ -244,13 +301,33 @@ class Receiver:
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             self._timeout_ms = timeout_ms
         try:
-            return self._socket.recv_multipart()
+            return self._take()
         except zmq.Again:
             return None
 
 
+class KeyedReceiver(Receiver):
+    """Receiving from a socket behind a gate, which knows whose key the connection was made with."""
+
+    __slots__ = ()
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        super().__init__(socket)
+        self._take = self._take_known
+
+    def _take_known(self) -> list[bytes]:
+        first = self._socket.recv(copy=False)
+        self.role = str(first.get("User-Id")).encode()
+        return [first.bytes, *(self._socket.recv_multipart() if first.more else ())]
+
+
 def _name(agent: int) -> bytes:
     return _PREFIX + b"%d" % agent
+
+
+def _agent(name: bytes) -> int:
+    digits = name.removeprefix(_PREFIX)
+    return int(digits) if digits.isdigit() and name == _name(int(digits)) else STRANGER
 
 
 def ipc_endpoint(folder: Path, name: str) -> str:

@@ -1,22 +1,87 @@
-"""The peer plane as one node uses it: messages in and out, routed, numbered and booked.
+"""The peer plane as one node uses it: messages in and out, routed, numbered, delayed, lost and booked.
 
 Theory of operation. `send` puts one message on one outgoing socket and books it on every link of the graph that it
-crosses: with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path.
-Its application bytes are booked on the link where they reach an addressee. `receive` decodes, checks who may speak, and
-books the arrival on the same links. Anything malformed is refused, counted and forgotten: a bad frame harms nobody.
+crosses: with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path. On
+links with limits the sender also works out what becomes of it: the link model of each hop says per copy when it arrives,
+or why not. That verdict travels with the frame as its marks, so the frame itself always travels, and at once. Rows of
+copies that do not arrive are blanked: what is lost is not merely labelled so.
+
+Application bytes are booked on the link where they reach an addressee. `receive` decodes and checks who may speak; what
+the node then accepts is booked as delivered (`taken`). Anything malformed is refused, counted and forgotten: a bad frame
+harms nobody.
+
+With direct routing every overlay connection has the links of its path to itself: connections do not queue behind each
+other at the nodes between (docs/limitations.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.ledger import Ledger, Row, wire_bytes
+from topology.codec import DType
+from topology.ledger import REASONS, Ledger, Row, wire_bytes
+from topology.link_model import Fate, LinkModel
 from topology.links import Links
 from topology.neighbourhood import path
-from topology.wire import FLOAT32, KIND_NAMES, VERSION, Header, Kind, Message, ProtocolError, decode, encode_header
+from topology.refusals import Refusals
+from topology.wire import (
+    KIND_NAMES,
+    VERSION,
+    Header,
+    Kind,
+    Marks,
+    Message,
+    ProtocolError,
+    decode,
+    encode_header,
+    encode_marks,
+    framed,
+)
+
+Hop = tuple[str, str]
+_LATE = REASONS.index("late")
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The way to one node that this one opens a socket to.
+
+    Attributes:
+        hops: The links of the graph on the way, by name.
+        models: The model of each, or nothing if none of them has limits.
+    """
+
+    hops: tuple[Hop, ...]
+    models: tuple[LinkModel, ...]
+
+
+def roads(
+    graph: "nx.Graph[int]",
+    agent: int,
+    speaks_to: Sequence[int],
+    *,
+    direct: bool,
+    model: Callable[[int, int, tuple[int, ...]], LinkModel],
+) -> dict[int, Road]:
+    """The roads from `agent` to every node that it speaks to.
+
+    Args:
+        graph: The topology.
+        agent: From where.
+        speaks_to: Where to.
+        direct: Whether a socket crosses several links.
+        model: Makes the model of the link (src, dst), given the name of its random stream.
+    """
+    found = {}
+    for to in speaks_to:
+        way = path(graph, agent, to) if direct else (agent, to)
+        models = tuple(model(a, b, (agent, to, a, b) if direct else (a, b)) for a, b in pairwise(way))
+        found[to] = Road(_names(way), () if all(each.is_ideal for each in models) else models)
+    return found
 
 
 class PeerPlane:
@@ -28,67 +93,101 @@ class PeerPlane:
         links: Carrier of the frames.
         hears: Agents whose frames this node accepts: its neighbours (relay) or its ball (direct).
         direct: Whether sockets form an overlay, so that a message crosses several links of the graph.
+        roads: The way to every node that this one speaks to.
+        reliable: Kinds that are retransmitted when they are lost.
         copies: E.
+        frame_extra: Bytes that encryption adds to each frame.
     """
 
     def __init__(
-        self, agent: int, graph: "nx.Graph[int]", links: Links, *, hears: Sequence[int], direct: bool, copies: int
+        self,
+        agent: int,
+        graph: "nx.Graph[int]",
+        links: Links,
+        *,
+        hears: Sequence[int],
+        direct: bool,
+        roads: Mapping[int, Road],
+        reliable: frozenset[Kind] = frozenset(),
+        copies: int,
+        frame_extra: int = 0,
     ) -> None:
         self._agent = agent
         self._graph = graph
         self._links = links
         self._hears = frozenset(hears)
         self._direct = direct
+        self._roads = roads
+        self._reliable = reliable
         self._copies = copies
+        self._extra = frame_extra
         self._ledger = Ledger("peer")
-        self._hops: dict[tuple[int, int], tuple[tuple[str, str], ...]] = {}
+        self._last_hop: dict[int, Hop] = {}
         self._seq: dict[int, int] = {}
-        self.refused: list[str] = []
+        self.refused = Refusals()
 
     def send(
         self,
         kind: Kind,
-        payload: NDArray[np.float32] | bytes,
+        body: bytes,
         *,
+        dtype: DType,
         to: int,
         origin: int,
         round_: int,
         step: int,
         hops_left: int,
-        send_time: float,
+        time: float,
         addressed: bool,
-        copy_bytes: Sequence[int] | None = None,
+        copy_bytes: int | NDArray[np.int64],
+        row_copy: NDArray[np.intp] | None = None,
+        marks: Marks | None = None,
     ) -> None:
         """Send one message over one outgoing socket.
 
         Args:
             kind: What it says.
-            payload: float32 numbers of all copies.
+            body: Its numbers, all copies, encoded row by row.
+            dtype: How they are encoded.
             to: The node at the other end.
             origin: Whose data it is; another agent's when relaying.
             round_: Round it belongs to.
             step: Step within the round.
             hops_left: Further edges it may cross after this one.
-            send_time: Virtual time, in seconds.
+            time: Virtual time of what it tells, in seconds; it leaves then, unless `marks` say otherwise.
             addressed: Whether `to` is meant to use it, not only to pass it on.
-            copy_bytes: Bytes per copy where copies differ; by default the payload is divided evenly.
+            copy_bytes: Bytes of each copy's part of the body.
+            row_copy: The copy that each row belongs to; by default row e is copy e.
+            marks: When each copy leaves (inf: it is not here to be sent), and which say only that nothing has changed.
 
         Raises:
             PeerLostError: the peer took nothing before the deadline.
         """
         seq = self._seq.get(to, 0)
         self._seq[to] = seq + 1
-        header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, origin, round_, step, hops_left, seq, send_time))
-        body = payload if isinstance(payload, bytes) else payload.tobytes()
-        self._links.send(to, (header, body))
-        if copy_bytes is None:
-            on_wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
-        else:
-            on_wire = sum(wire_bytes(len(header), size) for size in copy_bytes)
-        hops = self._crossed(self._agent, to)
-        for src, dst in hops[:-1]:
-            self._ledger.sent(round_, src, dst, KIND_NAMES[kind], 0, on_wire)
-        self._ledger.sent(round_, *hops[-1], KIND_NAMES[kind], len(body) if addressed else 0, on_wire)
+        header = encode_header(Header(VERSION, int(kind), int(dtype), self._agent, origin, round_, step, hops_left, seq, time))
+        road = self._roads[to]
+        name = KIND_NAMES[kind]
+        if marks is None and not road.models:
+            self._links.send(to, (header, body))
+            if isinstance(copy_bytes, int):
+                on_wire = wire_bytes(len(header), copy_bytes, copies=self._copies, frame_extra=self._extra)
+            else:
+                on_wire = sum(wire_bytes(len(header), int(size), frame_extra=self._extra) for size in copy_bytes)
+            for src, dst in road.hops[:-1]:
+                self._ledger.sent(round_, src, dst, name, self._copies, 0, on_wire)
+                self._ledger.delivered(round_, src, dst, name, self._copies)
+            payload = len(body) if addressed else 0
+            self._ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
+            return
+        if marks is None:
+            marks = Marks(np.full(self._copies, time), np.zeros(self._copies, np.bool_))
+        sizes = np.where(marks.null, 0, copy_bytes)
+        arrive = self._travel(road, kind, round_, len(header), sizes, marks.arrive, addressed=addressed)
+        silent = marks.null | np.isinf(arrive)
+        if silent.any():
+            body = _blanked(body, silent if row_copy is None else silent[row_copy])
+        self._links.send(to, (header, body, encode_marks(Marks(arrive, marks.null))))
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next acceptable message, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
@@ -103,20 +202,31 @@ class PeerPlane:
                 if message.header.sender not in self._hears:
                     raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
             except ProtocolError as error:
-                self.refused.append(str(error))
+                self.refused.add(str(error))
                 continue
             return message
 
-    def taken(self, header: Header) -> None:
-        """Book a received message as delivered."""
-        for src, dst in self._crossed(header.sender, self._agent):
-            self._ledger.delivered(header.round, src, dst, KIND_NAMES[header.kind])
+    def taken(self, header: Header, copies: int) -> None:
+        """Book that `copies` copies of a received message have been delivered."""
+        self._ledger.delivered(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], copies)
 
-    def refuse(self, header: Header, reason: str) -> None:
-        """Book a received message as dropped, and keep the reason."""
-        self.refused.append(reason)
-        for src, dst in self._crossed(header.sender, self._agent):
-            self._ledger.dropped(header.round, src, dst, KIND_NAMES[header.kind])
+    def late(self, header: Header) -> None:
+        """Book a message of a peer that came too late to be accepted (wall clock)."""
+        self._ledger.dropped(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], _LATE, self._copies)
+
+    def in_flight(self, sender: int, round_: int, kind: Kind, copies: int) -> None:
+        """Book that copies which have been received will only arrive after the end of the run."""
+        self._ledger.in_flight(round_, *self._hop_from(sender), KIND_NAMES[kind], copies)
+
+    def refuse(self, reason: str) -> None:
+        """Count a message that the protocol will not have."""
+        self.refused.add(reason)
+
+    def forget(self, before_s: float) -> None:
+        """Nothing will be sent that was there before a virtual time."""
+        for road in self._roads.values():
+            for model in road.models:
+                model.forget(before_s)
 
     def drain(self) -> list[Row]:
         """The ledger rows since the last call."""
@@ -126,10 +236,63 @@ class PeerPlane:
         """Give the links up."""
         self._links.close()
 
-    def _crossed(self, src: int, dst: int) -> tuple[tuple[str, str], ...]:
-        hops = self._hops.get((src, dst))
-        if hops is None:
-            nodes = path(self._graph, src, dst) if self._direct else (src, dst)
-            hops = tuple((str(a), str(b)) for a, b in pairwise(nodes))
-            self._hops[src, dst] = hops
-        return hops
+    def _travel(
+        self,
+        road: Road,
+        kind: Kind,
+        round_: int,
+        header_bytes: int,
+        sizes: NDArray[np.int64],
+        leave: NDArray[np.float64],
+        *,
+        addressed: bool,
+    ) -> NDArray[np.float64]:
+        """When each copy arrives at the end of a road, having booked it on every hop."""
+        name = KIND_NAMES[kind]
+        wire = framed(header_bytes + self._extra) + _framed(sizes + self._extra)
+        for place, (src, dst) in enumerate(road.hops):
+            offered = int(np.isfinite(leave).sum())
+            if not road.models:
+                arrive, sent, resent = leave, int(wire[np.isfinite(leave)].sum()), 0
+            else:
+                passage = road.models[place].carry(wire, leave, reliable=kind in self._reliable)
+                arrive, sent, resent = passage.arrive, passage.sent_bytes, passage.resent_bytes
+                offered = int((passage.fate != Fate.NOT_SENT).sum())
+                counts = np.bincount(passage.fate, minlength=Fate.GAVE_UP + 1)
+                for reason, lost in enumerate(counts[Fate.LOSS :]):
+                    if lost:
+                        self._ledger.dropped(round_, src, dst, name, reason, int(lost))
+            there = np.isfinite(arrive)
+            last = place == len(road.hops) - 1
+            payload = int(sizes[there].sum()) if last and addressed else 0
+            if offered:
+                self._ledger.sent(round_, src, dst, name, offered, payload, sent, resent)
+            if not last and there.any():
+                self._ledger.delivered(round_, src, dst, name, int(there.sum()))
+            leave = arrive
+        return leave
+
+    def _hop_from(self, sender: int) -> Hop:
+        hop = self._last_hop.get(sender)
+        if hop is None:
+            way = path(self._graph, sender, self._agent) if self._direct else (sender, self._agent)
+            hop = self._last_hop[sender] = _names(way)[-1]
+        return hop
+
+
+def _names(way: Sequence[int]) -> tuple[Hop, ...]:
+    return tuple((str(a), str(b)) for a, b in pairwise(way))
+
+
+def _framed(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`framed`, for many sizes at once."""
+    return sizes + np.where(sizes <= 255, 2, 9)
+
+
+def _blanked(body: bytes, rows: NDArray[np.bool_]) -> bytes:
+    """A body with the given rows set to zero; nothing at all if that would be every row."""
+    if rows.all():
+        return b""
+    table = np.frombuffer(body, np.uint8).reshape(len(rows), -1).copy()
+    table[rows] = 0
+    return table.tobytes()

@@ -6,6 +6,11 @@ to its children. A node may lie on such a path without belonging to the audience
 without using. With direct routing the origin sends to each of its audience itself. An agent must not go on to the next
 step before it has handled, used or relayed, every message that comes its way: `awaited` says which, and that rule is
 what keeps a relay from starving those behind it.
+
+Over each link the messages of one kind and moment leave in one order, the same in every run however the processes are
+scheduled: by how far they have come, then by origin (or in a given order of origins). A link's queue and its random
+numbers depend on that order. Nobody can wait in a circle for it: a message waits only for such as have come less far, or
+as far on the same link.
 """
 
 from collections.abc import Sequence
@@ -13,7 +18,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from topology.neighbourhood import distances, relay_children
+from topology.neighbourhood import distances, path, relay_children
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,8 @@ class Routes:
         hops_left: Per origin, the hop budget of the message as it arrives here (for the agent itself: as if it had
             arrived).
         addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.
+        outgoing: Per node to send to, ascending, the origins whose messages go there, in the order in which they leave.
+        via: Per awaited origin, the nodes that its message crosses on its way here, the origin included.
     """
 
     awaited: frozenset[int]
@@ -34,12 +41,21 @@ class Routes:
     next_hops: dict[int, tuple[int, ...]]
     hops_left: dict[int, int]
     addressed: frozenset[tuple[int, int]]
+    outgoing: tuple[tuple[int, tuple[int, ...]], ...]
+    via: dict[int, frozenset[int]]
 
 
-NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset())
+NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset(), outgoing=(), via={})
 
 
-def routes(graph: "nx.Graph[int]", agent: int, audiences: Sequence[Sequence[int]], *, direct: bool) -> Routes:
+def routes(
+    graph: "nx.Graph[int]",
+    agent: int,
+    audiences: Sequence[Sequence[int]],
+    *,
+    direct: bool,
+    order: Sequence[int] | None = None,
+) -> Routes:
     """The part that `agent` has in bringing every origin's message to its audience.
 
     Args:
@@ -47,6 +63,7 @@ def routes(graph: "nx.Graph[int]", agent: int, audiences: Sequence[Sequence[int]
         agent: Whose part.
         audiences: Per origin, the agents that need its message, without itself.
         direct: Overlay sockets instead of relaying.
+        order: Origins in the order in which their messages come into being, where that is not all at once.
 
     Example:
         >>> line = nx.path_graph(3)
@@ -59,6 +76,8 @@ def routes(graph: "nx.Graph[int]", agent: int, audiences: Sequence[Sequence[int]
     next_hops: dict[int, tuple[int, ...]] = {}
     hops_left: dict[int, int] = {}
     addressed: set[tuple[int, int]] = set()
+    outgoing: dict[int, list[tuple[int, int]]] = {}
+    via: dict[int, frozenset[int]] = {}
     for origin, audience in enumerate(audiences):
         if not audience:
             continue
@@ -73,12 +92,21 @@ def routes(graph: "nx.Graph[int]", agent: int, audiences: Sequence[Sequence[int]
         mine = children.get(agent, ())
         if mine:
             next_hops[origin] = mine
+            for child in mine:
+                outgoing.setdefault(child, []).append((depth if order is None else order.index(origin), origin))
             addressed.update((origin, child) for child in mine if child in members)
         if agent in members:
             uses.add(origin)
         if agent != origin and (mine or agent in members):
             awaited.add(origin)
+            via[origin] = frozenset((origin,)) if direct else frozenset(path(graph, origin, agent)[:-1])
         hops_left[origin] = radius - depth
     return Routes(
-        awaited=frozenset(awaited), uses=frozenset(uses), next_hops=next_hops, hops_left=hops_left, addressed=frozenset(addressed)
+        awaited=frozenset(awaited),
+        uses=frozenset(uses),
+        next_hops=next_hops,
+        hops_left=hops_left,
+        addressed=frozenset(addressed),
+        outgoing=tuple((to, tuple(origin for _, origin in sorted(outgoing[to]))) for to in sorted(outgoing)),
+        via=via,
     )

@@ -2,8 +2,14 @@
 
 Theory of operation. A message is one ZeroMQ multipart: a header frame, a small msgpack array of numbers, then raw
 little-endian array buffers, one frame each. The header names sender, origin, round, step and so on; what the buffers
-mean follows from the kind. Every field has a type and a range, sizes are capped *before* anything is decoded, and
-whatever does not fit raises `ProtocolError`, never anything else. Nothing is ever unpickled.
+mean follows from the kind, and how their numbers are written from the header's dtype. Every field has a type and a
+range, sizes are capped *before* anything is decoded, and whatever does not fit raises `ProtocolError`, never anything
+else. Nothing is ever unpickled.
+
+Marks. A frame carries all E copies of a message, and on real links they fare differently: one is lost, another late.
+Such a frame travels all the same, so that nobody waits for what will not come, with one more buffer that says per copy
+when it arrives in virtual time, if ever, and whether it says anything (`Marks`). Marks belong to the simulation, not to
+the modelled traffic, and are charged to nobody; links without limits need none.
 
 Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of
 one byte up to 255 bytes of body, of eight above. `ledger.wire_bytes` is what one deployed copy's message would occupy; a
@@ -14,7 +20,6 @@ What must not change without raising VERSION: the order and the types of the hea
 kinds.
 """
 
-import math
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -23,11 +28,15 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from topology import codec
+from topology.codec import DType
+
 VERSION = 1
 MAX_HEADER_BYTES = 128  # ten fields of at most nine bytes and the array mark
 MAX_ARRAY_BYTES = 1 << 28  # 256 MiB: 4096 copies x 16384 floats, far above any shipped scenario
 MAX_ARRAYS = 2
-FLOAT32 = 1  # the one code of the closed dtype list in use; others arrive with codecs
+FLOAT32 = int(DType.FLOAT32)
+CURVE_BYTES = 33  # what CURVE adds to every frame: command name, nonce, authenticator and flags
 WORLD = 0xFFFE  # the world's place in `sender` and `origin`
 MAX_ID = 0xFFFF
 MAX_COUNT = 2**53
@@ -42,7 +51,9 @@ class Kind(IntEnum):
     BOOTSTRAP = 4  # last observations of a rollout and of episodes cut by the time limit
     SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
     ACT = 17  # world plane: one agent's actions
-    JOIN = 18  # world plane: a node is ready; carries nothing
+    JOIN = 18  # world plane: a node is there; carries nothing
+    READY = 19  # world plane: a node has ended its round, at `send_time`; carries nothing
+    GO = 20  # world plane: all have, and the next round begins at `send_time`; carries nothing
 
 
 KIND_NAMES = {int(kind): kind.name for kind in Kind}  # an enum look-up costs ten times as much
@@ -59,14 +70,14 @@ class Header(NamedTuple):
     Attributes:
         version: Wire format version, `VERSION`.
         kind: One of `Kind`.
-        dtype: Code of the arrays' element type, `FLOAT32`.
+        dtype: Code of the arrays' element type, one of `codec.DType`.
         sender: Who put it on this link: an agent id, or `WORLD`.
         origin: Whose data it is.
         round: Round k, from 0.
         step: Environment step within the round, 0..T.
         hops_left: Further edges it may cross.
         seq: Number of this message on its directed link, from 0.
-        send_time: Virtual time at which it entered the link, in seconds.
+        send_time: Virtual time, in seconds, of the step or the moment that it tells of.
     """
 
     version: int
@@ -82,14 +93,27 @@ class Header(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A decoded message: its header and its arrays, flat, read-only."""
+    """A message: its header, and its buffers as they came."""
 
     header: Header
-    arrays: tuple[NDArray[np.float32], ...]
+    bodies: tuple[bytes, ...]
+
+
+class Marks(NamedTuple):
+    """What became of a message on its way here, per copy.
+
+    Attributes:
+        arrive: (E,) virtual seconds of arrival; inf: never.
+        null: (E,) whether it says only that nothing has changed.
+    """
+
+    arrive: NDArray[np.float64]
+    null: NDArray[np.bool_]
 
 
 _TOPS = (255, 255, 255, MAX_ID, MAX_ID, MAX_COUNT, MAX_COUNT, MAX_ID, MAX_COUNT)  # of all fields but send_time
 _KINDS = frozenset(int(kind) for kind in Kind)
+_DTYPES = frozenset(int(dtype) for dtype in DType)
 _pack = msgpack.Packer(autoreset=True, use_single_float=False).pack
 
 
@@ -119,10 +143,10 @@ def decode_header(frame: bytes) -> Header:
     for value, top in zip(fields, _TOPS, strict=False):  # the ten-thousandfold path: the story is told only when it fails
         if type(value) is not int or not 0 <= value <= top:
             raise ProtocolError(_first_objection(header))
-    if header.version != VERSION or header.kind not in _KINDS or header.dtype != FLOAT32:
+    if header.version != VERSION or header.kind not in _KINDS or header.dtype not in _DTYPES:
         raise ProtocolError(
             f"header: version {header.version}, kind {header.kind}, dtype {header.dtype}; "
-            f"expected {VERSION}, one of {sorted(_KINDS)}, {FLOAT32}"
+            f"expected {VERSION}, one of {sorted(_KINDS)}, one of {sorted(_DTYPES)}"
         )
     if type(header.send_time) is not float or not 0.0 <= header.send_time < float("inf"):
         raise ProtocolError(f"header.send_time: expected seconds from 0, got {header.send_time!r}")
@@ -145,27 +169,51 @@ def decode(frames: Sequence[bytes]) -> Message:
     if not 2 <= len(frames) <= 1 + MAX_ARRAYS:
         raise ProtocolError(f"message: expected a header and 1..{MAX_ARRAYS} arrays, got {len(frames)} frames")
     for frame in frames[1:]:
-        if len(frame) > MAX_ARRAY_BYTES or len(frame) % 4:
-            raise ProtocolError(f"array: {len(frame)} bytes; expected a multiple of 4, at most {MAX_ARRAY_BYTES}")
-    header = decode_header(frames[0])
-    return Message(header, tuple(np.frombuffer(frame, dtype="<f4") for frame in frames[1:]))
+        if len(frame) > MAX_ARRAY_BYTES:
+            raise ProtocolError(f"array: {len(frame)} bytes; at most {MAX_ARRAY_BYTES}")
+    return Message(decode_header(frames[0]), tuple(frames[1:]))
 
 
-def shaped(message: Message, *shape: int, index: int = 0) -> NDArray[np.float32]:
-    """One array of a message in the shape that its kind demands.
+def table(message: Message, rows: int, width: int, index: int = 0) -> NDArray[np.float32]:
+    """One buffer of a message as the table (rows, width) that its kind demands.
 
     Raises:
-        ProtocolError: the array is missing or of another size.
+        ProtocolError: the buffer is missing or of another size.
     """
     header = message.header
-    wanted = math.prod(shape)
-    if index >= len(message.arrays) or message.arrays[index].size != wanted:
-        got = message.arrays[index].size if index < len(message.arrays) else "none"
-        raise ProtocolError(
-            f"{Kind(header.kind).name} of {header.origin} from {header.sender}, round {header.round}, step {header.step}: "
-            f"expected {wanted} numbers {shape}, got {got}"
-        )
-    return message.arrays[index].reshape(shape)
+    if index >= len(message.bodies):
+        raise ProtocolError(f"{_told(header)}: expected {index + 1} buffers, got {len(message.bodies)}")
+    try:
+        return codec.decode(message.bodies[index], rows, width, DType(header.dtype))
+    except ValueError as error:
+        raise ProtocolError(f"{_told(header)}: {error}") from None
+
+
+def encode_marks(marks: Marks) -> bytes:
+    """The marks buffer."""
+    return marks.arrive.astype("<f8").tobytes() + marks.null.astype(np.uint8).tobytes()
+
+
+def decode_marks(message: Message, copies: int) -> Marks | None:
+    """The marks of a peer message, None if it has none.
+
+    Raises:
+        ProtocolError: they are not E times from 0 on and E flags.
+    """
+    if len(message.bodies) < 2:
+        return None
+    body = message.bodies[1]
+    if len(body) != 9 * copies:
+        raise ProtocolError(f"{_told(message.header)}: expected marks of {9 * copies} bytes, got {len(body)}")
+    arrive = np.frombuffer(body, "<f8", count=copies)
+    null = np.frombuffer(body, np.uint8, offset=8 * copies)
+    if not (arrive >= 0.0).all() or not (null <= 1).all():
+        raise ProtocolError(f"{_told(message.header)}: marks out of range")
+    return Marks(arrive, null.astype(np.bool_))
+
+
+def _told(header: Header) -> str:
+    return f"{KIND_NAMES[header.kind]} of {header.origin} from {header.sender}, round {header.round}, step {header.step}"
 
 
 def framed(size_bytes: int) -> int:

@@ -3,7 +3,9 @@
 Theory of operation. The world has links to and from every node. A node first says JOIN; when all have, the world sends
 each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from every agent. A SENSE
 carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0
-none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart. Nothing
+none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart. The
+world stands still while agents learn: a node that has ended its round says READY, and when all have, the world says GO.
+Both carry virtual time: READY when the agent was done, GO when the round begins, which is when the slowest was. Nothing
 here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are counted, apart from the
 peer plane's.
 """
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.ledger import Ledger, Row, wire_bytes
-from topology.links import STRANGER, Links
-from topology.wire import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, shaped
+from topology.links import STRANGER, Links, PeerLostError
+from topology.refusals import Refusals
+from topology.wire import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, table
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
 
@@ -27,14 +30,19 @@ class WorldHub:
         links: Carrier to and from all nodes.
         n_agents: n.
         copies: E.
+        frame_extra: Bytes that encryption adds to each frame.
+        forgiving: Whether an agent that cannot be reached is passed over, since somebody will tell of its death.
     """
 
-    def __init__(self, links: Links, *, n_agents: int, copies: int) -> None:
+    def __init__(self, links: Links, *, n_agents: int, copies: int, frame_extra: int = 0, forgiving: bool = False) -> None:
+        self._forgiving = forgiving
         self._links = links
         self._n_agents = n_agents
         self._copies = copies
+        self._extra = frame_extra
         self._ledger = Ledger("world")
-        self.refused: list[str] = []
+        self._lost: set[int] = set()
+        self.refused = Refusals()
 
     def show(self, arrays: Sequence[Sequence[NDArray[np.float32]]], *, round_: int, step: int, send_time: float) -> None:
         """Send every agent its SENSE: per agent the rows of `pack_sense` and, where an episode ended, the final observations.
@@ -45,9 +53,28 @@ class WorldHub:
         header = encode_header(Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, round_, step, 0, 0, send_time))
         for agent, own in enumerate(arrays):
             bodies = [array.tobytes() for array in own]
-            self._links.send(agent, (header, *bodies))
-            wire = wire_bytes(len(header), *(len(body) // self._copies for body in bodies), copies=self._copies)
-            self._ledger.sent(round_, "world", str(agent), "SENSE", sum(map(len, bodies)), wire)
+            if not self._reached(agent, (header, *bodies)):
+                continue
+            sizes = (len(body) // self._copies for body in bodies)
+            wire = wire_bytes(len(header), *sizes, copies=self._copies, frame_extra=self._extra)
+            self._ledger.sent(round_, "world", str(agent), "SENSE", self._copies, sum(map(len, bodies)), wire)
+
+    def go(self, *, round_: int, send_time: float) -> None:
+        """Tell every agent that the round begins, at `send_time`.
+
+        Raises:
+            PeerLostError: a node is gone or takes nothing.
+        """
+        header = encode_header(Header(VERSION, int(Kind.GO), FLOAT32, WORLD, WORLD, round_, 0, 0, 0, send_time))
+        wire = wire_bytes(len(header), 0, copies=self._copies, frame_extra=self._extra)
+        for agent in range(self._n_agents):
+            if not self._reached(agent, (header, b"")):
+                continue
+            self._ledger.sent(round_, "world", str(agent), "GO", self._copies, 0, wire)
+
+    def lose(self, agent: int) -> None:
+        """Send an agent that is gone nothing more."""
+        self._lost.add(agent)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next well-formed message of a node, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
@@ -61,11 +88,23 @@ class WorldHub:
                 if sender >= self._n_agents:
                     raise ProtocolError(f"world plane: there is no agent {sender}")
             except ProtocolError as error:
-                self.refused.append(str(error))
+                self.refused.add(str(error))
                 continue
-            self._ledger.delivered(message.header.round, str(message.header.sender), "world", KIND_NAMES[message.header.kind])
+            kind = KIND_NAMES[message.header.kind]
+            self._ledger.delivered(message.header.round, str(sender), "world", kind, self._copies)
             return message
         return None
+
+    def _reached(self, agent: int, frames: Sequence[bytes]) -> bool:
+        if agent in self._lost:
+            return False
+        try:
+            self._links.send(agent, frames)
+        except PeerLostError:
+            if not self._forgiving:
+                raise
+            return False
+        return True
 
     def drain(self) -> list[Row]:
         """The ledger rows since the last call."""
@@ -84,22 +123,24 @@ class WorldPort:
         agent: This node's id.
         world: Where the world is on that carrier.
         copies: E.
+        frame_extra: Bytes that encryption adds to each frame.
     """
 
-    def __init__(self, links: Links, agent: int, *, world: int, copies: int) -> None:
+    def __init__(self, links: Links, agent: int, *, world: int, copies: int, frame_extra: int = 0) -> None:
         self._links = links
         self._agent = agent
         self._world = world
         self._copies = copies
+        self._extra = frame_extra
         self._ledger = Ledger("world")
 
     def send(self, kind: Kind, actions: NDArray[np.float32], *, round_: int, step: int, send_time: float) -> None:
-        """Send JOIN or ACT."""
+        """Send JOIN, ACT or READY."""
         header = encode_header(Header(VERSION, int(kind), FLOAT32, self._agent, self._agent, round_, step, 0, 0, send_time))
         body = actions.tobytes()
         self._links.send(self._world, (header, body))
-        wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies)
-        self._ledger.sent(round_, str(self._agent), "world", KIND_NAMES[kind], len(body), wire)
+        wire = wire_bytes(len(header), len(body) // self._copies, copies=self._copies, frame_extra=self._extra)
+        self._ledger.sent(round_, str(self._agent), "world", KIND_NAMES[kind], self._copies, len(body), wire)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message of the world, or None if none came within `timeout_s`.
@@ -111,7 +152,8 @@ class WorldPort:
         if frames is None:
             return None
         message = decode(frames)
-        self._ledger.delivered(message.header.round, "world", str(self._agent), KIND_NAMES[message.header.kind])
+        kind = KIND_NAMES[message.header.kind]
+        self._ledger.delivered(message.header.round, "world", str(self._agent), kind, self._copies)
         return message
 
     def drain(self) -> list[Row]:
@@ -136,6 +178,7 @@ class Sense:
     Attributes:
         round: Round of the observation.
         step: Step of the observation.
+        time: Virtual time of the observation, in seconds.
         obs: (E, d) what the agent senses now.
         reward: (E,) of the step before.
         cost: (E, m) of the step before.
@@ -143,14 +186,15 @@ class Sense:
         final_obs: (E, d) before the restart, rows valid where an episode ended; None if none did.
     """
 
-    __slots__ = ("cost", "end", "final_obs", "obs", "reward", "round", "step")
+    __slots__ = ("cost", "end", "final_obs", "obs", "reward", "round", "step", "time")
 
     def __init__(self, message: Message, *, copies: int, obs_dim: int, n_costs: int) -> None:
-        rows = shaped(message, copies, obs_dim + n_costs + 2)
+        rows = table(message, copies, obs_dim + n_costs + 2)
         self.round = message.header.round
         self.step = message.header.step
+        self.time = message.header.send_time
         self.obs = rows[:, :obs_dim]
         self.reward = rows[:, obs_dim]
         self.cost = rows[:, obs_dim + 1 : -1]
         self.end = rows[:, -1]
-        self.final_obs = shaped(message, copies, obs_dim, index=1) if len(message.arrays) > 1 else None
+        self.final_obs = table(message, copies, obs_dim, index=1) if len(message.bodies) > 1 else None
