@@ -50,6 +50,7 @@ bench: $(VENV)/.ready ## measure throughput on this machine
 
 docs: $(VENV)/.ready ## write the pages that are made from code
 	$(BIN)/kappahop schema --markdown > docs/scenarios.md
+	sed -i '/^## network$$/,$$d' docs/network.md && $(BIN)/kappahop schema --markdown --section network >> docs/network.md
 
 wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from this folder
 	@rm -rf dist build/wheel && mkdir -p build

@@ -166,6 +166,46 @@ def graph(
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def links(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    presets: Annotated[bool, typer.Option("--presets", help="Show every preset beside the scenario's own links.")] = False,
+) -> None:
+    """Show what links do to each kind of message, and what cannot work on them, before a run starts.
+
+    Sizes are wire bytes of one deployed copy. Airtime is for how long the link is busy with it. Delays are those of half, 90 %
+    and 99 % of the messages that meet an idle link and need no retransmission. Loss is the probability that a message loses a
+    fragment: datagrams are then lost, reliable messages (r) repeat it.
+    """
+    from coordinator.display import crossings
+    from coordinator.forecast import link_specs, loads, objections
+    from coordinator.plan import plan
+    from topology.presets import PRESETS
+
+    chosen = _load(scenario, overrides, None)
+    try:
+        ready = plan(chosen)
+        specs = link_specs(ready)
+    except ValueError as error:
+        _refuse(str(error))
+    of = loads(ready)
+    console = Console()
+    if not of:
+        console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes nobody says anything", highlight=False)
+        return
+    named = [
+        (chosen.network.preset if len(specs) == 1 else f"{len(places)} links, first {places[0][1][0]}→{places[0][1][1]}", spec)
+        for spec, places in specs.items()
+    ]
+    if presets:
+        named += [(name, preset.spec) for name, preset in PRESETS.items() if name != chosen.network.preset]
+    for name, spec in named:
+        console.print(crossings(name, spec, of))
+        for text in objections(ready, spec, of):
+            console.print(f"  [yellow]mind:[/] {text}", highlight=False, soft_wrap=True)
+
+
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios that come with kappahop."""
@@ -180,11 +220,14 @@ def list_scenarios() -> None:
 @app.command()
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page for people instead.")] = False,
+    section: Annotated[str, typer.Option(help="With --markdown: only this section of it, such as network.")] = "",
 ) -> None:
     """Print the JSON Schema of a scenario, for editors."""
     from scenarios.reference import markdown as page
 
-    typer.echo(page().rstrip("\n") if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+    if section and section not in Scenario.model_fields:
+        _refuse(f"--section: got {section!r}; expected one of {', '.join(Scenario.model_fields)}")
+    typer.echo(page(section).rstrip("\n") if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -230,6 +273,7 @@ def _execute(
 ) -> None:
     from coordinator import launch
     from coordinator.display import Display, failure, summary, traffic
+    from coordinator.forecast import warnings
     from coordinator.plan import check_ports, first_free, make_run_dir, plan
     from coordinator.record import Recorder, Results
     from coordinator.report import report
@@ -243,6 +287,7 @@ def _execute(
             raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
         if not in_process:
             check_ports(scenario, ready.spec.n_agents)
+        doubts = warnings(ready)
         run_dir = place if isinstance(place, Path) else first_free(place)
         make_run_dir(run_dir, ready)
     except ValueError as error:
@@ -250,6 +295,8 @@ def _execute(
     per_round = scenario.env.copies * scenario.rollout.steps
     recorder = Recorder(run_dir, env_steps_per_round=per_round, tensorboard=scenario.record.tensorboard)
     console = Console(stderr=True)
+    for text in () if quiet else doubts:
+        console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
             if in_process:

@@ -1,6 +1,8 @@
 """What a person sees of a run: a progress bar while it goes on, a table when it is over."""
 
+import math
 from collections import deque
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -9,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.forecast import Load, crossing, duration
 from coordinator.record import Results
 from topology.control import Control, RoundReport
 from topology.control import Progress as WorldProgress
+from topology.link_model import LinkSpec
 
 LAST_EPISODES = 20
 LINES = 10  # how many progress lines a run prints where there is no terminal
@@ -124,3 +128,21 @@ def _size(n_bytes: float) -> str:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} GB"
+
+
+def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
+    """What one kind of link does to each kind of message."""
+    rate = "unlimited" if spec.mean_rate_bps == math.inf else f"{spec.mean_rate_bps:,.0f} bit/s"
+    table = Table(title=f"{name}: {rate}", title_justify="left")
+    for heading in ("kind", "bytes", "airtime", "delay 50 %", "90 %", "99 %", "loss"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for load in loads:
+        one = crossing(load, spec)
+        table.add_row(
+            load.kind.name + (" (r)" if load.reliable else ""),
+            f"{load.wire_bytes:,}",
+            duration(one.airtime_s),
+            *(duration(value) for value in one.delay_s),
+            f"{one.loss_prob:.2%}",
+        )
+    return table

@@ -17,8 +17,10 @@ somebody who merely learns.
 used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
 everybody has learned (`Started`) it begins another.
-4. In lockstep, messages of one kind and moment leave over each link in the order of `Routes.outgoing`, and one that
-comes before its turn waits. The link model needs that order to be the same in every run.
+4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
+and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, RATIO.
+The link model needs that order to be the same in every run. Nobody waits in a circle for it: whoever says its RATIO has
+handled every BOOTSTRAP and REWARD.
 
 Because of rule 2 a message can be early by one step at most; it is kept until its time. A duplicate, a stale message,
 one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
@@ -129,7 +131,7 @@ class Ready(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """The message just handed in breaks a rule, or is too late (wall clock only): count it and forget it."""
+    """The message just handed in breaks a rule, or is too late (wall clock, or a death on its way): count it, forget it."""
 
     reason: str
     late: bool = False
@@ -160,6 +162,7 @@ class Phase(Enum):
 
 WAITS_FOR_PEERS = frozenset({Phase.GATHERING, Phase.CLOSING, Phase.WAITING, Phase.RELAYING})
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD)
+_AT_THE_END = (*_PER_ROUND, Kind.RATIO)  # of a round, in the order in which they leave
 
 
 Key = tuple[Kind, int, int]  # kind, round, step
@@ -249,7 +252,7 @@ class Protocol:
         reason = self._objection(event, routes, key)
         if reason is not None:
             story = f"{event.kind.name} of agent {event.origin}, round {event.round}, step {event.step}: {reason}"
-            return [Refuse(story, late=not self._lockstep and event.round < self.round)]
+            return [Refuse(story, late=self._is_late(event))]
         self._arrived.setdefault(key, set()).add(event.origin)
         return [*self._pass_on(key, routes, event.origin), *self._advance()]
 
@@ -268,6 +271,13 @@ class Protocol:
         elif event.round != self.round or event.step != 0:
             return f"out of time, agent {self._agent} is in round {self.round}"
         return None
+
+    def _is_late(self, event: Arrived) -> bool:
+        """Whether this agent may have gone on without the message: past a deadline, or past a death."""
+        if self._lockstep and not self._dead:
+            return False
+        step = self.step if self._lockstep and event.kind is Kind.STATE else 0
+        return (event.round, event.step) < (self.round, step)
 
     def _on_deadline(self) -> list[Effect]:
         if self._lockstep or not self.waits_for_peers:
@@ -327,16 +337,30 @@ class Protocol:
         """What may leave now that the message of `origin` is here."""
         if not self._lockstep:
             return [self._send(key, routes, origin, to) for to in routes.next_hops.get(origin, ()) if to not in self._dead]
+        blocked: set[int] = set()
+        if key[0] is Kind.STATE:
+            return self._depart(key, routes, blocked)
+        round_ = key[1]
+        return [
+            effect for kind in _AT_THE_END for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)
+        ]
+
+    def _depart(self, key: Key, routes: Routes, blocked: set[int]) -> list[Effect]:
+        """What may leave of one kind and moment, over links not yet blocked; those where something is missing become so."""
         arrived = self._arrived.get(key, set())
         left = self._left.setdefault(key, [0] * len(routes.outgoing))
         effects: list[Effect] = []
         for place, (to, origins) in enumerate(routes.outgoing):
+            if to in blocked:
+                continue
             count = left[place]
             while count < len(origins) and (origins[count] in arrived or self._cut_off(routes, origins[count])):
                 if origins[count] in arrived and to not in self._dead:
                     effects.append(self._send(key, routes, origins[count], to))
                 count += 1
             left[place] = count
+            if count < len(origins):
+                blocked.add(to)
         return effects
 
     def _pass_on_all(self) -> list[Effect]:
@@ -369,7 +393,7 @@ class Protocol:
     def _routes(self, kind: Kind, round_: int) -> Routes:
         if kind is Kind.STATE:
             return self._state
-        if kind not in (*_PER_ROUND, Kind.RATIO) or round_ != self.round or not self._learns:
+        if kind not in _AT_THE_END or round_ != self.round or not self._learns:
             return NOBODY
         found = self._per_round.get((kind, round_))
         if found is None:

@@ -281,15 +281,16 @@ class Runtime:
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return []
+        copies = self._copies if letter.marks is None else int(np.isfinite(letter.marks.arrive).sum())
         effects = self._protocol.handle(Arrived(kind, header.origin, header.round, header.step, header.hops_left))
         if effects and isinstance(refusal := effects[0], Refuse):
             if refusal.late:
-                self._peers.late(header)
+                self._peers.late(header, copies)
             else:
                 self._peers.refuse(refusal.reason)
             return []
         self._kept[kind, header.origin, header.round, header.step] = letter
-        self._peers.taken(header, self._copies if letter.marks is None else int(np.isfinite(letter.marks.arrive).sum()))
+        self._peers.taken(header, copies)
         return effects
 
     def _open(self, kind: Kind, message: Message) -> Letter:

@@ -1,7 +1,7 @@
 """The schema as a page for people: every knob with type, unit, default, range and meaning, made from the schema itself."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -17,9 +17,17 @@ command line write `kappahop run SCENARIO key.sub=value`. `kappahop schema` prin
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
-def markdown() -> str:
-    """The reference page."""
-    return "\n".join([_INTRODUCTION, *_section(Scenario, "")]).rstrip() + "\n"
+def markdown(section: str = "") -> str:
+    """The reference page, or only the part of it that is about one section.
+
+    Raises:
+        KeyError: there is no such section.
+    """
+    if not section:
+        return "\n".join([_INTRODUCTION, *_section(Scenario, "")]).rstrip() + "\n"
+    model = Scenario.model_fields[section].annotation
+    assert isinstance(model, type)
+    return "\n".join(_section(model, f"{section}.")).rstrip() + "\n"
 
 
 def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -32,13 +40,33 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             below.append((kind, f"{prefix}{name}."))
             continue
+        if name == "do":  # which of several: told in the title
+            continue
+        below += [(part, f"{prefix}{name}{_place(kind, part)}.") for part in _models(kind)]
         extra = field.json_schema_extra
         unit = extra.get("unit", "") if isinstance(extra, dict) else ""
-        cells = (f"`{prefix}{name}`", _type(field), _default(field.default), unit, field.description or "")
+        default = "required" if field.is_required() else _default(field.default)
+        cells = (f"`{prefix}{name}`", _type(field), default, unit, field.description or "")
         yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for kind, key in below:
         yield from _section(kind, key)
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    """The sections that a list, a choice or a table is made of."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for part in get_args(kind) for model in _models(part)]
+
+
+def _place(kind: Any, part: type[BaseModel]) -> str:
+    """How one of them is written after its key."""
+    if get_origin(kind) is dict:
+        return ".NAME"
+    if "do" in part.model_fields:
+        return f"[do: {get_args(part.model_fields['do'].annotation)[0]}]"
+    return "[]" if get_origin(kind) is tuple else ""
 
 
 def _type(field: FieldInfo) -> str:
@@ -53,8 +81,17 @@ def _name(kind: Any) -> str:
         return "null"
     if get_origin(kind) is Literal:
         return " · ".join(map(str, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        return _name(get_args(kind)[0])
     if get_origin(kind) is tuple:
-        return "list of positive int"
+        inner, *rest = get_args(kind)
+        return f"list of {_name(inner)}" if rest == [...] else f"[{', '.join(map(_name, (inner, *rest)))}]"
+    if get_origin(kind) is dict:
+        return "sections by name"
+    if _models(kind) and not isinstance(kind, type):
+        return "section or null" if type(None) in get_args(kind) else "sections"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "sections"
     if get_args(kind):
         return " or ".join(_name(part) for part in get_args(kind))
     return str(getattr(kind, "__name__", kind))

@@ -5,7 +5,7 @@ reference page (`docs/scenarios.md`) and the error messages are all made from it
 it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -144,10 +144,27 @@ class LinkAttributes(Section):
 
 
 Ends = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-Agents = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Agents = tuple[Annotated[int, Field(ge=0)], ...]
 
 
-class Part(LinkAttributes):
+class Item(Section):
+    """What all items of lists share: a flag is no number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_flags(cls, data: Any) -> Any:
+        # pydantic would take true for 1, and the check of `scenarios.loading` does not look into lists
+        for name, field in cls.model_fields.items():
+            if (
+                isinstance(data, dict)
+                and isinstance(data.get(name), bool)
+                and bool not in (field.annotation, *get_args(field.annotation))
+            ):
+                raise ValueError(f"{name}: got {str(data[name]).lower()}; {field.description}")
+        return data
+
+
+class Part(LinkAttributes, Item):
     """Attributes of some of the links: a preset starts afresh, without one only the attributes given here change."""
 
     preset: str | None = knob(None, "Link preset, which replaces all that held otherwise; null: only what is given here changes.")
@@ -166,7 +183,7 @@ class Edge(Part):
         return self
 
 
-class Span(Section):
+class Span(Item):
     """When an event holds, in virtual time from the start of the run."""
 
     from_s: float = knob(..., "When it begins.", unit="s", ge=0)
@@ -179,11 +196,11 @@ class Span(Section):
         return self
 
 
-class Where(Section):
+class Where(Item):
     """Which links an event is about."""
 
     between: Ends | None = knob(None, "The two agents of one edge.")
-    agents: Agents | None = knob(None, "All links to and from these agents.")
+    agents: Agents | None = knob(None, "All links to and from these agents.", min_length=1)
     one_way: bool = knob(False, "Only the link from the first to the second of `between`.")
 
     @model_validator(mode="after")
@@ -200,7 +217,7 @@ class Where(Section):
 class Outage(Span, Where):
     """Links that carry nothing."""
 
-    do: Literal["outage"]
+    do: Literal["outage"] = knob(..., "What happens.")
 
     @model_validator(mode="after")
     def _somewhere(self) -> "Outage":
@@ -212,8 +229,8 @@ class Outage(Span, Where):
 class Partition(Span):
     """Some agents cut off from the rest."""
 
-    do: Literal["partition"]
-    agents: Agents = knob(..., "Those on the one side; the rest is the other.")
+    do: Literal["partition"] = knob(..., "What happens.")
+    agents: Agents = knob(..., "Those on the one side; the rest is the other.", min_length=1)
     one_way: Literal["none", "in", "out"] = knob(
         "none", "none: nothing passes; in: only what goes to these agents is cut; out: only what comes from them."
     )
@@ -222,20 +239,20 @@ class Partition(Span):
 class Change(Span, Where, Part):
     """Links that are otherwise for a while: all of them, unless `between` or `agents` says which."""
 
-    do: Literal["change"]
+    do: Literal["change"] = knob(..., "What happens.")
 
 
 class Crash(Span):
     """An agent that neither sends nor hears."""
 
-    do: Literal["crash"]
+    do: Literal["crash"] = knob(..., "What happens.")
     agent: int = knob(..., "Which agent.", ge=0)
 
 
 class Slow(Span):
     """An agent whose computing takes longer."""
 
-    do: Literal["slow"]
+    do: Literal["slow"] = knob(..., "What happens.")
     agent: int = knob(..., "Which agent.", ge=0)
     factor: float = knob(..., "How many times as long everything takes it.", gt=0)
 

@@ -7,6 +7,7 @@ import pytest
 
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.reference import markdown
+from topology.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("coordinator", "node", "envs", "topology", "scenarios")
@@ -19,6 +20,18 @@ def modules(room: str) -> set[str]:
 
 def test_scenario_reference_is_the_one_made_from_the_schema() -> None:
     assert (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8") == markdown(), "run `make docs`"
+
+
+def test_network_page_ends_with_every_attribute_and_lists_every_preset() -> None:
+    page = (ROOT / "docs" / "network.md").read_text(encoding="utf-8")
+    assert page.endswith(markdown("network")), "run `make docs`"
+    told = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 8}
+    assert told.keys() == PRESETS.keys()
+    for name, preset in PRESETS.items():
+        assert preset.source in told[name]
+        assert f"| {preset.trust} |" in told[name]
+        assert f"{preset.spec.loss_prob * 100:.3g} %" in told[name]
+        assert f"| {preset.spec.mtu_bytes} |" in told[name]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -39,7 +52,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
     keys = set(dotted_keys())
-    for words in re.findall(r"kappahop (?:run|graph) ([^`\n#]+)", page.read_text(encoding="utf-8")):
+    for words in re.findall(r"kappahop (?:run|graph|links) ([^`\n#]+)", page.read_text(encoding="utf-8")):
         scenario, *rest = words.split()
         if scenario.isupper() or scenario.startswith("(") or scenario.endswith(".yaml"):
             continue

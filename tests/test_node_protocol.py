@@ -7,6 +7,7 @@ the end of somebody's learning, a death, the news of one, or a deadline.
 
 import copy
 import dataclasses
+import functools
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import networkx as nx
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from node.agenda import Agenda
@@ -66,6 +68,7 @@ class Setting:
     learns: bool = True
     lockstep: bool = True
 
+    @functools.cache  # noqa: B019  (settings live as long as the tests)
     def agendas(self) -> list[Agenda]:
         scenario = Scenario.model_validate(
             {
@@ -346,30 +349,24 @@ def test_every_honest_run_ends_with_all_work_done_and_nothing_refused(
     network.check_honest()
 
 
+@effort(max_examples=50)
 @given(setting=settings(), first=orders, second=orders)
-def test_what_leaves_over_a_link_and_in_which_order_is_the_same_in_every_run(
+def test_what_leaves_over_a_link_is_the_same_in_every_run_and_in_the_order_of_the_routes(
     setting: Setting, first: Callable[[list[Move]], Move], second: Callable[[list[Move]], Move]
 ) -> None:
     one, other = Network(setting), Network(setting)
     one.run(first)
     other.run(second)
     assert one.said == other.said
-
-
-@given(setting=settings(), choose=orders)
-def test_messages_of_one_kind_and_moment_leave_over_a_link_in_the_order_of_the_routes(
-    setting: Setting, choose: Callable[[list[Move]], Move]
-) -> None:
-    network = Network(setting)
-    network.run(choose)
-    for (i, to), said in network.said.items():
+    for (i, to), said in one.said.items():
         by_moment: dict[tuple[Kind, int, int], list[int]] = defaultdict(list)
         for kind, round_, step, origin in said:
             by_moment[kind, round_, step].append(origin)
         for (kind, round_, _), origins in by_moment.items():
-            assert tuple(origins) == dict(network.agendas[i].routes(kind, round_).outgoing)[to]
+            assert tuple(origins) == dict(one.agendas[i].routes(kind, round_).outgoing)[to]
 
 
+@effort(max_examples=50)
 @given(setting=settings(), choose=orders)
 def test_addressed_crossings_are_as_many_as_there_are_addressees(setting: Setting, choose: Callable[[list[Move]], Move]) -> None:
     network = Network(setting)
@@ -381,6 +378,7 @@ def test_addressed_crossings_are_as_many_as_there_are_addressees(setting: Settin
         assert network.crossings[kind, True] == expected
 
 
+@effort(max_examples=50)
 @given(setting=settings(), choose=orders)
 def test_no_agent_learns_its_policy_beside_one_that_its_factor_depends_on(
     setting: Setting, choose: Callable[[list[Move]], Move]
@@ -437,6 +435,97 @@ def test_a_relay_passes_messages_on_while_it_learns() -> None:
     assert passed
 
 
+# --------------------------------------------------------------------------------------------------- the dead and the silent
+
+
+lives = st.dictionaries(st.integers(1, 150), st.integers(0, 5), max_size=2)  # after how many moves who dies
+
+
+@given(setting=settings(), choose=orders, deaths=lives)
+def test_whoever_dies_whenever_the_others_end_with_all_that_the_dead_do_not_keep_from_them(
+    setting: Setting, choose: Callable[[list[Move]], Move], deaths: dict[int, int]
+) -> None:
+    network = Network(setting, deaths={when: who % setting.n for when, who in deaths.items()})
+    network.run(choose)
+    network.check_end()
+    for i, _, event, refusal in network.refused:
+        # what the dead had said, or passed on, came when agent i had already gone on without it
+        assert refusal.late
+        assert not network.dead.isdisjoint(network.agendas[i].routes(event.kind, event.round).via[event.origin])
+
+
+@effort(max_examples=60)
+@given(setting=settings(), choose=orders, seed=st.integers(0, 2**32), part=st.sampled_from([0.0, 0.2, 0.9]), hasty=st.booleans())
+def test_on_the_wall_clock_everybody_ends_whatever_is_lost_and_whenever_deadlines_pass(
+    setting: Setting, choose: Callable[[list[Move]], Move], seed: int, part: float, hasty: bool
+) -> None:
+    rng = random.Random(seed)
+    setting = dataclasses.replace(setting, lockstep=False)
+    network = Network(setting, loses=lambda: rng.random() < part, hasty=hasty)
+    network.run(choose)
+    network.check_end()
+    for _, round_, event, refusal in network.refused:
+        assert refusal.late
+        assert event.round < round_
+    if part == 0.0 and not hasty:
+        assert not network.refused
+        for i, agenda in enumerate(network.agendas):
+            for k in range(setting.rounds):
+                assert all(agenda.routes(Kind.STATE, k).uses <= network._has(i, Kind.STATE, k, t) for t in range(setting.steps))
+
+
+@effort(max_examples=40)
+@given(setting=settings(), choose=orders, seed=st.integers(0, 2**32), deaths=lives)
+def test_on_the_wall_clock_deaths_hold_nobody_up_either(
+    setting: Setting, choose: Callable[[list[Move]], Move], seed: int, deaths: dict[int, int]
+) -> None:
+    rng = random.Random(seed)
+    setting = dataclasses.replace(setting, lockstep=False)
+    deaths = {when: who % setting.n for when, who in deaths.items()}
+    network = Network(setting, deaths=deaths, loses=lambda: rng.random() < 0.1)
+    network.run(choose)
+    network.check_end()
+    assert all(refusal.late for *_, refusal in network.refused)
+
+
+def arrive(node: Protocol, *message: Any) -> list[Effect]:
+    return node.handle(Arrived(*message))
+
+
+def test_a_death_ends_the_wait_for_the_dead_and_for_those_behind_it() -> None:
+    node = lone(line(4, kappa=3), 0)
+    node.handle(Sensed(0, 0))
+    assert arrive(node, Kind.STATE, 1, 0, 0, 1) == []
+    assert node.handle(Died(2)) == [Act(0, 0)]  # 2 is gone, and 3 is heard through 2 only
+
+
+def test_a_death_lets_go_what_had_to_wait_behind_the_dead_ones_message() -> None:
+    node = lone(line(4, kappa=3), 2)
+    node.handle(Sensed(0, 0))
+    assert arrive(node, Kind.STATE, 0, 0, 0, 1) == []  # nearer ones go first to 3: its own has, that of 1 has not
+    assert node.handle(Died(1)) == [Send(Kind.STATE, 0, 3, 0, 0, 0, True)]
+    assert arrive(node, Kind.STATE, 3, 0, 0, 2) == [Act(0, 0)]  # and nothing is sent to 1
+
+
+def test_on_the_wall_clock_a_late_state_counts_while_its_round_lasts() -> None:
+    node = lone(line(3, kappa=2, steps=2, rounds=2, lockstep=False, learns=False), 1)
+    node.handle(Sensed(0, 0))
+    assert node.handle(DeadlinePassed()) == [Act(0, 0)]
+    node.handle(Sensed(0, 1))
+    assert arrive(node, Kind.STATE, 0, 0, 0, 1) == [Send(Kind.STATE, 0, 2, 0, 0, 0, True)]  # passed on, late as it is
+    assert refusal(node, Kind.STATE, 0, 0, 0, 1).endswith("came twice")
+    assert node.handle(DeadlinePassed()) == [Act(0, 1)]
+    node.handle(Sensed(1, 0))
+    node.handle(Started(1))
+    (effect,) = arrive(node, Kind.STATE, 2, 0, 1, 1)
+    assert effect == Refuse("STATE of agent 2, round 0, step 1: out of time, agent 1 is at round 1, step 0", late=True)
+
+
+def test_on_the_wall_clock_only_the_worlds_silence_ends_the_run() -> None:
+    node = lone(line(3, lockstep=False), 1)
+    assert silence(node) == "agent 1, sensing in round 0, step 0: heard nothing in time from the world"
+
+
 # ------------------------------------------------------------------------------------------------------------- dishonest ones
 
 
@@ -463,6 +552,7 @@ def forged(network: Network, i: int, rng: random.Random) -> Arrived:
     return rng.choice(choices)
 
 
+@effort(max_examples=50)
 @given(setting=settings(), choose=orders, seed=st.integers(0, 2**32))
 def test_duplicates_stale_premature_and_foreign_messages_are_refused_and_change_nothing(
     setting: Setting, choose: Callable[[list[Move]], Move], seed: int

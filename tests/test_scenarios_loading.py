@@ -143,6 +143,97 @@ def test_rounds_are_what_the_budget_buys_rounded_up() -> None:
     assert [rounds(steps) for steps in (1, 99, 100, 101, 1000)] == [1, 1, 1, 2, 10]
 
 
+# ------------------------------------------------------------------------------------------------------------ the network
+
+EVENTS = """
+network:
+  preset: wifi-campus
+  delivery: {state: reliable}
+  codec: {ratio: bfloat16}
+  edges:
+    - {between: [0, 1], preset: lan, one_way: true, reorder: true}
+  random_outages: {mean_up_s: 60, mean_down_s: 5}
+  churn: {mean_on_s: 600, mean_off_s: 60}
+  events:
+    - {do: outage, between: [0, 1], from_s: 1, until_s: 2, one_way: true}
+    - {do: outage, agents: [2], from_s: 1}
+    - {do: partition, agents: [0, 1], from_s: 3, until_s: 4, one_way: in}
+    - {do: change, from_s: 5, until_s: 6, loss_prob: 0.5}
+    - {do: crash, agent: 1, from_s: 7}
+    - {do: slow, agent: 1, factor: 2.5, from_s: 8, until_s: 9}
+"""
+
+
+def test_a_network_with_edges_and_events_is_read_and_dumped(tmp_path: Path) -> None:
+    scenario = load(written(tmp_path, EVENTS))
+    network = scenario.network
+    assert [event.do for event in network.events] == ["outage", "outage", "partition", "change", "crash", "slow"]
+    assert (network.events[0].from_s, network.events[0].until_s, network.events[4].until_s) == (1, 2, None)
+    assert (network.edges[0].between, network.edges[0].preset, network.edges[0].loss_prob) == ((0, 1), "lan", None)
+    assert (network.delivery.state, network.delivery.ratio, network.codec.ratio) == ("reliable", "reliable", "bfloat16")
+    assert network.churn is not None
+    assert network.churn.weibull_shape == 0.6
+    again = load(written(tmp_path, dump(scenario), "again.yaml"))
+    assert again.network == network
+
+
+def test_lists_of_events_may_be_given_on_the_command_line() -> None:
+    events = "network.events=[{do: outage, between: [0,1], from_s: 1, until_s: 2}]"
+    network = load("quickstart", [events, "network.random_outages={mean_up_s: 3, mean_down_s: 1}"]).network
+    assert network.events[0].model_dump(exclude_unset=True) == {"do": "outage", "between": (0, 1), "from_s": 1, "until_s": 2}
+    assert network.random_outages is not None
+    assert network.random_outages.mean_up_s == 3
+
+
+def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
+    network = load("quickstart", []).network
+    assert network.delivery.model_dump() == {
+        "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "token": "reliable",
+    }  # fmt: skip
+    assert set(network.codec.model_dump().values()) == {"float32"}
+    assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("network.loss_prob=1.5", "network.loss_prob: got 1.5; input should be less than or equal to 1"),
+        ("network.loss_burst=0.5", "network.loss_burst: got 0.5; a burst has at least 1 fragment (0: no bursts)"),
+        ("network.rate_bps=-1", "network.rate_bps: got -1; input should be greater than or equal to 0"),
+        ("network.duty=0", "network.duty: got 0; input should be greater than 0"),
+        ("network.mtu_bytes=0", "network.mtu_bytes: got 0"),
+        ("network.retries=101", "network.retries: got 101"),
+        ("network.latency_ms=-1", "network.latency_ms: got -1"),
+        ("network.delivery.state=tcp", "network.delivery.state: got 'tcp'; input should be 'datagram'"),
+        ("network.codec.state=int4", "network.codec.state: got 'int4'; input should be 'float32'"),
+        ("network.state_threshold=-1", "network.state_threshold: got -1"),
+        ("network.on_missing=wait", "network.on_missing: got 'wait'; input should be 'hold_last'"),
+        ("network.events=[{do: flood, from_s: 1}]", "network.events.0: got {'do': 'flood', 'from_s': 1}; input tag 'flood'"),
+        ("network.events=[{from_s: 1}]", "network.events.0: got {'from_s': 1}; unable to extract tag"),
+        ("network.events=[{do: crash, from_s: 1}]", "network.events.0.crash.agent: "),
+        ("network.events=[{do: crash, agent: 0, from_s: 2, until_s: 2}]", "until_s: got 2.0; it must be later than from_s, 2.0"),
+        ("network.events=[{do: crash, agent: 0, from_s: 2, fromm_s: 2}]", "network.events.0.crash.fromm_s: unknown key"),
+        ("network.events=[{do: slow, agent: 0, factor: 0, from_s: 2}]", "network.events.0.slow.factor: got 0"),
+        ("network.events=[{do: outage, from_s: 2}]", "between: got nothing; an outage needs 'between' or 'agents'"),
+        ("network.events=[{do: outage, agents: [1], between: [0,1], from_s: 2}]", "'between' and 'agents' do not go together"),
+        ("network.events=[{do: outage, agents: [1], one_way: true, from_s: 2}]", "one_way: got true; it needs 'between'"),
+        ("network.events=[{do: outage, between: [1,1], from_s: 2}]", "between: got [1, 1]; the two agents of an edge differ"),
+        ("network.events=[{do: partition, agents: [], from_s: 2}]", "network.events.0.partition.agents: got []"),
+        ("network.events=[{do: change, loss_burst: 0.5, from_s: 2}]", "loss_burst: got 0.5; a burst has at least 1 fragment"),
+        ("network.edges=[{between: [0, 1], loss_prob: true}]", "network.edges.0.loss_prob: got true; Probability that"),
+        ("network.edges=[{between: [0, 1], one_way: 1.5}]", "network.edges.0.one_way: got 1.5"),
+        ("network.events=[{do: crash, agent: true, from_s: 1}]", "network.events.0.crash.agent: got true; Which agent."),
+        ("network.edges=[{between: [0]}]", "network.edges.0.between.1: "),
+        ("network.edges=[{between: [2,2]}]", "network.edges.0.between: got [2, 2]; the two agents of an edge differ"),
+        ("network.edges=[{preset: lan}]", "network.edges.0.between: "),
+        ("network.churn={mean_on_s: 0, mean_off_s: 1}", "network.churn.mean_on_s: got 0"),
+        ("network.random_outages={mean_up_s: 1}", "network.random_outages.mean_down_s: "),
+    ],
+)  # fmt: skip
+def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
+    assert told in mistake("quickstart", override)
+
+
 # --------------------------------------------------------------------------------------------------------------- mistakes
 
 

@@ -1,11 +1,11 @@
 """The decoders of everything that comes off a socket, fed with 100 000 inputs each that no honest process sends."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import msgpack
 import numpy as np
-import pytest
 
 from topology.control import EpisodeRow, Fault, Hello, Progress, Refused, RoundReport, Start, decode_control, encode_control
 from topology.ledger import Row
@@ -84,20 +84,24 @@ def hostile(valid: list[bytes], chance: random.Random) -> Iterator[bytes]:
         yield odd_fields(frame, chance) if chance.random() < 0.2 else spoilt(frame, chance)
 
 
-def outcomes(inputs: Iterator[bytes], read: Callable[[bytes], object], refusal: type[Exception]) -> tuple[int, int]:
-    """How many inputs were read and how many refused; whatever else is raised fails the test, and says by what."""
-    read_ones = refused = 0
+def outcomes(inputs: Iterator[bytes], read: Callable[[bytes], object]) -> Counter[str]:
+    """How many inputs were read, and how many raised what."""
+    found: Counter[str] = Counter()
     for frame in inputs:
         try:
             read(frame)
-        except refusal as error:
-            refused += 1
-            assert error.args[0]
-        except BaseException as error:
-            pytest.fail(f"{type(error).__name__} for {frame.hex()}: {error}")
+        except Exception as error:  # noqa: BLE001  (which ones there are is the question)
+            found[type(error).__name__] += 1
         else:
-            read_ones += 1
-    return read_ones, refused
+            found["read"] += 1
+    return found
+
+
+def only(error: type[Exception], found: Counter[str]) -> None:
+    assert set(found) == {"read", error.__name__}
+    assert found.total() == INPUTS
+    assert found["read"] > 1000, "a change that leaves the message valid is part of the game"
+    assert found[error.__name__] > INPUTS / 2
 
 
 def test_link_frames_raise_nothing_but_protocol_errors() -> None:
@@ -111,14 +115,8 @@ def test_link_frames_raise_nothing_but_protocol_errors() -> None:
         table(message, COPIES, WIDTH)
         decode_marks(message, COPIES)
 
-    read_ones, refused = outcomes(hostile(HEADERS, chance), read, ProtocolError)
-    assert read_ones + refused == INPUTS
-    assert read_ones > 1000, "mutations that leave a message valid are part of the game"
-    assert refused > 50_000
+    only(ProtocolError, outcomes(hostile(HEADERS, chance), read))
 
 
 def test_control_frames_raise_nothing_but_value_errors() -> None:
-    read_ones, refused = outcomes(hostile(CONTROL, random.Random(0)), decode_control, ValueError)
-    assert read_ones + refused == INPUTS
-    assert read_ones > 1000
-    assert refused > 50_000
+    only(ValueError, outcomes(hostile(CONTROL, random.Random(0)), decode_control))

@@ -28,6 +28,11 @@ def at(*seconds: float) -> Any:
     return np.array(seconds, dtype=np.float64)
 
 
+def verdict(passage: Passage) -> tuple[float, Fate, int, int]:
+    """Of a single copy."""
+    return float(passage.arrive[0]), Fate(int(passage.fate[0])), passage.sent_bytes, passage.resent_bytes
+
+
 def carry_all(
     model: LinkModel, count: int, send: Callable[[int], Any], size: int = 100, *, reliable: bool = False
 ) -> list[Passage]:
@@ -213,12 +218,12 @@ def on_paper(repeats: int, spec: LinkSpec = LOSSY) -> float:
     """When a reliable message of one full fragment arrives that was lost so often, on an idle link."""
     fragment_s = spec.mtu_bytes * 8 / spec.rate_bps
     timeout_s = fragment_s + 2 * spec.delay_s
-    waits = sum(min(timeout_s * 2**n, MAX_TIMEOUT_S) for n in range(repeats))
+    waits = sum(min(timeout_s * 2.0**n, MAX_TIMEOUT_S) for n in range(repeats))
     return (repeats + 1) * fragment_s + waits + spec.delay_s
 
 
 def test_repeats_follow_their_closed_form() -> None:
-    copies = 20_000
+    copies = 5000
     passage = link(LOSSY, copies=copies).carry(100, np.zeros(copies), reliable=True)
     assert (passage.fate == Fate.ARRIVES).all()
     times = np.array([on_paper(repeats) for repeats in range(16)])
@@ -232,14 +237,15 @@ def test_repeats_follow_their_closed_form() -> None:
 
 
 def test_repeats_end() -> None:
-    copies = 20_000
+    copies = 5000
     passage = link(replace(LOSSY, retries=2), copies=copies).carry(100, np.zeros(copies), reliable=True)
     gone = passage.fate == Fate.GAVE_UP
     assert abs(gone.mean() - 0.3**3) < Z99 * math.sqrt(0.3**3 / copies)
     assert np.isinf(passage.arrive[gone]).all()
     assert np.isfinite(passage.arrive[~gone]).all()
     assert set(passage.fate) == {Fate.ARRIVES, Fate.GAVE_UP}
-    assert link(replace(LOSSY, retries=0, loss_prob=1.0)).carry(9, at(0.0), reliable=True) == (math.inf, Fate.GAVE_UP, 9, 0)
+    never = link(replace(LOSSY, retries=0, loss_prob=1.0)).carry(9, at(0.0), reliable=True)
+    assert verdict(never) == (math.inf, Fate.GAVE_UP, 9, 0)
 
 
 def test_only_missing_fragments_are_repeated() -> None:
@@ -254,9 +260,9 @@ def test_only_missing_fragments_are_repeated() -> None:
 
 def test_a_burst_is_over_when_a_repeat_comes() -> None:
     spec = replace(LOSSY, loss_burst=50.0)
-    passage = link(spec, copies=20_000).carry(100, np.zeros(20_000), reliable=True)
+    passage = link(spec, copies=5000).carry(100, np.zeros(5000), reliable=True)
     second = np.isclose(passage.arrive, on_paper(1)).mean()
-    assert abs(second - 0.3 * 0.7) < Z99 * math.sqrt(0.21 * 0.79 / 20_000)
+    assert abs(second - 0.3 * 0.7) < Z99 * math.sqrt(0.21 * 0.79 / 5000)
 
 
 def test_a_time_out_takes_in_what_nine_of_ten_messages_need() -> None:
@@ -322,7 +328,7 @@ def test_a_reliable_message_outlives_an_outage_or_gives_up() -> None:
     assert passage.arrive == pytest.approx([on_paper(tries[0], spec)])
     assert passage.resent_bytes == 100 * tries[0]
     for_ever = link(spec, [LinkDown(Downtime([(0.0, math.inf)]))]).carry(100, at(0.0), reliable=True)
-    assert for_ever == (math.inf, Fate.GAVE_UP, 1600, 1500)
+    assert verdict(for_ever) == (math.inf, Fate.GAVE_UP, 1600, 1500)
 
 
 def test_who_is_down_neither_sends_nor_hears() -> None:
@@ -348,11 +354,12 @@ def test_what_waits_in_a_sender_that_goes_down_is_gone_for_good() -> None:
 def test_the_first_fault_that_strikes_gives_the_reason_before_any_loss() -> None:
     down = Downtime([(0.0, 9.0)])
     spec = LinkSpec(loss_prob=1.0)
-    for faults, fate in (
+    cases: list[tuple[list[Fault], Fate]] = [
         ([LinkDown(down), ReceiverDown(down)], Fate.OUTAGE),
         ([ReceiverDown(down), LinkDown(down)], Fate.CRASH),
         ([], Fate.LOSS),
-    ):
+    ]
+    for faults, fate in cases:
         assert link(spec, faults).carry(1, at(1.0), reliable=False).fate == [fate]
 
 
@@ -401,8 +408,8 @@ def test_a_message_that_is_not_yet_sent_is_not_in_the_queue() -> None:
     assert model.carry(1, at(105.0), reliable=False).fate == [Fate.QUEUE]
 
 
-@settings(max_examples=30)
-@given(steps=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=4), min_size=30, max_size=60), reliable=st.booleans())
+@settings(max_examples=12)
+@given(steps=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=4), min_size=20, max_size=40), reliable=st.booleans())
 def test_forgetting_changes_nothing(steps: list[list[int]], reliable: bool) -> None:
     spec = LinkSpec(
         rate_bps=80.0, delay_s=20.0, spread=((0.0, -20.0), (1.0, 30.0)), loss_prob=0.3, mtu_bytes=30, queue_bytes=200, retries=3
@@ -438,7 +445,13 @@ def as_bytes(passages: Sequence[Passage]) -> bytes:
 def test_same_seed_same_bytes_and_other_links_other_numbers() -> None:
     told = as_bytes(story(link(RICH, copies=3)))
     assert told == as_bytes(story(link(RICH, copies=3)))
-    others = [{"seed": 1}, {"stream": (1, 0)}, {"stream": (0, 1, 0)}, {"stream": (0, 1, 0, 1)}, {"stream": (0,)}]
+    others: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"stream": (1, 0)},
+        {"stream": (0, 1, 0)},
+        {"stream": (0, 1, 0, 1)},
+        {"stream": (0,)},
+    ]
     different = [as_bytes(story(link(RICH, copies=3, **other))) for other in others]
     assert len({told, *different}) == 1 + len(others)
 
@@ -454,7 +467,7 @@ def test_another_link_in_between_changes_nothing() -> None:
 
 
 def test_a_copy_does_not_depend_on_how_many_there_are() -> None:
-    many, few = story(link(RICH, copies=7), 3000, 7), story(link(RICH, copies=2), 3000, 2)
+    many, few = story(link(RICH, copies=20), 700, 20), story(link(RICH, copies=2), 700, 2)
     for more, fewer in zip(many, few, strict=True):
         assert np.array_equal(more.arrive[:2], fewer.arrive)
         assert np.array_equal(more.fate[:2], fewer.fate)

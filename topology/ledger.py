@@ -44,7 +44,7 @@ class Row(NamedTuple):
         outage: Sent while the link was down.
         crash: Sent to a node that was down.
         gave_up: Retransmitted as often as allowed, in vain.
-        late: Too late to be of use to anybody (wall clock only).
+        late: Too late to be of use to anybody (on the wall clock, or when somebody has died).
         in_flight: On the way when the run ended.
     """
 

@@ -14,7 +14,7 @@ on top of it. `carry` takes one message, E copies of it at once, each with its o
 5.  `arrive = end of transmission + delay + spread(u)`, not before anything that began earlier unless `reorder`.
 6.  *Loss.* Each fragment of `mtu_bytes` is lost with `loss_prob`, independently (Bernoulli) or in bursts (Gilbert: a
     two-state chain that steps once per fragment and loses in its bad state only). One lost fragment loses the datagram. A
-    lost message has used the link all the same.
+    lost message has used the link all the same. Fragments have no headers of their own.
 7.  *Faults* judge what was put on the wire: each may strike a transmission whatever the medium made of it. The first that
     strikes gives the reason.
 8.  *Repeats.* A reliable message sends its missing fragments again, all of them together, when the time-out has passed

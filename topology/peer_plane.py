@@ -210,9 +210,9 @@ class PeerPlane:
         """Book that `copies` copies of a received message have been delivered."""
         self._ledger.delivered(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], copies)
 
-    def late(self, header: Header) -> None:
-        """Book a message of a peer that came too late to be accepted (wall clock)."""
-        self._ledger.dropped(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], _LATE, self._copies)
+    def late(self, header: Header, copies: int) -> None:
+        """Book that `copies` copies of a received message came too late to be accepted (wall clock, or a death on its way)."""
+        self._ledger.dropped(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], _LATE, copies)
 
     def in_flight(self, sender: int, round_: int, kind: Kind, copies: int) -> None:
         """Book that copies which have been received will only arrive after the end of the run."""

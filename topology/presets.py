@@ -222,10 +222,10 @@ def changed(spec: LinkSpec, by: LinkAttributes) -> LinkSpec:
         spread_s = by.jitter_ms / 1000
         values["spread"] = ((0.0, -spread_s), (1.0, spread_s)) if spread_s else ()
     delay_s, spread = values.get("delay_s", spec.delay_s), values.get("spread", spec.spread)
-    if spread and delay_s + spread[0][0] < 0:
+    if spread and delay_s + spread[0][1] < 0:
         name = "latency_ms" if by.jitter_ms is None else "jitter_ms"
         raise ValueError(
-            f"{name}: got {getattr(by, name)}; delays would lie {-spread[0][0] * 1000:g} ms around {delay_s * 1000:g} ms and "
+            f"{name}: got {getattr(by, name)}; delays would lie {-spread[0][1] * 1000:g} ms around {delay_s * 1000:g} ms and "
             "must not be below 0"
         )
     return replace(spec, **values)

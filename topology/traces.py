@@ -94,7 +94,7 @@ def read_mahimahi(path: str) -> Trace:
     times: list[int] = []
     for number, line in enumerate(_read(path).split(), start=1):
         if not _TIME.fullmatch(line):
-            shown = line[:20].decode("ascii", "backslashreplace")
+            shown = line[:20].decode("latin-1")
             raise TraceError(f"{path}: entry {number}: got {shown!r}, expected milliseconds, a whole number of at most 9 digits")
         times.append(int(line))
         if len(times) > 1 and times[-1] < times[-2]:
