@@ -28,7 +28,7 @@ import psutil
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
-from topology.control import Control, ControlHub, Fault, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
+from topology.control import Control, ControlHub, Fault, Gone, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
 from topology.keys import COORDINATOR, Keyring
 from topology.links import ipc_endpoint
@@ -87,6 +87,7 @@ class _Supervisor:
         self._alive: dict[str, int] = {}
         self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
         self._orphaned = False
+        self._hub: ControlHub | None = None  # once everybody is up
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
 
@@ -139,6 +140,7 @@ class _Supervisor:
             else:
                 await self._on(item)
         self._desk.begin()
+        self._hub = hub
         start = Start(
             world=self._hellos["world"].endpoint,
             peers=tuple(self._hellos[f"node-{agent}"].endpoint for agent in range(self._n)),
@@ -200,12 +202,29 @@ class _Supervisor:
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
             if status != 0 or role not in self._desk.finished:
-                raise _Failure(f"{_spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}")
+                story = f"{_spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
+                if not self._may_go_on_without(role):
+                    raise _Failure(story)
+                await self._tell_gone(role, story)
         elif "closed" in item and (self._alive or len(self._hellos) < len(self._roles)):
             self._orphaned = True
             raise _Failure(
                 f"the nursery, from which all processes are forked, has died{self._desk.where()} (see {LOGS}/nursery.log)"
             )
+
+    def _may_go_on_without(self, role: str) -> bool:
+        wanted = self._scenario.supervision.on_node_death == "continue"
+        return wanted and self._hub is not None and role != "world" and len(self._desk.outcome.gone) < self._n - 1
+
+    async def _tell_gone(self, role: str, story: str) -> None:
+        """Let the others go on without an agent."""
+        assert self._hub is not None
+        agent = int(role.removeprefix("node-"))
+        self._desk.outcome.gone.add(agent)
+        self._desk.note("coordinator", f"{story}; the others go on")
+        for other in self._alive:
+            if other not in self._desk.finished:
+                await self._hub.send(other, Gone(agent=agent))
 
     async def _hear_last_words(self) -> None:
         """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""

@@ -341,9 +341,7 @@ class Protocol:
         if key[0] is Kind.STATE:
             return self._depart(key, routes, blocked)
         round_ = key[1]
-        return [
-            effect for kind in _AT_THE_END for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)
-        ]
+        return [effect for kind in _AT_THE_END for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)]
 
     def _depart(self, key: Key, routes: Routes, blocked: set[int]) -> list[Effect]:
         """What may leave of one kind and moment, over links not yet blocked; those where something is missing become so."""

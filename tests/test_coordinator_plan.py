@@ -11,6 +11,7 @@ from coordinator.plan import check_ports, make_run_dir, plan
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
+from topology.keys import COORDINATOR, KEYS, WORLD_ROLE, Keyring, role_of
 
 
 def lq(*overrides: str) -> Scenario:
@@ -108,6 +109,18 @@ def test_a_run_directory_holds_all_that_its_processes_read(tmp_path: Path) -> No
     assert facts["seed"] == 0
     assert set(facts) == {"scenario", "seed", "commit", "python", "packages", "system", "machine", "cores"}
     assert (run_dir / "logs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "keyed"),
+    [((), False), (("network.transport=tcp",), True), (("network.transport=tcp", "network.curve=false"), False)],
+)
+def test_a_run_over_tcp_gets_keys_for_every_role(tmp_path: Path, words: tuple[str, ...], keyed: bool) -> None:
+    run_dir = tmp_path / "run"
+    make_run_dir(run_dir, plan(lq(*words)))
+    assert (run_dir / KEYS).is_dir() == keyed
+    if keyed:
+        assert Keyring.read(run_dir, COORDINATOR).others() == [WORLD_ROLE, *map(role_of, range(4))]
 
 
 def test_an_occupied_or_unwritable_run_directory_is_told_and_left_as_it_was(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def round_report(agent: int = 0, **changes: Any) -> RoundReport:
     return RoundReport(**(usual | changes))
 
 
-SENT = Row(0, "peer", "0", "1", "STATE", messages=6, payload_bytes=300, wire_bytes=400, resent_bytes=50, dropped=3, loss=2, outage=1)
+SENT = Row(
+    0, "peer", "0", "1", "STATE", messages=6, payload_bytes=300, wire_bytes=400, resent_bytes=50, dropped=3, loss=2, outage=1
+)
 CAME = Row(0, "peer", "0", "1", "STATE", delivered=2, in_flight=1)
 
 
@@ -58,7 +60,15 @@ def test_what_sender_and_receiver_book_of_a_link_becomes_one_row(recorder: Recor
     recorder.commit()
     assert [Row._make(row) for row in rows_of(tmp_path, "traffic")] == [
         SENT._replace(
-            messages=12, payload_bytes=600, wire_bytes=800, resent_bytes=100, dropped=6, loss=4, outage=2, delivered=2, in_flight=1
+            messages=12,
+            payload_bytes=600,
+            wire_bytes=800,
+            resent_bytes=100,
+            dropped=6,
+            loss=4,
+            outage=2,
+            delivered=2,
+            in_flight=1,
         )
     ]
 
@@ -115,7 +125,11 @@ def test_the_ledgers_digest_does_not_depend_on_the_order_of_reports(
     pages: list[list[Row]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     digests = set()
-    for order in (pages, data.draw(st.permutations(pages)), [data.draw(st.permutations([row for page in pages for row in page]))]):
+    for order in (
+        pages,
+        data.draw(st.permutations(pages)),
+        [data.draw(st.permutations([row for page in pages for row in page]))],
+    ):
         folder = tmp_path_factory.mktemp("r")
         with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
             for page in order:

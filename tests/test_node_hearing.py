@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from node.hearing import Age, Hearing
 from topology.wire import Marks
@@ -29,7 +30,7 @@ class Sent:
     def born(self) -> float:
         return self.step * DT
 
-    def block(self) -> np.ndarray:
+    def block(self) -> NDArray[np.float32]:
         rows = np.arange(len(self.arrive))[:, None] + 10.0 * np.arange(WIDTH[self.origin]) + 100.0 * (self.step + 1)
         block = rows.astype(np.float32)
         block.flags.writeable = False
@@ -124,7 +125,7 @@ def test_under_way_is_every_copy_that_will_still_arrive(history: tuple[int, int,
     assert hearing.under_way(after) == expected
 
 
-def block(*values: float, writeable: bool = False) -> np.ndarray:
+def block(*values: float, writeable: bool = False) -> NDArray[np.float32]:
     made = np.array(values, np.float32)[:, None]
     made.flags.writeable = writeable
     return made

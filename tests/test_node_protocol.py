@@ -86,11 +86,8 @@ class Setting:
         )
         return [Agenda(scenario, deployment, i) for i in range(self.n)]
 
-
     def protocol(self, i: int, agenda: Agenda) -> Protocol:
-        return Protocol(
-            i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep
-        )
+        return Protocol(i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep)
 
 
 def line(n: int, **more: Any) -> Setting:
@@ -538,7 +535,10 @@ def forged(network: Network, i: int, rng: random.Random) -> Arrived:
     node, setting = network.nodes[i], network.setting
     hops = distances(nx.Graph([(0, 0), *setting.edges]), i)
     stranger = Arrived(rng.choice([*Kind]), rng.choice([setting.n, 65535, i]), node.round, rng.randrange(setting.steps), 0)
-    choices = [stranger, Arrived(rng.choice([Kind.SENSE, Kind.ACT, Kind.JOIN, Kind.READY, Kind.GO]), rng.choice([*hops]), node.round, 0, 0)]
+    choices = [
+        stranger,
+        Arrived(rng.choice([Kind.SENSE, Kind.ACT, Kind.JOIN, Kind.READY, Kind.GO]), rng.choice([*hops]), node.round, 0, 0),
+    ]
     if network.had[i]:
         old = rng.choice(network.had[i])
         choices.append(old)

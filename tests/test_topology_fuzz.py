@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -45,7 +46,7 @@ HEADERS = [
     for kind in Kind
     for seq in (0, 200, 70_000, 2**40)
 ]
-ODD = [None, True, -1, 2**63, 2**64 - 1, 0.5, float("nan"), "", "x" * 40, b"", b"\xff" * 40, [], [[]] * 9, {}, {1: 2}]
+ODD: list[Any] = [None, True, -1, 2**63, 2**64 - 1, 0.5, float("nan"), "", "x" * 40, b"", b"\xff" * 40, [], [[]] * 9, {}, {1: 2}]
 
 
 def spoilt(frame: bytes, chance: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import networkx as nx
 import pytest
@@ -169,14 +170,11 @@ def test_what_leaves_over_a_link_is_what_is_sent_on_there_nearest_origin_first_o
 
 
 @given(network=networks(), direct=st.booleans())
-def test_a_message_came_through_all_whom_the_flood_took_it_through(
-    network: "tuple[nx.Graph[int], Need]", direct: bool
-) -> None:
+def test_a_message_came_through_all_whom_the_flood_took_it_through(network: "tuple[nx.Graph[int], Need]", direct: bool) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
     parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
-    for i, part in enumerate(parts):
-        assert part.via.keys() == part.awaited
+    assert all(part.via.keys() == part.awaited for part in parts)
     for origin in graph:
         came_from = {dst: src for src, dst, _ in flood(parts, origin)[1]}
         for i in came_from:
@@ -188,9 +186,7 @@ def test_a_message_came_through_all_whom_the_flood_took_it_through(
 
 
 @given(network=networks(), direct=st.booleans())
-def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(
-    network: "tuple[nx.Graph[int], Need]", direct: bool
-) -> None:
+def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(network: "tuple[nx.Graph[int], Need]", direct: bool) -> None:
     # a departure (link, origin) needs the message to be there, so its departure over the link before; and what goes first to go
     graph, need = network
     needed_by = audiences_of(graph, need)
@@ -198,8 +194,10 @@ def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(
     before: nx.DiGraph[tuple[int, int, int]] = nx.DiGraph()
     for i, part in enumerate(parts):
         for to, origins in part.outgoing:
-            before.add_edges_from(((i, to, a), (i, to, b)) for a, b in zip(origins, origins[1:], strict=False))
-            before.add_edges_from(((i, to, origin), (to, on, origin)) for origin in origins for on in parts[to].next_hops.get(origin, ()))
+            before.add_edges_from(((i, to, a), (i, to, b)) for a, b in pairwise(origins))
+            before.add_edges_from(
+                ((i, to, origin), (to, on, origin)) for origin in origins for on in parts[to].next_hops.get(origin, ())
+            )
     assert nx.is_directed_acyclic_graph(before)
 
 

@@ -107,9 +107,9 @@ def test_both_ends_book_the_same_messages(plane: Plane) -> None:
     for port in ports:
         header = heard(port).header
         assert (header.kind, header.sender, header.round, header.step, header.send_time) == (Kind.GO, WORLD, 1, 0, 0.75)
-    ends = [[counts(row) for row in end.drain()] for end in (plane.hub, *ports)]
-    sent = Counter({key: messages for end in ends for key, messages, _ in end if messages})
-    came = Counter({key: delivered for end in ends for key, _, delivered in end if delivered})
+    rows = [counts(row) for page in (plane.hub.drain(), *(port.drain() for port in ports)) for row in page]
+    sent = Counter({key: messages for key, messages, _ in rows if messages})
+    came = Counter({key: delivered for key, _, delivered in rows if delivered})
     assert sent == came
     assert sent == Counter({
         **{("world", str(i), kind, int(kind == "GO")): 2 for i in range(2) for kind in ("SENSE", "GO")},
@@ -160,7 +160,7 @@ def test_an_agent_that_is_lost_is_sent_nothing_more_and_nothing_is_booked() -> N
 def test_an_agent_out_of_reach_ends_the_run_unless_somebody_will_tell_of_its_death(
     forgiving: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub, ports, carriers = over_memory(forgiving=forgiving)
+    hub, ports, _ = over_memory(forgiving=forgiving)
     to_all = MemoryLinks.send
 
     def send(self: MemoryLinks, to: int, frames: list[bytes]) -> None:

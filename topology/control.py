@@ -135,7 +135,9 @@ class Fault(_Message):
     text: str
 
 
-Control = Annotated[Hello | Start | Stop | Gone | Progress | RoundReport | Finished | Refused | Fault, Field(discriminator="type")]
+Control = Annotated[
+    Hello | Start | Stop | Gone | Progress | RoundReport | Finished | Refused | Fault, Field(discriminator="type")
+]
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
 
 

@@ -9,6 +9,8 @@ import contextlib
 import json
 import random
 import re
+import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -29,7 +31,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from topology.control import Fault, encode_control
-from topology.keys import COORDINATOR, WORLD_ROLE, Keyring, role_of
+from topology.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Keyring, make_keys, role_of
 from topology.links import Context, new_context
 from topology.wire import FLOAT32, VERSION, Header, Kind, encode_header
 
@@ -46,8 +48,8 @@ FRAMES = 1500  # attempts per class of frame
 MAX_GROWTH_BYTES = 64e6  # of a process under attack; what was sent would fill twice that if it were kept
 
 
-def command(out: Path) -> "subprocess.Popen[str]":
-    words = ["run", "quickstart", *WORDS, "--json", "-q", "--out", str(out)]
+def command(out: Path, *more: str) -> "subprocess.Popen[str]":
+    words = ["run", "quickstart", *WORDS, *more, "--json", "-q", "--out", str(out)]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "coordinator", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -287,3 +289,65 @@ def test_ten_thousand_hostile_attempts_are_counted_and_change_nothing(tmp_path: 
     assert len(query(run_dir, "SELECT * FROM events")) < 5000
     grown = {role: after[role] - before[role] for role in before}
     assert max(grown.values()) < MAX_GROWTH_BYTES, grown
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path, no_leaks: None) -> Iterator[tuple["subprocess.Popen[str]", list[str], Path]]:
+    """A run that waits for node 1, the line that starts it, and a copy of its directory such as one takes to another machine."""
+    process = command(tmp_path / "run", "budget.env_steps=400", "supervision.start_s=20", "--by-hand", "1")
+    assert process.stderr is not None
+    line = shlex.split(process.stderr.readline())
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "run", elsewhere, ignore=shutil.ignore_patterns("run.sqlite*", "[!n]*.secret", "node-[!1].secret"))
+    assert [path.name for path in elsewhere.rglob("*.secret")] == ["node-1.secret"]
+    line[line.index("--run") + 1] = str(elsewhere)
+    yield process, line, elsewhere
+    process.kill()
+    process.communicate()
+
+
+def test_a_node_started_elsewhere_needs_no_secret_but_its_own(
+    by_hand: tuple["subprocess.Popen[str]", list[str], Path],
+) -> None:
+    process, line, _ = by_hand
+    assert subprocess.run(line, timeout=UP_S, check=False).returncode == 0
+    out, err = process.communicate(timeout=UP_S)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["env_steps"] == 400
+
+
+def test_a_node_with_another_runs_keys_is_kept_out_and_the_run_says_who_is_missing(
+    by_hand: tuple["subprocess.Popen[str]", list[str], Path], tmp_path: Path
+) -> None:
+    process, line, elsewhere = by_hand
+    (tmp_path / "other").mkdir()
+    make_keys(tmp_path / "other", 4)
+    theirs, ours = (json.loads((folder / KEYS / PUBLIC_FILE).read_text()) for folder in (tmp_path / "other", elsewhere))
+    shutil.copy(tmp_path / "other" / KEYS / "node-1.secret", elsewhere / KEYS)
+    (elsewhere / KEYS / PUBLIC_FILE).write_text(json.dumps({**ours, "node-1": theirs["node-1"]}))
+    node = subprocess.Popen(line)
+    try:
+        _, err = process.communicate(timeout=UP_S)
+    finally:
+        node.kill()
+        node.wait()
+    assert process.returncode == 1
+    assert "not up within 20 s: node 1" in err
+    told = dict(query(tmp_path / "run", "SELECT text, role FROM events WHERE text LIKE 'kept out%'"))
+    assert told == {
+        "kept out 1 connections": COORDINATOR,
+        f"kept out: unknown key {theirs['node-1'][:8]}…, from 127.0.0.1": COORDINATOR,
+    }
+
+
+def test_a_run_with_keys_is_interrupted_as_quickly_as_any(tmp_path: Path, no_leaks: None) -> None:
+    process = command(tmp_path / "run", "budget.env_steps=1e8")
+    try:
+        under_way(process, tmp_path / "run")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert err.startswith("kappahop: interrupted by SIGINT in round ")

@@ -28,7 +28,7 @@ SMALL = [
 FINITE = ["budget.env_steps=400", "env.horizon=10"]
 KEYS = [
     "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit",
-    "payload_bytes", "wire_bytes", "bytes_per_agent_step", "node_pids", "weights_sha256", "ledger_sha256",
+    "payload_bytes", "wire_bytes", "bytes_per_agent_step", "delivered_frac", "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
 ]  # fmt: skip
 
 
@@ -246,11 +246,34 @@ def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: An
     assert code == 1
     assert out == ""
     assert err.startswith(told.format(pid=killed.pid)), err
-    assert err.count("\n") == 1
+    assert err.splitlines()[1:] == [f"replay: kappahop run {run.dir}/scenario.yaml"]
     assert str(run.dir) in err
     assert run.query("SELECT count(*) FROM rounds")[0][0] >= 2 * 4
     assert run.query("SELECT role FROM events") == [("coordinator",)]
     assert [path for path in (run.dir / "checkpoints").rglob("*.partial")] == []
+
+
+@pytest.mark.parametrize(("graph", "victim"), [("line", 1), ("ring", 3)])
+def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: Any, graph: str, victim: int) -> None:
+    rounds = 150
+    run = start(
+        f"topology.kind={graph}", "kappa=2", "algorithm.factor=khop", "supervision.on_node_death=continue",
+        f"budget.env_steps={rounds * 40}",
+    )  # fmt: skip
+    killed = run.until_running()[f"kappahop: node {victim}"]
+    killed.kill()
+    code, out, err = run.ended(UP_S)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["env_steps"] == rounds * 40
+    ((text,),) = run.query("SELECT text FROM events")
+    assert text.startswith(f"node {victim} (pid {killed.pid}) was killed by SIGKILL in round ")
+    assert text.endswith("; the others go on")
+    done = dict(run.query("SELECT agent, count(*) FROM rounds GROUP BY agent"))
+    assert 2 <= done.pop(victim) < rounds
+    assert set(done.values()) == {rounds}
+    last = f"round = {rounds - 1} AND plane = 'peer'"
+    assert run.query(f"SELECT count(*) FROM traffic WHERE {last} AND '{victim}' IN (src, dst)") == [(0,)]
+    assert run.query(f"SELECT sum(messages) > 0 FROM traffic WHERE {last}") == [(1,)]
 
 
 def test_a_killed_command_leaves_no_orphan(start: Any) -> None:
@@ -273,7 +296,7 @@ def test_a_node_that_stands_still_is_named(start: Any) -> None:
     assert code == 1
     assert "in time from agents [1]" in err  # a peer says so, or the world, if node 1 had told its peers but not yet acted
     assert f"stopped from outside: node 1 (pid {members['kappahop: node 1'].pid})" in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
 
 
 def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_gb(start: Any) -> None:
