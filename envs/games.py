@@ -8,10 +8,10 @@ never from the run's seed: a game stays the same game while runs of it differ.
 What must not change: the order in which a builder draws its numbers, because published and stored figures belong to instances.
 `tests/test_envs_games.py` notices.
 
-Sources: climbing and penalty game, "The dynamics of reinforcement learning in cooperative multiagent systems" (AAAI 1998); sharing
-game, Kuba et al. 2022 (arXiv:2109.11251), proposition 1; stage games, Jiang & Lu 2022 (I2Q); random stochastic games, Su & Lu
-2022 (DPO), whose distribution was inferred from the published instance; the non-monotone game is the one of the QMIX papers with
--20 for -12; the chain is ours, after Qu et al. 2020.
+Sources: climbing and penalty game, "The dynamics of reinforcement learning in cooperative multiagent systems" (AAAI 1998);
+sharing game, Kuba et al. 2022 (arXiv:2109.11251), proposition 1; stage games, Jiang & Lu 2022 (I2Q); random stochastic games,
+Su & Lu 2022 (DPO), whose distribution was inferred from the published instance; the non-monotone game is the one of the QMIX
+papers with -20 for -12; the chain is ours, after Qu et al. 2020.
 """
 
 from collections.abc import Callable, Sequence
