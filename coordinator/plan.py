@@ -42,18 +42,21 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         weights: Checkpoint folder to evaluate; None: train from scratch.
 
     Raises:
-        ScenarioError: the checkpoint lacks an agent. Another ValueError: the world has no such partition, or the graph
-            does not fit. The text names key, value and what is allowed.
+        ScenarioError: the checkpoint lacks an agent, or the world has discrete actions. Another ValueError: the world has no
+            such partition, or the graph does not fit. The text names key, value and what is allowed.
     """
     if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
         resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
         scenario = scenario.model_copy(update={"topology": resolved})
     spec = env_spec(scenario.env)
+    if any(spec.choices):
+        raise ScenarioError(f"env.name: got {scenario.env.name!r}; it has discrete actions, which no algorithm here learns yet")
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(
         obs_dims=spec.obs_dims,
         act_dims=spec.act_dims,
+        choices=spec.choices,
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
         edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),

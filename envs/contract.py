@@ -26,6 +26,7 @@ from envs.interface import EnvSpec, Floats, Transition, VecEnv
 
 Build = Callable[[int, int], VecEnv]
 Share = Literal["team", "sum", "mean"]
+Nature = Literal["random", "determined", "still"]
 STEPS = 24
 
 
@@ -65,6 +66,8 @@ class Rehearsal:
         threaded: With two native threads instead of one.
         nudged: With other actions for the first copy.
         share: How agents' rewards make the team's.
+        nature: Whether the world draws anything itself ("random"), follows from the actions alone ("determined"), or also shows
+            one and the same observation for ever ("still").
     """
 
     run: Recording
@@ -73,6 +76,12 @@ class Rehearsal:
     threaded: Recording
     nudged: Recording
     share: Share
+    nature: Nature
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the world has finitely many states, so that two different moments may look alike by chance."""
+        return any(self.run.spec.choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +92,13 @@ class Clause:
     holds: Callable[[Rehearsal], bool]
 
 
-def rehearse(build: Build, share: Share, *, steps: int = STEPS) -> Rehearsal:
+def rehearse(build: Build, share: Share, *, nature: Nature = "random", steps: int = STEPS) -> Rehearsal:
     """Run a world five times.
 
     Args:
         build: Makes the world from (seed, threads); the number of threads may mean nothing to it.
         share: "team" if every agent is given the team's reward; else whether agents' rewards sum or average to it.
+        nature: What the world's observations depend on besides the actions; see `Rehearsal`.
         steps: How long; several times the horizon.
 
     Returns:
@@ -96,25 +106,29 @@ def rehearse(build: Build, share: Share, *, steps: int = STEPS) -> Rehearsal:
     """
     return Rehearsal(
         run=_record(build(0, 1), steps), again=_record(build(0, 1), steps), reseeded=_record(build(1, 1), steps),
-        threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=0.5), share=share,
+        threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=True), share=share,
+        nature=nature,
     )  # fmt: skip
 
 
-def broken(build: Build, share: Share, *, steps: int = STEPS) -> list[str]:
+def broken(build: Build, share: Share, *, nature: Nature = "random", steps: int = STEPS) -> list[str]:
     """The sentences that a world does not keep; arguments as for `rehearse`."""
-    rehearsal = rehearse(build, share, steps=steps)
+    rehearsal = rehearse(build, share, nature=nature, steps=steps)
     return [clause.sentence for clause in CONTRACT if not clause.holds(rehearsal)]
 
 
-def _record(world: VecEnv, steps: int, nudge: float = 0.0) -> Recording:
+def _record(world: VecEnv, steps: int, *, nudge: bool = False) -> Recording:
     rng = np.random.default_rng(99)
     first = world.reset()
     frozen = [_bytes(first)]
     transitions = []
     for _ in range(steps):
-        actions = [rng.normal(0.0, 0.7, (world.copies, width)).astype(np.float32) for width in world.spec.act_dims]
-        for action in actions:
-            action[0] += nudge
+        actions = []
+        for agent, (width, count) in enumerate(zip(world.spec.act_dims, world.spec.choices, strict=True)):
+            draw = rng.integers(count, size=(world.copies, 1)) if count else rng.normal(0.0, 0.7, (world.copies, width))
+            actions.append(draw.astype(np.float32))
+            if nudge:  # agents in different ways: in some games it pays the same if all of them change their minds alike
+                actions[-1][0] = (actions[-1][0] + agent + 1) % count if count else actions[-1][0] + 0.5
         transitions.append(world.step(actions))
         frozen.append(_bytes(transitions[-1].obs))
     recording = Recording(spec=world.spec, copies=world.copies, first=first, steps=transitions, frozen=frozen)
@@ -146,7 +160,8 @@ def _spec_is_sound(spec: EnvSpec) -> bool:
     for _ in range(n):
         joined |= {v for edge in spec.edges for v in edge if joined & set(edge)}
     return (
-        n == len(spec.act_dims) >= 1
+        n == len(spec.act_dims) == len(spec.choices) >= 1
+        and all(count >= 0 and (not count or width == 1) for count, width in zip(spec.choices, spec.act_dims, strict=True))
         and min(*spec.obs_dims, *spec.act_dims, spec.horizon) >= 1
         and spec.dt > 0
         and all(limit >= 0 for limit in spec.cost_limits)
@@ -201,14 +216,15 @@ def _ends_in_time(run: Recording) -> bool:
     )  # fmt: skip
 
 
-def _restarted(run: Recording) -> bool:
-    """Where an episode ended, the next observation is not the last one."""
-    for step in run.steps:
-        if step.final_obs is not None:
-            for e in _ended(step):
-                if all(np.array_equal(new[e], old[e]) for new, old in zip(step.obs, step.final_obs, strict=True)):
-                    return False
-    return True
+def _restarted(r: Rehearsal) -> bool:
+    """Where an episode ended, the next observation is not the last one; with finitely many states, not always."""
+    fresh = [
+        any(not np.array_equal(new[e], old[e]) for new, old in zip(step.obs, step.final_obs, strict=True))
+        for step in r.run.steps
+        if step.final_obs is not None
+        for e in _ended(step)
+    ]
+    return any(fresh) if r.is_finite else all(fresh)
 
 
 def _same(a: Recording, b: Recording, rows: slice = slice(None)) -> bool:
@@ -226,7 +242,8 @@ def _same(a: Recording, b: Recording, rows: slice = slice(None)) -> bool:
 
 CONTRACT: tuple[Clause, ...] = (
     Clause(
-        "The spec has positive widths, non-negative limits, and edges i < j that join all agents.",
+        "The spec has positive widths, one-number actions where they are choices, non-negative limits, and edges i < j that join "
+        "all agents.",
         lambda r: _spec_is_sound(r.run.spec),
     ),
     Clause(
@@ -260,14 +277,21 @@ CONTRACT: tuple[Clause, ...] = (
     ),
     Clause("Episodes end by the horizon, and are truncated only there.", lambda r: _ends_in_time(r.run)),
     Clause("The rehearsal saw at least two episodes end.", lambda r: sum(len(s.episodes) for s in r.run.steps) >= 2),
-    Clause("A copy whose episode ended goes on from a fresh start.", lambda r: _restarted(r.run)),
+    Clause("A copy whose episode ended goes on from a fresh start.", lambda r: r.nature == "still" or _restarted(r)),
     Clause("An episode's return, cost and length are the sums over its steps.", _sums_agree),
     Clause(
         "In team mode all agents get the same reward and the same cost.",
         lambda r: r.share != "team" or all((s.reward == s.reward[0]).all() and (s.cost == s.cost[0]).all() for s in r.run.steps),
     ),
     Clause("The same seed gives the same bytes.", lambda r: _same(r.run, r.again)),
-    Clause("Another seed gives another start.", lambda r: r.run.frozen[0] != r.reseeded.frozen[0]),
+    Clause(
+        "Another seed gives another run, and changes nothing where nothing is random.",
+        lambda r: _same(r.run, r.reseeded) != (r.nature == "random"),
+    ),
+    Clause(
+        "Another seed gives another start, unless the states are few.",
+        lambda r: r.is_finite or r.nature == "still" or r.run.frozen[0] != r.reseeded.frozen[0],
+    ),
     Clause("The number of native threads changes nothing.", lambda r: _same(r.run, r.threaded)),
     Clause("A copy does not depend on what other copies do.", lambda r: _same(r.run, r.nudged, slice(1, None))),
     Clause("Actions matter.", lambda r: not _same(r.run, r.nudged, slice(0, 1))),
@@ -276,7 +300,7 @@ CONTRACT: tuple[Clause, ...] = (
         lambda r: [_bytes(obs) for obs in r.run.observations()] == r.run.frozen,
     ),
     Clause(
-        "Consecutive observations differ.",
-        lambda r: all(a != b for a, b in pairwise(r.run.frozen)),
+        "Consecutive observations differ, or in a still world never.",
+        lambda r: all((a != b) == (r.nature != "still") for a, b in pairwise(r.run.frozen)),
     ),
 )

@@ -26,6 +26,8 @@ class EnvSpec:
     Attributes:
         obs_dims: Width of each agent's observation, d_i; its length is n, the number of agents.
         act_dims: Width of each agent's action.
+        choices: How many discrete actions each agent has, whose action then is one index 0..choices-1 per copy, as a float;
+            0: its actions are continuous.
         cost_limits: Default limit of each cost, on the undiscounted sum of an episode; its length is m, the number of
             costs.
         horizon: Steps after which an episode is truncated.
@@ -35,6 +37,7 @@ class EnvSpec:
 
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
+    choices: tuple[int, ...]
     cost_limits: tuple[float, ...]
     horizon: int
     dt: float

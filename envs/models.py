@@ -114,6 +114,22 @@ def half_cheetah(obstacle: bool = True) -> Any:
     return model
 
 
+def plain(asset: str, *, contacts: bool = False) -> Any:
+    """One of gymnasium's models as it is.
+
+    Args:
+        asset: Its file name, e.g. "hopper.xml".
+        contacts: Whether contact forces are wanted; then the torso gets the accelerometer.
+
+    Returns:
+        The compiled model.
+    """
+    spec = mujoco.MjSpec.from_file(str(_asset(asset)))
+    if contacts:
+        _mount_accelerometer(spec, spec.body("torso"))
+    return spec.compile()
+
+
 def many_ant(segments: int, walls: Walls = "none", half_width: float = 4.5) -> Any:
     """A chain of ants on a rigid spine.
 

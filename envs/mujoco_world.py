@@ -26,18 +26,20 @@ from numpy.typing import NDArray
 from envs import models
 from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from envs.robots import Channel, Robot
-from envs.rules import Array, Step, contact_price, healthy, obstacle_drive
+from envs.rules import Array, Step, obstacle_drive
 from envs.tasks import TASKS, Task, senses, spec
 from scenarios.schema import Env
 
-POSE_NOISE = 0.1  # positions start uniformly within ± this of the model's
-MOTION_NOISE = 0.1  # standard deviation of starting velocities
 FIRST_FATAL = int(mujoco.mjtWarning.mjWARN_BADQPOS)  # this warning and those after it mean a diverged simulation
 
 MODELS: dict[str, Callable[[Task, Robot, Env], Any]] = {
     "ant": lambda task, robot, env: models.ant(env.walls),
     "half_cheetah": lambda task, robot, env: models.half_cheetah(task.obstacle),
     "many_ant": lambda task, robot, env: models.many_ant(robot.segments, env.walls),
+    "hopper": lambda task, robot, env: models.plain("hopper.xml"),
+    "walker2d": lambda task, robot, env: models.plain("walker2d_v5.xml"),  # both feet of the same friction
+    "humanoid": lambda task, robot, env: models.plain("humanoid.xml", contacts=True),
+    "swimmer": lambda task, robot, env: models.plain("swimmer.xml"),
 }
 
 
@@ -99,9 +101,14 @@ class MujocoWorld:
         self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
         self._ctrl, self._time = batch.bind("ctrl"), batch.bind("time")
         self._fatal = batch.warning[:, FIRST_FATAL:, 1]
-        self._contacts = batch.bind("cfrc_ext") if self._task.contacts else None
+        self._contacts = batch.bind("cfrc_ext") if self._task.contact_price else None
         self._x = self._qpos[:, self._column(robot.forward)]
         self._y = self._qpos[:, self._column(robot.sideways)] if robot.sideways else np.zeros(self.copies)
+        self._inertial: Array | None = None
+        if self._task.by_mass_centre:
+            self._inertial = batch.bind("xipos")
+            self._shares = self.model.body_mass / self.model.body_mass.sum()
+            self._x, self._y = np.zeros(self.copies), np.zeros(self.copies)
         self._obstacle = self._qpos[:, columns(self.model, "obstacle")[0]] if self._task.obstacle else None
         self._own_q, self._own_v = self._robot_entries()
 
@@ -171,15 +178,16 @@ class MujocoWorld:
             See `envs.interface.Transition`.
         """
         action = np.concatenate(actions, axis=1, dtype=np.float64)
-        self._ctrl[:, self._motors] = action
+        self._ctrl[:, self._motors] = self._task.control_scale * action
         if self._drive is not None:
             self._ctrl[:, self._drive] = obstacle_drive(self._time)
         x0, y0 = self._x.copy(), self._y.copy()
         faults = self._advance()
         now = Step(x0=x0, y0=y0, x=self._x, y=self._y, time=self._time, dt=self.spec.dt, obstacle=self._obstacle)
-        reward, ret = self._reward(now, action, faults)
+        fallen = self._fallen()
+        reward, ret = self._reward(now, action, fallen, faults)
         self._age += 1
-        terminated = self._ended() | faults
+        terminated = fallen | faults
         truncated = (self._age >= self.spec.horizon) & ~terminated
         cost, charged = self._cost(now, terminated if self._rule.charges_falls else faults)
         self._ret += ret
@@ -199,7 +207,13 @@ class MujocoWorld:
             )
         ids = np.flatnonzero(ended)
         episodes = tuple(
-            Episode(copy=int(e), ret=float(self._ret[e]), cost=(float(self._charged[e]),), length=int(self._age[e])) for e in ids
+            Episode(
+                copy=int(e),
+                ret=float(self._ret[e]),
+                cost=(float(self._charged[e]),) * self.spec.n_costs,
+                length=int(self._age[e]),
+            )
+            for e in ids
         )
         self._restart(ids)
         return Transition(
@@ -216,7 +230,8 @@ class MujocoWorld:
 
     def _advance(self) -> Bools:
         """Run the physics; (E,) True where it diverged."""
-        stage = mujoco.mjtStage.mjSTAGE_NONE if self._places is None else mujoco.mjtStage.mjSTAGE_POS
+        placed = self._places is not None or self._inertial is not None
+        stage = mujoco.mjtStage.mjSTAGE_POS if placed else mujoco.mjtStage.mjSTAGE_NONE
         failed: Sequence[int] = ()
         try:
             self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
@@ -230,14 +245,24 @@ class MujocoWorld:
         if faults.any():
             np.nan_to_num(self._qpos, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             np.nan_to_num(self._qvel, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        self._find_mass_centre()
         return faults
 
-    def _reward(self, now: Step, action: Array, faults: Bools) -> tuple[Floats, Array]:
+    def _find_mass_centre(self) -> None:
+        """Where the task goes by it, let x and y be those of the mass centre."""
+        if self._inertial is not None:
+            self._x[:], self._y[:] = (np.nan_to_num(self._inertial[:, :, axis] @ self._shares) for axis in (0, 1))
+
+    def _reward(self, now: Step, action: Array, fallen: Bools, faults: Bools) -> tuple[Floats, Array]:
         """Each agent's reward (n, E) and the team's (E,); faulty copies are paid 0."""
-        shared = (now.x - now.x0) / now.dt + self._task.alive_bonus
-        if self._contacts is not None:
-            shared -= contact_price(self._contacts)
-        effort = self._task.control_price * np.add.reduceat(action * action, self._starts, axis=1).T
+        task = self._task
+        shared = task.progress_price * (now.x - now.x0) / now.dt + task.alive_bonus
+        if task.falls_forfeit:
+            shared[fallen] -= task.alive_bonus
+        if task.contact_price is not None and self._contacts is not None:
+            shared -= task.contact_price(self._contacts)
+        control = task.control_scale * action
+        effort = task.control_price * np.add.reduceat(control * control, self._starts, axis=1).T
         ret = shared - effort.sum(axis=0)
         if faults.any():
             shared[faults], effort[:, faults], ret[faults] = 0.0, 0.0, 0.0
@@ -245,18 +270,17 @@ class MujocoWorld:
         reward[:] = shared / self.spec.n_agents - effort if self._local_reward else ret
         return reward, ret
 
-    def _ended(self) -> Bools:
-        """Where an episode reached an absorbing state, (E,)."""
-        if self._task.min_upright is None:
+    def _fallen(self) -> Bools:
+        """Where the posture is lost, (E,)."""
+        if self._task.posture is None:
             return np.zeros(self.copies, bool)
-        z, qx, qy = self._qpos[:, 2], self._qpos[:, 4], self._qpos[:, 5]
-        return ~healthy(z, qx, qy, min_upright=self._task.min_upright)
+        return ~self._task.posture.kept(self._qpos, self._qvel)
 
     def _cost(self, now: Step, charged: Bools) -> tuple[Floats, Array]:
-        """Each agent's cost (n, E, 1) and the team's (E,); where `charged`, everybody pays whatever the rule says."""
+        """Each agent's cost (n, E, m) and the team's (E,); where `charged`, everybody pays whatever the rule says."""
         team = self._rule.cost(now) | charged
-        cost = np.empty((*self._shape, 1), np.float32)
-        cost[:, :, 0] = team
+        cost = np.empty((*self._shape, self.spec.n_costs), np.float32)
+        cost[:] = team[:, None]
         if self._places is not None:
             bodies, starts, xpos = self._places
             near = self._rule.cost_at(xpos[:, bodies, 0], xpos[:, bodies, 1])
@@ -272,7 +296,8 @@ class MujocoWorld:
         """What each agent senses, (E, d_i), fresh arrays."""
         nq, nv, table = self.model.nq, self.model.nv, self._table
         table[:, :nq] = self._qpos
-        table[:, nq : nq + nv] = self._qvel
+        limit = self._task.sensed_speed
+        table[:, nq : nq + nv] = self._qvel if limit is None else np.clip(self._qvel, -limit, limit)
         for k, values in enumerate(self._rule.sense(now)):
             table[:, nq + nv + k] = values
         if self._identity is None:
@@ -283,10 +308,15 @@ class MujocoWorld:
     def _restart(self, ids: NDArray[np.intp]) -> None:
         """Put copies at the model's start with fresh noise."""
         self.batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        noise, size = self._task.start_noise, len(self._own_v)
         for e in ids:
             rng = self._rngs[e]
-            self._qpos[e, self._own_q] += rng.uniform(-POSE_NOISE, POSE_NOISE, len(self._own_q))
-            self._qvel[e, self._own_v] = MOTION_NOISE * rng.standard_normal(len(self._own_v))
+            self._qpos[e, self._own_q] += rng.uniform(-noise, noise, len(self._own_q))
+            uniform = self._task.start_motion == "uniform"
+            self._qvel[e, self._own_v] = rng.uniform(-noise, noise, size) if uniform else noise * rng.standard_normal(size)
+        if self._inertial is not None:
+            self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_POS))
+            self._find_mass_centre()
         self._age[ids] = 0
         self._ret[ids] = 0.0
         self._charged[ids] = 0.0

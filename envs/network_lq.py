@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
+from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import LQ, Env
 
 Matrix = NDArray[np.float64]
@@ -43,27 +44,17 @@ def spec(env: Env) -> EnvSpec:
     Raises:
         ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a knob makes no sense here.
     """
-    n = _nodes(env.partition)
-    for knob, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
-        if getattr(env, knob) != only:
-            raise ValueError(f"env.{knob}: got {getattr(env, knob)!r}; network_lq has {only}")
-    if env.observation == "reference":
-        raise ValueError("env.observation: got 'reference'; network_lq has own, full")
+    refuse_robots(env)
+    n = count_agents(env, 1, MAX_NODES)
     return EnvSpec(
         obs_dims=(n if env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
+        choices=(0,) * n,
         cost_limits=(),
         horizon=EPISODE if env.horizon is None else env.horizon,
         dt=1.0,
         edges=tuple((i, i + 1) for i in range(n - 1)),
     )
-
-
-def _nodes(partition: str) -> int:
-    count, cross, one = partition.partition("x")
-    if not (count.isascii() and count.isdigit() and one == ("1" if cross else "") and 1 <= int(count) <= MAX_NODES):
-        raise ValueError(f"env.partition: got {partition!r}; network_lq has Nx1 with N in 1..{MAX_NODES}, e.g. 20x1")
-    return int(count)
 
 
 class NetworkLQ:

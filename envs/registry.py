@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
-from envs import network_lq, tasks
+from envs import differential, games, network_lq, tasks
 from envs.interface import EnvSpec, VecEnv
 from scenarios.schema import Env
 
@@ -29,7 +29,19 @@ WORLDS: dict[str, Entry] = {
     "safe_manyagent_ant": Entry(tasks.spec, _robot),
     "velocity_ant": Entry(tasks.spec, _robot),
     "velocity_halfcheetah": Entry(tasks.spec, _robot),
+    "mamujoco_ant": Entry(tasks.spec, _robot),
+    "mamujoco_halfcheetah": Entry(tasks.spec, _robot),
+    "mamujoco_hopper": Entry(tasks.spec, _robot),
+    "mamujoco_walker2d": Entry(tasks.spec, _robot),
+    "mamujoco_humanoid": Entry(tasks.spec, _robot),
+    "mamujoco_swimmer": Entry(tasks.spec, _robot),
     "network_lq": Entry(network_lq.spec, network_lq.NetworkLQ),
+    "matrix_game": Entry(games.spec, games.GameWorld),
+    "sharing_game": Entry(games.spec, games.GameWorld),
+    "stage_game": Entry(games.spec, games.GameWorld),
+    "stochastic_game": Entry(games.spec, games.GameWorld),
+    "truncation_chain": Entry(games.spec, games.GameWorld),
+    "differential_game": Entry(differential.spec, differential.DifferentialGame),
 }
 
 

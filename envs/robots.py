@@ -6,7 +6,8 @@ are adjacent iff a joint of one shares a hyperedge with a joint of the other. Ev
 and obstacles add coordinates to a model, and a number that was right without them would silently point elsewhere. Nothing here
 needs MuJoCo.
 
-Source: hyperedges after schroederdewitt/multiagent_mujoco (Ant, HalfCheetah) with the segment chain of its ManyAgent Ant.
+Source: hyperedges after schroederdewitt/multiagent_mujoco, with the segment chain of its ManyAgent Ant. The partitions Ant 8x1,
+Walker2d 3x2 and 6x1 and Humanoid 17x1 are ours: dealt along the chain, or in tree order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,22 @@ def _free_root(name: str) -> dict[str, Any]:
     return {
         "pose": tuple(Channel("qpos", name, k) for k in range(2, FREE_POSE)),
         "motion": tuple(Channel("qvel", name, k) for k in range(FREE_MOTION)),
+        "forward": Channel("qpos", name, 0),
+        "sideways": Channel("qpos", name, 1),
     }
+
+
+def _planar_root() -> dict[str, Any]:
+    return {
+        "pose": (Channel("qpos", "rootz"), Channel("qpos", "rooty")),
+        "motion": (Channel("qvel", "rootx"), Channel("qvel", "rootz"), Channel("qvel", "rooty")),
+        "forward": Channel("qpos", "rootx"),
+        "sideways": None,
+    }
+
+
+def _chain(joints: Sequence[str]) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(pair) for pair in pairwise(joints))
 
 
 def _dealt(joints: Sequence[str], size: int) -> Partition:
@@ -118,8 +134,6 @@ ANT = Robot(
     joints=_ANT_JOINTS,
     motors=tuple(f"{part}_{leg}" for leg in (4, 1, 2, 3) for part in ("hip", "ankle")),
     **_free_root("root"),
-    forward=Channel("qpos", "root", 0),
-    sideways=Channel("qpos", "root", 1),
     hyperedges=(
         *(frozenset({f"hip_{leg}", f"ankle_{leg}"}) for leg in (1, 2, 3, 4)),
         frozenset(f"hip_{leg}" for leg in (1, 2, 3, 4)),
@@ -138,11 +152,8 @@ _CHEETAH_CHAIN = ("bfoot", "bshin", "bthigh", "fthigh", "fshin", "ffoot")
 HALF_CHEETAH = Robot(
     joints=_CHEETAH_JOINTS,
     motors=_CHEETAH_JOINTS,
-    pose=(Channel("qpos", "rootz"), Channel("qpos", "rooty")),
-    motion=(Channel("qvel", "rootx"), Channel("qvel", "rootz"), Channel("qvel", "rooty")),
-    forward=Channel("qpos", "rootx"),
-    sideways=None,
-    hyperedges=tuple(frozenset(pair) for pair in pairwise(_CHEETAH_CHAIN)),
+    **_planar_root(),
+    hyperedges=_chain(_CHEETAH_CHAIN),
 )
 CHEETAH_PARTITIONS: Mapping[str, Partition] = {
     "2x3": _dealt(_CHEETAH_JOINTS, 3),
@@ -163,8 +174,6 @@ def _many_ant(segments: int) -> Robot:
         joints=joints,
         motors=joints,
         **_free_root("root"),
-        forward=Channel("qpos", "root", 0),
-        sideways=Channel("qpos", "root", 1),
         hyperedges=(*within, *between),
         segments=segments,
         # the public code cuts 42 positions and 36 velocities off a vector that holds only 14 and 12 of walls
@@ -177,4 +186,63 @@ MANY_ANT_SEGMENTS: Mapping[str, int] = {"2x3": 6, "3x2": 6, "6x1": 6, "2x4": 8, 
 MANY_ANT_PARTITIONS: Mapping[str, Partition] = {
     name: _dealt(MANY_ANT[segments].joints, 4 * segments // int(name.split("x")[0]))
     for name, segments in MANY_ANT_SEGMENTS.items()
+}
+
+_HOPPER_JOINTS = ("thigh_joint", "leg_joint", "foot_joint")
+
+HOPPER = Robot(joints=_HOPPER_JOINTS, motors=_HOPPER_JOINTS, **_planar_root(), hyperedges=_chain(_HOPPER_JOINTS))
+HOPPER_PARTITIONS: Mapping[str, Partition] = {"3x1": _dealt(_HOPPER_JOINTS, 1)}
+
+_WALKER_JOINTS = (*_HOPPER_JOINTS, "thigh_left_joint", "leg_left_joint", "foot_left_joint")
+_WALKER_CHAIN = ("foot_joint", "leg_joint", "thigh_joint", "thigh_left_joint", "leg_left_joint", "foot_left_joint")
+
+WALKER = Robot(joints=_WALKER_JOINTS, motors=_WALKER_JOINTS, **_planar_root(), hyperedges=_chain(_WALKER_CHAIN))
+WALKER_PARTITIONS: Mapping[str, Partition] = {
+    "2x3": _dealt(_WALKER_CHAIN, 3),
+    "3x2": _dealt(_WALKER_CHAIN, 2),
+    "6x1": _dealt(_WALKER_CHAIN, 1),
+}
+
+_SWIMMER_JOINTS = ("motor1_rot", "motor2_rot")
+
+SWIMMER = Robot(
+    joints=_SWIMMER_JOINTS,
+    motors=_SWIMMER_JOINTS,
+    pose=(Channel("qpos", "free_body_rot"),),
+    motion=(Channel("qvel", "slider1"), Channel("qvel", "slider2"), Channel("qvel", "free_body_rot")),
+    forward=Channel("qpos", "slider1"),
+    sideways=Channel("qpos", "slider2"),
+    hyperedges=_chain(_SWIMMER_JOINTS),
+)
+SWIMMER_PARTITIONS: Mapping[str, Partition] = {"2x1": _dealt(_SWIMMER_JOINTS, 1)}
+
+_ABDOMEN = ("abdomen_z", "abdomen_y", "abdomen_x")
+_SIDES = ("right", "left")
+_HIPS = {side: tuple(f"{side}_hip_{axis}" for axis in "xzy") for side in _SIDES}
+_SHOULDERS = {side: (f"{side}_shoulder1", f"{side}_shoulder2") for side in _SIDES}
+_LOWER_BODY = tuple(joint for side in _SIDES for joint in (*_HIPS[side], f"{side}_knee"))
+_ARMS = tuple(joint for side in _SIDES for joint in (*_SHOULDERS[side], f"{side}_elbow"))
+_HUMANOID_JOINTS = (*_ABDOMEN, *_LOWER_BODY, *_ARMS)
+
+HUMANOID = Robot(
+    joints=_HUMANOID_JOINTS,
+    motors=("abdomen_y", "abdomen_z", "abdomen_x", *_LOWER_BODY, *_ARMS),
+    **_free_root("root"),
+    hyperedges=(
+        frozenset(_ABDOMEN),
+        *(
+            frozenset(edge)
+            for side in _SIDES
+            for edge in (
+                (*_HIPS[side], f"{side}_knee"),
+                (*_SHOULDERS[side], f"{side}_elbow"),
+                (*_ABDOMEN, *_HIPS[side]),
+                (*_ABDOMEN, *_SHOULDERS[side]),
+            )
+        ),
+    ),
+)
+HUMANOID_PARTITIONS: Mapping[str, Partition] = {
+    "9|8": ((*_ABDOMEN, *_ARMS), _LOWER_BODY),
+    "17x1": _dealt(_HUMANOID_JOINTS, 1),
 }

@@ -2,10 +2,12 @@
 
 Theory of operation. A *rule* is the part of a task that is about safety: it charges a cost, adds numbers to the observation and
 may drive an obstacle. Three rules exist: stay off the corridor's lines (`CorridorRule`), keep a gap to a moving obstacle
-(`GapRule`), do not run too fast (`SpeedRule`). A rule sees a `Step`, which holds positions only, and nothing of MuJoCo, so each
-can be tested with a line of numbers.
+(`GapRule`), do not run too fast (`SpeedRule`); tasks without cost have `NoRule`. A *posture* says when an episode may go on. A
+rule sees a `Step`, which holds positions only, a posture the coordinates; neither knows MuJoCo, so each can be tested with a line
+of numbers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
@@ -19,7 +21,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MIN_UPRIGHT = -0.7  # R_zz: lower means the ant lies on its back
-HEALTHY_HEIGHT = (0.2, 1.0)  # m
+CONTACT_CAP = 10.0  # what a humanoid's contacts cost at most per step
 OBSTACLE_START = 10.0  # m: world x of the obstacle when its joint is at 0
 
 
@@ -28,10 +30,10 @@ class Step:
     """One control period of all copies, or the start of an episode (then before equals after).
 
     Attributes:
-        x0: Torso's x before [m], (E,).
-        y0: Torso's y before [m], (E,).
-        x: Torso's x after [m], (E,).
-        y: Torso's y after [m], (E,).
+        x0: The robot's x before [m], (E,): its torso's, or its mass centre's where the task says so.
+        y0: The robot's y before [m], (E,).
+        x: The robot's x after [m], (E,).
+        y: The robot's y after [m], (E,).
         time: Simulated time after [s], (E,).
         dt: Control period [s].
         obstacle: Position of the obstacle's joint after [m], (E,); None without obstacle.
@@ -141,6 +143,76 @@ class SpeedRule:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class NoRule:
+    """Charges nothing; a task with this rule has no cost at all."""
+
+    extras: ClassVar[tuple[str, ...]] = ()
+    charges_falls: ClassVar[bool] = False
+
+    def cost(self, step: Step) -> Mask:
+        """Nowhere, (E,)."""
+        return np.zeros(len(step.x), bool)
+
+    def cost_at(self, x: Array, y: Array) -> Mask | None:
+        """None: there is nothing to be near to."""
+        return None
+
+    def sense(self, step: Step) -> Sequence[Array]:
+        """Nothing."""
+        return ()
+
+
+@runtime_checkable
+class Posture(Protocol):
+    """What a robot must keep for its episode to go on."""
+
+    def kept(self, qpos: Array, qvel: Array) -> Mask:
+        """Whether the episode goes on, (E,), from coordinates (E, nq) and velocities (E, nv) that begin with the root's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FreePosture:
+    """Of a robot on a free joint (x, y, z, quaternion w, x, y, z): height and how upright.
+
+    Attributes:
+        heights: Least and greatest z [m].
+        min_upright: Least R_zz = 1 - 2 (q_x² + q_y²); -inf leaves the tilt free.
+    """
+
+    heights: tuple[float, float]
+    min_upright: float = -math.inf
+
+    def kept(self, qpos: Array, qvel: Array) -> Mask:
+        """Whether height and tilt are in range, (E,); False where a number is not finite."""
+        z, qx, qy = qpos[:, 2], qpos[:, 4], qpos[:, 5]
+        low, high = self.heights
+        return np.asarray((z >= low) & (z <= high) & (1.0 - 2.0 * (qx * qx + qy * qy) >= self.min_upright))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarPosture:
+    """Of a robot that moves in a plane (x, z, pitch): height, pitch and a bound on everything but x and z.
+
+    Attributes:
+        heights: z lies strictly between these [m].
+        pitch: |pitch| is below this [rad].
+        bound: |coordinate| and |velocity| are below this [rad, m/s, rad/s].
+    """
+
+    heights: tuple[float, float]
+    pitch: float
+    bound: float = math.inf
+
+    def kept(self, qpos: Array, qvel: Array) -> Mask:
+        """Whether all are in range, (E,); False where a number is not finite."""
+        z, pitch = qpos[:, 1], qpos[:, 2]
+        low, high = self.heights
+        bounded = (np.abs(qpos[:, 2:]) < self.bound).all(axis=1) & (np.abs(qvel) < self.bound).all(axis=1)
+        return np.asarray((low < z) & (z < high) & (np.abs(pitch) < self.pitch) & bounded)
+
+
 def _gap(step: Step) -> Array:
     assert step.obstacle is not None, "the gap rule needs a robot with an obstacle"
     return OBSTACLE_START + step.obstacle - step.x
@@ -162,22 +234,6 @@ def obstacle_drive(time: Array) -> Array:
     return np.asarray(0.02 * np.sin(time / 3.0) ** 2 - 0.004, dtype=np.float64)
 
 
-def healthy(z: Array, qx: Array, qy: Array, *, min_upright: float = MIN_UPRIGHT) -> Mask:
-    """Whether an ant may go on: 0.2 <= z <= 1 and R_zz = 1 - 2 (q_x² + q_y²) >= min_upright.
-
-    Args:
-        z: Torso height [m], (E,).
-        qx: Second entry of the torso's quaternion (w, x, y, z), (E,).
-        qy: Third entry, (E,).
-        min_upright: Least R_zz; -inf leaves the tilt free.
-
-    Returns:
-        (E,); False where a number is not finite.
-    """
-    low, high = HEALTHY_HEIGHT
-    return np.asarray((z >= low) & (z <= high) & (1.0 - 2.0 * (qx * qx + qy * qy) >= min_upright))
-
-
 def contact_price(cfrc_ext: Array) -> Array:
     """5e-4 times the sum of squared contact forces and torques, each clipped to ±1.
 
@@ -189,3 +245,16 @@ def contact_price(cfrc_ext: Array) -> Array:
     """
     clipped = np.clip(cfrc_ext, -1.0, 1.0).reshape(len(cfrc_ext), -1)
     return np.asarray(5e-4 * np.einsum("ek,ek->e", clipped, clipped))
+
+
+def capped_contact_price(cfrc_ext: Array) -> Array:
+    """5e-7 times the sum of squared contact forces and torques, at most 10: the humanoid's.
+
+    Args:
+        cfrc_ext: External wrench on each body [N·m, N], (E, bodies, 6).
+
+    Returns:
+        (E,), reward units.
+    """
+    flat = cfrc_ext.reshape(len(cfrc_ext), -1)
+    return np.asarray(np.minimum(5e-7 * np.einsum("ek,ek->e", flat, flat), CONTACT_CAP))

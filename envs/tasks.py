@@ -1,11 +1,12 @@
 """The robot tasks as data: which robot, which rule, which prices, which limits. Adding a task is adding a row.
 
-Source: rules and limits of Safe MAMuJoCo after the public code, limits of the MAFOCOPS paper; velocity thresholds of SafePO.
+Source: rules and limits of Safe MAMuJoCo after the public code, limits of the MAFOCOPS paper; velocity thresholds of SafePO;
+rewards, ends and starts of the tasks without cost are those of gymnasium's v5 environments.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from envs.interface import EnvSpec
@@ -14,14 +15,35 @@ from envs.robots import (
     ANT_PARTITIONS,
     CHEETAH_PARTITIONS,
     HALF_CHEETAH,
+    HOPPER,
+    HOPPER_PARTITIONS,
+    HUMANOID,
+    HUMANOID_PARTITIONS,
     MANY_ANT,
     MANY_ANT_PARTITIONS,
     MANY_ANT_SEGMENTS,
+    SWIMMER,
+    SWIMMER_PARTITIONS,
+    WALKER,
+    WALKER_PARTITIONS,
     Channel,
     Partition,
     Robot,
 )
-from envs.rules import MIN_UPRIGHT, CorridorRule, GapRule, Rule, SpeedRule
+from envs.rules import (
+    MIN_UPRIGHT,
+    Array,
+    CorridorRule,
+    FreePosture,
+    GapRule,
+    NoRule,
+    PlanarPosture,
+    Posture,
+    Rule,
+    SpeedRule,
+    capped_contact_price,
+    contact_price,
+)
 from scenarios.schema import Env
 
 EPISODE = 1000  # steps
@@ -36,29 +58,45 @@ class Task:
         robots: Robot of each partition.
         partitions: Joints of each agent, per partition.
         rules: Safety rule of each partition.
-        cost_limits: Default limit on an episode's cost, per partition.
-        walls: Which values of the knob make sense.
         dt: Control period [s].
         frame_skip: Physics steps per control period.
-        control_price: Times the squared action.
+        control_price: Times the squared control.
+        cost_limits: Default limit on an episode's cost, per partition; empty: the task has no cost.
+        walls: Which values of the knob make sense.
+        reference: Whether the public code's observation is offered; not where it holds more than coordinates and velocities.
         alive_bonus: Per step.
-        contacts: Whether contact forces are priced.
-        min_upright: Least R_zz of a going episode; -inf: tilt is free; None: the task never terminates.
+        falls_forfeit: Whether the step that loses the posture is paid no bonus.
+        contact_price: From contact forces (E, bodies, 6) to their price (E,); None: free.
+        posture: What must be kept; None: the task never terminates.
+        progress_price: Times the speed along x.
+        by_mass_centre: Whether x and y are those of the mass centre.
+        control_scale: Control of a motor per unit of action.
+        sensed_speed: Velocities are sensed clipped to ± this [m/s, rad/s]; None: as they are.
+        start_noise: Positions start uniformly within ± this of the model's; velocities with this as standard deviation or bound.
+        start_motion: Distribution of the velocities at the start.
         obstacle: Whether the model has the moving obstacle.
     """
 
-    model: Literal["ant", "half_cheetah", "many_ant"]
+    model: Literal["ant", "half_cheetah", "many_ant", "hopper", "walker2d", "humanoid", "swimmer"]
     robots: Mapping[str, Robot]
     partitions: Mapping[str, Partition]
     rules: Mapping[str, Rule]
-    cost_limits: Mapping[str, float]
-    walls: tuple[str, ...]
     dt: float
     frame_skip: int
     control_price: float
-    alive_bonus: float
-    contacts: bool
-    min_upright: float | None
+    cost_limits: Mapping[str, float] = field(default_factory=dict)
+    walls: tuple[str, ...] = ("none",)
+    reference: bool = True
+    alive_bonus: float = 0.0
+    falls_forfeit: bool = False
+    contact_price: Callable[[Array], Array] | None = None
+    posture: Posture | None = None
+    progress_price: float = 1.0
+    by_mass_centre: bool = False
+    control_scale: float = 1.0
+    sensed_speed: float | None = None
+    start_noise: float = 0.1
+    start_motion: Literal["normal", "uniform"] = "normal"
     obstacle: bool = False
 
 
@@ -70,19 +108,27 @@ _ANT_BODY: dict[str, Any] = {
     "frame_skip": 5,
     "control_price": 0.5,
     "alive_bonus": 1.0,
-    "contacts": True,
+    "contact_price": contact_price,
 }
+_ANT_HEIGHTS = (0.2, 1.0)  # m
+_ON_ITS_LEGS = FreePosture(_ANT_HEIGHTS, MIN_UPRIGHT)
 _CHEETAH_BODY: dict[str, Any] = {
     "model": "half_cheetah",
     "robots": dict.fromkeys(CHEETAH_PARTITIONS, HALF_CHEETAH),
     "partitions": CHEETAH_PARTITIONS,
-    "walls": ("none",),
     "dt": 0.05,
     "frame_skip": 5,
     "control_price": 0.1,
-    "alive_bonus": 0.0,
-    "contacts": False,
-    "min_upright": None,
+}
+_PLANAR_HOP: dict[str, Any] = {
+    "dt": 0.008,
+    "frame_skip": 4,
+    "control_price": 1e-3,
+    "alive_bonus": 1.0,
+    "falls_forfeit": True,
+    "sensed_speed": 10.0,
+    "start_noise": 5e-3,
+    "start_motion": "uniform",
 }
 
 TASKS: Mapping[str, Task] = {
@@ -91,7 +137,7 @@ TASKS: Mapping[str, Task] = {
         rules=dict.fromkeys(ANT_PARTITIONS, CorridorRule(5.0)),
         cost_limits={"2x4": 50.0, "2x4d": 50.0, "4x2": 50.0, "8x1": 70.0},
         walls=("none", "static", "free"),
-        min_upright=MIN_UPRIGHT,
+        posture=_ON_ITS_LEGS,
     ),
     "safe_halfcheetah": Task(
         **_CHEETAH_BODY,
@@ -110,21 +156,73 @@ TASKS: Mapping[str, Task] = {
         frame_skip=4,
         control_price=0.5,
         alive_bonus=1.0,
-        contacts=True,
-        min_upright=MIN_UPRIGHT,
+        contact_price=contact_price,
+        posture=_ON_ITS_LEGS,
     ),
     # thresholds [m/s] as published for 2x4 and 4x2, 2x3 and 6x1; the others take the one of the nearest number of agents
     "velocity_ant": Task(
         **_ANT_BODY,
         rules={"2x4": SpeedRule(2.522), "2x4d": SpeedRule(2.522), "4x2": SpeedRule(2.418), "8x1": SpeedRule(2.418)},
         cost_limits=dict.fromkeys(ANT_PARTITIONS, 25.0),
-        walls=("none",),
-        min_upright=-math.inf,
+        posture=FreePosture(_ANT_HEIGHTS),
     ),
     "velocity_halfcheetah": Task(
         **_CHEETAH_BODY,
         rules={"2x3": SpeedRule(3.227), "3x2": SpeedRule(3.227), "6x1": SpeedRule(2.932)},
         cost_limits=dict.fromkeys(CHEETAH_PARTITIONS, 25.0),
+    ),
+    "mamujoco_ant": Task(
+        **_ANT_BODY,
+        rules=dict.fromkeys(ANT_PARTITIONS, NoRule()),
+        posture=FreePosture(_ANT_HEIGHTS),
+        falls_forfeit=True,
+        reference=False,
+    ),
+    "mamujoco_halfcheetah": Task(**_CHEETAH_BODY, rules=dict.fromkeys(CHEETAH_PARTITIONS, NoRule())),
+    "mamujoco_hopper": Task(
+        **_PLANAR_HOP,
+        model="hopper",
+        robots=dict.fromkeys(HOPPER_PARTITIONS, HOPPER),
+        partitions=HOPPER_PARTITIONS,
+        rules=dict.fromkeys(HOPPER_PARTITIONS, NoRule()),
+        posture=PlanarPosture((0.7, math.inf), 0.2, bound=100.0),
+    ),
+    "mamujoco_walker2d": Task(
+        **_PLANAR_HOP,
+        model="walker2d",
+        robots=dict.fromkeys(WALKER_PARTITIONS, WALKER),
+        partitions=WALKER_PARTITIONS,
+        rules=dict.fromkeys(WALKER_PARTITIONS, NoRule()),
+        posture=PlanarPosture((0.8, 2.0), 1.0),
+    ),
+    "mamujoco_humanoid": Task(
+        model="humanoid",
+        robots=dict.fromkeys(HUMANOID_PARTITIONS, HUMANOID),
+        partitions=HUMANOID_PARTITIONS,
+        rules=dict.fromkeys(HUMANOID_PARTITIONS, NoRule()),
+        dt=0.015,
+        frame_skip=5,
+        control_price=0.1,
+        reference=False,
+        alive_bonus=5.0,
+        falls_forfeit=True,
+        contact_price=capped_contact_price,
+        posture=FreePosture((1.0, 2.0)),
+        progress_price=1.25,
+        by_mass_centre=True,
+        control_scale=0.4,
+        start_noise=0.01,
+        start_motion="uniform",
+    ),
+    "mamujoco_swimmer": Task(
+        model="swimmer",
+        robots=dict.fromkeys(SWIMMER_PARTITIONS, SWIMMER),
+        partitions=SWIMMER_PARTITIONS,
+        rules=dict.fromkeys(SWIMMER_PARTITIONS, NoRule()),
+        dt=0.04,
+        frame_skip=4,
+        control_price=1e-4,
+        start_motion="uniform",
     ),
 }
 
@@ -136,13 +234,17 @@ def check(env: Env) -> None:
         env: The scenario's section, `name` one of `TASKS`.
 
     Raises:
-        ValueError: The partition or the walls are none of this task's.
+        ValueError: The partition, the walls, the observation or the kind of cost are none of this task's.
     """
     task = TASKS[env.name]
     if env.partition not in task.partitions:
         raise ValueError(f"env.partition: got {env.partition!r}; {env.name} has {', '.join(task.partitions)}")
     if env.walls not in task.walls:
         raise ValueError(f"env.walls: got {env.walls!r}; {env.name} has {', '.join(task.walls)}")
+    if env.observation == "reference" and not task.reference:
+        raise ValueError(f"env.observation: got 'reference'; {env.name} has own, full")
+    if env.cost == "local" and not task.cost_limits:
+        raise ValueError(f"env.cost: got 'local'; {env.name} has no cost")
 
 
 def state(env: Env) -> tuple[Channel, ...]:
@@ -181,7 +283,7 @@ def spec(env: Env) -> EnvSpec:
         env: The scenario's section, `name` one of `TASKS`.
 
     Returns:
-        One cost; the time limit is 1000 steps unless the scenario says otherwise.
+        One cost, or none; the time limit is 1000 steps unless the scenario says otherwise.
 
     Raises:
         ValueError: As `check`.
@@ -193,7 +295,8 @@ def spec(env: Env) -> EnvSpec:
     return EnvSpec(
         obs_dims=tuple(len(channels) + identity for channels in senses(env)),
         act_dims=tuple(len(joints) for joints in deal),
-        cost_limits=(task.cost_limits[env.partition],),
+        choices=(0,) * len(deal),
+        cost_limits=(task.cost_limits[env.partition],) if task.cost_limits else (),
         horizon=EPISODE if env.horizon is None else env.horizon,
         dt=task.dt,
         edges=task.robots[env.partition].edges(deal),

@@ -35,21 +35,62 @@ class LQ(Section):
     noise_std: float = knob(1.0, "Standard deviation of the disturbance w.", ge=0)
 
 
+class Game(Section):
+    """The games: which one, how large, and how its states are shown."""
+
+    payoff: Literal["climbing", "penalty", "miscoordination", "non_monotone"] = knob("climbing", "Which matrix_game.")
+    penalty: float = knob(-100.0, "What missing each other costs in the penalty game.", le=0)
+    stages: int = knob(3, "Steps of a stage_game; its states grow ninefold with each.", unit="steps", ge=1, le=5)
+    states: int = knob(30, "States of a stochastic_game.", ge=1, le=1000)
+    choices: int = knob(5, "Actions of each agent of a stochastic_game.", ge=1, le=100)
+    reward_range: float = knob(5.0, "Rewards of a stochastic_game are uniform within ± this.", unit="reward", gt=0)
+    transition: Literal["softmax", "dirichlet"] = knob(
+        "softmax", "Transitions of a stochastic_game: softmax of logits uniform within ±2, or Dirichlet(1)."
+    )
+    start: Literal["first", "uniform"] = knob("first", "Where a stochastic_game starts: in its first state, or in any.")
+    coupling: float = knob(0.15, "How much a neighbour's state moves an agent's in the truncation_chain.", unit="logits")
+    landscape: Literal["ring", "basin"] = knob(
+        "ring", "Which differential_game: a point moved to the centre within a ring, or one number named per agent."
+    )
+    encoding: Literal["one_hot", "index"] = knob("one_hot", "How a state with a number is shown: one-hot, or the number itself.")
+    seed: int = knob(0, "Seed of a game's payoffs and transitions; the same game for every `seed` of the run.", ge=0)
+
+
 class Env(Section):
     """The world that all agents share."""
 
-    name: Literal["safe_ant", "safe_halfcheetah", "safe_manyagent_ant", "velocity_ant", "velocity_halfcheetah", "network_lq"] = (
-        knob("safe_halfcheetah", "Which world.")
-    )
+    name: Literal[
+        "safe_ant",
+        "safe_halfcheetah",
+        "safe_manyagent_ant",
+        "velocity_ant",
+        "velocity_halfcheetah",
+        "mamujoco_ant",
+        "mamujoco_halfcheetah",
+        "mamujoco_hopper",
+        "mamujoco_walker2d",
+        "mamujoco_humanoid",
+        "mamujoco_swimmer",
+        "network_lq",
+        "matrix_game",
+        "sharing_game",
+        "stage_game",
+        "stochastic_game",
+        "truncation_chain",
+        "differential_game",
+    ] = knob("safe_halfcheetah", "Which world.")
     partition: str = knob(
         "6x1",
-        "How the robot's joints are dealt to agents, as agents x joints, e.g. 4x2; for network_lq agents x 1, e.g. 20x1.",
+        "How the robot's joints are dealt to agents, as agents x joints, e.g. 4x2; network_lq and games: agents x 1, e.g. 20x1.",
     )
     copies: int = knob(
         10, "E: identical copies stepped at once, all feeding one learner per agent.", unit="copies", ge=1, le=4096
     )
     horizon: int | None = knob(
-        None, "Episode limit; null: the world's own (1000 for robots, 100 for network_lq).", unit="steps", ge=1
+        None,
+        "Episode limit; null: the world's own (1000 for robots, 100 for network_lq, a game's own length).",
+        unit="steps",
+        ge=1,
     )
     walls: Literal["none", "static", "free"] = knob(
         "none",
@@ -58,10 +99,10 @@ class Env(Section):
     observation: Literal["own", "full", "reference"] = knob(
         "own",
         "What a node senses itself: own joints and the torso's globals; the whole state; or the public code's "
-        "standardised vector.",
+        "standardised vector, where there is one.",
     )
     reward: Literal["team", "local"] = knob(
-        "team", "One reward for all, or each agent its own share (shares sum to the team's; averaged for network_lq)."
+        "team", "One reward for all, or each agent its own share (shares sum to the team's; averaged for network_lq and games)."
     )
     cost: Literal["team", "local"] = knob("team", "One cost for all, or from the agent's own foot where the robot has feet.")
     action_map: Literal["by_name", "reference"] = knob(
@@ -69,6 +110,7 @@ class Env(Section):
     )
     threads: int = knob(0, "Native threads that step MuJoCo; 0: one per core.", unit="threads", ge=0, le=256)
     lq: LQ = LQ()
+    game: Game = Game()
 
 
 class Topology(Section):

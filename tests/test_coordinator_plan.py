@@ -37,6 +37,16 @@ def refused(scenario: Scenario) -> str:
     return str(told.value)
 
 
+def test_worlds_with_discrete_actions_are_refused_before_anything_starts() -> None:
+    assert "env.name: got 'stochastic_game'; it has discrete actions" in refused(load("stochastic_game"))
+    assert plan(load("differential_game")).deployment.choices == (0, 0, 0)
+
+
+def test_a_deployment_without_choices_is_one_of_continuous_actions() -> None:
+    stored = plan(load("quickstart")).deployment.model_dump(exclude={"choices"})
+    assert Deployment.model_validate(stored).choices == (0,) * 6
+
+
 def test_graphs_that_do_not_fit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "net.edges"
     keys = ("topology.kind=file", f"topology.file={path}")

@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from envs.contract import CONTRACT, Clause, Rehearsal, Share, broken, rehearse
+from envs.contract import CONTRACT, Clause, Nature, Rehearsal, Share, broken, rehearse
 from envs.interface import Floats, Transition, VecEnv
 from envs.registry import WORLDS, make, spec
 from envs.tasks import TASKS
@@ -17,6 +17,12 @@ WORLD_PARTITIONS = [
     *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
     ("network_lq", "6x1"),
     ("network_lq", "1"),
+    ("matrix_game", "2x1"),
+    *(("sharing_game", f"{n}x1") for n in (2, 3, 6)),
+    ("stage_game", "2x1"),
+    *(("stochastic_game", f"{n}x1") for n in (1, 2, 3)),
+    *(("truncation_chain", f"{n}x1") for n in (2, 5)),
+    *(("differential_game", f"{n}x1") for n in range(1, 6)),
 ]
 VARIANTS = [
     ("safe_ant", "8x1", {"reward": "local", "cost": "local", "walls": "static"}),
@@ -25,13 +31,28 @@ VARIANTS = [
     ("safe_manyagent_ant", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
     ("velocity_ant", "2x4", {"reward": "local", "observation": "full"}),
     ("network_lq", "5x1", {"reward": "local", "observation": "full"}),
+    ("mamujoco_humanoid", "17x1", {"reward": "local", "observation": "full", "action_map": "reference"}),
+    ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
+    *(("matrix_game", "2x1", {"game": {"payoff": payoff}}) for payoff in ("penalty", "miscoordination", "non_monotone")),
+    ("stage_game", "2x1", {"game": {"stages": 5, "encoding": "index"}}),
+    ("stochastic_game", "2x1", {"game": {"states": 7, "choices": 2, "transition": "dirichlet", "start": "uniform"}}),
+    ("truncation_chain", "4x1", {"reward": "local", "observation": "full"}),
+    ("truncation_chain", "4x1", {"reward": "local", "observation": "full", "game": {"encoding": "index"}}),
+    ("differential_game", "3x1", {"observation": "full"}),
+    ("differential_game", "2x1", {"game": {"landscape": "basin"}}),
 ]
 
 
 def share(env: Env) -> Share:
     if env.reward == "team":
         return "team"
-    return "mean" if env.name == "network_lq" else "sum"
+    return "sum" if env.name in TASKS else "mean"
+
+
+def nature(env: Env) -> Nature:
+    if env.name in ("matrix_game", "sharing_game") or (env.name == "differential_game" and env.game.landscape == "basin"):
+        return "still"
+    return "determined" if env.name == "stage_game" else "random"
 
 
 def rehearsal_of(env: Env) -> Rehearsal:
@@ -40,13 +61,13 @@ def rehearsal_of(env: Env) -> Rehearsal:
     def build(seed: int, threads: int) -> VecEnv:
         return make(env.model_copy(update={"threads": threads}), graph, seed)
 
-    return rehearse(build, share(env))
+    return rehearse(build, share(env), nature=nature(env))
 
 
 @pytest.fixture(
     scope="module",
     params=[*((name, partition, {}) for name, partition in WORLD_PARTITIONS), *VARIANTS],
-    ids=lambda case: "-".join([case[0], case[1], *case[2].values()]),
+    ids=lambda case: "-".join([case[0], case[1], *map(str, case[2].values())]),
 )
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
     name, partition, knobs = request.param

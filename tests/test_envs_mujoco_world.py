@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ import pytest
 
 from envs.interface import Floats
 from envs.mujoco_world import MujocoWorld
-from envs.registry import make
+from envs.registry import make, spec
 from envs.rules import GapRule, Step
+from envs.tasks import TASKS
 from scenarios.schema import Env
 
 
 def world_of(seed: int = 0, **knobs: Any) -> MujocoWorld:
     env = Env.model_validate({"copies": 2, "threads": 1, **knobs})
-    world = make(env, nx.empty_graph(int(env.partition.split("x")[0])), seed)
+    world = make(env, nx.empty_graph(spec(env).n_agents), seed)
     assert isinstance(world, MujocoWorld)
     return world
 
@@ -110,6 +113,54 @@ def test_robot_moves_as_gymnasiums_untouched_asset(name: str, partition: str, as
         obs = world.step(actions).obs
 
 
+@pytest.mark.parametrize(
+    ("name", "partition", "counterpart"),
+    [
+        ("mamujoco_ant", "4x2", "Ant-v5"),
+        ("mamujoco_halfcheetah", "2x3", "HalfCheetah-v5"),
+        ("mamujoco_hopper", "3x1", "Hopper-v5"),
+        ("mamujoco_walker2d", "2x3", "Walker2d-v5"),
+        ("mamujoco_humanoid", "9|8", "Humanoid-v5"),
+        ("mamujoco_swimmer", "2x1", "Swimmer-v5"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:compiler attribute 'settotalmass'")
+def test_world_without_cost_is_gymnasiums(name: str, partition: str, counterpart: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio", types.ModuleType("imageio"))  # only drawing needs it
+    import gymnasium
+
+    theirs: Any = gymnasium.make(counterpart).unwrapped
+    world = world_of(name=name, partition=partition, observation="full", action_map="reference", copies=1)
+    assert world.spec.dt == pytest.approx(theirs.dt)
+    obs = world.reset()[0][0]
+    theirs.reset(seed=0)
+    theirs.set_state(world.batch.qpos[0].copy(), world.batch.qvel[0].copy())
+    scale = theirs.action_space.high[0]  # agents act in ±1, the humanoid's motors in ±0.4
+    price = TASKS[name].contact_price
+    rng, ended = np.random.default_rng(1), 0
+    for _ in range(80):
+        actions = random_actions(world, rng)
+        before = float(theirs.data.qpos[0])
+        out = world.step(actions)
+        seen, reward, terminated, _, parts = theirs.step(scale * np.concatenate([a[0] for a in actions]).astype(np.float64))
+        obs = (out.final_obs or out.obs)[0][0]
+        np.testing.assert_allclose(obs, seen[: len(obs)], rtol=1e-5, atol=1e-6)
+        assert bool(out.terminated[0]) == bool(terminated)
+        if price is not None and not terminated:  # theirs are the contact forces of RK4's last stage, ours of its first
+            reward -= parts["reward_contact"] + float(price(np.asarray(world.batch.cfrc_ext))[0])
+        if name == "mamujoco_ant":  # their torso's place, too, is that of the last stage
+            reward += (float(theirs.data.qpos[0]) - before) / world.spec.dt - parts["reward_forward"]
+        if price is None or not terminated:  # a restart has cleared our contact forces
+            assert out.reward[0, 0] == pytest.approx(reward, abs=5e-3 if name == "mamujoco_humanoid" else 1e-5)
+        else:
+            assert out.reward[0, 0] < reward + 0.5  # no bonus for falling
+        if terminated:
+            ended += 1
+            theirs.set_state(world.batch.qpos[0].copy(), world.batch.qvel[0].copy())
+    assert (ended > 0) == (TASKS[name].posture is not None)
+    theirs.close()
+
+
 # --- rewards --------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +191,8 @@ def test_ant_is_paid_progress_life_and_charged_effort_and_contacts() -> None:
         ("safe_halfcheetah", "3x2", 0.1),
         ("safe_manyagent_ant", "3x2", 0.5),
         ("velocity_ant", "2x4", 0.5),
+        ("mamujoco_walker2d", "6x1", 1e-3),
+        ("mamujoco_humanoid", "9|8", 0.1 * 0.4**2),
     ],
 )
 def test_local_rewards_sum_to_the_teams_and_differ_by_own_effort(name: str, partition: str, price: float) -> None:
@@ -250,6 +303,38 @@ def test_start_is_the_models_with_noise_on_the_robot_only(walls: str, robot: int
 
 
 @pytest.mark.parametrize(
+    ("name", "partition", "bound", "moves"),
+    [
+        ("mamujoco_hopper", "3x1", 0.005, "uniform"),
+        ("mamujoco_walker2d", "6x1", 0.005, "uniform"),
+        ("mamujoco_humanoid", "17x1", 0.01, "uniform"),
+        ("mamujoco_swimmer", "2x1", 0.1, "uniform"),
+        ("mamujoco_halfcheetah", "2x3", 0.1, "normal"),
+    ],
+)
+def test_starts_are_as_noisy_as_gymnasiums(name: str, partition: str, bound: float, moves: str) -> None:
+    world = world_of(name=name, partition=partition, copies=400)
+    world.reset()
+    poses, motions = world.batch.qpos - world.model.qpos0, np.asarray(world.batch.qvel)
+    for noise in (poses, motions) if moves == "uniform" else (poses,):
+        assert np.abs(noise).max() <= bound
+        assert (noise.max(axis=0) > 0.9 * bound).all()
+        assert (noise.min(axis=0) < -0.9 * bound).all()
+    if moves == "normal":
+        np.testing.assert_allclose(motions.std(axis=0), bound, rtol=0.2)
+
+
+def test_hopper_senses_clipped_velocities() -> None:
+    world = world_of(name="mamujoco_hopper", partition="3x1", observation="full", copies=1)
+    world.reset()
+    world.batch.qvel[0] = [0, 0, 0, 30.0, -30.0, 0]
+    out = world.step(still(world))
+    seen = (out.final_obs or out.obs)[0][0, 5:]
+    assert np.abs(seen).max() == 10.0
+    assert np.abs(world.batch.qvel).max() > 10.0 or out.terminated[0]
+
+
+@pytest.mark.parametrize(
     ("name", "height", "quaternion", "ends"),
     [
         ("safe_ant", 1.5, (1, 0, 0, 0), True),
@@ -312,7 +397,16 @@ def test_cheetah_is_truncated_at_the_horizon_and_never_terminates() -> None:
         assert out.truncated.all() == (t % 30 == 0)
 
 
-@pytest.mark.parametrize(("name", "partition"), [("safe_ant", "4x2"), ("safe_halfcheetah", "6x1"), ("safe_manyagent_ant", "6x1")])
+@pytest.mark.parametrize(
+    ("name", "partition"),
+    [
+        ("safe_ant", "4x2"),
+        ("safe_halfcheetah", "6x1"),
+        ("safe_manyagent_ant", "6x1"),
+        ("mamujoco_humanoid", "9|8"),
+        ("mamujoco_hopper", "3x1"),
+    ],
+)
 @pytest.mark.parametrize("where", ["qpos", "qvel", "action"])
 def test_diverged_copy_is_reported_and_restarted(
     name: str, partition: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.corridor import near_line, offset, wall_poses
-from envs.rules import CorridorRule, GapRule, SpeedRule, Step, contact_price, healthy, obstacle_drive
+from envs.rules import (
+    MIN_UPRIGHT,
+    CorridorRule,
+    FreePosture,
+    GapRule,
+    PlanarPosture,
+    SpeedRule,
+    Step,
+    capped_contact_price,
+    contact_price,
+    obstacle_drive,
+)
 
 T30 = 1.0 / math.sqrt(3.0)
 
@@ -102,12 +113,37 @@ def test_obstacle_is_driven_with_a_period_of_three_pi_seconds() -> None:
     ],
 )
 def test_ant_is_healthy_between_two_heights_and_not_on_its_back(z: float, tilt: float, fine: bool) -> None:
-    qx = np.array([math.sin(math.radians(tilt) / 2)])  # cos 134° = -0.695, cos 135° = -0.707
-    assert bool(healthy(np.array([z]), qx, 0 * qx)[0]) is fine
-    assert bool(healthy(np.array([z]), 0 * qx, qx)[0]) is fine
+    half = math.sin(math.radians(tilt) / 2)  # cos 134° = -0.695, cos 135° = -0.707
+    posture, qvel = FreePosture((0.2, 1.0), MIN_UPRIGHT), np.zeros((1, 6))
+    assert bool(posture.kept(np.array([[0, 0, z, 0, half, 0, 0]], float), qvel)[0]) is fine
+    assert bool(posture.kept(np.array([[0, 0, z, 0, 0, half, 0]], float), qvel)[0]) is fine
+
+
+@pytest.mark.parametrize(
+    ("z", "pitch", "joint", "speed", "fine"),
+    [
+        (1.2, 0.0, 0.0, 0.0, True),
+        (0.69, 0.0, 0.0, 0.0, False),
+        (9.0, -0.19, 0.0, 0.0, True),
+        (1.2, 0.21, 0.0, 0.0, False),
+        (1.2, 0.0, -101.0, 0.0, False),
+        (1.2, 0.0, 0.0, 101.0, False),
+        (1.2, math.nan, 0.0, 0.0, False),
+    ],
+)
+def test_hopper_stands_high_straight_and_bounded(z: float, pitch: float, joint: float, speed: float, fine: bool) -> None:
+    posture = PlanarPosture((0.7, math.inf), 0.2, bound=100.0)
+    qpos, qvel = np.array([[500.0, z, pitch, joint]]), np.array([[0.0, 0.0, speed]])
+    assert bool(posture.kept(qpos, qvel)[0]) is fine
 
 
 def test_contact_forces_are_clipped_before_squaring() -> None:
     forces = np.zeros((2, 3, 6))
     forces[0, 1, 2], forces[0, 2, 5] = -50.0, 0.5
     np.testing.assert_allclose(contact_price(forces), [5e-4 * 1.25, 0.0])
+
+
+def test_humanoids_contact_price_is_capped_and_not_clipped() -> None:
+    forces = np.zeros((2, 3, 6))
+    forces[0, 1, 2], forces[1, 0, 0] = -1000.0, 1e6
+    np.testing.assert_allclose(capped_contact_price(forces), [0.5, 10.0])

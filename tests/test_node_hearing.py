@@ -201,3 +201,12 @@ def test_a_null_message_under_way_is_a_message_under_way() -> None:
     one.recall(0, 0.0, 0.5)
     assert one.under_way(1.0) == [((4, 9), 1)]
     assert one.under_way(5.0) == []
+
+
+def test_once_all_that_was_late_has_come_nothing_is_kept_of_it_and_blocks_are_used_without_a_copy_again() -> None:
+    one, sent = hearing(), block(5, 6)
+    one.take(0, 0.0, block(1, 2), marks(1.2, NEVER), label=(0, 0))
+    one.recall(0, 0.0, 0.5)
+    one.recall(0, 1.0, 1.5)
+    one.take(0, 2.0, sent, None, label=(0, 0))
+    assert one.recall(0, 2.0, 2.5) is sent

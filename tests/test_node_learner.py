@@ -617,11 +617,11 @@ class Room:
         for i, rollout in enumerate(self.rollouts):
             rollout.action[step] = actions[i]
             cost = np.repeat((np.abs(actions[i]) > 0.5).astype(np.float32), n_costs, axis=1)
-            arrays = [pack_sense(out.obs[i], out.reward[i], cost, end).reshape(-1)]
+            bodies = [pack_sense(out.obs[i], out.reward[i], cost, end).tobytes()]
             if out.final_obs is not None:
-                arrays.append(out.final_obs[i].reshape(-1))
+                bodies.append(out.final_obs[i].tobytes())
             header = Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, 0, 0, 0, 0, 0.0)
-            sense = Sense(Message(header, tuple(arrays)), copies=len(end), obs_dim=out.obs[i].shape[1], n_costs=n_costs)
+            sense = Sense(Message(header, tuple(bodies)), copies=len(end), obs_dim=out.obs[i].shape[1], n_costs=n_costs)
             rollout.record_outcome(step, sense)
         self.obs = out.obs
         return float(out.reward.mean())

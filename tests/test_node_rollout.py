@@ -17,13 +17,11 @@ def sense(step: int, end: list[float], *, final: bool = True) -> Sense:
     copies = len(end)
     obs = np.repeat(step + np.arange(copies)[:, None] / 10, WIDTH, axis=1).astype(np.float32)
     rows = pack_sense(obs, 100 + obs[:, 0], 200 + obs[:, :1], np.array(end, np.float32))
-    arrays = [rows.reshape(-1)]
+    bodies = [rows.tobytes()]
     if final and any(end):
-        arrays.append((-obs).reshape(-1))
-    for array in arrays:
-        array.setflags(write=False)  # as they come from the wire
+        bodies.append((-obs).tobytes())
     header = Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, 0, step, 0, 0, 0.0)
-    return Sense(Message(header, tuple(arrays)), copies=copies, obs_dim=WIDTH, n_costs=N_COSTS)
+    return Sense(Message(header, tuple(bodies)), copies=copies, obs_dim=WIDTH, n_costs=N_COSTS)
 
 
 def record(ends: list[list[float]]) -> Rollout:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ def test_bfloat16_rounds_as_torch_does(table: Table) -> None:
 
 
 @given(bits=arrays.arrays(np.uint32, (1, 4)))
+@example(bits=np.array([[0x3F808000, 0x3F818000, 0xBF808000, 0xBF818000]], np.uint32))  # halfway: to even
+@example(bits=np.array([[0x7F7FFFFF, 0xFF800000, 0xFFFFFFFF, 0x7F800001]], np.uint32))  # largest, -inf, NaNs
 def test_bfloat16_keeps_what_is_no_number_so_and_rounds_every_other_pattern(bits: NDArray[np.uint32]) -> None:
     table = bits.view(np.float32)
     expected = torch.from_numpy(table).to(torch.bfloat16).to(torch.float32).numpy()

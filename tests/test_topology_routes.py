@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import networkx as nx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from topology.neighbourhood import audiences, distances, visible
@@ -169,7 +169,12 @@ def test_what_leaves_over_a_link_is_what_is_sent_on_there_nearest_origin_first_o
                 assert list(zip(come, origins, strict=True)) == sorted(zip(come, origins, strict=True))
 
 
+# of two shortest ways the tree of 0 takes that through 2 and 3, the tree of 5 that through 4 and 1
+HEXAGON: "nx.Graph[int]" = nx.Graph({0: [1, 2], 1: [4], 2: [3], 3: [5], 4: [5], 5: []})
+
+
 @given(network=networks(), direct=st.booleans())
+@example(network=(HEXAGON, ("hops", 3)), direct=False)
 def test_a_message_came_through_all_whom_the_flood_took_it_through(network: "tuple[nx.Graph[int], Need]", direct: bool) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)

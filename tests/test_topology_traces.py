@@ -34,6 +34,14 @@ def test_bytes_come_in_the_millisecond_that_is_listed_and_nowhere_else() -> None
 
 def test_an_opportunity_at_0_belongs_to_the_end_of_the_period() -> None:
     assert finish(Trace([0, 10]), 0.0, 3000) == pytest.approx(0.010)
+    assert finish(Trace([0, 10]), 0.0095, 1500) == pytest.approx(0.010)
+
+
+def test_what_fits_an_opportunity_exactly_does_not_wait_for_the_next() -> None:
+    trace, now = Trace([1000]), 0.0
+    for message in range(300):
+        now = finish(trace, now, 500)
+        assert now == pytest.approx(message // 3 + 0.999 + (message % 3 + 1) / 3000, abs=1e-6)
 
 
 @given(times=opportunities, begin_ms=st.integers(0, 200), sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=8))

@@ -5,9 +5,10 @@ it was built, so that all processes use the same one whatever file or seed it ca
 """
 
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 SCENARIO_FILE = "scenario.yaml"
 DEPLOYMENT_FILE = "deployment.json"
@@ -21,6 +22,7 @@ class Deployment(BaseModel):
     Attributes:
         obs_dims: Width of each agent's observation.
         act_dims: Width of each agent's action.
+        choices: How many discrete actions each agent has, 0: its actions are continuous; all are if nothing is given.
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         edges: The communication graph, pairs i < j, ascending.
@@ -32,11 +34,19 @@ class Deployment(BaseModel):
 
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
+    choices: tuple[int, ...] = ()
     cost_limits: tuple[float, ...]
     dt: float
     edges: tuple[tuple[int, int], ...]
     learns: bool = True
     weights: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _continuous(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "obs_dims" in data:
+            return {"choices": (0,) * len(data["obs_dims"]), **data}
+        return data
 
     @property
     def n_agents(self) -> int:

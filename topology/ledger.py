@@ -128,7 +128,7 @@ class Ledger:
 def imbalance(rows: Iterable[Row]) -> str | None:
     """The first row whose messages are not all accounted for, as a sentence; None if the books balance."""
     for row in rows:
-        reasons = sum(row[_KEY + _FIRST_REASON : _KEY + _IN_FLIGHT])
+        reasons = row.loss + row.queue + row.outage + row.crash + row.gave_up + row.late
         if row.messages != row.delivered + row.dropped + row.in_flight or row.dropped != reasons:
             return (
                 f"the ledger does not balance: {row.plane} {row.kind} {row.src} -> {row.dst}, round {row.round}: "

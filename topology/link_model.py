@@ -331,7 +331,6 @@ class LinkModel:
         # step 8: (arrive, fate, repeated bytes) of a reliable message whose first transmission lacks the fragments `missing`
         spec, trip = medium.spec, first
         pieces = medium.pieces(size)
-        missing = missing & (pieces > 0)
         fate = np.full(self._copies, Fate.ARRIVES, np.int8)
         arrive = np.where(sends, first.arrive, np.inf)
         resent_bytes = 0
