@@ -147,14 +147,13 @@ class World:
 
     def _wait(self) -> Message | None:
         """The next message; None if an agent has died meanwhile."""  # noqa: DOC501  (what `run` raises)
-        waited = 0.0
+        began = time.monotonic()
         while (message := self._hub.receive(SLICE_S)) is None:
-            waited += SLICE_S
             if self._heed_control(0.0):
                 self._go_on()
                 return None
-            if waited >= self._patience_s:
-                silent = sorted(set(range(self._n)) - self._heard.keys())
+            if time.monotonic() - began >= self._patience_s:
+                silent = sorted(set(range(self._n)) - self._heard.keys() - self._gone)
                 raise PeerLostError(f"{self._story()}: no {self._due.name} in time from agents {silent}")
         return message
 
@@ -170,19 +169,22 @@ class World:
         return False
 
     def _handle(self, message: Message) -> None:
-        """Take in what is due from an agent; once all are heard, go on.
-
-        Raises:
-            ProtocolError: the agent sent something else.
-        """
+        """Take in what is due from an agent, and nothing else; once all are heard, go on."""  # noqa: DOC501  (caught inside)
         header = message.header
-        if (header.kind, header.round, header.step) != (self._due, self._round, self._step) or header.sender in self._heard:
-            raise ProtocolError(
-                f"{self._story()}: agent {header.sender} sent {KIND_NAMES[header.kind]} "
-                f"of round {header.round}, step {header.step}"
-            )
-        size = self._act_dims[header.sender] if self._due is Kind.ACT else 0
-        self._heard[header.sender] = table(message, self._copies, size)
+        try:
+            if (header.kind, header.round, header.step) != (self._due, self._round, self._step):
+                raise ProtocolError(
+                    f"{self._story()}: agent {header.sender} sent {KIND_NAMES[header.kind]} "
+                    f"of round {header.round}, step {header.step}"
+                )
+            if header.sender in self._heard or header.sender in self._gone:
+                raise ProtocolError(f"{self._story()}: agent {header.sender} has been heard, or is gone")
+            heard = table(message, self._copies, self._act_dims[header.sender] if self._due is Kind.ACT else 0)
+        except ProtocolError as error:
+            self._hub.refused.add(str(error))
+            return
+        self._hub.taken(header)
+        self._heard[header.sender] = heard
         self._latest = max(self._latest, header.send_time)
         self._go_on()
 

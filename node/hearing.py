@@ -117,6 +117,15 @@ class Hearing:
             return self._held[origin]
         return np.where((born == now)[:, None], self._held[origin], np.float32(0.0))
 
+    def pass_over(self, until: float) -> None:
+        """Let in what arrives by `until` without using any of it."""
+        for origin, (born, block) in self._fresh.items():
+            self._held[origin] = block
+            self._born[origin].fill(born)
+        self._fresh.clear()
+        for origin in self._pending:
+            self._let_in(origin, until)
+
     def held(self, origin: int) -> Floats:
         """The last block (E, d) that came of `origin`, zeros where none did."""
         return self._held[origin]

@@ -193,13 +193,12 @@ class Runtime:
 
     def _wait(self) -> Message | None:
         """The next message of whoever is waited for; None if the wait has ended otherwise."""
-        waited = 0.0
+        began = time.monotonic()
         while (message := self._receive(SLICE_S)) is None:
-            waited += SLICE_S
             if self._heed_control():
                 return None
             patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
-            if waited >= patience * self._scenario.supervision.deadline_s:
+            if time.monotonic() - began >= patience * self._scenario.supervision.deadline_s:
                 self._do(self._protocol.handle(DeadlinePassed()))
         return message
 
@@ -275,13 +274,15 @@ class Runtime:
     def _take(self, message: Message) -> list[Effect]:
         """Hand an arrived message to the protocol; keep its data if it is accepted."""
         header = message.header
+        kind = Kind(header.kind)
         try:
-            kind = Kind(header.kind)
-            letter = self._open(kind, message)
+            marks = decode_marks(message, self._copies)
+            copies = self._copies if marks is None else int(np.isfinite(marks.arrive).sum())
+            is_over = header.round < self._protocol.round  # and its size was that round's
+            letter = None if is_over else self._open(kind, message, marks)
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return []
-        copies = self._copies if letter.marks is None else int(np.isfinite(letter.marks.arrive).sum())
         effects = self._protocol.handle(Arrived(kind, header.origin, header.round, header.step, header.hops_left))
         if effects and isinstance(refusal := effects[0], Refuse):
             if refusal.late:
@@ -289,11 +290,12 @@ class Runtime:
             else:
                 self._peers.refuse(refusal.reason)
             return []
+        assert letter is not None, "what belongs to a round that is over is refused"
         self._kept[kind, header.origin, header.round, header.step] = letter
         self._peers.taken(header, copies)
         return effects
 
-    def _open(self, kind: Kind, message: Message) -> Letter:
+    def _open(self, kind: Kind, message: Message, marks: Marks | None) -> Letter:
         header = message.header
         if kind not in PEER_KINDS or header.origin >= len(self._dims):
             raise ProtocolError(f"{kind.name} of {header.origin} from {header.sender}: no such message on the peer plane")
@@ -303,7 +305,6 @@ class Runtime:
             )
         width = self._dims[header.origin] if kind in (Kind.STATE, Kind.BOOTSTRAP) else self._steps
         rows = len(self._cut_copies) if kind is Kind.BOOTSTRAP else self._copies
-        marks = decode_marks(message, self._copies)
         blank = marks is not None and not message.bodies[0]  # in no copy anything to read
         data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
         return Letter(message.bodies[0], self._codecs[kind], header.send_time, header.sender, marks, data)
@@ -379,6 +380,7 @@ class Runtime:
         if self._off:
             action, took_s = np.zeros_like(self._rollout.action[effect.step]), 0.0
             self._rollout.sight[effect.step] = 0.0
+            self._hearing.pass_over(until)
         else:
             sight = self._rollout.sight[effect.step]
             for origin, place in self._agenda.sight.places.items():

@@ -38,10 +38,10 @@ def test_an_opportunity_at_0_belongs_to_the_end_of_the_period() -> None:
 
 
 def test_what_fits_an_opportunity_exactly_does_not_wait_for_the_next() -> None:
-    trace, now = Trace([1000]), 0.0
+    trace, now = Trace([77]), 0.0
     for message in range(300):
         now = finish(trace, now, 500)
-        assert now == pytest.approx(message // 3 + 0.999 + (message % 3 + 1) / 3000, abs=1e-6)
+        assert now == pytest.approx(message // 3 * 0.077 + 0.076 + (message % 3 + 1) / 3000, abs=1e-6)
 
 
 @given(times=opportunities, begin_ms=st.integers(0, 200), sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=8))

@@ -190,21 +190,20 @@ class PeerPlane:
         self._links.send(to, (header, body, encode_marks(Marks(arrive, marks.null))))
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next acceptable message, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
-        while True:
-            frames = self._links.receive(timeout_s)
-            if frames is None:
-                return None
-            try:
-                message = decode(frames)
-                if self._links.sender not in (None, message.header.sender):
-                    raise ProtocolError(f"message of {self._links.sender} that claims to be from {message.header.sender}")
-                if message.header.sender not in self._hears:
-                    raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
-            except ProtocolError as error:
-                self.refused.add(str(error))
-                continue
-            return message
+        """The next message, or None if none came within `timeout_s` or what came was refused."""  # noqa: DOC501  (caught inside)
+        frames = self._links.receive(timeout_s)
+        if frames is None:
+            return None
+        try:
+            message = decode(frames)
+            if self._links.sender not in (None, message.header.sender):
+                raise ProtocolError(f"message of {self._links.sender} that claims to be from {message.header.sender}")
+            if message.header.sender not in self._hears:
+                raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
+        except ProtocolError as error:
+            self.refused.add(str(error))
+            return None
+        return message
 
     def taken(self, header: Header, copies: int) -> None:
         """Book that `copies` copies of a received message have been delivered."""

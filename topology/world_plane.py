@@ -77,23 +77,26 @@ class WorldHub:
         self._lost.add(agent)
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next well-formed message of a node, or None if none came within `timeout_s`."""  # noqa: DOC501  (caught inside)
-        while (frames := self._links.receive(timeout_s)) is not None:
-            try:
-                message = decode(frames)
-                sender = message.header.sender
-                if self._links.sender not in (None, sender):
-                    who = "a stranger" if self._links.sender == STRANGER else f"node {self._links.sender}"
-                    raise ProtocolError(f"world plane: {who} claims to be from agent {sender}")
-                if sender >= self._n_agents:
-                    raise ProtocolError(f"world plane: there is no agent {sender}")
-            except ProtocolError as error:
-                self.refused.add(str(error))
-                continue
-            kind = KIND_NAMES[message.header.kind]
-            self._ledger.delivered(message.header.round, str(sender), "world", kind, self._copies)
-            return message
-        return None
+        """The next message, or None if none came within `timeout_s` or what came was refused."""  # noqa: DOC501  (caught inside)
+        frames = self._links.receive(timeout_s)
+        if frames is None:
+            return None
+        try:
+            message = decode(frames)
+            sender = message.header.sender
+            if self._links.sender not in (None, sender):
+                who = "a stranger" if self._links.sender == STRANGER else f"node {self._links.sender}"
+                raise ProtocolError(f"world plane: {who} claims to be from agent {sender}")
+            if sender >= self._n_agents:
+                raise ProtocolError(f"world plane: there is no agent {sender}")
+        except ProtocolError as error:
+            self.refused.add(str(error))
+            return None
+        return message
+
+    def taken(self, header: Header) -> None:
+        """Book a received message as delivered."""
+        self._ledger.delivered(header.round, str(header.sender), "world", KIND_NAMES[header.kind], self._copies)
 
     def _reached(self, agent: int, frames: Sequence[bytes]) -> bool:
         if agent in self._lost:

@@ -142,6 +142,7 @@ class Script:
             if message is not None:
                 header = message.header
                 assert (header.kind, header.round, header.step) == (kind, round_, step)
+                hub.taken(header)
                 width = self._deployment.act_dims[header.sender] if kind is Kind.ACT else 0
                 found[header.sender] = table(message, self._scenario.env.copies, width)
         for agent, action in found.items():
