@@ -197,7 +197,7 @@ def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no
 @pytest.mark.system
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("in_process", [True, False])
-def test_ctrl_c_stops_the_runs_cleanly_and_the_same_command_goes_on(tmp_path: Path, no_leaks: None, in_process: bool) -> None:
+def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: None, in_process: bool) -> None:
     words = ("budget.env_steps=9_000_000", "kappa=0,1", "--seeds", "0", *(["--in-process"] if in_process else []))
     with sweeping(*words, cwd=tmp_path) as process:
         folders = [tmp_path / "sweep" / f"kappa={kappa}" / "seed=0" for kappa in (0, 1)]
