@@ -59,7 +59,10 @@ def sweep(
     if not went_through:
         refuse(f"interrupted; {done} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
     if done:
-        _compare([place], threshold=None, held=1, as_json=as_json)
+        try:
+            _compare([place], threshold=None, held=1, as_json=as_json)
+        except ValueError as error:  # the runs are what was asked for, and they are done
+            console.print(f"no comparison: {error}", highlight=False, soft_wrap=True, markup=False)
     if failed := [job for job in plan.jobs if job.state == "failed"]:
         refuse(
             f"{len(failed)} of {len(plan.jobs)} runs failed, first {failed[0].folder}: {failed[0].error} (see {failed[0].log})",
@@ -76,7 +79,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price."""
-    _compare(places, threshold=threshold, held=held, as_json=as_json)
+    try:
+        _compare(places, threshold=threshold, held=held, as_json=as_json)
+    except ValueError as error:
+        refuse(str(error))
 
 
 def export(
@@ -106,10 +112,7 @@ def _compare(places: list[Path], *, threshold: float | None, held: int, as_json:
     from coordinator import tables
     from coordinator.comparison import compare as compared
 
-    try:
-        found = compared(places, threshold=threshold, held=held)
-    except ValueError as error:
-        refuse(str(error))
+    found = compared(places, threshold=threshold, held=held)
     if as_json:
         typer.echo(json.dumps(found.as_json()))
         return

@@ -54,13 +54,14 @@ def interquartile_mean(scores: Array) -> Array:
         scores: Shape (..., runs, tasks).
 
     Returns:
-        Shape (...).
+        Shape (...); nan where any of the scores is.
 
     Example:
         >>> float(interquartile_mean(np.array([[1.0], [2.0], [3.0], [40.0]])))
         2.5
     """
-    return np.asarray(stats.trim_mean(scores.reshape(*scores.shape[:-2], -1), _TRIMMED, axis=-1))
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    return np.where(np.isnan(flat).any(axis=-1), np.nan, stats.trim_mean(flat, _TRIMMED, axis=-1))
 
 
 def improvement_prob(ours: Array, theirs: Array) -> Array:

@@ -141,6 +141,10 @@ def check_at_once(cells: Sequence[Cell], at_once: int, *, in_process: bool) -> N
     check_ports(cells[0].scenario, cells[0].n_agents)
 
 
+def _is_sweep_or_empty(out: Path) -> bool:
+    return (out / MANIFEST_FILE).is_file() or all(path.name == LOCK_FILE for path in out.iterdir())
+
+
 @contextmanager
 def opened(sweep: Sweep, command: Sequence[str]) -> Iterator[int]:
     """The sweep's folder, made, locked and described; what is yielded is the lock's descriptor.
@@ -150,7 +154,7 @@ def opened(sweep: Sweep, command: Sequence[str]) -> Iterator[int]:
     """
     out = sweep.out
     try:
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST_FILE).is_file())):
+        if out.exists() and (not out.is_dir() or not _is_sweep_or_empty(out)):
             raise ScenarioError(f"--out: {out} already holds something other than a sweep; give a new or empty directory")
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out / LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
@@ -198,12 +202,12 @@ def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None]
                 _conclude(children.pop(descriptor))
             for child in children.values():
                 child.job.wall_s = time.monotonic() - child.began
-        _stop(list(children.values()), signals)
-        watch(sweep)
-        return not signals
     finally:
+        _stop(list(children.values()), signals)
         for number, handler in before.items():
             signal.signal(number, handler)
+    watch(sweep)
+    return not signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,7 @@ def _clear(job: Job) -> None:
 
     The one place to change once runs can go on from a checkpoint.
     """
+    job.result.unlink(missing_ok=True)
     shutil.rmtree(job.folder, ignore_errors=True)
 
 

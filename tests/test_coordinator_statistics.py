@@ -39,6 +39,13 @@ def test_interquartile_mean_agrees_with_rliable(scores: Array) -> None:
     assert float(interquartile_mean(scores)) == pytest.approx(metrics.aggregate_iqm(scores), abs=1e-9)
 
 
+def test_what_is_not_known_of_one_run_is_not_cut_off_as_its_worst() -> None:
+    stack = np.array([[[1.0], [2.0], [3.0], [4.0], [np.nan]], [[1.0], [2.0], [3.0], [4.0], [5.0]]])
+    found = interquartile_mean(stack)
+    assert np.isnan(found[0])
+    assert found[1] == 3.0
+
+
 @given(data=st.data(), tasks=st.integers(1, 4))
 def test_probability_of_improvement_agrees_with_rliable(data: st.DataObject, tasks: int) -> None:
     ours, theirs = data.draw(score_matrices(tasks)), data.draw(score_matrices(tasks))

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coordinator import __main__ as command
 from coordinator.grid import Cell, cells
 from coordinator.runs import find
 from coordinator.sweep import MANIFEST_FILE, Job, Sweep, check_at_once, jobs_at_once, opened, plan_sweep, read_manifest, run
@@ -27,9 +28,9 @@ def grid(*words: str, seeds: tuple[int, ...] = (0,)) -> list[Cell]:
     return cells("quickstart", [*LQ, "budget.env_steps=40", *words], list(seeds))
 
 
-def finish(job: Job, record_run: RecordRun, *words: str) -> None:
+def finish(job: Job, record_run: RecordRun, *words: str, episodes: int = 8) -> None:
     """As if the run had been done."""
-    record_run(job.folder, *job.cell.overrides, f"seed={job.seed}", *words, returns=[1.0] * 8)
+    record_run(job.folder, *job.cell.overrides, f"seed={job.seed}", *words, returns=[1.0] * episodes)
     job.result.write_text("{}")
 
 
@@ -119,6 +120,7 @@ def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
     with opened(sweep, ["sweep"]), pytest.raises(ScenarioError, match="another sweep is at work in"), opened(sweep, ["sweep"]):
         pass
+    (tmp_path / "sweep" / MANIFEST_FILE).unlink()  # as if killed before it was written
     with opened(sweep, ["sweep"]):
         pass
 
@@ -139,6 +141,29 @@ def test_fixed_ports_are_not_shared() -> None:
 
 
 # ------------------------------------------------------------------- running
+
+
+@pytest.mark.parametrize(("episodes", "told"), [(8, "highest return 1 "), (0, "no comparison: no complete run in sweep")])
+def test_a_sweep_that_is_done_starts_nothing_and_compares_what_there_is(
+    tmp_path: Path,
+    record_run: RecordRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    episodes: int,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("coordinator.sweep._begin", lambda *_: pytest.fail("a run was about to be started"))
+    sweep = plan_sweep("quickstart", grid("kappa=0,1"), [0, 1], Path("sweep"), in_process=False)
+    with opened(sweep, ["sweep"]):
+        for job in sweep.jobs:
+            finish(job, record_run, episodes=episodes)
+    words = ["sweep", "quickstart", *LQ, "budget.env_steps=40", "kappa=0,1", "--seeds", "0..1", "--out", "sweep"]
+    monkeypatch.setattr(sys, "argv", ["kappahop", *words])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    assert not left.value.code
+    assert told in "".join(capsys.readouterr())
 
 
 @contextmanager
@@ -220,12 +245,14 @@ def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tm
         until(lambda: is_under_way(folder))
         (child, *_) = psutil.Process(process.pid).children()
         child.suspend()  # too stunned to die at once
-        process.kill()
-        process.wait(10)
-        sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
-        with pytest.raises(ScenarioError, match="or its last runs are still ending"), opened(sweep, []):
-            pass
-        child.resume()
+        try:
+            process.kill()
+            process.wait(10)
+            sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
+            with pytest.raises(ScenarioError, match="or its last runs are still ending"), opened(sweep, []):
+                pass
+        finally:
+            child.resume()
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
