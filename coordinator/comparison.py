@@ -2,7 +2,7 @@
 
 Theory of operation. Complete runs only: what broke off would stand for a shorter budget. A run's score is the mean return
 over the last tenth of its steps, as it reported it; a cell's is the interquartile mean over its seeds. Cells that spent
-differently are also compared at equal cost: every run's curve is asked what was known when it had spent as many steps,
+differently are also compared where all have spent the same: every run's curve is asked what was known by as many steps,
 bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling is seeded,
 so the same runs give the same table.
 """
@@ -10,7 +10,7 @@ so the same runs give the same table.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,13 @@ class Reached:
     median: dict[Axis, float]
 
 
+class Known(NamedTuple):
+    """Return and cost of an episode, as far as known."""
+
+    ret: float
+    cost: float
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One cell's figures.
@@ -59,7 +66,7 @@ class Row:
         cost: Interquartile mean of the runs' costs.
         cost_limit: What it should stay below; None: nothing.
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
-        equal: Interquartile mean return at equal cost, by axis; nan where a run knew nothing yet.
+        equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
         reached: When the threshold was reached; None: none was asked for.
     """
 
@@ -70,7 +77,7 @@ class Row:
     cost: float
     cost_limit: float | None
     bytes_per_agent_step: float
-    equal: dict[Axis, float]
+    equal: dict[Axis, Known]
     reached: Reached | None
 
 
@@ -98,7 +105,7 @@ class Comparison:
     Attributes:
         rows: One per cell with a complete run.
         answers: One per group of cells that differ in κ only; if κ does not vary, one over all.
-        positions: Where the cells are compared at equal cost, by axis.
+        positions: Where the cells are compared as to what they knew by then, by axis.
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
         left_out: Folders of runs that are not complete.
@@ -130,7 +137,8 @@ class Comparison:
                     "cost_iqm": row.cost,
                     "cost_limit": row.cost_limit,
                     "bytes_per_agent_step": row.bytes_per_agent_step,
-                    "return_at_equal": {axis: _finite(value) for axis, value in row.equal.items()},
+                    "return_at_equal": {axis: _finite(known.ret) for axis, known in row.equal.items()},
+                    "cost_at_equal": {axis: _finite(known.cost) for axis, known in row.equal.items()},
                     "reached": None
                     if row.reached is None
                     else {"runs": row.reached.runs, **{axis: _finite(value) for axis, value in row.reached.median.items()}},
@@ -183,10 +191,11 @@ def _least(ends: Sequence[float]) -> float:
 def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int) -> Row:
     figures = [run.figures for run in cell.runs]
     ret = _column([one["return_mean"] for one in figures])
-    equal: dict[Axis, float] = {}
+    equal = {}
     for axis, place in positions.items():
-        values = [known_at(getattr(curve, axis), curve.ret, np.array([place]))[0] for curve in curves]
-        equal[axis] = float(interquartile_mean(_column(values)))
+        returns = [known_at(getattr(curve, axis), curve.ret, np.array([place]))[0] for curve in curves]
+        costs = [known_at(getattr(curve, axis), curve.cost, np.array([place]))[0] for curve in curves]
+        equal[axis] = Known(float(interquartile_mean(_column(returns))), float(interquartile_mean(_column(costs))))
     return Row(
         cell=cell,
         ret=ret,

@@ -281,7 +281,8 @@ def _stop(children: list[_Child], signals: list[int]) -> None:
         if child.process.poll() is None:
             os.killpg(child.process.pid, signal.SIGKILL)
         _conclude(child)
-        child.job.state, child.job.error = "waiting", ""
+        if child.job.state == "failed":
+            child.job.state, child.job.error = "waiting", ""
 
 
 def _check_same(scenario: Scenario, folder: Path) -> None:

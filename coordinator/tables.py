@@ -91,22 +91,24 @@ def _done_frac(job: Job) -> float:
 
 
 def comparison(found: Comparison) -> Table:
-    """One line per cell: return with its interval, bytes, return at equal cost, and cost where there is a limit.
+    """One line per cell: return with its interval, bytes, what was known at equal spending, and costs where there is a limit.
 
-    Of the axes of equal cost only those are shown on which some run went further than another.
+    Of the axes of spending only those are shown on which some run went further than another.
     """
     with_cost = any(row.cost_limit is not None for row in found.rows)
     table = Table(title="return of an episode, interquartile mean over seeds")
+    what = "return, cost" if with_cost else "return"
     headings = [
         "return",
         "95 % interval",
         "B per agent, step",
-        *(f"return at {_amount(axis, found.positions[axis])}" for axis in found.uneven),
+        *(f"{what} at {_amount(axis, found.positions[axis])}" for axis in found.uneven),
     ]
     _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
     for row in found.rows:
         words = [_figure(row.iqm), _interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
-        words += [_figure(row.equal[axis]) for axis in found.uneven]
+        known = [row.equal[axis] for axis in found.uneven]
+        words += [f"{_figure(one.ret)}, {_figure(one.cost)}" if with_cost else _figure(one.ret) for one in known]
         if with_cost:
             words.append(_figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
         table.add_row(*_told_apart(row), *words)

@@ -58,8 +58,8 @@ def test_cells_are_compared_at_what_the_least_spent(runs: Path) -> None:
     assert found.positions == {"env_step": 40.0, "wire_bytes": 400.0, "virtual_s": 10.0}
     assert found.uneven == ["wire_bytes"]
     # 400 bytes: κ = 0 has them to spare, κ = 1 has just spent them, κ = 3 had spent 300 after its first round
-    assert [row.equal["wire_bytes"] for row in found.rows] == [12.0, 52.0, 23.0]
-    assert [row.equal["env_step"] for row in found.rows] == [row.iqm for row in found.rows]
+    assert [row.equal["wire_bytes"] for row in found.rows] == [(12.0, 0.5), (52.0, 0.5), (23.0, 0.5)]
+    assert [row.equal["env_step"].ret for row in found.rows] == [row.iqm for row in found.rows]
 
 
 def test_who_stopped_sooner_sets_the_steps(runs: Path, record_run: RecordRun) -> None:
@@ -68,8 +68,8 @@ def test_who_stopped_sooner_sets_the_steps(runs: Path, record_run: RecordRun) ->
     assert found.positions == {"env_step": 20.0, "wire_bytes": 10.0, "virtual_s": 5.0}
     assert found.uneven == ["env_step", "wire_bytes", "virtual_s"]
     long = next(row for row in found.rows if row.cell.knobs["kappa"] == 3)
-    assert long.equal["env_step"] == long.equal["virtual_s"] == 33.0
-    assert np.isnan(long.equal["wire_bytes"])
+    assert long.equal["env_step"] == long.equal["virtual_s"] == (33.0, 0.5)
+    assert np.isnan(long.equal["wire_bytes"].ret)
     assert "–" in printed(tables.comparison(found))
 
 
@@ -165,3 +165,20 @@ def test_the_table_has_a_column_per_knob_and_shows_limits_where_there_are(tmp_pa
     assert "κ" in text
     assert "cost" not in text
     assert "return at 20 B" in text
+
+
+def test_costs_are_shown_against_their_limit(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa in (0, 1):
+        record_run(
+            tmp_path / str(kappa),
+            "env.name=safe_ant",
+            "env.partition=2x4",
+            f"kappa={kappa}",
+            returns=[1.0] * 8,
+            round_bytes=[kappa] * 4,
+        )
+    text = printed(tables.comparison(compare([tmp_path])))
+    assert "cost (limit)" in text
+    assert "0.5 (50)" in text
+    assert "return, cost" in text
+    assert "1, 0.5" in text
