@@ -13,12 +13,21 @@ import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Annotated, NoReturn  # noqa: E402
+from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from coordinator import experiments  # noqa: E402
+from coordinator.arguments import (  # noqa: E402
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    InProcessOption,
+    ScenarioArgument,
+)
+from coordinator.arguments import refuse as _refuse  # noqa: E402
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
@@ -34,9 +43,6 @@ app = typer.Typer(
     epilog="Start with `kappahop run quickstart`.",
 )
 
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)
-]
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -44,12 +50,6 @@ OverridesArgument = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
-
-InProcessOption = Annotated[
-    bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
-]
-
-EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
 @app.command()
@@ -117,6 +117,10 @@ def evaluate(
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
     _execute(chosen, out or targets, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
+
+
+for verb in (experiments.sweep, experiments.compare, experiments.export):
+    app.command()(verb)
 
 
 @app.command()
@@ -361,13 +365,6 @@ def _new_folders(scenario: Scenario) -> Iterator[Path]:
 
 def _shortened(sizes: list[int]) -> str:
     return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
-
-
-def _refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:
-    from coordinator.display import failure
-
-    Console(stderr=True).print(failure(text), soft_wrap=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

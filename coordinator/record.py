@@ -176,7 +176,7 @@ class Results:
     """Reading a run's database, during the run or after it."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._database = sqlite3.connect(f"file:{run_dir / DATABASE}?mode=ro", uri=True)
+        self._database = sqlite3.connect(f"{(run_dir / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
 
     def ledger_sha256(self) -> str:
         """Digest of all traffic rows of the peer and world planes, in key order."""

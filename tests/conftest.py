@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,66 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield Stage(folder, nursery, context)
     nursery.close()
     context.destroy(linger=0)
+
+
+@pytest.fixture
+def record_run() -> Callable[..., Path]:
+    """Writes a run's folder without running it: two agents, one copy, rounds of ten steps."""
+
+    def record(
+        folder: Path,
+        *words: str,
+        returns: Sequence[float | None] = (),
+        round_bytes: Sequence[int] = (0, 0, 0, 0),
+        ended: bool = True,
+    ) -> Path:
+        """Rounds as many as `round_bytes` has, of 2.5 s each; `returns[i]` is of the episode that ends in step 5·(i+1)."""
+        from contextlib import closing
+
+        from coordinator.desk import Outcome
+        from coordinator.plan import make_run_dir, plan
+        from coordinator.record import Recorder, Results
+        from coordinator.report import report
+        from scenarios.loading import load
+        from topology.control import EpisodeRow, RoundReport
+        from topology.ledger import Row
+
+        usual = ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "env.copies=1", "rollout.steps=10"]
+        ready = plan(load("quickstart", [*usual, f"budget.env_steps={10 * len(round_bytes)}", *words]))
+        make_run_dir(folder, ready)
+        with closing(Recorder(folder, env_steps_per_round=10, tensorboard=False)) as recorder:
+            recorder.episodes(
+                EpisodeRow(
+                    round=i // 2,
+                    env_step=5 * (i + 1),
+                    copy_index=0,
+                    ret=float("nan") if ret is None else ret,
+                    cost=(0.5,),
+                    length=5,
+                )
+                for i, ret in enumerate(returns)
+            )
+            for place, n_bytes in enumerate(round_bytes):
+                sent = (
+                    Row(place, "peer", "0", "1", "STATE", 1, 4, n_bytes, 0, 0),
+                    Row(place, "world", "0", "world", "ACT", 1, 4, 9, 0, 0),
+                )
+                for agent, traffic in ((0, sent), (1, ())):
+                    recorder.round(
+                        RoundReport(
+                            role=f"node-{agent}", agent=agent, round=place, virtual_s=2.5 * (place + 1), metrics={"kl": 0.1},
+                            traffic=traffic,
+                        ),
+                        1.0,
+                    )  # fmt: skip
+            recorder.commit()
+            if ended:
+                results = Results(folder)
+                recorder.meta(**report(ready, folder, results, Outcome(wall_s=2.0, env_steps=10 * len(round_bytes))))
+                results.close()
+        return folder
+
+    return record
 
 
 @pytest.fixture

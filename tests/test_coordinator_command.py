@@ -76,7 +76,7 @@ def test_graph_prints_a_line_per_kappa_and_draws(call: Call, tmp_path: Path) -> 
 def test_help_names_every_command(call: Call) -> None:
     ran = call("--help")
     assert not ran.code
-    assert all(word in ran.out for word in ("run", "evaluate", "graph", "list", "schema", "doctor"))
+    assert all(word in ran.out for word in ("run", "evaluate", "sweep", "compare", "export", "graph", "list", "schema", "doctor"))
 
 
 def test_without_words_it_prints_help(call: Call) -> None:
@@ -124,6 +124,17 @@ WRONG = {
     "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
     "no graph file": (["graph", "quickstart", *LQ, "topology.kind=file", "topology.file=none.edges"], "none.edges"),
     "broken yaml": (["run", "broken.yaml"], "broken.yaml: cannot be read as YAML"),
+    "sweep of what": (["sweep", "quikstart"], "did you mean 'quickstart'?"),
+    "sweep over nothing known": (["sweep", "quickstart", "kapa=1,2"], "kapa=1: kapa: unknown key, did you mean 'kappa'?"),
+    "a cell that does not fit": (["sweep", "quickstart", *LQ, "kappa=0,-1"], "kappa=-1: quickstart: kappa: got -1"),
+    "no seeds": (["sweep", "quickstart", *LQ, "--seeds", "a"], "--seeds: got 'a'"),
+    "no jobs": (["sweep", "quickstart", *LQ, "--jobs", "0"], "Invalid value for '--jobs'"),
+    "sweep into something else": (["sweep", "quickstart", *LQ, "--out", "occupied"], "--out: occupied already holds"),
+    "nothing to compare": (["compare", "occupied"], "no run in occupied"),
+    "compare what": (["compare"], "Missing argument 'RUN|SWEEP...'"),
+    "nothing to export": (["export", "occupied", "--out", "tables"], "no run in occupied"),
+    "export whereto": (["export", "occupied"], "Missing option '--out'"),
+    "export as what": (["export", "occupied", "--out", "x", "--format", "xls"], "--format: got 'xls', expected csv, "),
     "a line break in a name": (["run", "no\nsuch\nthing"], "unknown scenario"),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.grid import cells
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.reference import markdown
 from topology.presets import PRESETS
@@ -60,6 +61,13 @@ def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
         overrides = [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)]
         assert {word.partition("=")[0] for word in overrides} <= keys
         load(scenario, overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_sweeps_in_commands_can_be_planned(page: Path) -> None:
+    for words in re.findall(r"kappahop sweep ([^`\n#]+)", page.read_text(encoding="utf-8")):
+        scenario, *rest = words.split()
+        assert cells(scenario, [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)], [0])
 
 
 def test_decisions_are_listed() -> None:

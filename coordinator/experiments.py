@@ -1,0 +1,126 @@
+"""The verbs of the command that are about many runs: sweep, compare, export."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from coordinator.arguments import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refuse
+
+PlacesArgument = Annotated[
+    list[Path], typer.Argument(metavar="RUN|SWEEP...", help="Runs, sweeps, or folders of such.", show_default=False)
+]
+
+
+def sweep(
+    scenario: ScenarioArgument,
+    grid: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=A,B,C]...", help="Values to try, e.g. `kappa=0,1,2 topology.kind=line,ring`.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of every cell, e.g. `0..4` or `0,3,7`.")] = "0..2",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time. Default: what the cores carry.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the sweep; an old one is gone on with.", show_default="runs/SCENARIO-sweep")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of a table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    in_process: InProcessOption = False,
+) -> None:
+    """Run every combination of some knobs' values, several seeds each, and compare them.
+
+    The same command again goes on where it was stopped: runs that are done are kept. Exit code 0: all done; 1: some runs
+    failed, the others are done; 2: wrong input; 130: interrupted.
+    """
+    from coordinator import grid as cells
+    from coordinator import sweep as sweeping
+    from coordinator.tables import SweepProgress
+
+    console = Console(stderr=True)
+    try:
+        numbers = cells.seeds(seeds)
+        points = cells.cells(scenario, grid or [], numbers)
+        at_once = jobs or sweeping.jobs_at_once(points, in_process=in_process)
+        sweeping.check_at_once(points, at_once, in_process=in_process)
+        place = out or Path("runs") / f"{points[0].scenario.name}-sweep"
+        plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
+        with sweeping.opened(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
+            went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
+    except ValueError as error:
+        refuse(str(error))
+    done = sum(job.state == "done" for job in plan.jobs)
+    if not went_through:
+        refuse(f"interrupted; {done} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
+    if done:
+        try:
+            _compare([place], threshold=None, held=1, as_json=as_json)
+        except ValueError as error:  # the runs are what was asked for, and they are done
+            console.print(f"no comparison: {error}", highlight=False, soft_wrap=True, markup=False)
+    if failed := [job for job in plan.jobs if job.state == "failed"]:
+        refuse(
+            f"{len(failed)} of {len(plan.jobs)} runs failed, first {failed[0].folder}: {failed[0].error} (see {failed[0].log})",
+            EXIT_FAILED,
+        )
+
+
+def compare(
+    places: PlacesArgument,
+    threshold: Annotated[
+        float | None, typer.Option(help="Also tell when this return of an episode was reached.", show_default=False)
+    ] = None,
+    held: Annotated[int, typer.Option(min=1, help="Rounds in a row for which it must hold.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price."""
+    try:
+        _compare(places, threshold=threshold, held=held, as_json=as_json)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def export(
+    places: PlacesArgument,
+    out: Annotated[Path, typer.Option(help="What to make; must not exist yet.", show_default=False)],
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="FORMAT", help="`csv` or `parquet`: a folder of tables; `marl-eval`: one JSON file."),
+    ] = "csv",
+) -> None:
+    """Write episodes, rounds and traffic of runs as tables for other programs, or as the JSON that marl-eval reads."""
+    from typing import get_args
+
+    from coordinator.export import Format
+    from coordinator.export import export as write
+
+    if form not in get_args(Format):
+        refuse(f"--format: got {form!r}, expected {', '.join(get_args(Format))}")
+    try:
+        for path in write(places, form, out):  # type: ignore[arg-type]
+            typer.echo(path)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:
+    from coordinator import tables
+    from coordinator.comparison import compare as compared
+
+    found = compared(places, threshold=threshold, held=held)
+    if as_json:
+        typer.echo(json.dumps(found.as_json()))
+        return
+    console = Console()
+    console.print(tables.comparison(found))
+    if threshold is not None:
+        console.print(tables.reaching(found))
+    for sentence in tables.answers(found):
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    if found.left_out:
+        console.print(f"left out, unfinished or without an episode: {', '.join(map(str, found.left_out))}", soft_wrap=True)

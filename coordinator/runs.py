@@ -1,0 +1,227 @@
+"""Reading finished and unfinished runs: which there are in a folder, what sets them apart, and their tables as arrays.
+
+Theory of operation. A run is a folder with a scenario and a database; nothing else is needed, so runs of a sweep, runs
+started one by one and runs that still go on are read alike. Runs whose scenarios agree in everything but the seed are one
+*cell*; a cell is named by the knobs in which the scenarios of the cells differ. Tables are read with whatever columns they
+have, and asked for by name.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.record import DATABASE
+from coordinator.report import TAIL
+from scenarios.loading import ScenarioError, dotted_keys, load
+from scenarios.schema import Scenario
+from topology.deployment import SCENARIO_FILE, Deployment
+
+TableName = Literal["episodes", "rounds", "traffic", "events"]
+Table = dict[str, NDArray[Any]]
+Array = NDArray[np.float64]
+
+_DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
+_UNNAMED = {"name", "description", "seed"}  # what a scenario is called and its seed set no cell apart
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Attributes:
+        folder: Where it is.
+        scenario: What was run.
+    """
+
+    folder: Path
+    scenario: Scenario
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What `--json` prints of it; {} while it goes on."""
+        return {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
+
+    @cached_property
+    def n_agents(self) -> int:
+        """Number of agents."""
+        return Deployment.read(self.folder).n_agents
+
+    @property
+    def planned_steps(self) -> int:
+        """Environment steps of the whole run, over all copies."""
+        return self.scenario.n_rounds * self.scenario.rollout.steps * self.scenario.env.copies
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has ended with all its steps done."""
+        return bool(self.figures.get("env_steps", 0) >= self.planned_steps)
+
+    @property
+    def steps_done(self) -> int:
+        """Environment steps of the rounds reported so far."""
+        last = _query(self.folder, "SELECT env_step FROM rounds ORDER BY round DESC LIMIT 1")[1]
+        return int(last[0][0]) if last else 0
+
+    def table(self, name: TableName) -> Table:
+        """A whole table by column, in the order of its key; in columns of numbers what is missing is nan."""
+        kinds = {column: kind for _, column, kind, *_ in _query(self.folder, f"PRAGMA table_info({name})")[1]}
+        names, rows = _query(self.folder, f"SELECT * FROM {name}")
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+        return {
+            column: np.array(values, dtype=_DTYPES.get(kinds[column], np.object_))
+            for column, values in zip(names, columns, strict=True)
+        }
+
+    def curve(self) -> "Curve":
+        """What was known after each round."""
+        return _curve(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A run's course, one value per round that all agents have reported, each array of shape (rounds,).
+
+    Return and cost are what `kappahop run` would have reported had it stopped there: means over the episodes that ended in the
+    last tenth of the steps so far. Where none did, what was known before holds; before the first that did, they are nan.
+
+    Attributes:
+        env_step: Environment steps by the end of each round, over all copies.
+        wire_bytes: Bytes on the links between agents by then.
+        virtual_s: Seconds of the modelled deployment by then, of the agent that was last.
+        ret: Return of an episode.
+        cost: Cost of an episode, the sum over costs.
+    """
+
+    env_step: Array
+    wire_bytes: Array
+    virtual_s: Array
+    ret: Array
+    cost: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        knobs: Where its scenario differs from those of other cells: value by dotted key, κ last.
+        runs: By ascending seed.
+    """
+
+    knobs: dict[str, Any]
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its knobs as on a command line; with nothing to tell it from, the name of its scenario."""
+        return " ".join(f"{key}={shown(value)}" for key, value in self.knobs.items()) or self.runs[0].scenario.name
+
+
+def find(places: Sequence[Path]) -> list[Run]:
+    """All runs in the given folders and below them, in order of their paths.
+
+    Evaluations within a run are not among them, nor is a run whose database is only being made.
+
+    Raises:
+        ScenarioError: there is none, or one has a scenario that cannot be read.
+    """
+    folders = [folder for folder in dict.fromkeys(one for place in places for one in _run_folders(place)) if _has_tables(folder)]
+    if not folders:
+        raise ScenarioError(f"no run in {', '.join(map(str, places))}: expected folders with {SCENARIO_FILE} and {DATABASE}")
+    return [Run(folder, load(str(folder / SCENARIO_FILE))) for folder in folders]
+
+
+def cells(runs: Sequence[Run]) -> list[Cell]:
+    """Runs sorted into cells, in ascending order of the knobs that set them apart.
+
+    Raises:
+        ScenarioError: two runs are of the same scenario and seed.
+    """
+    flat = [{key: value_of(run.scenario, key) for key in dotted_keys() if key not in _UNNAMED} for run in runs]
+    differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
+    differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
+    found: dict[str, Cell] = {}
+    for run, knobs in zip(runs, flat, strict=True):
+        own = {key: knobs[key] for key in differing}
+        cell = found.setdefault(repr(own), Cell(own))
+        twin = next((other for other in cell.runs if other.scenario.seed == run.scenario.seed), None)
+        if twin is not None:
+            raise ScenarioError(f"{run.folder} and {twin.folder} hold the same run: same scenario, same seed")
+        cell.runs.append(run)
+    for cell in found.values():
+        cell.runs.sort(key=lambda run: run.scenario.seed)
+    return sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.knobs.values()])
+
+
+def value_of(scenario: Scenario, key: str) -> Any:
+    """A knob by its dotted key."""
+    here: Any = scenario
+    for part in key.split("."):
+        here = getattr(here, part)
+    return here
+
+
+def shown(value: Any) -> str:
+    """A knob's value as it is typed on a command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list | tuple) else str(value)
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return (not is_number, float(value) if is_number else 0.0, shown(value))
+
+
+def _run_folders(place: Path) -> Iterator[Path]:
+    if (place / DATABASE).is_file() and (place / SCENARIO_FILE).is_file():
+        yield place
+    elif place.is_dir():
+        for below in sorted(place.iterdir()):
+            if below.is_dir() and not below.is_symlink():
+                yield from _run_folders(below)
+
+
+def _has_tables(folder: Path) -> bool:
+    return bool(_query(folder, "SELECT 1 FROM sqlite_master WHERE name = 'events'")[1])  # the last that is made
+
+
+def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute(sql)
+            return [column[0] for column in found.description], found.fetchall()
+    except sqlite3.Error as error:
+        raise ScenarioError(f"{folder / DATABASE}: cannot be read ({error})") from None
+
+
+def _curve(run: Run) -> Curve:
+    rounds = _numbers(
+        run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round HAVING count(*) = {run.n_agents} ORDER BY round"
+    )
+    sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane = 'peer' GROUP BY round ORDER BY round")
+    episodes = _numbers(
+        run, 'SELECT env_step, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL ORDER BY env_step'
+    )
+    wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
+    first = np.searchsorted(episodes[:, 0], rounds[:, 1] - rounds[:, 1] // TAIL, side="right")
+    last = np.searchsorted(episodes[:, 0], rounds[:, 1], side="right")
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(episodes[:, 1:], axis=0)])
+    known = last > first
+    means = np.where(known[:, None], (sums[last] - sums[first]) / np.maximum(last - first, 1)[:, None], np.nan)
+    held = np.maximum.accumulate(np.where(known, np.arange(len(rounds)), -1))
+    means = np.where((held >= 0)[:, None], means[held], np.nan)
+    return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=means[:, 0], cost=means[:, 1])
+
+
+def _numbers(run: Run, sql: str) -> Array:
+    names, rows = _query(run.folder, sql)
+    return np.array(rows, dtype=np.float64).reshape(-1, len(names))

@@ -1,0 +1,241 @@
+"""How sure one can be of what a few seeds show: pure functions of arrays.
+
+Theory of operation. A score matrix has one row per run (seed) and one column per task; every aggregate is taken over its
+last two axes, so a whole stack of resampled matrices goes through the same function as the matrix itself. Resampling is
+stratified: the runs of a task stand for that task only. Curves are steps of what was known: a value holds from the
+position at which it became known until the next one does, never between two that it is an average of. Runs that did not
+reach a threshold are kept as censored, not left out.
+
+Source: Agarwal et al. 2021 (arXiv:2108.13264) for the interquartile mean, profiles, probability of improvement and
+stratified resampling; their library serves as an oracle in tests/test_coordinator_statistics.py. Where intervals differ
+from theirs, `mean_interval` says how and why.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_TRIMMED = 0.25  # off each end
+
+Array = NDArray[np.float64]
+Statistic = Callable[..., Array]
+
+
+class Interval(NamedTuple):
+    """Both ends of a confidence interval; nan where too few runs say anything about their spread."""
+
+    low: float
+    high: float
+
+
+class Crossing(NamedTuple):
+    """When a run reached a threshold.
+
+    Attributes:
+        position: Where on the axis; if it did not, where the run ended.
+        reached: Whether it did; False: censored.
+    """
+
+    position: float
+    reached: bool
+
+
+def interquartile_mean(scores: Array) -> Array:
+    """Mean of the middle half of all scores of a matrix, runs and tasks together.
+
+    A quarter of the scores is cut off each end, rounded down to whole scores: of three or fewer, none.
+
+    Args:
+        scores: Shape (..., runs, tasks).
+
+    Returns:
+        Shape (...); nan where any of the scores is.
+
+    Example:
+        >>> float(interquartile_mean(np.array([[1.0], [2.0], [3.0], [40.0]])))
+        2.5
+    """
+    flat = scores.reshape(*scores.shape[:-2], -1)
+    return np.where(np.isnan(flat).any(axis=-1), np.nan, stats.trim_mean(flat, _TRIMMED, axis=-1))
+
+
+def improvement_prob(ours: Array, theirs: Array) -> Array:
+    """Probability that a run of ours scores higher than one of theirs, ties counting half, averaged over tasks.
+
+    The Mann-Whitney statistic over the product of both numbers of runs.
+
+    Args:
+        ours: Shape (..., runs, tasks).
+        theirs: Shape (..., others, tasks).
+
+    Returns:
+        Shape (...), in [0, 1].
+
+    Example:
+        >>> float(improvement_prob(np.array([[1.0], [3.0]]), np.array([[1.0], [2.0]])))
+        0.625
+    """
+    mine, other = ours[..., :, None, :], theirs[..., None, :, :]
+    return np.asarray(((mine > other) + 0.5 * (mine == other)).mean(axis=(-3, -2, -1)))
+
+
+def performance_profile(scores: Array, thresholds: Array) -> Array:
+    """Share of all scores above each threshold.
+
+    Args:
+        scores: Shape (..., runs, tasks).
+        thresholds: Shape (levels,), in the units of the scores.
+
+    Returns:
+        Shape (..., levels), in [0, 1].
+    """
+    above = scores[..., None, :, :] > thresholds[:, None, None]
+    return np.asarray(above.mean(axis=(-2, -1)))
+
+
+def resampled(statistic: Statistic, *samples: Array, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
+    """A statistic of score matrices whose runs are drawn anew, with replacement, within each task.
+
+    Args:
+        statistic: Of as many stacks of matrices as there are samples.
+        samples: Score matrices, (runs, tasks); runs are drawn from each by itself.
+        rng: Randomness.
+        resamples: B, how often.
+
+    Returns:
+        Shape (B, ...).
+    """
+    stacks = []
+    for scores in samples:
+        chosen = rng.integers(0, len(scores), size=(resamples, *scores.shape))
+        stacks.append(np.take_along_axis(scores[None], chosen, axis=1))
+    return statistic(*stacks)
+
+
+def mean_interval(
+    scores: Array, rng: np.random.Generator, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> Interval:
+    """Confidence interval of the interquartile mean: the point estimate ± t · stratified bootstrap standard error.
+
+    The usual percentile interval takes the resampled values' spread at its face value. With n runs per task that spread
+    is too small by √((n-1)/n), and its ends are too near because the spread is itself an estimate; at three seeds a
+    nominal 95 % interval holds the truth in 73 % of cases. Here the standard error is scaled back by that root, and t has
+    the tasks·(n-1) degrees of freedom that it was estimated with. Measured on 2 000 normal and gamma samples each: 94 to
+    97 % from 3 to 20 runs of one task and for 10x3 and 5x5 runs and tasks.
+
+    Args:
+        scores: Shape (runs, tasks).
+        rng: Randomness of the resampling.
+        resamples: B.
+        confidence: Nominal coverage, in (0, 1).
+
+    Returns:
+        The interval; nan with a single run, which says nothing of the spread between runs.
+
+    Source:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993 (t intervals with bootstrap standard errors);
+        Hesterberg, What Teachers Should Know About the Bootstrap, 2015 (arXiv:1411.5279), on the factor √((n-1)/n).
+    """
+    n, tasks = scores.shape
+    if n < 2:
+        return Interval(np.nan, np.nan)
+    error = resampled(interquartile_mean, scores, rng=rng, resamples=resamples).std() * np.sqrt(n / (n - 1))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, tasks * (n - 1)) * error)
+    centre = float(interquartile_mean(scores))
+    return Interval(centre - reach, centre + reach)
+
+
+def improvement_interval(
+    ours: Array,
+    theirs: Array,
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Percentile bootstrap interval of `improvement_prob`, which stays within [0, 1]; nan where either has one run only."""
+    if min(len(ours), len(theirs)) < 2:
+        return Interval(np.nan, np.nan)
+    values = resampled(improvement_prob, ours, theirs, rng=rng, resamples=resamples)
+    low, high = np.quantile(values, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(float(low), float(high))
+
+
+def known_at(positions: Array, values: Array, asked: Array) -> Array:
+    """What was known of a curve at the places asked for: the value of the last point at or before each.
+
+    Nan before the first point. Past the end the last value holds: a run that has spent its budget keeps what it has
+    learnt, whatever others still spend.
+
+    Args:
+        positions: Where each value became known (steps, bytes, virtual seconds), not descending; of several at one
+            position the last counts, as where nothing is ever sent.
+        values: The curve.
+        asked: Any places on the same axis.
+
+    Example:
+        >>> known_at(np.array([10.0, 20.0]), np.array([1.0, 2.0]), np.array([5.0, 10.0, 19.0, 99.0])).tolist()
+        [nan, 1.0, 1.0, 2.0]
+    """
+    place = np.searchsorted(positions, asked, side="right") - 1
+    return np.where(place >= 0, values[np.maximum(place, 0)] if len(values) else np.nan, np.nan)
+
+
+def crossing(positions: Array, values: Array, threshold: float, *, held: int = 1) -> Crossing:
+    """When a curve first reached a threshold and stayed there for `held` points in a row; its first point counts.
+
+    Args:
+        positions: Not descending, at least one.
+        values: The curve; nan reaches nothing.
+        threshold: Reached by values at or above it.
+        held: w, points in a row, at least 1.
+    """
+    good = np.concatenate([[0], np.cumsum(values >= threshold)])
+    starts = np.flatnonzero(good[held:] - good[:-held] == held)
+    return Crossing(float(positions[starts[0]]), True) if len(starts) else Crossing(float(positions[-1]), False)
+
+
+def survival(crossings: list[Crossing]) -> tuple[Array, Array]:
+    """Kaplan-Meier estimate of the share of runs that have not yet reached a threshold, censored runs kept.
+
+    Args:
+        crossings: One per run, at least one.
+
+    Returns:
+        Distinct positions, ascending, and the share from each of them on, up to the next; before the first it is 1.
+    """
+    at = np.array([one.position for one in crossings])
+    reached = np.array([one.reached for one in crossings], dtype=bool)
+    found = stats.ecdf(stats.CensoredData(uncensored=at[reached], right=at[~reached])).sf
+    return np.asarray(found.quantiles, dtype=np.float64), np.asarray(found.probabilities, dtype=np.float64)
+
+
+def median_crossing(crossings: list[Crossing]) -> float:
+    """The position by which half of the runs are estimated to have reached the threshold; inf if fewer ever are seen to."""
+    at, share = survival(crossings)
+    below = np.flatnonzero(share <= 0.5)
+    return float(at[below[0]]) if len(below) else float(np.inf)
+
+
+def rate_by_age(age_s: Array, violated: NDArray[np.bool_], edges_s: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Violation rate by age of information.
+
+    Args:
+        age_s: Age of what an agent acted on, in seconds.
+        violated: Whether the constraint was violated then.
+        edges_s: Ascending; bin b holds edges_s[b] <= age < edges_s[b+1]. Ages outside are left out.
+
+    Returns:
+        Share of violations per bin (nan where it is empty) and number of samples per bin.
+    """
+    place = np.searchsorted(edges_s, age_s, side="right") - 1
+    inside = (place >= 0) & (place < len(edges_s) - 1)
+    bins = len(edges_s) - 1
+    count = np.bincount(place[inside], minlength=bins)
+    hits = np.bincount(place[inside & violated], minlength=bins)
+    return np.divide(hits, count, out=np.full(bins, np.nan), where=count > 0), count

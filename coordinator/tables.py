@@ -1,0 +1,182 @@
+"""What a person sees of many runs: how far a sweep is, and how its cells compare."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from coordinator.comparison import AXES, Axis, Comparison, Row
+from coordinator.runs import Run, shown
+from coordinator.statistics import Interval
+from coordinator.sweep import Job, Sweep
+from scenarios.loading import ScenarioError
+
+MOST_ROWS = 20  # of unfinished cells; a table longer than the window could not be redrawn in place
+
+
+class SweepProgress:
+    """Progress of a sweep on a console; a line per run where the console is no terminal, nothing if quiet."""
+
+    def __init__(self, console: Console, sweep: Sweep, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._began = time.monotonic()
+        self._todo = [job for job in sweep.jobs if job.state == "waiting"]
+        self._told: set[int] = set()
+        # redrawn by `watch` alone: a thread that draws would make forking unsafe
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal and not quiet else None
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        if self._live is not None:
+            self._live.stop()
+
+    def watch(self, sweep: Sweep) -> None:
+        """Show how far the sweep is."""
+        for place, job in enumerate(self._todo):
+            if job.state in ("done", "failed") and place not in self._told:
+                self._told.add(place)
+                if not self._quiet:
+                    self._console.print(self._line(job), highlight=False, soft_wrap=True, markup=False)
+        if self._live is not None:
+            self._live.update(self._table(sweep), refresh=True)
+
+    def _line(self, job: Job) -> str:
+        how = f"{job.wall_s:.1f} s" if job.state == "done" else f"failed: {job.error}"
+        return f"[{len(self._told)}/{len(self._todo)}] {job.cell.name} seed={job.seed}: {how}"
+
+    def _table(self, sweep: Sweep) -> Table:
+        total, done = len(sweep.jobs), sum(job.state == "done" for job in sweep.jobs)
+        table = Table(title=f"{done} of {total} runs done{self._remaining()}")
+        for heading in ("cell", "done", "under way", "failed"):
+            table.add_column(heading, justify="left" if heading in ("cell", "under way") else "right")
+        by_cell: dict[str, list[Job]] = {}
+        for job in sweep.jobs:
+            by_cell.setdefault(job.cell.name, []).append(job)
+        unfinished = {name: jobs for name, jobs in by_cell.items() if any(job.state != "done" for job in jobs)}
+        for name, jobs in list(unfinished.items())[:MOST_ROWS]:
+            n_done, n_failed = (sum(job.state == state for job in jobs) for state in ("done", "failed"))
+            under_way = ", ".join(f"seed {job.seed} {_done_frac(job):.0%}" for job in jobs if job.state == "running")
+            table.add_row(name, f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""))
+        if len(unfinished) > MOST_ROWS:
+            table.add_row(f"… and {len(unfinished) - MOST_ROWS} more", "", "", "")
+        return table
+
+    def _remaining(self) -> str:
+        done = sum(job.state in ("done", "failed") for job in self._todo)
+        under_way = sum(_done_frac(job) for job in self._todo if job.state == "running")
+        if not done:
+            return ""
+        left_s = (time.monotonic() - self._began) * (len(self._todo) - done - under_way) / (done + under_way)
+        return f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
+
+
+def _done_frac(job: Job) -> float:
+    run = Run(job.folder, job.cell.scenario)
+    try:
+        return run.steps_done / run.planned_steps
+    except ScenarioError:  # it has no database yet
+        return 0.0
+
+
+def comparison(found: Comparison) -> Table:
+    """One line per cell: return with its interval, bytes, what was known at equal spending, and costs where there is a limit.
+
+    Of the axes of spending only those are shown on which some run went further than another.
+    """
+    with_cost = any(row.cost_limit is not None for row in found.rows)
+    table = Table(title="return of an episode, interquartile mean over seeds")
+    what = "return, cost" if with_cost else "return"
+    headings = [
+        "return",
+        "95 % interval",
+        "B per agent, step",
+        *(f"{what} at {_amount(axis, found.positions[axis])}" for axis in found.uneven),
+    ]
+    _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
+    for row in found.rows:
+        words = [_figure(row.iqm), _interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        known = [row.equal[axis] for axis in found.uneven]
+        words += [f"{_figure(one.ret)}, {_figure(one.cost)}" if with_cost else _figure(one.ret) for one in known]
+        if with_cost:
+            words.append(_figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
+        table.add_row(*_told_apart(row), *words)
+    return table
+
+
+def reaching(found: Comparison) -> Table:
+    """One line per cell: how many runs reached the threshold, and by what half of them are estimated to have."""
+    table = Table(title=f"half of the runs reach a return of {found.threshold:g} by")
+    _add_columns(table, found, ["steps", "bytes", "virtual s", "seen to"])
+    for row in found.rows:
+        if row.reached is not None:
+            medians = [_amount(axis, row.reached.median[axis]) for axis in AXES]
+            table.add_row(*_told_apart(row), *medians, f"{row.reached.runs} of {len(row.ret)}")
+    return table
+
+
+def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:
+    for key in found.rows[0].cell.knobs or ("scenario",):
+        table.add_column("κ" if key == "kappa" else key)
+    for heading in ("seeds", *headings):
+        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
+
+
+def _told_apart(row: Row) -> list[str]:
+    knobs = [shown(value) for value in row.cell.knobs.values()] or [row.cell.name]
+    return [*knobs, str(len(row.ret))]
+
+
+def answers(found: Comparison) -> list[str]:
+    """Which κ on which graph at what price: a sentence per group of cells that differ in κ only."""
+    told = []
+    for answer in found.answers:
+        best, frugal = answer.best, answer.frugal
+        where = f"{answer.group}: " if answer.group else ""
+        sentence = f"{where}highest return {_priced(best)}"
+        if frugal is not best:
+            sentence += (
+                f"; not surely less: {_priced(frugal)}, which a run of the former beats with probability {answer.improvement:.2f}"
+            )
+        told.append(sentence)
+    return told
+
+
+def _interval(interval: Interval) -> str:
+    return "–" if np.isnan(interval.low) else f"[{_figure(interval.low)}, {_figure(interval.high)}]"
+
+
+def _priced(row: Row) -> str:
+    kappa = f"κ={row.cell.knobs['kappa']}" if "kappa" in row.cell.knobs else row.cell.name
+    return f"{_figure(row.iqm)} {_interval(row.interval)} with {kappa} at {row.bytes_per_agent_step:.1f} B per agent and step"
+
+
+def _figure(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:.4g}" if abs(value) >= 1e5 or 0 < abs(value) < 10 else f"{value:.1f}"
+
+
+def _amount(axis: Axis, value: float) -> str:
+    if np.isinf(value):
+        return "never"
+    if axis == "virtual_s":
+        return f"{value:,.4g} s"
+    if axis == "env_step":
+        return f"{value:,.0f} steps"
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
