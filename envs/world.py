@@ -6,8 +6,8 @@ round it shows the first observation of the next, which closes the old round too
 is READY, and says GO.
 
 It keeps virtual time. A step lasts one control period, or until the slowest agent has acted if thinking takes longer; a
-round begins when the slowest agent has ended the one before. On the wall clock it keeps real time instead: a step is
-shown no earlier than one control period after the last.
+round begins when the slowest agent has ended the one before. On the wall clock it keeps real time instead, counted from
+the first step: a step is shown no earlier than one control period after the last, or after GO.
 
 An agent that has died (`Gone`) is waited for no longer; its joints go limp. It tells the coordinator how far it is a few
 times per second, and never waits for it.
@@ -118,10 +118,10 @@ class World:
         self._reported = time.monotonic()
         self._due = Kind.JOIN
         self._round = self._step = 0
-        self._now = 0.0  # virtual time of the step
+        self._now = 0.0  # time of the step
         self._began = 0.0  # virtual time of step 0 of the round, later if steps have been held up
         self._latest = 0.0  # when the last of those heard was done
-        self._shown = time.monotonic()
+        self._start = 0.0  # on the wall clock: when the run began
         self._gone: set[int] = set()
         self._heard: dict[int, NDArray[np.float32]] = {}
         self.is_over = False
@@ -195,10 +195,12 @@ class World:
         heard, self._heard = self._heard, {}
         if self._due is Kind.JOIN:
             self._due = Kind.ACT
-            self._show_first(self._env.reset())
+            first = self._env.reset()
+            self._start = time.monotonic()
+            self._show_first(first)
         elif self._due is Kind.READY:
             self._due = Kind.ACT
-            self._now = self._began = self._latest
+            self._now = self._began = time.monotonic() - self._start if self._paced else self._latest
             self._hub.go(round_=self._round, send_time=self._now)
         else:
             self._advance([
@@ -210,19 +212,25 @@ class World:
         transition = self._env.step(actions)
         round_, step = self._round, self._step
         self._round, self._step = divmod(round_ * self._steps + step + 1, self._steps)
-        due = self._began + (step + 1) * self._dt
-        self._now = max(due, self._latest)
-        self._began += self._now - due
         if self._paced:
-            while (early_s := self._shown + self._dt - time.monotonic()) > 0:
-                self._heed_control(early_s)
-            self._shown = time.monotonic()
+            self._pace()
+        else:
+            due = self._began + (step + 1) * self._dt
+            self._now = max(due, self._latest)
+            self._began += self._now - due
         self._note(transition, round_, step)
         self._show(transition, self._round, self._step)
         if self._step == 0:
             self._report(round_, self._steps, end=True)
             self._due = Kind.READY
             self.is_over = self._round == self._rounds
+
+    def _pace(self) -> None:
+        """Wait until a control period has passed since the last step."""
+        due = self._now + self._dt
+        while (now := time.monotonic() - self._start) < due:
+            self._heed_control(due - now)
+        self._now = now
 
     def _story(self) -> str:
         return f"world, round {self._round}, step {self._step}"
@@ -259,7 +267,7 @@ class World:
             )
         for copy in np.flatnonzero(transition.faults):
             self._faults.append(f"simulation of copy {copy} diverged at env step {env_step}; the copy was restarted")
-        if step % 16 == 0 and time.monotonic() - self._reported > REPORT_S:
+        if (step % 16 == 0 or self._paced) and time.monotonic() - self._reported > REPORT_S:
             self._report(round_, step + 1)
 
     def _report(self, round_: int, steps: int, *, end: bool = False) -> None:

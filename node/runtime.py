@@ -6,7 +6,9 @@ control period later, on what has arrived by then (`node.hearing`). Between roun
 costs and with what the agent has to wait for: to the arrival of what comes, or by `network.patience_s` for what does not.
 
 On real sockets every wait is cut into slices, so that a request to stop is heard, and ends at a deadline with a message
-that names who was silent. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing.
+that names who was silent. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing,
+`network.patience_s` is what all waits of one round for what learning needs may take together, and time is the world's,
+in real seconds since its first step.
 """
 
 import time
@@ -55,6 +57,7 @@ from topology.world_plane import Sense, WorldPort
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
+WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
 Floats = NDArray[np.float32]
@@ -123,7 +126,6 @@ class Runtime:
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
         self._steps = scenario.rollout.steps
-        self._dt = deployment.dt
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._patience_s = scenario.network.patience_s
         self._learns = deployment.learns
@@ -151,7 +153,10 @@ class Runtime:
         self._clock = 0.0
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
-        self._phase, self._since = self._protocol.phase, time.monotonic()
+        self._moment: tuple[Phase, int] | None = None  # on the wall clock: what is waited for, and until when
+        self._until_s = 0.0
+        self._left_s = self._patience_s  # of this round's patience
+        self._offset_s = 0.0  # from this host's clock to the world's
 
     def run(self) -> None:
         """Take part in every round of the run.
@@ -204,24 +209,40 @@ class Runtime:
 
     def _wait_by_the_wall(self) -> Message | None:
         """The same in real time: peers are heard at all times, and a wait for them ends at its deadline."""
-        if self._protocol.phase is not self._phase:
-            self._phase, self._since = self._protocol.phase, time.monotonic()
-        waited = time.monotonic() - self._since
+        moment, now = (self._protocol.phase, self._protocol.step), time.monotonic()
+        if moment != self._moment:
+            self._moment, self._until_s = moment, now + self._allowance_s()
+        left = self._until_s - now
         if self._protocol.waits_for_peers:
-            left = (self._slack_s if self._phase is Phase.GATHERING else self._patience_s) - waited
+            if self._protocol.phase is not Phase.GATHERING:
+                self._left_s = left
             message = self._peers.receive(min(left, SLICE_S)) if left > 0 else None
-            if message is None and left <= SLICE_S:
-                self._do(self._protocol.handle(DeadlinePassed()))
+            if left <= 0:
+                self._catch_up()
         else:
             message = self._world.receive(WALL_SLICE_S)
-            closing = self._phase is Phase.SENSING and self._protocol.step == self._steps  # what follows needs the world's word
-            while message is None and not closing and (late := self._peers.receive(0.0)) is not None:
-                self._do(self._take(late))
-            if message is None and waited >= WORLD_PATIENCE * self._scenario.supervision.deadline_s:
-                self._do(self._protocol.handle(DeadlinePassed()))
+            closing = moment == (Phase.SENSING, self._steps)  # what follows needs the world's word
+            if message is None and not closing:
+                self._catch_up()
         if message is None:
+            if left <= 0 and (self._protocol.phase, self._protocol.step) == moment:
+                self._do(self._protocol.handle(DeadlinePassed()))
             self._heed_control()
         return message
+
+    def _allowance_s(self) -> float:
+        """How long the wait that begins now may take."""
+        if not self._protocol.waits_for_peers:
+            return WORLD_PATIENCE * self._scenario.supervision.deadline_s
+        return self._slack_s if self._protocol.phase is Phase.GATHERING else self._left_s
+
+    def _catch_up(self) -> None:
+        """Take in what peers have sent by now, until that changes what is waited for."""
+        moment = self._protocol.phase, self._protocol.step
+        for _ in range(WALL_GULP):
+            if (self._protocol.phase, self._protocol.step) != moment or (message := self._peers.receive(0.0)) is None:
+                return
+            self._do(self._take(message))
 
     def _heed_control(self) -> bool:
         """Look at what the coordinator has to say; whether it changed anything."""  # noqa: DOC501  (what `run` raises)
@@ -242,6 +263,7 @@ class Runtime:
             ProtocolError: it is none that the world may send.
         """
         header = message.header
+        self._offset_s = header.send_time - time.monotonic()
         if header.kind == Kind.GO:
             self._clock = header.send_time
             self._look(self._obs)
@@ -397,11 +419,10 @@ class Runtime:
         if not self._kept:
             return
         for key in sorted(key for key in self._kept if key[0] is Kind.STATE and key[2:] <= (effect.round, effect.step)):
-            _, origin, round_, step = key
+            _, origin, round_, _ = key
             letter = self._kept.pop(key)
             if origin in self._agenda.sight.places:
-                born = self._clock - (effect.step - step) * self._dt if not self._lockstep else letter.time
-                self._hearing.take(origin, born, letter.data, letter.marks, label=(round_, letter.sender))
+                self._hearing.take(origin, letter.time, letter.data, letter.marks, label=(round_, letter.sender))
 
     def _learn_values(self, round_: int) -> None:
         self._rollout.cut_sight = self._sight_at_cuts(round_)
@@ -428,6 +449,8 @@ class Runtime:
 
     def _end_round(self, round_: int) -> None:
         metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._was_off else {}
+        if not self._lockstep:
+            self._clock, self._left_s = time.monotonic() + self._offset_s, self._patience_s
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)

@@ -82,7 +82,8 @@ def test_the_same_seed_gives_the_same_weights_and_ledger_and_another_seed_others
 
 
 def test_tcp_gives_the_same_weights_and_ledger_as_ipc(stage: Stage) -> None:
-    ipc, tcp = stage.run(), stage.run("network.transport=tcp")
+    # with keys, tcp goes through the command: tests/system/test_hostile.py
+    ipc, tcp = stage.run(), stage.run("network.transport=tcp", "network.curve=false")
     assert (ipc.weights, ipc.rows) == (tcp.weights, tcp.rows)
 
 
