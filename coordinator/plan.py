@@ -11,17 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from envs.interface import EnvSpec
 from envs.registry import spec as env_spec
 from scenarios.loading import ScenarioError, dump
-from scenarios.schema import Scenario
+from scenarios.schema import Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graphs import build
 from topology.keys import is_secured, make_keys
+from topology.presets import TRACE
 
 MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len("/kappahop-12345678/node-1023")
+_Links = TypeVar("_Links", Network, Edge, Change)
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 
 
@@ -48,6 +51,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
     if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
         resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
         scenario = scenario.model_copy(update={"topology": resolved})
+    scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
     if any(spec.choices):
         raise ScenarioError(f"env.name: got {scenario.env.name!r}; it has discrete actions, which no algorithm here learns yet")
@@ -68,6 +72,19 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         if missing:
             raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
     return Plan(scenario, spec, deployment)
+
+
+def _with_traces_from_anywhere(section: _Links) -> _Links:
+    """A section whose `trace:PATH` presets lead there from any working directory."""
+    found: dict[str, object] = {}
+    if section.preset is not None and section.preset.startswith(TRACE):
+        found["preset"] = TRACE + str(Path(section.preset.removeprefix(TRACE)).resolve())
+    if isinstance(section, Network):
+        found["edges"] = tuple(_with_traces_from_anywhere(edge) for edge in section.edges)
+        found["events"] = tuple(
+            _with_traces_from_anywhere(event) if isinstance(event, Change) else event for event in section.events
+        )
+    return section.model_copy(update=found)
 
 
 def check_ports(scenario: Scenario, n_agents: int) -> None:

@@ -41,7 +41,7 @@ CREATE TABLE ages(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,
   used INTEGER NOT NULL, missing INTEGER NOT NULL, mean_s REAL NOT NULL, max_s REAL NOT NULL,
   PRIMARY KEY (round, agent, origin)) WITHOUT ROWID;
-CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL, virtual_s REAL);
 """
 _ADD_TRAFFIC = f"INSERT INTO traffic VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT DO UPDATE SET " + ", ".join(
     f"{name} = {name} + excluded.{name}" for name in Row._fields[5:]
@@ -109,6 +109,8 @@ class Recorder:
         self._database.executemany(
             "INSERT INTO ages VALUES (?, ?, ?, ?, ?, ?, ?)", [(report.round, report.agent, *row) for row in report.ages]
         )
+        for virtual_s, text in report.incidents:
+            self.event(wall_s, report.role, text, virtual_s)
         self.refusals(wall_s, report.role, report.refused, report.refusals)
         if self._board is not None:
             self._board.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
@@ -124,9 +126,9 @@ class Recorder:
         for text in texts:
             self.event(wall_s, role, f"refused: {text}")
 
-    def event(self, wall_s: float, role: str, text: str) -> None:
-        """Keep something that happened."""
-        self._database.execute("INSERT INTO events VALUES (?, ?, ?)", (wall_s, role, text))
+    def event(self, wall_s: float, role: str, text: str, virtual_s: float | None = None) -> None:
+        """Keep something that happened, with its virtual time if it has one."""
+        self._database.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (wall_s, role, text, virtual_s))
 
     def commit(self) -> None:
         """Make everything so far visible to readers."""

@@ -6,9 +6,8 @@ control period later, on what has arrived by then (`node.hearing`). Between roun
 costs and with what the agent has to wait for: to the arrival of what comes, or by `network.patience_s` for what does not.
 
 On real sockets every wait is cut into slices, so that a request to stop is heard, and ends at a deadline with a message
-that names who was silent. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing,
-`network.patience_s` is what all waits of one round for what learning needs may take together, and time is the world's,
-in real seconds since its first step.
+that names who was silent. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing, and
+time is the world's, in real seconds since its first step.
 """
 
 import time
@@ -150,12 +149,12 @@ class Runtime:
         self._cut_copies = np.zeros(0, np.intp)  # the copy of each cut of the round
         self._kept: dict[Key, Letter] = {}
         self._missing: dict[str, float] = {}
+        self._incidents: list[tuple[float, str]] = []
         self._clock = 0.0
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
         self._moment: tuple[Phase, int] | None = None  # on the wall clock: what is waited for, and until when
         self._until_s = 0.0
-        self._left_s = self._patience_s  # of this round's patience
         self._offset_s = 0.0  # from this host's clock to the world's
 
     def run(self) -> None:
@@ -214,8 +213,6 @@ class Runtime:
             self._moment, self._until_s = moment, now + self._allowance_s()
         left = self._until_s - now
         if self._protocol.waits_for_peers:
-            if self._protocol.phase is not Phase.GATHERING:
-                self._left_s = left
             message = self._peers.receive(min(left, SLICE_S)) if left > 0 else None
             if left <= 0:
                 self._catch_up()
@@ -234,7 +231,7 @@ class Runtime:
         """How long the wait that begins now may take."""
         if not self._protocol.waits_for_peers:
             return WORLD_PATIENCE * self._scenario.supervision.deadline_s
-        return self._slack_s if self._protocol.phase is Phase.GATHERING else self._left_s
+        return self._slack_s if self._protocol.phase is Phase.GATHERING else self._patience_s
 
     def _catch_up(self) -> None:
         """Take in what peers have sent by now, until that changes what is waited for."""
@@ -285,8 +282,11 @@ class Runtime:
     def _look(self, obs: Floats) -> None:
         """A step begins: what this agent senses, whether it is up, and what of it is news to others."""
         self._obs = obs
-        self._off = self._schedule.off(self._agent, self._clock)
-        self._was_off |= self._off
+        off = self._schedule.off(self._agent, self._clock)
+        if off != self._off:
+            self._incidents.append((self._clock, "down: limp, silent and deaf" if off else "up again"))
+        self._off = off
+        self._was_off |= off
         self._peers.forget(self._clock)
         if self._threshold > 0:
             news = np.abs(obs - self._said).max(axis=1) > self._threshold
@@ -450,7 +450,7 @@ class Runtime:
     def _end_round(self, round_: int) -> None:
         metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._was_off else {}
         if not self._lockstep:
-            self._clock, self._left_s = time.monotonic() + self._offset_s, self._patience_s
+            self._clock = time.monotonic() + self._offset_s
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)
@@ -467,11 +467,13 @@ class Runtime:
                 metrics=metrics | self._missing,
                 traffic=(*self._peers.drain(), *self._world.drain()),
                 ages=tuple(AgeRow(*age) for age in self._hearing.ages()),
+                incidents=tuple(self._incidents),
                 refused=refused,
                 refusals=texts,
             )
         )
         self._missing = {}
+        self._incidents = []
         self._was_off = False
         self._learner.begin_round(round_ + 1, explore=self._learns)
 
@@ -497,6 +499,7 @@ class Runtime:
                 clock = deadline
                 name = f"missing_{kind.name.lower()}"
                 self._missing[name] = self._missing.get(name, 0.0) + absent
+                self._incidents.append((deadline, f"{kind.name} of agent {origin} missing in {absent} of {self._copies} copies"))
         self._clock = clock
         return there
 

@@ -152,3 +152,21 @@ def test_an_empty_directory_may_be_used(tmp_path: Path) -> None:
     make_run_dir(tmp_path, plan(lq()))
     with pytest.raises(ScenarioError, match="already holds something"):
         make_run_dir(tmp_path, plan(lq()))
+
+
+def test_traces_lead_to_their_file_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "up.trace").write_text("1\n2\n")
+    monkeypatch.chdir(tmp_path)
+    network = plan(
+        load(
+            "quickstart",
+            [
+                "network.preset=trace:up.trace",
+                "network.edges=[{between: [0, 1], preset: trace:up.trace}]",
+                "network.events=[{do: change, preset: trace:up.trace, from_s: 1}, {do: crash, agent: 0, from_s: 1}]",
+            ],
+        )
+    ).scenario.network
+    wanted = f"trace:{tmp_path / 'up.trace'}"
+    assert (network.preset, network.edges[0].preset) == (wanted, wanted)
+    assert [getattr(event, "preset", "none") for event in network.events] == [wanted, "none"]

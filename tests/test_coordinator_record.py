@@ -167,10 +167,16 @@ def test_refusals_are_told_by_their_number_and_the_first_reasons(recorder: Recor
     recorder.refusals(8.0, "world", 0, ())
     recorder.commit()
     assert rows_of(tmp_path, "events") == [
-        (7.5, "node-2", "refused 300 frames"),
-        (7.5, "node-2", "refused: STATE came twice"),
-        (7.5, "node-2", "refused: header: 900 bytes"),
+        (7.5, "node-2", "refused 300 frames", None),
+        (7.5, "node-2", "refused: STATE came twice", None),
+        (7.5, "node-2", "refused: header: 900 bytes", None),
     ]
+
+
+def test_what_a_node_met_keeps_its_virtual_time(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.round(round_report(0, incidents=((2.5, "down"), (3.5, "up again"))), 7.5)
+    recorder.commit()
+    assert rows_of(tmp_path, "events") == [(7.5, "node-0", "down", 2.5), (7.5, "node-0", "up again", 3.5)]
 
 
 def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recorder, tmp_path: Path) -> None:

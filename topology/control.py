@@ -95,7 +95,7 @@ class Progress(_Message):
 
 
 class RoundReport(_Message):
-    """A node has ended a round; of the frames it refused, their number and the first reasons."""
+    """A node has ended a round: what it met in virtual time, and, of the frames it refused, number and first reasons."""
 
     type: Literal["round"] = "round"
     role: str
@@ -105,6 +105,7 @@ class RoundReport(_Message):
     metrics: dict[str, float]
     traffic: tuple[Row, ...]
     ages: tuple[AgeRow, ...] = ()
+    incidents: tuple[tuple[float, str], ...] = ()
     refused: int = 0
     refusals: tuple[str, ...] = ()
 

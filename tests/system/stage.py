@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from coordinator.plan import make_run_dir, plan
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import AgeRow, Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
+from topology.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
 from topology.deployment import Deployment
 from topology.ledger import Row
 from topology.links import Context, RouterLinks, ipc_endpoint
@@ -91,8 +91,7 @@ class Done:
     weights: dict[int, str] = field(default_factory=dict)
     actions: dict[int, "hashlib._Hash"] = field(default_factory=dict)
     metrics: dict[tuple[int, int], dict[str, float]] = field(default_factory=dict)
-    ages: dict[tuple[int, int], tuple[AgeRow, ...]] = field(default_factory=dict)
-    virtual_s: dict[tuple[int, int], float] = field(default_factory=dict)
+    reports: dict[tuple[int, int], RoundReport] = field(default_factory=dict)
 
     @property
     def peer_rows(self) -> list[Row]:
@@ -257,8 +256,7 @@ class Stage:
                 if isinstance(message, RoundReport):
                     assert not message.refused
                     done.metrics[message.agent, message.round] = message.metrics
-                    done.ages[message.agent, message.round] = message.ages
-                    done.virtual_s[message.agent, message.round] = message.virtual_s
+                    done.reports[message.agent, message.round] = message
             done.rows = summed(rows)
             forked = set(roles) - {f"node-{i}" for i in by_hand}
             deadline = time.monotonic() + UP_S

@@ -44,10 +44,14 @@ class Alone:
 
     def told(self) -> dict[tuple[int, int], tuple[Any, ...]]:
         """All that nodes reported of their rounds, traffic apart."""
-        return {key: (each.virtual_s, each.metrics, each.ages, each.refused) for key, each in self.reports.items()}
+        return {key: told(each) for key, each in self.reports.items()}
 
     def age(self, agent: int, round_: int, origin: int) -> float:
         return next(age.max_s for age in self.reports[agent, round_].ages if age.origin == origin)
+
+
+def told(report: RoundReport) -> tuple[Any, ...]:
+    return report.virtual_s, report.metrics, report.ages, report.incidents, report.refused
 
 
 def counted(rows: list[Row], *fields: str) -> dict[tuple[str, str, str, int], tuple[int, ...]]:
@@ -83,8 +87,7 @@ def test_processes_in_any_order_beside_a_busy_core_do_what_one_process_does(
     many: Done = stage.perform(*overrides, shuffle=kappa)
     assert many.weights == alone.weights
     assert many.rows == alone.rows
-    told = {key: (many.virtual_s[key], many.metrics[key], many.ages[key], 0) for key in many.ages}
-    assert told == alone.told()
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
     assert sum(row.dropped for row in many.rows) > 0 or not links or kappa == 0
     assert imbalance(many.rows) is None
 
@@ -142,6 +145,10 @@ def test_a_run_ends_with_any_agent_down_from_any_round_on(tmp_path: Path, graph:
             sent[row.src, row.round] += row.messages
     assert all((sent[str(victim), k] > 0) == (k < round_) for k in range(2))
     assert sum(row.crash for row in run.rows if row.dst == str(victim)) > 0
+    # the others wait for its last states and ratios of the round before, in vain, as long as patience lasts
+    assert run.reports[victim, round_].incidents[0] == (80.0 * round_, "down: limp, silent and deaf")
+    waited = {text for each in run.reports.values() for _, text in each.incidents}
+    assert f"BOOTSTRAP of agent {victim} missing in 2 of 2 copies" in waited
     learned = {agent for (agent, k), report in run.reports.items() if k == 1 and "kl" in report.metrics}
     assert learned == set(range(5)) - {victim}
 

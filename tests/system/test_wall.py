@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from coordinator.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import UP_S, Done, Nursery, hear, summed
 from topology.control import Finished, Hello, RoundReport, Start, encode_control
-from topology.ledger import Row, imbalance
+from topology.ledger import imbalance
 from topology.links import RouterLinks, ipc_endpoint, new_context
 from topology.wire import Kind
 from topology.world_plane import WorldHub, pack_sense
@@ -73,108 +72,247 @@ def query(run_dir: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    "how",
-    [["kappa=2", "env.copies=2"], ["kappa=2", "routing=direct", "network.transport=tcp"], ["kappa=0", "supervision.deadline_s=1.5"]],
-    ids=lambda how: " ".join(how),
+    ("how", "steps", "rounds", "heard"),
+    [
+        (["kappa=2", "env.copies=2"], 100, 2, 2 + 3 + 3 + 2),
+        (["kappa=2", "env.copies=2", "routing=direct", "network.transport=tcp"], 100, 2, 2 + 3 + 3 + 2),
+        # nobody to wait for but the world, whose rounds outlast what a node's patience with it would be if it were silent
+        (["kappa=0", "env.copies=2", "supervision.deadline_s=3"], 240, 1, 0),
+    ],
+    ids=["relay", "direct", "alone"],
 )
-def test_a_round_takes_the_control_periods_that_it_has_and_not_less(tmp_path: Path, no_leaks: None, how: list[str]) -> None:
-    steps = 120  # without peers a round that outlasts the patience with the world, which speaks at every step
-    copies = 2 if "env.copies=2" in how else 1
-    budget = [f"rollout.steps={steps}", f"budget.env_steps={2 * steps * copies}", "env.horizon=50"]
-    with ending(command(tmp_path / "run", *how, "env.copies=1", *how, *budget)) as process:
+def test_a_round_takes_the_control_periods_that_it_has_and_not_less(
+    tmp_path: Path, no_leaks: None, how: list[str], steps: int, rounds: int, heard: int
+) -> None:
+    words = [*how, f"rollout.steps={steps}", f"budget.env_steps={2 * rounds * steps}"]
+    with ending(command(tmp_path / "run", *words)) as process:
         told = result(process)
-    assert told["env_steps"] == 2 * steps * copies
-    rounds = query(tmp_path / "run", "SELECT round, agent, virtual_s, wall_s FROM rounds")
-    assert len(rounds) == 2 * 4
-    assert all((round_ + 1) * steps * DT <= virtual_s <= wall_s for round_, _, virtual_s, wall_s in rounds)
-    assert told["virtual_s"] == max(virtual_s for _, _, virtual_s, _ in rounds)
-    used = query(tmp_path / "run", "SELECT used FROM ages")
-    assert used == [(steps * copies,)] * (0 if "kappa=0" in how else 2 * (2 + 3 + 3 + 2))
+    assert told["env_steps"] == 2 * rounds * steps
+    times = query(tmp_path / "run", "SELECT round, virtual_s, wall_s FROM rounds")
+    assert len(times) == 4 * rounds
+    assert all((round_ + 1) * steps * DT <= virtual_s <= wall_s for round_, virtual_s, wall_s in times)
+    ages = query(tmp_path / "run", "SELECT used, missing, max_s FROM ages")
+    assert [used for used, _, _ in ages] == [2 * steps] * heard * rounds
+    assert all(missing and max_s >= DT for _, missing, max_s in ages if max_s > 0)
 
 
 # --------------------------------------------------------------------------------------------------- the late
 
 
-@dataclass
 class Play:
-    """Real nodes whose world and coordinator the test is: it knows who is awake when, and what it has shown to whom."""
+    """Real nodes whose world and coordinator the test is: it shows what it likes to whoever may be asleep.
 
-    done: Done
-    hub: WorldHub
-    pids: dict[int, int]
-    rows: list[Row] = field(default_factory=list)
+    Three agents in a line, two hops in sight of each other, for two rounds of six steps. A step lasts 2 s, so they act after
+    one; the times that they are told are step numbers.
+    """
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        scenario = load("quickstart", [
+            *WALL, "env.name=network_lq", "env.partition=3x1", "env.copies=2", "kappa=2", "rollout.steps=6",
+            "budget.env_steps=24", "algorithm.order=fixed", "network.patience_s=1",
+        ])  # fmt: skip
+        ready = plan(scenario)
+        make_run_dir(folder / "run", ready)
+        deployment = ready.deployment.model_copy(update={"dt": 2.0})
+        deployment.write(folder / "run")
+        self.done = Done(scenario, deployment, folder / "run")
+        self.reports: dict[tuple[int, int], RoundReport] = {}
+        context = new_context()
+        stack.callback(context.destroy, linger=0)
+        self._nursery = Nursery(folder / "nursery.log")
+        stack.callback(self._nursery.close)
+        self._control = context.socket(zmq.ROUTER)
+        self._control.bind(ipc_endpoint(folder, "c"))
+        router = RouterLinks(context, ipc_endpoint(folder, "w"), deadline_s=UP_S)
+        self._hub = WorldHub(router, n_agents=3, copies=2)
+        for agent in range(3):
+            self._nursery.fork({
+                "role": f"node-{agent}", "agent": agent, "run_dir": str(self.done.run_dir),
+                "control": ipc_endpoint(folder, "c"), "bind": ipc_endpoint(folder, f"node-{agent}"),
+            })  # fmt: skip
+        said = [hear(self._control, self.done) for _ in range(3)]
+        hellos = {hello.role: hello for hello in said if isinstance(hello, Hello)}
+        self._pids = [hellos[f"node-{agent}"].pid for agent in range(3)]
+        start = Start(world=router.endpoint, peers=tuple(hellos[f"node-{agent}"].endpoint for agent in range(3)))
+        for role in hellos:
+            self._control.send_multipart([role.encode(), encode_control(start)])
+        self.gather(Kind.JOIN, 0, 0, range(3))
 
     def show(self, round_: int, step: int) -> None:
-        """The step at which everybody senses how many seconds the run is old."""
-        now, copies = float(round_ * self.done.scenario.rollout.steps + step), self.done.scenario.env.copies
-        nothing = np.zeros(copies, np.float32)
-        rows = pack_sense(np.full((copies, 1), now, np.float32), nothing, np.zeros((copies, 0), np.float32), nothing)
-        self.hub.show([[rows]] * len(self.pids), round_=round_, step=step, send_time=now)
+        now, nothing = float(6 * round_ + step), np.zeros(2, np.float32)
+        rows = pack_sense(np.full((2, 1), now, np.float32), nothing, np.zeros((2, 0), np.float32), nothing)
+        self._hub.show([[rows]] * 3, round_=round_, step=step, send_time=now)
+
+    def go(self, round_: int) -> None:
+        self._hub.go(round_=round_, send_time=6.0 * round_)
 
     def gather(self, kind: Kind, round_: int, step: int, agents: Collection[int]) -> None:
-        """Hear from exactly these agents."""
+        """Hear from these agents and nobody else."""
         awaited, deadline = set(agents), time.monotonic() + UP_S
         while awaited:
             assert time.monotonic() < deadline, f"no {kind.name} {round_} {step} from {awaited}"
-            if (message := self.hub.receive(1.0)) is not None:
+            if (message := self._hub.receive(1.0)) is not None:
                 header = message.header
                 assert (header.kind, header.round, header.step) == (kind, round_, step)
                 awaited.remove(header.sender)
-                self.hub.taken(header)
+                self._hub.taken(header)
 
     @contextlib.contextmanager
     def asleep(self, agent: int) -> Iterator[None]:
-        os.kill(self.pids[agent], signal.SIGSTOP)
-        yield
-        os.kill(self.pids[agent], signal.SIGCONT)
+        os.kill(self._pids[agent], signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pids[agent], signal.SIGCONT)
 
-
-@pytest.fixture
-def play(tmp_path: Path, no_leaks: None) -> Iterator[Play]:
-    """Three agents in a line, two hops in sight of each other, for two rounds of six steps, each 2 s long: they act after 1 s."""
-    scenario = load("quickstart", [
-        *WALL, "env.name=network_lq", "env.partition=3x1", "env.copies=2", "kappa=2", "rollout.steps=6", "budget.env_steps=24",
-        "algorithm.order=fixed", "network.patience_s=1",
-    ])  # fmt: skip
-    ready = plan(scenario)
-    deployment = ready.deployment.model_copy(update={"dt": 2.0})
-    make_run_dir(tmp_path / "run", ready)
-    deployment.write(tmp_path / "run")
-    done = Done(scenario, deployment, tmp_path / "run")
-    with contextlib.ExitStack() as stack:
-        context = new_context()
-        stack.callback(context.destroy, linger=0)
-        nursery = Nursery(tmp_path / "nursery.log")
-        stack.callback(nursery.close)
-        control = context.socket(zmq.ROUTER)
-        control.bind(ipc_endpoint(tmp_path, "c"))
-        router = RouterLinks(context, ipc_endpoint(tmp_path, "w"), deadline_s=UP_S)
-        for agent in range(3):
-            nursery.fork({
-                "role": f"node-{agent}", "agent": agent, "run_dir": str(done.run_dir), "control": ipc_endpoint(tmp_path, "c"),
-                "bind": ipc_endpoint(tmp_path, f"node-{agent}"),
-            })  # fmt: skip
-        hellos = [hear(control, done) for _ in range(3)]
-        found = {int(hello.role.partition("-")[2]): hello for hello in hellos if isinstance(hello, Hello)}
-        pids = {agent: found[agent].pid for agent in range(3)}
-        stack.callback(lambda: [_awake(pid) for pid in pids.values()])
-        peers = tuple(found[agent].endpoint for agent in range(3))
-        for agent in range(3):
-            control.send_multipart([b"node-%d" % agent, encode_control(Start(world=router.endpoint, peers=peers))])
-        played = Play(done, WorldHub(router, n_agents=3, copies=2), pids)
-        yield played
-        finished = 0
+    def finish(self) -> None:
+        """Hear the last reports, and see every node end well."""
+        finished, rows = 0, self._hub.drain()
         while finished < 3:
-            message = hear(control, done)
+            message = hear(self._control, self.done)
+            if isinstance(message, RoundReport):
+                self.reports[message.agent, message.round] = message
+                rows += message.traffic
             finished += isinstance(message, Finished)
-        alive = set(pids)
+        self.done.rows = summed(rows)
+        alive = {0, 1, 2}
         while alive:
-            for event in nursery.events(END_S):
+            events = self._nursery.events(END_S)
+            assert events, f"not ended: {alive}"
+            for event in events:
                 if "dead" in event:
                     assert event["status"] == 0
                     alive.remove(int(event["dead"].partition("-")[2]))
+        self._hub.close()
 
 
-def _awake(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
+def test_who_is_late_is_missing_and_nobody_waits_for_it_beyond_the_deadline(
+    tmp_path_factory: pytest.TempPathFactory, no_leaks: None
+) -> None:
+    with contextlib.ExitStack() as stack:
+        play = Play(tmp_path_factory.mktemp("w"), stack)
+        awake, late = (1, 2), 0
+        play.show(0, 0)
+        play.gather(Kind.ACT, 0, 0, range(3))
+        with play.asleep(late):
+            for step in (1, 2):
+                play.show(0, step)
+                play.gather(Kind.ACT, 0, step, awake)
+        for step in (1, 2):
+            play.gather(Kind.ACT, 0, step, [late])
+        for step in (3, 4, 5):
+            play.show(0, step)
+            play.gather(Kind.ACT, 0, step, range(3))
+        with play.asleep(late):
+            play.show(1, 0)
+            play.gather(Kind.READY, 1, 0, awake)  # they have learned without it
+        play.gather(Kind.READY, 1, 0, [late])
+        play.go(1)
+        for step in range(6):
+            play.gather(Kind.ACT, 1, step, range(3))
+            play.show(*divmod(6 + step + 1, 6))
+        play.finish()
+
+    copies = 2
+    ages = {key: {age.origin: tuple(age)[1:] for age in report.ages} for key, report in play.reports.items()}
+    fresh = (6 * copies, 0, 0.0, 0.0)
+    for agent in awake:
+        assert ages[agent, 0] == {3 - agent: fresh, late: (6 * copies, 2 * copies, (1 + 2) / 6, 2.0)}
+        assert ages[agent, 1] == {3 - agent: fresh, late: fresh}
+        missing = {name: count for name, count in play.reports[agent, 0].metrics.items() if name.startswith("missing")}
+        # agent 2 gives up on the ratio of agent 1, which waits just as long before it has one, at about the time when it comes
+        ratios = missing.pop("missing_ratio")
+        assert ratios == copies or (agent == 2 and ratios == 2 * copies)
+        assert missing == {"missing_bootstrap": copies, "missing_reward": copies}
+        assert not [name for name in play.reports[agent, 1].metrics if name.startswith("missing")]
+    assert ages[late, 0] == ages[late, 1] == {1: fresh, 2: fresh}
+    assert not [name for name in play.reports[late, 0].metrics if name.startswith("missing")]
+    assert all(report.refused == 0 for report in play.reports.values())
+
+    said_in_vain = {(row.src, row.dst, row.kind, row.round): row.late for row in play.done.peer_rows if row.late}
+    assert said_in_vain == {("0", "1", kind, 0): copies for kind in ("BOOTSTRAP", "REWARD", "RATIO")}
+    assert imbalance(play.done.rows) is None
+
+
+# --------------------------------------------------------------------------------------------------- a wire
+
+PORT = 7400  # of the world; then the nodes', then the coordinator's
+HEADERS = 14 + 20 + 32  # bytes of Ethernet, IPv4, and TCP with time stamps
+
+
+def ip(*words: str, tool: str = "ip") -> str:
+    return subprocess.run([tool, *words], check=True, capture_output=True, text=True, timeout=10).stdout
+
+
+class Hosts:
+    """Two hosts, each a network namespace, and two cables: a slow one for agents and world, another for the coordinator."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self.names = [f"kappahop-{os.getpid()}-{side}" for side in "ab"]
+        for name in self.names:
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+        near, far = self.names
+        for net, cable in ((77, "data"), (78, "control")):
+            ip("-n", near, "link", "add", cable, "type", "veth", "peer", "name", cable, "netns", far)
+            for host, name in enumerate(self.names, 1):
+                ip("-n", name, "link", "set", cable, "addrgenmode", "none")  # no IPv6, which would have something to say
+                ip("-n", name, "addr", "add", f"10.{net}.0.{host}/24", "dev", cable)
+                ip("-n", name, "link", "set", cable, "up")
+        for name in self.names:
+            ip("-n", name, "link", "set", "lo", "up")
+            bucket = ["rate", "8mbit", "burst", "16kb", "latency", "200ms"]
+            ip("-n", name, "qdisc", "add", "dev", "data", "root", "tbf", *bucket, tool="tc")
+        ip("-n", far, "rule", "add", "ipproto", "tcp", "dport", str(PORT + 5), "lookup", "100")
+        ip("-n", far, "route", "add", "10.77.0.1", "dev", "control", "src", "10.78.0.2", "table", "100")
+
+    def at(self, host: int) -> list[str]:
+        """What to say before a command."""
+        return ["ip", "netns", "exec", self.names[host]]
+
+    def carried(self, cable: str) -> int:
+        """Bytes of TCP payload that a cable has carried, both ways."""
+        total = 0
+        for name in self.names:
+            sent = json.loads(ip("-n", name, "-s", "-j", "link", "show", cable))[0]["stats64"]["tx"]
+            total += sent["bytes"] - HEADERS * sent["packets"]
+        return total
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = Hosts(stack)
+        except FileNotFoundError as error:
+            pytest.skip(f"no network namespaces here: {error}")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {shlex.join(error.cmd)}: {error.stderr.strip()}")
+        yield made
+
+
+@pytest.mark.parametrize("routing", ["relay", "direct"])
+def test_the_bytes_in_the_ledger_are_those_on_the_wire(tmp_path: Path, no_leaks: None, hosts: Hosts, routing: str) -> None:
+    words = [
+        "kappa=2", f"routing={routing}", "env.copies=1", "rollout.steps=250", "budget.env_steps=500", "network.transport=tcp",
+        "network.host=10.77.0.1", f"network.port={PORT}", "--by-hand", "2,3",
+    ]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(ending(command(tmp_path / "run", *words, before=hosts.at(0))))
+        assert process.stderr is not None
+        for _ in range(2):
+            line = process.stderr.readline()
+            assert " -m node " in line, line + process.stderr.read()
+            there = shlex.split(line.replace("--bind tcp://10.77.0.1:", "--bind tcp://10.77.0.2:"))
+            stack.enter_context(ending(subprocess.Popen([*hosts.at(1), *there], text=True)))
+        told = result(process)
+    carried = hosts.carried("data")
+    assert told["env_steps"] == 500
+    assert told["wall_s"] >= 500 * DT
+    crossing = "(src IN ('2', '3')) != (dst IN ('2', '3'))"
+    booked = query(tmp_path / "run", f"SELECT plane, sum(wire_bytes) FROM traffic WHERE {crossing} GROUP BY plane")
+    assert [plane for plane, _ in booked] == ["peer", "world"]
+    assert min(wire for _, wire in booked) > 0.1 * carried  # both are weighed
+    assert sum(wire for _, wire in booked) == pytest.approx(carried, rel=0.02)
+    assert hosts.carried("control") > 0
