@@ -13,7 +13,8 @@ from torch import Tensor
 from envs.network_lq import dynamics, optimal_cost
 from envs.registry import make, spec
 from node.agenda import Agenda
-from node.learner import Critic, Learner, Shape
+from node.critics import Critic, Shape
+from node.learner import Learner
 from node.rollout import Rollout
 from node.runtime import make_learner
 from node.seeds import Purpose, stream
