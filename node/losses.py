@@ -85,11 +85,13 @@ def focops_objective(gain: Tensor, kl: Tensor, *, temperature: float, bound: flo
 def divergence_price(kl: Tensor, *, root_coef: float, coef: float) -> Tensor:
     """root_coef·√(KL + 1e-12) + coef·KL, sample by sample: what DPO pays for divergence.
 
-    The offset keeps the root's slope finite, and zero where the policies are equal.
+    The offset keeps the root's slope finite, and zero where the policies are equal; divergences that rounding has made
+    negative count as zero.
 
     Source:
         DPO (arXiv:2211.03032), eq. 9, the root inside the mean over states as in the theory and the public code.
     """
+    kl = kl.clamp(min=0.0)
     return root_coef * torch.sqrt(kl + 1e-12) + coef * kl
 
 

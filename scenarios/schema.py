@@ -341,7 +341,7 @@ class Scenario(Section):
                 raise ValueError(f"algorithm.{axis}: got {value!r}; {why}")
         if recipe.order == "simultaneous" and recipe.factor != "none":
             raise ValueError(
-                f"algorithm.factor: got {recipe.factor!r} with order 'simultaneous'; no ratios are exchanged at every minibatch yet"
+                f"algorithm.factor: got {recipe.factor!r} with order 'simultaneous'; ratios are not exchanged during updates yet"
             )
 
     @property

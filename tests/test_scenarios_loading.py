@@ -199,7 +199,7 @@ def test_rounds_are_what_the_budget_buys_rounded_up() -> None:
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
         ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
         ("algorithm.name=a2po", "algorithm.order: got 'semi_greedy'; agents do not tell"),
-        ("algorithm.name=coppo", "algorithm.factor: got 'global' with order 'simultaneous'; no ratios are exchanged"),
+        ("algorithm.name=coppo", "algorithm.factor: got 'global' with order 'simultaneous'; ratios are not exchanged"),
         ("algorithm.name=alternating_ppo", "algorithm.order: got 'alternating'; agents do not take turns yet"),
         ("algorithm.critic_scope=central", "algorithm.critic_scope: got 'central'; the coordinator keeps no critic yet"),
         ("topology.kind=file", "topology.file: got None with topology.kind=file"),
