@@ -331,7 +331,7 @@ def test_practical_dpo_comes_close_to_the_optimum_of_a_random_game_and_hardly_ev
         advantage /= np.sqrt((visits[:, None] * joint * advantage**2).sum())
         table = torch.from_numpy(advantage).reshape(states, *[actions] * n)
         marginal = [torch.einsum(f"sabc,s{x},s{y}->s{own}", table, *(p[j] for j in range(n) if j != i))
-                    for i, (own, x, y) in enumerate(("abc", "bac", "cab"))]  # fmt: skip
+                    for i, (own, x, y) in enumerate((("a", "b", "c"), ("b", "a", "c"), ("c", "a", "b")))]  # fmt: skip
         weight, counts = torch.from_numpy(visits), torch.from_numpy(np.round(visits * 10_000).astype(np.int64))
         for i, penalty in enumerate(penalties):
             mine = logits[i].clone().requires_grad_()
