@@ -690,7 +690,8 @@ def test_compositions_of_axes_within_a_far_enough_ball_are_the_global_ones(title
     scopes: dict[str, Any] = {"actor_scope": "khop", "critic_scope": "khop", "factor": "khop"}
     near = after(kappa=1, **axes, **scopes)
     far = after(kappa=3, **axes, **scopes)
-    assert identical(far, after(kappa=0, **axes, **dict.fromkeys(scopes, "global")))
+    everywhere: dict[str, Any] = dict.fromkeys(scopes, "global")
+    assert identical(far, after(kappa=0, **axes, **everywhere))
     assert near[0]["actor"].shape != far[0]["actor"].shape
     assert all(torch.isfinite(tensor).all() for agent in near for tensor in agent.values())
 
