@@ -61,7 +61,7 @@ class Shape:
 class Critic:
     """A value function of the reward or of one cost: network, optimiser, return statistics."""
 
-    def __init__(self, shape: Shape, algorithm: Algorithm, index: int) -> None:
+    def __init__(self, shape: Shape, algorithm: Algorithm, index: int, norm: ValueNorm) -> None:
         self.net = MLP(
             shape.critic_width,
             algorithm.hidden,
@@ -73,13 +73,16 @@ class Critic:
             generator=torch_stream(shape.seed, Purpose.INIT, shape.agent, 1 + index),
         )
         self.trainer = Trainer(self.net, lr=algorithm.critic_lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
-        self.norm = ValueNorm(enabled=algorithm.value_norm, beta=algorithm.value_norm_beta)
+        self.norm = norm
+        self._rescales = "fixed_value_head" not in algorithm.quirks
         self.old = torch.zeros(0)
         self.target = torch.zeros(0)
 
     def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64]) -> None:
         """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units."""
         scale, shift = self.norm.update(returns)
+        if not self._rescales:
+            scale, shift = 1.0, 0.0
         with torch.no_grad():
             self.net.head.weight.mul_(scale)
             self.net.head.bias.mul_(scale).add_(shift)
@@ -113,7 +116,11 @@ class Critics:
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._shape = shape
         self._algorithm = algorithm
-        self._critics = [Critic(shape, algorithm, index) for index in range(1 + len(shape.cost_limits))]
+        n = 1 + len(shape.cost_limits)
+        norms = [ValueNorm(enabled=algorithm.value_norm, beta=algorithm.value_norm_beta) for _ in range(n)]
+        if "shared_return_norm" in algorithm.quirks:
+            norms = norms[:1] * n
+        self._critics = [Critic(shape, algorithm, index, norm) for index, norm in enumerate(norms)]
         self._norm = InputNorm(shape.critic_width, running=algorithm.input_norm == "running")
         self._x = self._cut_x = torch.zeros(0)
         self._losses = np.zeros(len(self._critics))
@@ -203,6 +210,7 @@ class Critics:
                 critic.target[chunk],
                 value_clip=algorithm.value_clip,
                 huber_delta=algorithm.huber_delta,
+                signed="signed_huber" in algorithm.quirks,
             ) * (len(chunk) / len(rows))
             loss.backward()
             total += float(loss.detach())

@@ -64,7 +64,7 @@ def ramped_clip(clip: float, *, place: int, n: int, ramp: float) -> float:
     return clip * (ramp + (1.0 - ramp) * place / n)
 
 
-def focops_objective(gain: Tensor, kl: Tensor, *, temperature: float, bound: float) -> Tensor:
+def focops_objective(gain: Tensor, kl: Tensor, *, temperature: float, bound: float, masks_kl: bool = True) -> Tensor:
     """1{KL <= delta}·(rho·H/lambda - KL), sample by sample; to be maximised.
 
     Its gradient is that of -KL(new ‖ best), where best ∝ old·exp(H/lambda) is the best policy within the bound.
@@ -74,12 +74,14 @@ def focops_objective(gain: Tensor, kl: Tensor, *, temperature: float, bound: flo
         kl: KL(new ‖ old), (B,); new first, other than elsewhere. Carries a gradient as the gain does.
         temperature: lambda.
         bound: delta; samples beyond it neither pull nor push.
+        masks_kl: False leaves the divergence of samples beyond the bound in, as MAFOCOPS prints it.
 
     Source:
         FOCOPS (arXiv:2002.06506), eq. 10 and its indicator on both terms; MAFOCOPS prints the indicator on the
         advantage's term alone.
     """
-    return (gain / temperature - kl) * (kl.detach() <= bound)
+    near = kl.detach() <= bound
+    return near * gain / temperature - (near * kl if masks_kl else kl)
 
 
 def divergence_price(kl: Tensor, *, root_coef: float, coef: float) -> Tensor:
@@ -132,7 +134,13 @@ def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Te
 
 
 def value_loss(
-    value: Tensor, old_value: Tensor, target: Tensor, *, value_clip: float | None, huber_delta: float | None
+    value: Tensor,
+    old_value: Tensor,
+    target: Tensor,
+    *,
+    value_clip: float | None,
+    huber_delta: float | None,
+    signed: bool = False,
 ) -> Tensor:
     """Mean loss of value predictions, never smaller for having moved far from the old prediction.
 
@@ -144,6 +152,8 @@ def value_loss(
         target: R, (B,), normalised returns.
         value_clip: Largest move that counts; None: no clipping.
         huber_delta: Huber threshold; None: ½e².
+        signed: Test the error e = R - V against the threshold by its sign, as one public MAPPO-L code does: e far below
+            minus the threshold counts squared.
 
     Source:
         The clipped Huber regression of the public MAPPO code (arXiv:2103.01955, appendix).
@@ -152,6 +162,9 @@ def value_loss(
     def loss(prediction: Tensor) -> Tensor:
         if huber_delta is None:
             return 0.5 * (target - prediction) ** 2
+        if signed:
+            error = target - prediction
+            return torch.where(error <= huber_delta, 0.5 * error**2, huber_delta * (error - 0.5 * huber_delta))
         return functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)
 
     if value_clip is None:

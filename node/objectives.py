@@ -114,6 +114,7 @@ class Focops(Clip):
         super().__init__(algorithm)
         self._temperature = algorithm.focops_temperature
         self._bound = algorithm.kl_bound
+        self._masks_kl = "unmasked_divergence" not in algorithm.quirks
 
     def gain(self, rho: Tensor, advantage: Tensor, factor: Tensor | None) -> Tensor:
         """Ratio times advantage."""
@@ -121,7 +122,8 @@ class Focops(Clip):
 
     def priced(self, gain: Tensor, old: Distribution, new: Distribution) -> Tensor:
         """The divergence from the best policy, up to sign and a constant."""
-        return focops_objective(gain, new.kl(old), temperature=self._temperature, bound=self._bound)
+        kl = new.kl(old)
+        return focops_objective(gain, kl, temperature=self._temperature, bound=self._bound, masks_kl=self._masks_kl)
 
     def is_done(self, old: Distribution, new: Distribution) -> bool:
         """Whether the mean divergence has reached the bound."""

@@ -26,6 +26,7 @@ Order = Literal["simultaneous", "fixed", "random", "semi_greedy", "alternating"]
 Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops"]
 Constraint = Literal["none", "lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
+Quirk = Literal["signed_huber", "shared_return_norm", "fixed_value_head", "unmasked_divergence"]
 AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace")
 
 

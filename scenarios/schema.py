@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scenarios.recipes import AXES, RECIPES, Constraint, CriticScope, Factor, Objective, Order, Recipe, Scope, Trace
+from scenarios.recipes import AXES, RECIPES, Constraint, CriticScope, Factor, Objective, Order, Quirk, Recipe, Scope, Trace
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
 NOT_YET_WALL = "the wall clock arrives with the link model; only 'virtual' runs today"
@@ -245,6 +245,12 @@ class Algorithm(Section):
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
     mult_lr: float = knob(0.002, "η_λ: step of the multiplier, per minibatch.", ge=0)
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
+    quirks: tuple[Quirk, ...] = knob(
+        (),
+        "Departures of public code or print from what it means, for reproduction. signed_huber: large negative value errors "
+        "count squared; shared_return_norm: one return statistic for reward and costs; fixed_value_head: value heads are not "
+        "rescaled when return statistics move; unmasked_divergence: FOCOPS masks the advantage's term alone.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Algorithm":

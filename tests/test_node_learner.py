@@ -16,6 +16,7 @@ from envs.registry import make, spec
 from node.agenda import Agenda
 from node.critics import Critic, Shape
 from node.learner import Learner
+from node.normalise import ValueNorm
 from node.rollout import Rollout
 from node.runtime import make_learner
 from node.seeds import Purpose, stream
@@ -417,7 +418,7 @@ def test_round_without_any_cut_is_learnt_from() -> None:
 
 
 def test_raw_predictions_of_a_critic_do_not_move_when_it_adopts_returns() -> None:
-    critic = Critic(shape(), algorithm(), 0)
+    critic = Critic(shape(), algorithm(), 0, ValueNorm(enabled=True, beta=0.9))
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(50, D)).astype(np.float32))
     for k in range(4):
         predicted = critic.net(x).detach().squeeze(-1).double().numpy()

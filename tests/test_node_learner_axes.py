@@ -249,6 +249,19 @@ def test_dpo_remembers_its_prices_from_round_to_round() -> None:
     assert np.mean(told[1e-4][4:]) < 0.3 * np.mean(told[1e3][4:])
 
 
+# --- what public code does otherwise --------------------------------------------------------------------------------------
+
+
+def test_one_return_statistic_for_all_and_heads_that_stand_still_as_public_code_has_them() -> None:
+    apart, shared = after(1, name="mappo_l", n_costs=1), after(1, name="mappo_l", n_costs=1, quirks=("shared_return_norm",))
+    assert not torch.equal(apart["critic_0_returns"], apart["critic_1_returns"])
+    assert torch.equal(shared["critic_0_returns"], shared["critic_1_returns"])
+    moved = [after(1, name="happo", critic_lr=0.0, quirks=quirks)["critic_0"] for quirks in ((), ("fixed_value_head",))]
+    start = learner_of(name="happo").weights()["critic_0"]
+    assert not torch.equal(moved[0], start)
+    assert torch.equal(moved[1], start)
+
+
 # --- corrected traces -----------------------------------------------------------------------------------------------------
 
 

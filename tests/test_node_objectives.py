@@ -130,6 +130,16 @@ def test_samples_beyond_the_bound_neither_pull_nor_push() -> None:
     torch.testing.assert_close(torch.stack(torch.autograd.grad(found.sum(), (gain, kl))), torch.tensor([[0.5, 0.0], [-1.0, 0.0]]))
 
 
+def test_as_printed_the_divergence_beyond_the_bound_still_counts() -> None:
+    gain, kl = torch.ones(2), torch.tensor([0.005, 0.02])
+    found = focops_objective(gain, kl, temperature=2.0, bound=0.01, masks_kl=False)
+    torch.testing.assert_close(found, torch.tensor([0.495, -0.02]))
+    far = [Categorical.of(torch.tensor([[x, 0.0]])) for x in (0.0, 3.0)]
+    priced = [objective("focops", quirks=quirks).priced(torch.ones(1), *far) for quirks in ((), ("unmasked_divergence",))]
+    assert float(priced[0]) == 0.0
+    assert float(priced[1]) == pytest.approx(-float(far[1].kl(far[0])))
+
+
 def test_passes_end_where_the_mean_divergence_exceeds_the_bound() -> None:
     focops = objective("focops", kl_bound=0.1)
     old, near, far = (Categorical.of(torch.tensor([[x, 0.0]])) for x in (0.0, 0.2, 2.0))
