@@ -1,6 +1,7 @@
 """Objectives: slopes by closed forms, each algorithm's rules, and exact games through the objects that training uses."""
 
 import math
+from collections.abc import Iterator
 from itertools import permutations, product
 from typing import Any
 
@@ -19,6 +20,15 @@ from node.policies import Categorical
 from scenarios.schema import Algorithm
 
 Floats = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a node; on a busy machine two threads on such small matrices take thirty times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def objective(kind: str, **knobs: Any) -> Clip:
@@ -84,6 +94,13 @@ def test_price_of_no_divergence_is_nothing_and_has_no_slope() -> None:
     price = divergence_price(old.kl(Categorical.of(logits)).clamp(min=0.0), root_coef=3.0, coef=2.0)
     torch.testing.assert_close(price.detach(), torch.full((20,), 3e-6, dtype=torch.float64), rtol=1e-2, atol=1e-8)
     assert slope(price, logits).abs().max() < 1e-8
+
+
+def test_divergence_that_rounding_has_made_negative_costs_nothing() -> None:
+    kl = torch.tensor([-1e-7, 0.0], requires_grad=True)
+    price = divergence_price(kl, root_coef=1.0, coef=1.0)
+    torch.testing.assert_close(price.detach(), torch.full((2,), 1e-6))
+    assert float(slope(price, kl)[0]) == 0.0
 
 
 def test_prices_follow_their_own_statistics() -> None:
