@@ -247,8 +247,12 @@ class Learner:
         self._conclude(samples)
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
-        """A round without a turn: nothing learnt is touched, input statistics included; the round's figures by name."""
+        """A round without a turn, or without a node: nothing learnt is touched, and the ratios are 1; its figures by name.
+
+        Input statistics are part of the policy: whose turn it is not does without `end_round` too.
+        """
         self._note_episode_costs(rollout)
+        self._log_ratio = torch.zeros(rollout.reward.size)
         self._metrics = {}
         return self._prices()
 

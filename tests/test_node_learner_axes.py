@@ -400,6 +400,7 @@ def test_round_without_a_turn_touches_nothing_but_the_books() -> None:
     assert equal(before, snapshot(learner))
     assert told["episode_cost_0"] > 1.0
     assert "kl" not in told
+    assert not learner.log_ratio().any()
 
 
 def test_advantages_from_a_central_critic_teach_what_the_agents_own_would() -> None:
