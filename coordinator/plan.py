@@ -45,16 +45,14 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         weights: Checkpoint folder to evaluate; None: train from scratch.
 
     Raises:
-        ScenarioError: the checkpoint lacks an agent, or the world has discrete actions. Another ValueError: the world has no
-            such partition, or the graph does not fit. The text names key, value and what is allowed.
+        ScenarioError: the checkpoint lacks an agent. Another ValueError: the world has no such partition, or the graph
+            does not fit. The text names key, value and what is allowed.
     """
     if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
         resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
         scenario = scenario.model_copy(update={"topology": resolved})
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
-    if any(spec.choices):
-        raise ScenarioError(f"env.name: got {scenario.env.name!r}; it has discrete actions, which no algorithm here learns yet")
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(

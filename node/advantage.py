@@ -18,6 +18,7 @@ def gae(
     gamma: float,
     lam: float,
     bootstrap: bool = True,
+    weight: Array | None = None,
 ) -> NDArray[np.float64]:
     """Generalised advantage estimates, bootstrapped at truncation but not at termination.
 
@@ -35,6 +36,9 @@ def gae(
         gamma: Discount per step, in [0, 1].
         lam: Trace decay, in [0, 1]: 0 gives TD(0) errors, 1 gives returns minus values.
         bootstrap: False ignores truncated steps, as some public codes do: their A_t is 0, and so is what they pass back.
+        weight: w_t in [0, 1], shape (T, ...): the trace that reaches back from step t is multiplied by it, so that
+            A_t = delta_t + gamma·lam·w_{t+1}·A_{t+1}. With w = min(1, R), R the ratio with which agents that have moved
+            would take the actions taken, this is PreOPC. None: 1 everywhere.
 
     Returns:
         A_t, shape (T, ...), in the units of reward.
@@ -44,7 +48,7 @@ def gae(
 
     Source:
         Schulman et al. 2016 (arXiv:1506.02438), section 3. Differs in treating truncation and termination apart
-        (Pardo et al. 2018, arXiv:1712.00378).
+        (Pardo et al. 2018, arXiv:1712.00378). PreOPC: Wang et al. 2023 (arXiv:2302.06205), eq. 6.
 
     Example:
         >>> no = np.zeros(2, dtype=bool)
@@ -58,6 +62,8 @@ def gae(
     if not bootstrap:
         delta = np.where(truncated, 0.0, delta)
     trace = np.broadcast_to(gamma * lam * ~(terminated | truncated), delta.shape)
+    if weight is not None:
+        trace = trace * np.concatenate((weight[1:], np.ones_like(weight[:1])))  # nothing is behind the last step
     advantage = np.empty(delta.shape, dtype=np.float64)
     ahead = np.zeros(delta.shape[1:], dtype=np.float64)
     for t in range(len(delta) - 1, -1, -1):

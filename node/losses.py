@@ -28,6 +28,94 @@ def clip_objective(rho: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
     return torch.minimum(rho * advantage, rho.clamp(1.0 - clip, 1.0 + clip) * advantage)
 
 
+def double_clip_objective(rho: Tensor, others: Tensor, advantage: Tensor, *, clip: float, clip_others: float) -> Tensor:
+    """min(l·H, clip(l, 1-eps, 1+eps)·H) of the joint ratio l = rho·clip(others, 1-eps_o, 1+eps_o), sample by sample.
+
+    Args:
+        rho: The agent's own ratio, (B,) or, per action dimension, (B, A).
+        others: Product of other agents' ratios, shaped to broadcast against rho; carries no gradient.
+        advantage: H, shaped to broadcast against rho.
+        clip: eps, width for the joint ratio.
+        clip_others: eps_o, width for the others' product, below eps.
+
+    Returns:
+        The objective, shape of rho; to be maximised.
+
+    Source:
+        CoPPO (arXiv:2111.04051) with the others' ratios as they are at the minibatch; A2PO (arXiv:2302.06205) with the
+        final ratios of earlier agents. CoPPO's public code differs from its formula (raw joint product, gradients
+        through all ratios); this is the formula.
+    """
+    return clip_objective(rho * others.clamp(1.0 - clip_others, 1.0 + clip_others), advantage, clip=clip)
+
+
+def ramped_clip(clip: float, *, place: int, n: int, ramp: float) -> float:
+    """Clip width of the agent that is `place`-th (from 1) of n to update: eps·(ramp + (1 - ramp)·place/n).
+
+    Early agents, whose moves all later ones have to correct for, are given less room.
+
+    Source:
+        A2PO (arXiv:2302.06205), the adaptive clipping parameter; ramp 0.5 is that code's.
+
+    Example:
+        >>> [ramped_clip(0.2, place=k, n=4, ramp=0.5) for k in (1, 4)]
+        [0.125, 0.2]
+    """
+    return clip * (ramp + (1.0 - ramp) * place / n)
+
+
+def focops_objective(gain: Tensor, kl: Tensor, *, temperature: float, bound: float, masks_kl: bool = True) -> Tensor:
+    """1{KL <= delta}·(rho·H/lambda - KL), sample by sample; to be maximised.
+
+    Its gradient is that of -KL(new ‖ best), where best ∝ old·exp(H/lambda) is the best policy within the bound.
+
+    Args:
+        gain: rho·H·F, (B,).
+        kl: KL(new ‖ old), (B,); new first, other than elsewhere. Carries a gradient as the gain does.
+        temperature: lambda.
+        bound: delta; samples beyond it neither pull nor push.
+        masks_kl: False leaves the divergence of samples beyond the bound in, as MAFOCOPS prints it.
+
+    Source:
+        FOCOPS (arXiv:2002.06506), eq. 10 and its indicator on both terms; MAFOCOPS prints the indicator on the
+        advantage's term alone.
+    """
+    near = kl.detach() <= bound
+    return near * gain / temperature - (near * kl if masks_kl else kl)
+
+
+def divergence_price(kl: Tensor, *, root_coef: float, coef: float) -> Tensor:
+    """root_coef·√(KL + 1e-12) + coef·KL, sample by sample: what DPO pays for divergence.
+
+    The offset keeps the root's slope finite, and zero where the policies are equal; divergences that rounding has made
+    negative count as zero.
+
+    Source:
+        DPO (arXiv:2211.03032), eq. 9, the root inside the mean over states as in the theory and the public code.
+    """
+    kl = kl.clamp(min=0.0)
+    return root_coef * torch.sqrt(kl + 1e-12) + coef * kl
+
+
+def adapted_price(price: float, measured: float, target: float) -> float:
+    """The next round's price of a divergence: doubled if it was over 1.5 targets, halved if it was under 1/1.5.
+
+    Kept within [1e-3, 1e3].
+
+    Source:
+        The public DPO code: δ = 1.5, ω = 2 and these bounds.
+
+    Example:
+        >>> [adapted_price(1.0, measured, 0.01) for measured in (0.016, 0.01, 0.006)]
+        [2.0, 1.0, 0.5]
+    """
+    if measured > 1.5 * target:
+        price *= 2.0
+    elif measured < target / 1.5:
+        price /= 2.0
+    return min(max(price, 1e-3), 1e3)
+
+
 def gaussian_log_prob(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log-density of a diagonal Gaussian per action dimension, (B, A)."""
     z = (action - mean) * torch.exp(-log_std)
@@ -46,7 +134,13 @@ def gaussian_kl(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Te
 
 
 def value_loss(
-    value: Tensor, old_value: Tensor, target: Tensor, *, value_clip: float | None, huber_delta: float | None
+    value: Tensor,
+    old_value: Tensor,
+    target: Tensor,
+    *,
+    value_clip: float | None,
+    huber_delta: float | None,
+    signed: bool = False,
 ) -> Tensor:
     """Mean loss of value predictions, never smaller for having moved far from the old prediction.
 
@@ -58,6 +152,8 @@ def value_loss(
         target: R, (B,), normalised returns.
         value_clip: Largest move that counts; None: no clipping.
         huber_delta: Huber threshold; None: ½e².
+        signed: Test the error e = R - V against the threshold by its sign, as one public MAPPO-L code does: e far below
+            minus the threshold counts squared.
 
     Source:
         The clipped Huber regression of the public MAPPO code (arXiv:2103.01955, appendix).
@@ -66,6 +162,9 @@ def value_loss(
     def loss(prediction: Tensor) -> Tensor:
         if huber_delta is None:
             return 0.5 * (target - prediction) ** 2
+        if signed:
+            error = target - prediction
+            return torch.where(error <= huber_delta, 0.5 * error**2, huber_delta * (error - 0.5 * huber_delta))
         return functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)
 
     if value_clip is None:

@@ -62,27 +62,9 @@ class MLP(nn.Module):
                 x = functional.layer_norm(x, weight.shape[:1], *self._norm_weights[place])
         return functional.linear(x, self.head.weight, self.head.bias)
 
-
-class GaussianActor(nn.Module):
-    """A Gaussian policy: mean from an MLP, spread independent of the state.
-
-    The spread is exp(p), or 0.5·sigmoid(p) (always below 0.5, as HARL and the MAPPO-L code have it).
-    """
-
-    def __init__(self, mean: MLP, n_actions: int, *, std: Literal["sigmoid", "exp"], std_init: float) -> None:
-        super().__init__()
-        self.mean = mean
-        self._sigmoid = std == "sigmoid"
-        start = math.log(2 * std_init / (1 - 2 * std_init)) if self._sigmoid else math.log(std_init)
-        self.spread = nn.Parameter(torch.full((n_actions,), start))
-
-    def log_std(self) -> Tensor:
-        """Log standard deviation per action dimension, (A,)."""
-        return functional.logsigmoid(self.spread) + math.log(0.5) if self._sigmoid else self.spread
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, n_in) -> mean (B, A) and log standard deviation (A,)."""
-        return self.mean(x), self.log_std()
+    def everywhere(self, x: Tensor, chunk: int) -> Tensor:
+        """The same for any number of rows, `chunk` rows at a time."""
+        return torch.cat([self(piece) for piece in x.split(chunk)]) if len(x) else self(x)
 
 
 class Trainer:

@@ -11,7 +11,7 @@ time is the world's, in real seconds since its first step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from node.agenda import Agenda
 from node.compute import Task, Thinking
+from node.critics import Shape
 from node.hearing import Hearing
-from node.learner import Learner, Shape
+from node.learner import Learner
 from node.protocol import (
     Act,
     Arrived,
@@ -153,6 +154,7 @@ class Runtime:
         self._clock = 0.0
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
+        self._figures: Mapping[str, float] | None = None  # of a round that this agent has sat out
         self._moment: tuple[Phase, int] | None = None  # on the wall clock: what is waited for, and until when
         self._until_s = 0.0
         self._offset_s = 0.0  # from this host's clock to the world's
@@ -428,13 +430,13 @@ class Runtime:
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
-            self._learner.sit_out(self._rollout)
+            self._figures = self._learner.sit_out(self._rollout)
         else:
             self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
 
     def _learn_policy(self, round_: int) -> None:
         ratios = self._earlier_ratios(round_)
-        if not self._was_off:
+        if self._figures is None:
             self._attend("policy", self._learner.learn_policy(self._rollout, ratios))
 
     def _attend(self, task: Task, learning: Iterator[None]) -> None:
@@ -448,7 +450,9 @@ class Runtime:
         self._clock += self._thinking(task, self._clock, took_s + time.perf_counter() - began)
 
     def _end_round(self, round_: int) -> None:
-        metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._was_off else {}
+        metrics: Mapping[str, float] = {}
+        if self._learns:
+            metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
         if not self._lockstep:
             self._clock = time.monotonic() + self._offset_s
         self._rollout.clear()
@@ -464,7 +468,7 @@ class Runtime:
                 agent=self._agent,
                 round=round_,
                 virtual_s=self._clock,
-                metrics=metrics | self._missing,
+                metrics={**metrics, **self._missing},
                 traffic=(*self._peers.drain(), *self._world.drain()),
                 ages=tuple(AgeRow(*age) for age in self._hearing.ages()),
                 incidents=tuple(self._incidents),
@@ -474,6 +478,7 @@ class Runtime:
         )
         self._missing = {}
         self._incidents = []
+        self._figures = None
         self._was_off = False
         self._learner.begin_round(round_ + 1, explore=self._learns)
 
@@ -555,7 +560,7 @@ class Runtime:
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
     """The learner of one agent, sized to what it sees."""
     width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
-    constrained = scenario.algorithm.recipe.constraint == "lagrangian"
+    recipe = scenario.algorithm.recipe
     shape = Shape(
         agent=agent,
         seed=scenario.seed,
@@ -567,6 +572,8 @@ def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda:
         actor_width=sum(width[i] for i in agenda.actor_agents),
         critic_width=sum(width[i] for i in agenda.critic_agents),
         n_actions=deployment.act_dims[agent],
-        cost_limits=deployment.cost_limits if constrained else (),
+        choices=deployment.choices[agent],
+        cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
+        reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
     return Learner(shape, scenario.algorithm)

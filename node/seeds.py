@@ -13,6 +13,7 @@ class Purpose(IntEnum):
     NOISE = 2
     SHUFFLE = 3
     ORDER = 0xA11  # shared by all agents: the same permutation everywhere without a message
+    JOINT_SHUFFLE = 0xA12  # shared too: the same minibatches everywhere, for agents that learn on each other's ratios
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scenarios.recipes import Scope
+from scenarios.recipes import CriticScope
 
 
-def scope_agents(scope: Scope, agent: int, visible: Sequence[int], n_agents: int) -> tuple[int, ...]:
-    """The agents whose blocks a network of `agent` takes in, ascending, itself included."""
-    if scope == "local":
+def scope_agents(scope: CriticScope, agent: int, visible: Sequence[int], n_agents: int) -> tuple[int, ...]:
+    """The agents whose blocks a network of `agent` takes in, ascending, itself included.
+
+    With a central critic the agent has none, and takes in nothing for it but what it senses anyway.
+    """
+    if scope in ("local", "central"):
         return (agent,)
     return tuple(visible) if scope == "khop" else tuple(range(n_agents))
 

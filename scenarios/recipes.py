@@ -4,8 +4,13 @@ Theory of operation. An on-policy algorithm of this project is a choice on a few
 never a loop of its own. `node.learner` holds the one loop; it reads the axes and nothing else, so a new combination is
 a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`).
 
-The rule that couples the axes: `factor` other than "none" makes the update sequential, because an agent then
-needs the final ratios of the agents before it in the order. With `factor: none` the order changes nothing.
+The rules that couple the axes (`conflict` tells a breach of them):
+
+- `factor` other than "none" makes the update sequential, because an agent then needs the final ratios of the agents
+before it in the order. With `factor: none` the order changes nothing, unless agents take turns (`alternating`).
+- In the order "simultaneous" nobody is earlier, so a factor can only be the ratios as they are at every minibatch; the
+objective "double_clip" is the one that takes them.
+- The constraint "cpo" bends the step of a trust region and knows no other.
 
 `PAPER` holds the settings printed in, or taken over by, the papers; `algorithm.preset=paper` puts them beneath the
 scenario's own values. The schema's defaults come from our own search (docs/results.md).
@@ -15,9 +20,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Scope = Literal["local", "khop", "global"]
+CriticScope = Literal["local", "khop", "global", "central"]
 Factor = Literal["none", "khop", "global"]
-Order = Literal["fixed", "random"]
-Constraint = Literal["none", "lagrangian"]
+Order = Literal["simultaneous", "fixed", "random", "semi_greedy", "alternating"]
+Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops"]
+Constraint = Literal["none", "lagrangian", "cpo", "focops"]
+Trace = Literal["gae", "preopc"]
+Quirk = Literal["signed_huber", "shared_return_norm", "fixed_value_head", "unmasked_divergence"]
+AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +36,47 @@ class Recipe:
 
     Attributes:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
-        critic_scope: The same for the value critic and the cost critics.
-        order: In which order agents update within a round. Ascending id, or drawn from the shared seed each round.
-        factor: Whose final ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
+        critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's.
+        order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed
+            each round, half drawn and half by the largest advantage, or one agent per round while the others rest.
+        factor: Whose ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
             earlier agents.
-        constraint: How costs enter the objective: not at all, or by Lagrange multipliers.
+        objective: What a policy maximises, and how far it may go: the clipped ratio; the clipped joint ratio; prices on
+            the divergence; a natural-gradient step within a bound on it; the divergence from the best policy within one.
+        constraint: How costs enter: not at all, by Lagrange multipliers, as a plane that cuts the trust region, by
+            FOCOPS's prices.
+        trace: Advantages of the policies that acted, or of those that earlier agents have moved to meanwhile.
         source: Where the algorithm is described.
     """
 
     actor_scope: Scope
-    critic_scope: Scope
+    critic_scope: CriticScope
     order: Order
     factor: Factor
-    constraint: Constraint
+    objective: Objective = "clip"
+    constraint: Constraint = "none"
+    trace: Trace = "gae"
     source: str
+
+    def conflict(self) -> str | None:
+        """Why these choices do not go together; None if they do."""
+        if self.constraint == "cpo" and self.objective != "trust_region":
+            return f"constraint: got 'cpo' with objective {self.objective!r}; it goes with objective 'trust_region' alone"
+        if self.order == "simultaneous" and self.factor != "none" and self.objective != "double_clip":
+            return (
+                f"factor: got {self.factor!r} with order 'simultaneous' and objective {self.objective!r}; there it must be 'none'"
+            )
+        if self.order == "alternating" and self.factor != "none":
+            return (
+                f"factor: got {self.factor!r} with order 'alternating'; one agent alone learns in a round, so it must be 'none'"
+            )
+        if self.trace == "preopc" and self.order in ("simultaneous", "alternating"):
+            return (
+                f"trace: got 'preopc' with order {self.order!r}; there are no earlier agents to correct for, so it must be 'gae'"
+            )
+        if self.trace == "preopc" and self.critic_scope == "central":
+            return "trace: got 'preopc' with critic_scope 'central'; the corrected advantages need a critic of the agent's own"
+        return None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -62,10 +99,81 @@ RECIPES: dict[str, Recipe] = {
     "ippo": Recipe(
         actor_scope="local",
         critic_scope="local",
-        order="fixed",
+        order="simultaneous",
         factor="none",
-        constraint="none",
         source="de Witt et al. 2020, arXiv:2011.09533",
+    ),
+    "mappo": Recipe(
+        actor_scope="local",
+        critic_scope="global",
+        order="simultaneous",
+        factor="none",
+        source="Yu et al. 2022, arXiv:2103.01955",
+    ),
+    "happo": Recipe(
+        actor_scope="local",
+        critic_scope="global",
+        order="random",
+        factor="global",
+        source="Kuba et al. 2022, arXiv:2109.11251, HAPPO",
+    ),
+    "hatrpo": Recipe(
+        actor_scope="local",
+        critic_scope="global",
+        order="random",
+        factor="global",
+        objective="trust_region",
+        source="Kuba et al. 2022, arXiv:2109.11251, HATRPO",
+    ),
+    "macpo": Recipe(
+        actor_scope="global",
+        critic_scope="global",
+        order="random",
+        factor="global",
+        objective="trust_region",
+        constraint="cpo",
+        source="Gu et al. 2021, arXiv:2110.02793, MACPO",
+    ),
+    "mafocops": Recipe(
+        actor_scope="global",
+        critic_scope="global",
+        order="random",
+        factor="global",
+        objective="focops",
+        constraint="focops",
+        source="Zhao et al., NeurIPS 2023, eqs. 18-32; FOCOPS: Zhang et al. 2020, arXiv:2002.06506",
+    ),
+    "dpo": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        objective="kl_penalty",
+        source="Su and Lu 2022, arXiv:2211.03032, decentralized policy optimization",
+    ),
+    "coppo": Recipe(
+        actor_scope="local",
+        critic_scope="global",
+        order="simultaneous",
+        factor="global",
+        objective="double_clip",
+        source="Wu et al. 2021, arXiv:2111.04051, coordinated PPO",
+    ),
+    "a2po": Recipe(
+        actor_scope="local",
+        critic_scope="global",
+        order="semi_greedy",
+        factor="global",
+        objective="double_clip",
+        trace="preopc",
+        source="Wang et al. 2023, arXiv:2302.06205, agent-by-agent policy optimization",
+    ),
+    "alternating_ppo": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="alternating",
+        factor="none",
+        source="IPPO, one learner at a time: the on-policy counterpart of MA2QL, Su et al. 2022, arXiv:2209.08244",
     ),
 }
 

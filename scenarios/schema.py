@@ -5,11 +5,12 @@ reference page (`docs/scenarios.md`) and the error messages are all made from it
 it.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scenarios.recipes import RECIPES, Constraint, Factor, Order, Recipe, Scope
+from scenarios.recipes import AXES, RECIPES, Constraint, CriticScope, Factor, Objective, Order, Quirk, Recipe, Scope, Trace
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
@@ -403,17 +404,34 @@ class Budget(Section):
 class Algorithm(Section):
     """The learner: a row of the recipe table, each axis overridable, and its hyperparameters."""
 
-    name: Literal["scal_mappo_l", "mappo_l", "ippo"] = knob("scal_mappo_l", "Row of the recipe table.")
+    name: Literal[
+        "scal_mappo_l",
+        "mappo_l",
+        "ippo",
+        "mappo",
+        "happo",
+        "hatrpo",
+        "macpo",
+        "mafocops",
+        "dpo",
+        "coppo",
+        "a2po",
+        "alternating_ppo",
+    ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
         "Defaults beneath the values given here: from our search (docs/results.md), or the papers' "
         "(also sets env.copies and rollout.steps).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")
-    critic_scope: Scope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
+    critic_scope: CriticScope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
     order: Order | None = knob(None, "Order of updates within a round; null: as the recipe says.")
     factor: Factor | None = knob(None, "Whose final ratios multiply the advantage; null: as the recipe says.")
+    objective: Objective | None = knob(None, "What a policy maximises; null: as the recipe says.")
     constraint: Constraint | None = knob(None, "How costs enter; null: as the recipe says.")
+    trace: Trace | None = knob(
+        None, "Advantages of the policies that acted, or corrected for agents that have moved since; null: as the recipe says."
+    )
     reward: Literal["own", "khop_mean"] = knob(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
@@ -433,7 +451,21 @@ class Algorithm(Section):
     lr_decay: Literal["none", "linear"] = knob("linear", "Whether both steps fall linearly to 0 over the budget.")
     adam_eps: float = knob(1e-5, "Adam's epsilon.", gt=0)
     clip: float = knob(0.2, "ε: the ratio is clipped to 1±ε.", gt=0, lt=1)
-    entropy_coef: float = knob(0.0, "Weight of the entropy bonus.", ge=0)
+    clip_others_frac: float = knob(0.5, "Double clip: the others' product is clipped to this part of the own width.", gt=0, le=1)
+    clip_ramp: float = knob(
+        0.5,
+        "Double clip, in turn: c of the width ε·(c + (1-c)·k/n of the k-th of n agents; 1 gives all the same width.",
+        ge=0,
+        le=1,
+    )
+    kl_bound: float = knob(0.01, "Trust region and FOCOPS: δ, bound on a round's mean divergence.", unit="nats", gt=0)
+    damping: float = knob(0.1, "Trust region: added to the diagonal of the Fisher matrix.", ge=0)
+    backtrack: float = knob(0.8, "Trust region: each try of the line search is this part of the one before.", gt=0, lt=1)
+    kl_target: float = knob(0.01, "KL penalty: d, the mean divergence per round that its prices aim at.", unit="nats", gt=0)
+    focops_temperature: float = knob(
+        2.0, "FOCOPS: λ, price of the divergence in (standardised) advantage; small is greedy.", gt=0
+    )
+    entropy_coef: float = knob(0.0, "Weight of the entropy bonus; trust regions have none.", ge=0)
     max_grad_norm: float = knob(0.5, "Gradients are scaled down to this global norm per network.", gt=0)
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
         (64, 64), "Widths of the hidden layers; [] is a linear map.", unit="units"
@@ -466,21 +498,27 @@ class Algorithm(Section):
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
     mult_lr: float = knob(0.002, "η_λ: step of the multiplier, per minibatch.", ge=0)
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
+    quirks: tuple[Quirk, ...] = knob(
+        (),
+        "Departures of public code or print from what it means, for reproduction. signed_huber: large negative value errors "
+        "count squared; shared_return_norm: one return statistic for reward and costs; fixed_value_head: value heads are not "
+        "rescaled when return statistics move; unmasked_divergence: FOCOPS masks the advantage's term alone.",
+    )
 
     @model_validator(mode="after")
-    def _std_fits(self) -> "Algorithm":
+    def _fits_together(self) -> "Algorithm":
         if self.std == "sigmoid" and self.std_init >= 0.5:
             raise ValueError(f"std_init: got {self.std_init}; with std: sigmoid it must be below 0.5")
+        conflict = self.recipe.conflict()
+        if conflict is not None:
+            raise ValueError(conflict)
         return self
 
     @property
     def recipe(self) -> Recipe:
         """The row named by `name`, with the axes that this scenario overrides."""
         row = RECIPES[self.name]
-        chosen = {axis: getattr(self, axis) for axis in ("actor_scope", "critic_scope", "order", "factor", "constraint")}
-        return Recipe(
-            source=row.source, **{axis: getattr(row, axis) if value is None else value for axis, value in chosen.items()}
-        )
+        return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
 
 
 class Device(Section):
@@ -571,6 +609,7 @@ class Scenario(Section):
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
             if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):
                 raise ValueError("clock: got 'wall'; on the real network nothing is modelled, so leave the links ideal")
+        self._refuse_axes_without_messages()
         if self.kappa_unit == "agents" and self.kappa < 1:
             raise ValueError(
                 f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"
@@ -587,6 +626,20 @@ class Scenario(Section):
                 "(env.copies x rollout.steps)"
             )
         return self
+
+    def _refuse_axes_without_messages(self) -> None:
+        recipe = self.algorithm.recipe
+        for axis, value, why in (
+            ("critic_scope", "central", "the coordinator keeps no critic yet"),
+            ("order", "semi_greedy", "agents do not tell each other their scores yet"),
+            ("order", "alternating", "agents do not take turns yet"),
+        ):
+            if getattr(recipe, axis) == value:
+                raise ValueError(f"algorithm.{axis}: got {value!r}; {why}")
+        if recipe.order == "simultaneous" and recipe.factor != "none":
+            raise ValueError(
+                f"algorithm.factor: got {recipe.factor!r} with order 'simultaneous'; ratios are not exchanged during updates yet"
+            )
 
     @property
     def n_rounds(self) -> int:

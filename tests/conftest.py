@@ -19,6 +19,8 @@ from beartype import beartype
 from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
 from jaxtyping import install_import_hook
 
+# one thread per process, as in a run: on a busy machine two threads on such small matrices take thirty times as long
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
 GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
 

@@ -37,9 +37,9 @@ def refused(scenario: Scenario) -> str:
     return str(told.value)
 
 
-def test_worlds_with_discrete_actions_are_refused_before_anything_starts() -> None:
-    assert "env.name: got 'stochastic_game'; it has discrete actions" in refused(load("stochastic_game"))
+def test_processes_are_told_how_many_actions_there_are_to_choose_from() -> None:
     assert plan(load("differential_game")).deployment.choices == (0, 0, 0)
+    assert set(plan(load("matrix_climbing")).deployment.choices) == {3}
 
 
 def test_a_deployment_without_choices_is_one_of_continuous_actions() -> None:

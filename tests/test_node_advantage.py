@@ -69,6 +69,23 @@ def test_no_trace_gives_one_step_errors(data: dict[str, Any], gamma: float) -> N
     np.testing.assert_array_equal(gae(**data, gamma=gamma, lam=0.0), error)
 
 
+@given(data=samples(), gamma=unit, lam=unit)
+def test_weights_of_one_leave_the_trace_and_weights_of_nothing_cut_it(data: dict[str, Any], gamma: float, lam: float) -> None:
+    ones = np.ones_like(data["reward"])
+    np.testing.assert_array_equal(gae(**data, gamma=gamma, lam=lam, weight=ones), gae(**data, gamma=gamma, lam=lam))
+    np.testing.assert_array_equal(gae(**data, gamma=gamma, lam=lam, weight=0 * ones), gae(**data, gamma=gamma, lam=0.0))
+
+
+def test_weighted_trace_is_the_sum_of_products_of_weights() -> None:
+    """A_t = sum over m of gamma^m·prod_{j=1..m}(lam·w_{t+j})·delta_{t+m}."""
+    rng = np.random.default_rng(0)
+    reward, value, weight = rng.normal(size=5), rng.normal(size=5), rng.random(5)
+    follows, never = np.append(value[1:], 0.7), np.zeros(5, np.bool_)
+    delta = reward + 0.9 * follows - value
+    expected = [sum(0.9**m * np.prod(0.8 * weight[t + 1 : t + m + 1]) * delta[t + m] for m in range(5 - t)) for t in range(5)]
+    np.testing.assert_allclose(gae(reward, value, follows, never, never, gamma=0.9, lam=0.8, weight=weight), expected, rtol=1e-12)
+
+
 def test_full_trace_gives_discounted_returns_minus_values() -> None:
     rng = np.random.default_rng(0)
     reward, value, beyond = rng.normal(size=5), rng.normal(size=5), 3.0
@@ -211,6 +228,26 @@ def test_traces_leave_the_expected_advantage_alone_where_the_value_is_exact() ->
         found = gae(reward, value[now], value[after], never, never, gamma=GAMMA, lam=lam)[0]
         mean = np.zeros(game.reward.shape)
         np.add.at(mean, tuple(x[:3]), weight * found)
+        np.testing.assert_allclose(mean, game.errors(value), atol=1e-12)
+
+
+def test_corrected_by_ratios_the_trace_values_the_policies_that_others_have_now() -> None:
+    """With the value of the new pair, E[A_t | s_t, a_t] is its one-step advantage whatever lam, if ratios are not cut at 1."""
+    game = Game(3, n_actions=2)
+    moved = np.stack((game.others[0], game.policies[1]))  # the first agent has moved, the second is to learn
+    value, behaviour = game.value(moved), game.joint(game.policies)
+    steps = list(product(*map(range, game.move.shape)))
+    x, y = (np.array(column).T for column in zip(*[(x, y) for x in steps for y in steps if x[3] == y[0]], strict=True))
+    probability = game.move[tuple(x)] * behaviour[tuple(y[:3])] * game.move[tuple(y)]
+    ratio = moved[0][y[0], y[1]] / game.policies[0][y[0], y[1]]
+    reward = np.stack((game.reward[tuple(x[:3])], game.reward[tuple(y[:3])]))
+    now, after = np.stack((x[0], y[0])), np.stack((x[3], y[3]))
+    never = np.zeros(reward.shape, np.bool_)
+    for lam in (0.0, 0.5, 1.0):
+        weight = np.stack((np.ones_like(ratio), ratio))
+        found = gae(reward, value[now], value[after], never, never, gamma=GAMMA, lam=lam, weight=weight)[0]
+        mean = np.zeros(game.reward.shape)
+        np.add.at(mean, tuple(x[:3]), probability * found)
         np.testing.assert_allclose(mean, game.errors(value), atol=1e-12)
 
 

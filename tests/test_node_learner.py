@@ -13,7 +13,9 @@ from torch import Tensor
 from envs.network_lq import dynamics, optimal_cost
 from envs.registry import make, spec
 from node.agenda import Agenda
-from node.learner import Critic, Learner, Shape
+from node.critics import Critic, Shape
+from node.learner import Learner
+from node.normalise import ValueNorm
 from node.rollout import Rollout
 from node.runtime import make_learner
 from node.seeds import Purpose, stream
@@ -415,7 +417,7 @@ def test_round_without_any_cut_is_learnt_from() -> None:
 
 
 def test_raw_predictions_of_a_critic_do_not_move_when_it_adopts_returns() -> None:
-    critic = Critic(shape(), algorithm(), 0)
+    critic = Critic(shape(), algorithm(), 0, ValueNorm(enabled=True, beta=0.9))
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(50, D)).astype(np.float32))
     for k in range(4):
         predicted = critic.net(x).detach().squeeze(-1).double().numpy()
@@ -572,7 +574,7 @@ class Room:
         )
         self.world = make(scenario.env, self.deployment.graph(), scenario.seed)
         self.agendas = [Agenda(scenario, self.deployment, i) for i in range(n)]
-        self.learners = [make_learner(scenario, self.deployment, i, self.agendas[i]) for i in range(n)]
+        self.learners = [self.learner(i) for i in range(n)]
         self.rollouts = [
             Rollout.make(scenario.rollout.steps, scenario.env.copies, agenda.sight.width, 1, len(cost_limits))
             for agenda in self.agendas
@@ -581,6 +583,9 @@ class Room:
         self.rounds = 0
         for learner in self.learners:
             learner.begin_round(0)
+
+    def learner(self, i: int) -> Learner:
+        return make_learner(self.scenario, self.deployment, i, self.agendas[i])
 
     def round(self) -> float:
         """One round; the mean team reward per step."""
@@ -662,6 +667,47 @@ def identical(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]], *nam
 def test_far_enough_kappa_is_mappo_l_bit_for_bit(factor: str) -> None:
     near = after(kappa=3, name="scal_mappo_l", factor="khop" if factor == "global" else "none")
     assert identical(near, after(kappa=0, name="mappo_l", order="fixed", factor=factor))
+
+
+UNPUBLISHED: dict[str, dict[str, Any]] = {
+    "macpo": {},
+    "mafocops": {},
+    "hatrpo": {},
+    "a2po": {"order": "random"},
+    "a2po with costs": {"order": "fixed", "constraint": "lagrangian"},
+    "hatrpo with a price": {"constraint": "lagrangian"},
+}
+
+
+@pytest.mark.parametrize("title", UNPUBLISHED)
+def test_compositions_of_axes_within_a_far_enough_ball_are_the_global_ones(title: str) -> None:
+    axes: dict[str, Any] = {"name": title.split()[0], "std": "exp", "cost_limits": (3.0, 0.5)} | UNPUBLISHED[title]
+    scopes: dict[str, Any] = {"actor_scope": "khop", "critic_scope": "khop", "factor": "khop"}
+    near = after(kappa=1, **axes, **scopes)
+    far = after(kappa=3, **axes, **scopes)
+    everywhere: dict[str, Any] = dict.fromkeys(scopes, "global")
+    assert identical(far, after(kappa=0, **axes, **everywhere))
+    assert near[0]["actor"].shape != far[0]["actor"].shape
+    assert all(torch.isfinite(tensor).all() for agent in near for tensor in agent.values())
+
+
+def test_every_constraint_gets_its_limits() -> None:
+    for name in ("mappo_l", "macpo", "mafocops"):
+        scenario = Scenario.model_validate({"algorithm": {"name": name}, "env": {"name": "network_lq", "partition": "2x1"}})
+        deployment = Deployment(obs_dims=(1, 1), act_dims=(1, 1), cost_limits=(3.0,), dt=1.0, edges=((0, 1),))
+        learner = make_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))
+        assert learner._shape.cost_limits == (3.0,)
+
+
+def test_reach_is_that_of_the_factor() -> None:
+    for factor, reach in (("none", 1), ("khop", 2), ("global", 4)):
+        scenario = Scenario.model_validate({
+            "algorithm": {"factor": factor},
+            "env": {"name": "network_lq", "partition": "4x1"},
+            "kappa": 1,
+        })
+        deployment = Deployment(obs_dims=(1,) * 4, act_dims=(1,) * 4, cost_limits=(), dt=1.0, edges=PATH4)
+        assert make_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))._shape.reach == reach
 
 
 def test_no_hops_no_price_is_ippo_bit_for_bit() -> None:

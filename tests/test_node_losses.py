@@ -187,6 +187,13 @@ def test_value_loss_and_its_slope_by_hand(
     assert float(gradient) == pytest.approx(slope)
 
 
+def test_signed_threshold_lets_large_negative_errors_through_as_squares() -> None:
+    value, none = torch.zeros(3), torch.zeros(3)
+    target = torch.tensor([3.0, -3.0, 0.4])
+    each = [value_loss(value[[k]], none[[k]], target[[k]], value_clip=None, huber_delta=0.5, signed=True) for k in range(3)]
+    torch.testing.assert_close(torch.stack(each), torch.tensor([0.5 * (3.0 - 0.25), 4.5, 0.08]))
+
+
 @pytest.mark.parametrize("huber", [None, 0.5, 10.0])
 def test_clipped_value_loss_is_never_below_the_unclipped(huber: float | None) -> None:
     value, old, target = normals(60), normals(60, seed=1), normals(60, seed=2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node.networks import MLP, GaussianActor, Trainer
+from node.networks import MLP, Trainer
 
 
 def mlp(n_in: int = 5, hidden: Sequence[int] = (16, 8), n_out: int = 2, *, seed: int = 0, **knobs: Any) -> MLP:
@@ -83,34 +83,6 @@ def test_layer_norm_standardises_what_the_head_sees() -> None:
     seen = torch.tanh(inputs() @ first.T)
     seen = (seen - seen.mean(-1, keepdim=True)) / torch.sqrt(seen.var(-1, correction=0, keepdim=True) + 1e-5)
     torch.testing.assert_close(net(inputs()).detach(), seen @ head.T, rtol=1e-4, atol=1e-5)
-
-
-# --- the actor's spread -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("std", ["sigmoid", "exp"])
-def test_spread_starts_as_asked(std: Any) -> None:
-    actor = GaussianActor(mlp(), 2, std=std, std_init=0.3655)
-    torch.testing.assert_close(torch.exp(actor.log_std()).detach(), torch.full((2,), 0.3655))
-
-
-def test_published_spread_is_half_the_sigmoid_of_one() -> None:
-    assert float(GaussianActor(mlp(), 2, std="sigmoid", std_init=0.3655).spread.detach()[0]) == pytest.approx(1.0, abs=1e-3)
-
-
-def test_sigmoid_spread_stays_below_a_half_whatever_its_parameter() -> None:
-    actor = GaussianActor(mlp(), 3, std="sigmoid", std_init=0.3)
-    with torch.no_grad():
-        actor.spread.copy_(torch.tensor([-30.0, 0.0, 30.0]))
-    found = torch.exp(actor.log_std()).detach()
-    torch.testing.assert_close(found, torch.tensor([0.5 * math.exp(-30.0), 0.25, 0.5]), rtol=1e-5, atol=0.0)
-
-
-def test_actor_gives_the_mean_of_its_network() -> None:
-    net = mlp()
-    mean, log_std = GaussianActor(net, 2, std="exp", std_init=0.5)(inputs())
-    assert torch.equal(mean, net(inputs()))
-    assert log_std.shape == (2,)
 
 
 # --- the optimiser --------------------------------------------------------------------------------------------------------

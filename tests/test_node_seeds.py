@@ -8,7 +8,8 @@ from node.seeds import Purpose, stream, torch_stream
 KEYS = [
     *((seed, purpose, agent, index) for seed in (0, 1, 2**32 - 1) for purpose in (Purpose.INIT, Purpose.NOISE, Purpose.SHUFFLE)
       for agent in (0, 1, 2, 1023) for index in (0, 1, 2, 3, 1000)),
-    *((seed, round_, Purpose.ORDER) for seed in (0, 1, 2**32 - 1) for round_ in (0, 1, 2, 3, 1000)),
+    *((seed, round_, purpose) for seed in (0, 1, 2**32 - 1) for round_ in (0, 1, 2, 3, 1000)
+      for purpose in (Purpose.ORDER, Purpose.JOINT_SHUFFLE)),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from scenarios.loading import ScenarioError, check, dotted_keys, dump, load, shipped
 from scenarios.recipes import PAPER, RECIPES
-from scenarios.schema import Scenario
+from scenarios.schema import Algorithm, Scenario
 
 
 def written(folder: Path, text: str, name: str = "mine.yaml") -> str:
@@ -75,11 +75,29 @@ def test_every_knob_has_a_default_a_unit_and_a_meaning(key: str) -> None:
 
 def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
     for name, row in RECIPES.items():
-        assert load("quickstart", [f"algorithm.name={name}"]).algorithm.recipe == row
+        assert Algorithm.model_validate({"name": name}).recipe == row
+        assert row.conflict() is None
     recipe = load(
         "quickstart", ["algorithm.name=mappo_l", "algorithm.factor=none", "algorithm.critic_scope=khop"]
     ).algorithm.recipe
     assert (recipe.factor, recipe.critic_scope, recipe.actor_scope) == ("none", "khop", "global")
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"constraint": "cpo"},
+        {"order": "simultaneous", "factor": "khop"},
+        {"order": "alternating", "factor": "khop"},
+        {"order": "simultaneous", "trace": "preopc"},
+        {"critic_scope": "central", "trace": "preopc"},
+    ],
+    ids=str,
+)
+def test_axes_that_do_not_go_together_are_refused_by_name(axes: dict[str, str]) -> None:
+    first = next(axis for axis in ("constraint", "factor", "trace") if axis in axes)
+    with pytest.raises(ValueError, match=rf"{first}: got '{axes[first]}' with"):
+        Algorithm.model_validate(axes)
 
 
 # ------------------------------------------------------------------------------------------------------------ how it is read
@@ -270,6 +288,11 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("env.walls=no", "env.walls: got 'no'; input should be 'none'"),
         ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
+        ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
+        ("algorithm.name=a2po", "algorithm.order: got 'semi_greedy'; agents do not tell"),
+        ("algorithm.name=coppo", "algorithm.factor: got 'global' with order 'simultaneous'; ratios are not exchanged"),
+        ("algorithm.name=alternating_ppo", "algorithm.order: got 'alternating'; agents do not take turns yet"),
+        ("algorithm.critic_scope=central", "algorithm.critic_scope: got 'central'; the coordinator keeps no critic yet"),
         ("topology.kind=file", "topology.file: got None with topology.kind=file"),
         ("topology.file=x.edges", "kind 'file' and a path go together"),
         ("kappa_unit=agents kappa=0", ""),
