@@ -486,8 +486,10 @@ class Runtime:
 
     def _await(self, kind: Kind, origins: Sequence[int], round_: int) -> dict[int, NDArray[np.bool_]]:
         """Per origin, in which copies its message has come; the clock moves to the last that did, or to the end of patience."""
-        deadline = clock = self._clock
-        deadline += self._patience_s
+        if self._lockstep:
+            clock, deadline = self._clock, self._clock + self._patience_s
+        else:  # the wait is over
+            clock = deadline = time.monotonic() + self._offset_s
         there: dict[int, NDArray[np.bool_]] = {}
         for origin in origins:
             letter = self._kept.get((kind, origin, round_, 0))
