@@ -336,11 +336,16 @@ def _execute(
             plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
         plain.print(
             f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
-            f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents; results in {run_dir}",
+            f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents{_aged(final['mean_age_s'])}; "
+            f"results in {run_dir}",
             highlight=False,
             soft_wrap=True,
         )
     results.close()
+
+
+def _aged(mean_age_s: float | None) -> str:
+    return f", states {mean_age_s:.3g} s old on average when acted on" if mean_age_s else ""
 
 
 def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenario:

@@ -104,16 +104,12 @@ def summary(results: Results, *, cost_limit: float | None) -> Table:
 def traffic(results: Results) -> Table:
     """Messages and bytes by plane and kind."""
     table = Table(title="traffic")
-    for heading, side in (
-        ("plane", "left"),
-        ("kind", "left"),
-        ("messages", "right"),
-        ("payload", "right"),
-        ("on the wire", "right"),
-    ):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for plane, kind, messages, payload, wire in results.by_kind():
-        table.add_row(plane, kind, f"{messages:,}", _size(payload), _size(wire))
+    for heading in ("plane", "kind", "messages", "arrived", "payload", "on the wire"):
+        table.add_column(heading, justify="left" if heading in ("plane", "kind") else "right")
+    for row in results.by_kind():
+        arrived = f"{row.delivered / row.messages:.1%}" if row.messages else ""
+        sizes = _size(row.payload_bytes), _size(row.wire_bytes)
+        table.add_row(row.plane, row.kind, f"{row.messages:,}", arrived, *sizes)
     return table
 
 

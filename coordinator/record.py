@@ -198,12 +198,12 @@ class Results:
         """Virtual time at which the slowest agent had ended its last round."""
         return float(self._database.execute("SELECT coalesce(max(virtual_s), 0) FROM rounds").fetchone()[0])
 
-    def delivered_frac(self) -> float | None:
-        """Part of the peer plane's messages that were delivered; None if there were none."""
-        sent, delivered = self._database.execute(
-            "SELECT coalesce(sum(messages), 0), sum(delivered) FROM traffic WHERE plane = 'peer'"
-        ).fetchone()
-        return delivered / sent if sent else None
+    def delivered_frac(self, gone: Iterable[int] = ()) -> float | None:
+        """Part of the peer plane's messages that were delivered, links of agents that died apart; None if there were none."""
+        left_out = {str(agent) for agent in gone}
+        rows = [row for row in self.traffic() if row.plane == "peer" and not {row.src, row.dst} & left_out]
+        sent = sum(row.messages for row in rows)
+        return sum(row.delivered for row in rows) / sent if sent else None
 
     def mean_age_s(self) -> float | None:
         """Mean age of the states that agents acted on, over all agents, origins, steps and copies; None without peers."""
@@ -233,12 +233,14 @@ class Results:
             f'SELECT env_step, "{column}" FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy'
         ).fetchall()
 
-    def by_kind(self) -> list[tuple[str, str, int, int, int]]:
-        """Plane, kind, messages, payload bytes and wire bytes, summed over links."""
-        return self._database.execute(
-            "SELECT plane, kind, sum(messages), sum(payload_bytes), sum(wire_bytes) FROM traffic "
-            "GROUP BY plane, kind ORDER BY plane, kind"
-        ).fetchall()
+    def by_kind(self) -> list[Row]:
+        """The ledger summed over rounds and links: `round`, `src` and `dst` say nothing."""
+        total: dict[tuple[str, str], list[int]] = {}
+        for row in self.traffic():
+            sums = total.setdefault((row.plane, row.kind), [0] * len(row[5:]))
+            for place, value in enumerate(row[5:]):
+                sums[place] += int(value)
+        return [Row(0, plane, "", "", kind, *sums) for (plane, kind), sums in sorted(total.items())]
 
     def traffic(self) -> list[Row]:
         """The ledger, in key order."""

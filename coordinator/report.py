@@ -63,7 +63,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
         payload_bytes=payload,
         wire_bytes=wire,
         bytes_per_agent_step=wire / (n_agents * steps) if steps else 0.0,
-        delivered_frac=results.delivered_frac(),
+        delivered_frac=results.delivered_frac(outcome.gone),
         mean_age_s=results.mean_age_s(),
         virtual_s=results.virtual_s(),
         node_pids=[outcome.pids[role] for role in roles if role in outcome.pids],

@@ -609,6 +609,11 @@ class Scenario(Section):
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
             if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):
                 raise ValueError("clock: got 'wall'; on the real network nothing is modelled, so leave the links ideal")
+            if 3 * self.network.patience_s > self.supervision.deadline_s:  # an agent waits three times between two rounds
+                raise ValueError(
+                    f"network.patience_s: got {self.network.patience_s:g} with clock 'wall'; an agent may wait so long three "
+                    f"times a round, and all of it must fit supervision.deadline_s, {self.supervision.deadline_s:g}"
+                )
         self._refuse_axes_without_messages()
         if self.kappa_unit == "agents" and self.kappa < 1:
             raise ValueError(

@@ -36,7 +36,7 @@ def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int,
     recorder.close()
     assert outcome.error is None
     results = Results(tmp_path / "run")
-    payload = {kind: bytes_ for plane, kind, _, bytes_, _ in results.by_kind() if plane == "peer"}
+    payload = {row.kind: row.payload_bytes for row in results.by_kind() if row.plane == "peer"}
     results.close()
     graph = ready.deployment.graph()
     peers = sum(len(ball(graph, i, kappa)) - 1 for i in range(N))
