@@ -35,7 +35,7 @@ CREATE TABLE traffic(
   messages INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, wire_bytes INTEGER NOT NULL,
   resent_bytes INTEGER NOT NULL, delivered INTEGER NOT NULL, dropped INTEGER NOT NULL,
   loss INTEGER NOT NULL, queue INTEGER NOT NULL, outage INTEGER NOT NULL, crash INTEGER NOT NULL, gave_up INTEGER NOT NULL,
-  late INTEGER NOT NULL, in_flight INTEGER NOT NULL,
+  late INTEGER NOT NULL, in_flight INTEGER NOT NULL, nulls INTEGER NOT NULL,
   PRIMARY KEY (round, plane, src, dst, kind)) WITHOUT ROWID;
 CREATE TABLE ages(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,

@@ -34,6 +34,7 @@ def booked(done: list[Sent]) -> Ledger:
                 ledger.delivered(*key, count)
         if "in_flight" in ends:
             ledger.in_flight(*key, ends.count("in_flight"))
+        ledger.nulls(*key, len(ends) // 2)
     return ledger
 
 
@@ -57,6 +58,7 @@ def test_everything_booked_comes_out_once_and_a_new_page_begins(done: list[Sent]
         "resent_bytes": sum(resent for _, _, _, resent, _ in done),
         "delivered": ends["delivered"],
         "dropped": sum(ends[reason] for reason in REASONS),
+        "nulls": sum(len(them) // 2 for *_, them in done),
         **{reason: ends[reason] for reason in REASONS},
         "in_flight": ends["in_flight"],
     }

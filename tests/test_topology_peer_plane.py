@@ -600,4 +600,5 @@ def test_a_message_that_says_nothing_new_is_its_header_and_an_empty_frame_and_on
         (row,) = here.drain()
         assert proxy.settled(0.1) - before == row.wire_bytes + framed(len(encode_marks(marks)))
         assert row.payload_bytes == (0 if null else 52)
+        assert row.nulls == null
         before = proxy.count

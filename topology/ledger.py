@@ -46,6 +46,7 @@ class Row(NamedTuple):
         gave_up: Retransmitted as often as allowed, in vain.
         late: Too late to be of use to anybody (on the wall clock, or when somebody has died).
         in_flight: On the way when the run ended.
+        nulls: The part of `messages` that said only that nothing had changed (event-triggered states).
     """
 
     round: int
@@ -66,6 +67,7 @@ class Row(NamedTuple):
     gave_up: int = 0
     late: int = 0
     in_flight: int = 0
+    nulls: int = 0
 
 
 _KEY = 5
@@ -73,6 +75,7 @@ _COUNTS = Row._fields[_KEY:]
 _MESSAGES, _PAYLOAD, _WIRE, _RESENT, _DELIVERED, _DROPPED = range(6)
 _FIRST_REASON = _COUNTS.index(REASONS[0])
 _IN_FLIGHT = _COUNTS.index("in_flight")
+_NULLS = _COUNTS.index("nulls")
 
 
 class Ledger:
@@ -99,6 +102,10 @@ class Ledger:
         row[_PAYLOAD] += payload_bytes
         row[_WIRE] += wire_bytes
         row[_RESENT] += resent_bytes
+
+    def nulls(self, round_: int, src: str, dst: str, kind: str, messages: int) -> None:
+        """Book that messages put on a link say only that nothing has changed."""
+        self._rows[round_, src, dst, kind][_NULLS] += messages
 
     def delivered(self, round_: int, src: str, dst: str, kind: str, messages: int) -> None:
         """Book messages taken off a link and used or relayed."""

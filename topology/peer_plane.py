@@ -183,7 +183,7 @@ class PeerPlane:
         if marks is None:
             marks = Marks(np.full(self._copies, time), np.zeros(self._copies, np.bool_))
         sizes = np.where(marks.null, 0, copy_bytes)
-        arrive = self._travel(road, kind, round_, len(header), sizes, marks.arrive, addressed=addressed)
+        arrive = self._travel(road, kind, round_, len(header), sizes, marks, addressed=addressed)
         silent = marks.null | np.isinf(arrive)
         if silent.any():
             body = _blanked(body, silent if row_copy is None else silent[row_copy])
@@ -242,12 +242,13 @@ class PeerPlane:
         round_: int,
         header_bytes: int,
         sizes: NDArray[np.int64],
-        leave: NDArray[np.float64],
+        marks: Marks,
         *,
         addressed: bool,
     ) -> NDArray[np.float64]:
         """When each copy arrives at the end of a road, having booked it on every hop."""
         name = KIND_NAMES[kind]
+        leave, null = marks
         wire = framed(header_bytes + self._extra) + _framed(sizes + self._extra)
         for place, (src, dst) in enumerate(road.hops):
             offered = int(np.isfinite(leave).sum())
@@ -264,6 +265,8 @@ class PeerPlane:
             there = np.isfinite(arrive)
             last = place == len(road.hops) - 1
             payload = int(sizes[there].sum()) if last and addressed else 0
+            if null.any():
+                self._ledger.nulls(round_, src, dst, name, int((null & np.isfinite(leave)).sum()))
             if offered:
                 self._ledger.sent(round_, src, dst, name, offered, payload, sent, resent)
             if not last and there.any():
