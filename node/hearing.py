@@ -27,12 +27,12 @@ Floats = NDArray[np.float32]
 class _Pending:
     """A block that has not arrived in every copy yet."""
 
-    __slots__ = ("arrive", "awaited", "block", "born", "label", "null")
+    __slots__ = ("arrive", "block", "born", "earliest", "label", "null")
 
     def __init__(self, born: float, marks: Marks, block: Floats, label: tuple[int, int]) -> None:
         self.born = born
-        self.arrive, self.null = marks
-        self.awaited = np.isfinite(marks.arrive)  # copies in which it will still arrive
+        self.arrive, self.null = marks.arrive.copy(), marks.null  # inf: never, or already there
+        self.earliest = marks.arrive.min()
         self.block = block
         self.label = label
 
@@ -109,8 +109,11 @@ class Hearing:
         if self._pending[origin]:
             self._let_in(origin, until)
         born = self._born[origin]
-        age = now - np.where(np.isfinite(born), born, 0.0)
-        tally.missing += int((born != now).sum())
+        missing = int(np.count_nonzero(born != now))
+        if missing == 0:
+            return self._held[origin]
+        age = now - np.maximum(born, 0.0)
+        tally.missing += missing
         tally.aged += float(age.sum())
         tally.oldest = max(tally.oldest, float(age.max()))
         if self._hold:
@@ -146,21 +149,26 @@ class Hearing:
             (entry.label, late)
             for _, entries in sorted(self._pending.items())
             for entry in entries
-            if (late := int((entry.awaited & (entry.arrive > after)).sum()))
+            if (late := int(np.count_nonzero((entry.arrive > after) & (entry.arrive < np.inf))))
         ]
 
     def _let_in(self, origin: int, until: float) -> None:
         held, born = self._held[origin], self._born[origin]
-        if not held.flags.writeable:  # a frame's own buffer
-            held = self._held[origin] = held.copy()
         waiting = []
         for entry in self._pending[origin]:
-            due = entry.awaited & (entry.arrive <= until)
-            if due.any():
-                entry.awaited &= ~due
-                news = due & ~entry.null & (born < entry.born)
-                held[news] = entry.block[news]
-                born[news] = entry.born
-            if entry.awaited.any():
+            if entry.earliest <= until:
+                due = entry.arrive <= until
+                news = due & (born < entry.born) & ~entry.null
+                if (count := np.count_nonzero(news)) == self._copies:
+                    held = entry.block
+                    born.fill(entry.born)
+                elif count:
+                    if not held.flags.writeable:  # a frame's own buffer
+                        held = held.copy()
+                    np.copyto(held, entry.block, where=news[:, None])
+                    born[news] = entry.born
+                entry.arrive[due] = np.inf
+                entry.earliest = entry.arrive.min()
+            if entry.earliest < np.inf:
                 waiting.append(entry)
-        self._pending[origin] = waiting
+        self._held[origin], self._pending[origin] = held, waiting

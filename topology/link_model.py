@@ -348,7 +348,7 @@ class LinkModel:
             trip = self._transmit(spec, np.where(open_, trip.gone + wait_s, np.inf), left, delay)
             resent_bytes += int(left.sum())
             arrive = np.where(open_, trip.arrive, arrive)
-            missing = missing & (self._draws.more(message, _REPEAT + attempt, len(pieces)) < spec.loss_prob)
+            missing = missing & (self._draws.more(message, _REPEAT + attempt, len(pieces), open_) < spec.loss_prob)
             struck = self._strike(trip, open_)
         return np.where(fate == Fate.ARRIVES, arrive, np.inf), fate, resent_bytes
 
@@ -421,7 +421,7 @@ class _Medium:
             lost = (luck < self._risk()) & sends
             self._step(lost, sends)
             return lost[None] if np.count_nonzero(lost) else None
-        u = np.concatenate([luck[None], draws.more(message, _FRAGMENT, count - 1)])
+        u = np.concatenate([luck[None], draws.more(message, _FRAGMENT, count - 1, sends)])
         there = (self.pieces(size) > 0) & sends
         if not self.spec.loss_burst:
             return (u < self.spec.loss_prob) & there
@@ -507,17 +507,17 @@ class _Reservations:
         return begin, gone
 
     def _first_gap(self, spec: LinkSpec, ready: Times, size: int | Sizes) -> tuple[Times, Times, Times]:
-        _, taken, ended, _, _ = self._log.live
+        live = self._log.live
+        _, taken, ended, _, _ = live[:, (live[2] > ready).any(axis=1)]  # the others are over and in nobody's way
+        copies = np.arange(len(ready))
         order = np.argsort(taken, axis=0, kind="stable")
-        taken = np.take_along_axis(taken, order, axis=0)
-        ended = np.maximum.accumulate(np.take_along_axis(ended, order, axis=0), axis=0)
+        taken, ended = taken[order, copies], np.maximum.accumulate(ended[order, copies], axis=0)
         # a gap lies before each reservation and after the last
         begins = np.concatenate([ready[None], np.maximum(ready, ended)])
         limits = np.concatenate([taken, np.full((1, len(ready)), np.inf)])
         gone, busy = _occupied(spec, begins, size)
-        gap = np.argmax(busy <= limits, axis=0)[None]
-        begin, gone, busy = (np.take_along_axis(times, gap, axis=0)[0] for times in (begins, gone, busy))
-        return begin, gone, busy
+        gap = np.argmax(busy <= limits, axis=0)
+        return begins[gap, copies], gone[gap, copies], busy[gap, copies]
 
     def _book(self, ready: Times, begin: Times, busy: Times, gone: Times, size: int | Sizes, horizon: float) -> None:
         sends = ready < np.inf
@@ -617,9 +617,12 @@ class _Draws:
         found: NDArray[np.float64] = self._block[place]
         return found
 
-    def more(self, message: int, use: int, count: int) -> NDArray[np.float64]:
-        """Further numbers, shape (count, E)."""
-        return np.stack([self._at(0, message, copy, use).random(count) for copy in range(self._copies)], axis=1)
+    def more(self, message: int, use: int, count: int, needed: Flags) -> NDArray[np.float64]:
+        """Further numbers, shape (count, E); 1 in copies that need none."""
+        found = np.ones((count, self._copies))
+        for copy in np.flatnonzero(needed).tolist():
+            found[:, copy] = self._at(0, message, copy, use).random(count)
+        return found
 
     def _at(self, running: int, message: int, copy: int, use: int) -> np.random.Generator:
         self._state["state"]["counter"][:] = (running, message, copy, use)

@@ -121,6 +121,7 @@ class PeerPlane:
         self._reliable = reliable
         self._copies = copies
         self._extra = frame_extra
+        self._news = np.zeros(copies, np.bool_)  # no copy is null
         self._ledger = Ledger("peer")
         self._last_hop: dict[int, Hop] = {}
         self._seq: dict[int, int] = {}
@@ -181,11 +182,12 @@ class PeerPlane:
             self._ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
             return
         if marks is None:
-            marks = Marks(np.full(self._copies, time), np.zeros(self._copies, np.bool_))
-        sizes = np.where(marks.null, 0, copy_bytes)
+            marks = Marks(np.full(self._copies, time), self._news)
+        # one size for all copies is the usual case, and the fast one
+        sizes = np.where(marks.null, 0, copy_bytes) if np.count_nonzero(marks.null) else copy_bytes
         arrive = self._travel(road, kind, round_, len(header), sizes, marks, addressed=addressed)
-        silent = marks.null | np.isinf(arrive)
-        if silent.any():
+        silent = marks.null | (arrive == np.inf)
+        if np.count_nonzero(silent):
             body = _blanked(body, silent if row_copy is None else silent[row_copy])
         self._links.send(to, (header, body, encode_marks(Marks(arrive, marks.null))))
 
@@ -241,7 +243,7 @@ class PeerPlane:
         kind: Kind,
         round_: int,
         header_bytes: int,
-        sizes: NDArray[np.int64],
+        sizes: int | NDArray[np.int64],
         marks: Marks,
         *,
         addressed: bool,
@@ -249,28 +251,30 @@ class PeerPlane:
         """When each copy arrives at the end of a road, having booked it on every hop."""
         name = KIND_NAMES[kind]
         leave, null = marks
-        wire = framed(header_bytes + self._extra) + _framed(sizes + self._extra)
+        framing = framed(header_bytes + self._extra)
+        wire = framing + (framed(sizes + self._extra) if isinstance(sizes, int) else _framed(sizes + self._extra))
+        there, present = _there(leave)
         for place, (src, dst) in enumerate(road.hops):
-            offered = int(np.isfinite(leave).sum())
+            offered = present
             if not road.models:
-                arrive, sent, resent = leave, int(wire[np.isfinite(leave)].sum()), 0
+                arrive, sent, resent = leave, _total(wire, there, present), 0
             else:
-                passage = road.models[place].carry(wire, leave, reliable=kind in self._reliable)
-                arrive, sent, resent = passage.arrive, passage.sent_bytes, passage.resent_bytes
-                offered = int((passage.fate != Fate.NOT_SENT).sum())
-                counts = np.bincount(passage.fate, minlength=Fate.GAVE_UP + 1)
-                for reason, lost in enumerate(counts[Fate.LOSS :]):
-                    if lost:
-                        self._ledger.dropped(round_, src, dst, name, reason, int(lost))
-            there = np.isfinite(arrive)
+                arrive, fate, sent, resent = road.models[place].carry(wire, leave, reliable=kind in self._reliable)
+                there, present = _there(arrive)
+                if present < offered:
+                    counts = np.bincount(fate, minlength=Fate.GAVE_UP + 1).tolist()
+                    offered = self._copies - counts[Fate.NOT_SENT]
+                    for reason, lost in enumerate(counts[Fate.LOSS :]):
+                        if lost:
+                            self._ledger.dropped(round_, src, dst, name, reason, lost)
             last = place == len(road.hops) - 1
-            payload = int(sizes[there].sum()) if last and addressed else 0
-            if null.any():
-                self._ledger.nulls(round_, src, dst, name, int((null & np.isfinite(leave)).sum()))
+            payload = _total(sizes, there, present) if last and addressed else 0
+            if np.count_nonzero(null):
+                self._ledger.nulls(round_, src, dst, name, int(np.count_nonzero(null & (leave < np.inf))))
             if offered:
                 self._ledger.sent(round_, src, dst, name, offered, payload, sent, resent)
-            if not last and there.any():
-                self._ledger.delivered(round_, src, dst, name, int(there.sum()))
+            if not last and present:
+                self._ledger.delivered(round_, src, dst, name, present)
             leave = arrive
         return leave
 
@@ -286,6 +290,16 @@ def _names(way: Sequence[int]) -> tuple[Hop, ...]:
     return tuple((str(a), str(b)) for a, b in pairwise(way))
 
 
+def _there(times: NDArray[np.float64]) -> tuple[NDArray[np.bool_], int]:
+    """In which copies a message is there at all, and in how many."""
+    there = times < np.inf
+    return there, int(np.count_nonzero(there))
+
+
+def _total(sizes: int | NDArray[np.int64], there: NDArray[np.bool_], present: int) -> int:
+    return sizes * present if isinstance(sizes, int) else int(sizes[there].sum())
+
+
 def _framed(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     """`framed`, for many sizes at once."""
     return sizes + np.where(sizes <= 255, 2, 9)
@@ -293,7 +307,7 @@ def _framed(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _blanked(body: bytes, rows: NDArray[np.bool_]) -> bytes:
     """A body with the given rows set to zero; nothing at all if that would be every row."""
-    if rows.all():
+    if int(np.count_nonzero(rows)) == len(rows):
         return b""
     table = np.frombuffer(body, np.uint8).reshape(len(rows), -1).copy()
     table[rows] = 0

@@ -191,7 +191,7 @@ def table(message: Message, rows: int, width: int, index: int = 0) -> NDArray[np
 
 def encode_marks(marks: Marks) -> bytes:
     """The marks buffer."""
-    return marks.arrive.astype("<f8").tobytes() + marks.null.astype(np.uint8).tobytes()
+    return marks.arrive.astype("<f8", copy=False).tobytes() + marks.null.tobytes()
 
 
 def decode_marks(message: Message, copies: int) -> Marks | None:
@@ -207,9 +207,9 @@ def decode_marks(message: Message, copies: int) -> Marks | None:
         raise ProtocolError(f"{_told(message.header)}: expected marks of {9 * copies} bytes, got {len(body)}")
     arrive = np.frombuffer(body, "<f8", count=copies)
     null = np.frombuffer(body, np.uint8, offset=8 * copies)
-    if not (arrive >= 0.0).all() or not (null <= 1).all():
+    if not arrive.min() >= 0.0 or null.max() > 1:  # NaN is not at least 0
         raise ProtocolError(f"{_told(message.header)}: marks out of range")
-    return Marks(arrive, null.astype(np.bool_))
+    return Marks(arrive, null.view(np.bool_))
 
 
 def _told(header: Header) -> str:
