@@ -150,6 +150,33 @@ def mean_interval(
     return Interval(centre - reach, centre + reach)
 
 
+def curve_interval(
+    curves: Array, rng: np.random.Generator, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> tuple[Array, Array]:
+    """`mean_interval` at every point of some runs' curves, each point by itself, with the same resamples for all.
+
+    It says of each point how sure one can be of it, not that a curve as a whole lies between: of twenty points, one may
+    well lie outside.
+
+    Args:
+        curves: Shape (runs, points).
+        rng: Randomness of the resampling.
+        resamples: B.
+        confidence: Nominal coverage of each point, in (0, 1).
+
+    Returns:
+        Low and high ends, each of shape (points,); nan with a single run, and where a run is nan.
+    """
+    n, points = curves.shape
+    if n < 2:
+        return np.full(points, np.nan), np.full(points, np.nan)
+    chosen = rng.integers(0, n, size=(resamples, n))
+    spread = np.array([interquartile_mean(column[chosen][..., None]).std() for column in curves.T])
+    reach = stats.t.ppf(0.5 + confidence / 2, n - 1) * spread * np.sqrt(n / (n - 1))
+    centre = np.array([interquartile_mean(column[:, None]) for column in curves.T])
+    return centre - reach, centre + reach
+
+
 def improvement_interval(
     ours: Array,
     theirs: Array,
