@@ -11,6 +11,7 @@ legend has it).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -90,12 +91,11 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
         [0.0, 250000.0, 500000.0, 750000.0, 1000000.0]
     """
     power = 10.0 ** math.floor(math.log10((high - low) / most))
+    ranges = []
     for factor in (1.0, 2.0, 2.5, 5.0, 10.0):
         step = factor * power
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
-            break
-    return [place * step for place in range(first, last + 1)]
+        ranges.append([place * step for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)])
+    return next((values for values in ranges if len(values) <= most), ranges[-1])
 
 
 def tick_words(values: Sequence[float]) -> list[str]:
@@ -187,6 +187,8 @@ def prices(points: Sequence[Point], *, title: str, x_title: str, y_title: str) -
             )
         )
     taken: list[Box] = []
+    for here, after in pairwise([(frame.x(point.x), frame.y(point.y)) for point in best] + [(PLOT[2], 0.0)] * bool(best)):
+        taken.append((here[0], here[1] - 1, after[0], here[1] + 1))
     for point in points:
         x, y = frame.x(point.x), frame.y(point.y)
         taken.append((x - 7, y - 7, x + 7, y + 7))

@@ -12,11 +12,13 @@ digest) and, while it is live, ask only the server that it came from. What comes
 import base64
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from coordinator.runs import Cell, Run, Traffic, cells, find, shown
 from coordinator.statistics import curve_interval, interquartile_mean, known_at
 from coordinator.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.sweep import read_manifest
+from scenarios.loading import ScenarioError
 from topology.deployment import SCENARIO_FILE, Deployment
 from topology.ledger import REASONS
 
@@ -50,6 +53,26 @@ _GLOSS = {
 }
 
 Array = NDArray[np.float64]
+
+
+def write(places: Sequence[Path], out: Path) -> None:
+    """Write the page; an old file is replaced at once or not at all.
+
+    Args:
+        places: Runs, sweeps, or folders of such.
+        out: The file.
+
+    Raises:
+        ScenarioError: there is no run in one of the places, one cannot be read, or the file cannot be written.
+    """
+    text = document(places)
+    part = out.with_name(f"{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, out)
+    except OSError as error:
+        raise ScenarioError(f"--out: cannot write {out} ({error.strerror or error})") from None
 
 
 def document(places: Sequence[Path], *, live: bool = False) -> str:
@@ -108,7 +131,8 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
     found = compare_runs(told, left_out=[run.folder for run in runs if run not in told]) if told else None
     of = [row.cell for row in found.rows] if found else cells(runs)
     styles = {name: style for style, name in enumerate(dict.fromkeys(_label(cell) for cell in of))}
-    carried = {run.folder: run.traffic(STRETCHES) for cell in of for run in cell.runs}
+    parts = min([STRETCHES, *(len(run.curve.env_step) for cell in of for run in cell.runs)])
+    carried = {run.folder: run.traffic(parts) for cell in of for run in cell.runs}
     return {
         "title": _title(of),
         "description": of[0].runs[0].scenario.description,
@@ -116,6 +140,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "left_out": [str(folder) for folder in found.left_out] if found else [],
         "answers": _answers(found) if found else [],
         "matrix": _matrix(found) if found else None,
+        "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
         "prices": _prices(found, styles) if found else [],
         "courses": list(_courses(found, styles)) if found else [],
         "maps": _maps(of, found, carried),
@@ -194,7 +219,7 @@ def _matrix(found: Comparison) -> dict[str, Any] | None:
             for kappa in kappas
         ]
         lines.append({"group": group or found.rows[0].cell.runs[0].scenario.name, "entries": entries})
-    return {"kappas": kappas, "lines": lines, "with_cost": any(row.cost_limit is not None for row in found.rows)}
+    return {"kappas": kappas, "lines": lines}
 
 
 # ------------------------------------------------------------------ figures
@@ -333,23 +358,30 @@ def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traf
     step = step if step * maps.LEVELS >= most else most / maps.LEVELS
     top = maps.LEVELS * step
     drawn = []
-    stretches: list[str] = []
     for cell, graph, links, edges, n_runs in pictures:
         title = f"{cell.name}: links by bytes per round"
         drawn.append({"name": cell.name, "picture": maps.traffic_map(graph, links, np.diff(edges), top, title), "runs": n_runs})
-        stretches = [f"rounds {a + 1}–{b}" if b > a + 1 else f"round {b}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
     return {
         "drawn": drawn,
         "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)],
-        "stretches": json.dumps(["whole run", *stretches], ensure_ascii=False),
-        "n_stretches": len(stretches),
+        "stretches": json.dumps(["whole run", *_stretches([edges for *_, edges, _ in pictures])], ensure_ascii=False),
+        "n_stretches": len(pictures[0][3]) - 1,
         "left_out": len(of) - len(chosen),
     }
 
 
+def _stretches(edges: Sequence[NDArray[np.int64]]) -> list[str]:
+    """What the stretches of the maps are called: by rounds, or by parts of the run where runs are not equally long."""
+    first = edges[0]
+    if all(np.array_equal(one, first) for one in edges):
+        return [f"rounds {a + 1}–{b}" if b > a + 1 else f"round {b}" for a, b in pairwise(first)]
+    parts = len(first) - 1
+    return [f"{100 * part / parts:.0f}–{100 * (part + 1) / parts:.0f} % of each run" for part in range(parts)]
+
+
 def _drops(of: Sequence[Cell], carried: dict[Path, Traffic]) -> list[dict[str, Any]]:
     """Messages that did not arrive, by cell and reason; nothing where all did."""
-    lines = []
+    lines: list[dict[str, Any]] = []
     for cell in of:
         ledgers = [carried[run.folder] for run in cell.runs]
         messages = sum(one.messages for one in ledgers)
