@@ -11,6 +11,7 @@ legend has it).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -20,13 +21,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-WIDTH, HEIGHT = 420, 250
-PLOT: Box = (54.0, 28.0, 404.0, 206.0)
+WIDTH, HEIGHT = 420.0, 250.0
+PLOT: Box = (40.0, 28.0, 404.0, 206.0)  # its left edge makes way for wide words
 FONT = 12.0  # units; the style sheet must agree
-_LETTER = 0.62 * FONT  # widest mean width of a letter in the fonts that pages fall back to
+_LETTER = 0.72 * FONT  # widest mean width of a letter in the fonts that pages fall back to
 COLOURS = 7
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
-_UNITS = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
+_UNITS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, ""), (1e-3, " m"), (1e-6, " µ"), (1e-9, " n"), (1e-12, " p"))
 _MARKS = {
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
     "square": "M-4 -4H4V4H-4Z",
@@ -98,6 +99,17 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return next((values for values in ranges if len(values) <= most), ranges[-1])
 
 
+def rounded_up(value: float) -> float:
+    """The least of 1, 2, 2.5 and 5 times a power of ten that is not less than a positive value.
+
+    Example:
+        >>> [rounded_up(value) for value in (100.0, 101.0, 0.21)]
+        [100.0, 200.0, 0.25]
+    """
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((factor * power for factor in (1.0, 2.0, 2.5, 5.0) if factor * power >= value), 10.0 * power)
+
+
 def tick_words(values: Sequence[float]) -> list[str]:
     """Ticks in words: the same unit and as many decimals for all, no more than tell them apart.
 
@@ -108,9 +120,9 @@ def tick_words(values: Sequence[float]) -> list[str]:
         ['−0.5', '0', '0.5']
     """
     largest = max((abs(value) for value in values), default=0.0)
-    if 0 < largest < 1e-3:
-        return [_signed(f"{value:.3g}") if value else "0" for value in values]
-    scale, unit = next(((scale, unit) for scale, unit in _UNITS if largest >= scale), (1.0, "")) if largest >= 1e4 else (1.0, "")
+    scale, unit = (1.0, "")
+    if largest and not 1e-3 <= largest < 1e4:
+        scale, unit = next((one for one in _UNITS if largest >= one[0]), _UNITS[-1])
     decimals = next(
         d for d in range(9) if all(abs(v / scale - round(v / scale, d)) < 1e-6 * largest / scale for v in values) or d == 8
     )
@@ -148,7 +160,7 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
             back = _places(frame, line.x[banded][::-1], line.low[banded][::-1])
             inside.append(Markup('<path class="band s{}" d="M{}Z"/>').format(line.style % COLOURS, "L".join(there + back)))
     if limit is not None:
-        inside.append(Markup('<path class="limit" d="M{0:.1f} {1:.1f}H{2:.1f}"/>').format(PLOT[0], frame.y(limit), PLOT[2]))
+        inside.append(Markup('<path class="limit" d="M{0:.1f} {1:.1f}H{2:.1f}"/>').format(frame.edge, frame.y(limit), PLOT[2]))
     for line in lines:
         seen = np.isfinite(line.y)
         d = "L".join(_places(frame, line.x[seen], line.y[seen]))
@@ -162,7 +174,7 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
             else Markup("")
         )
     # a svg of its own cuts off at its edges, without an id that would have to be unique on the page
-    parts.append(_clipped(inside))
+    parts.append(_clipped(frame, inside))
     return _svg(title, parts)
 
 
@@ -202,7 +214,7 @@ def prices(points: Sequence[Point], *, title: str, x_title: str, y_title: str) -
             )
     parts += [_mark(point.style, frame, point.x, point.y, point.name, hollow=point.hollow) for point in points]
     for point in points:
-        parts.append(_named(point.name, frame.x(point.x), frame.y(point.y), taken))
+        parts.append(_named(point.name, frame, frame.x(point.x), frame.y(point.y), taken))
     return _svg(title, parts)
 
 
@@ -220,7 +232,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def dash(style: int) -> str:
     """A style's dash pattern; "" draws through."""
-    return DASHES[(style + style // COLOURS) % len(DASHES)]
+    return DASHES[(style % COLOURS + style // COLOURS) % len(DASHES)]
 
 
 def sample(style: int) -> Markup:
@@ -231,7 +243,7 @@ def sample(style: int) -> Markup:
     ).format(style % COLOURS, dash(style), _SHAPES[style % len(_SHAPES)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Frame:
     """The range of data that fills `PLOT`."""
 
@@ -240,8 +252,12 @@ class _Frame:
     low: float
     high: float
 
+    @cached_property
+    def edge(self) -> float:
+        return max(PLOT[0], max(map(width, tick_words(ticks(self.low, self.high)))) + 8)
+
     def x(self, value: float) -> float:
-        return PLOT[0] + (value - self.left) / (self.right - self.left) * (PLOT[2] - PLOT[0])
+        return self.edge + (value - self.left) / (self.right - self.left) * (PLOT[2] - self.edge)
 
     def y(self, value: float) -> float:
         return PLOT[3] - (value - self.low) / (self.high - self.low) * (PLOT[3] - PLOT[1])
@@ -251,17 +267,17 @@ class _Frame:
         ups = ticks(self.low, self.high)
         for value, words in zip(ups, tick_words(ups), strict=True):
             y = self.y(value)
-            parts.append(Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(PLOT[0], y, PLOT[2]))
-            parts.append(_text(words, PLOT[0] - 6, y + 4, "end"))
+            parts.append(Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(self.edge, y, PLOT[2]))
+            parts.append(_text(words, self.edge - 6, y + 4, "end"))
         acrosses = self._acrosses()
         for value, words in zip(acrosses, tick_words(acrosses), strict=True):
             x = self.x(value)
             at = min(x, WIDTH - 1 - width(words) / 2)  # the last one stays within the picture
             parts.append(Markup('<path class="axis" d="M{:.1f} {:.1f}v4"/>').format(x, PLOT[3]))
             parts.append(_text(words, at, PLOT[3] + 17, "middle"))
-        parts.append(Markup('<path class="axis" d="M{:.1f} {:.1f}H{:.1f}"/>').format(PLOT[0], PLOT[3], PLOT[2]))
+        parts.append(Markup('<path class="axis" d="M{:.1f} {:.1f}H{:.1f}"/>').format(self.edge, PLOT[3], PLOT[2]))
         parts.append(_text(x_title, PLOT[2], HEIGHT - 8, "end", "title"))
-        parts.append(_text(y_title, 2, 14, "start", "title"))
+        parts.append(_text(y_title, 2.0, 14.0, "start", "title"))
         return Markup("").join(parts)
 
     def _acrosses(self) -> list[float]:
@@ -293,8 +309,8 @@ def _places(frame: _Frame, x: Array, y: Array) -> list[str]:
     ]
 
 
-def _clipped(parts: Sequence[Markup]) -> Markup:
-    left, top, right, bottom = PLOT
+def _clipped(frame: _Frame, parts: Sequence[Markup]) -> Markup:
+    left, top, right, bottom = (frame.edge, *PLOT[1:])
     return Markup('<svg x="{0}" y="{1}" width="{2}" height="{3}" viewBox="{0} {1} {2} {3}">{4}</svg>').format(
         left, top, right - left, bottom - top, Markup("").join(parts)
     )
@@ -306,7 +322,7 @@ def _mark(style: int, frame: _Frame, x: float, y: float, name: str, *, hollow: b
     )
 
 
-def _named(name: str, x: float, y: float, taken: list[Box]) -> Markup:
+def _named(name: str, frame: _Frame, x: float, y: float, taken: list[Box]) -> Markup:
     wide = width(name)
     for left, middle in (
         (x + 10, y),
@@ -317,7 +333,7 @@ def _named(name: str, x: float, y: float, taken: list[Box]) -> Markup:
         (x - 6 - wide, y + 14),
     ):
         box = (left, middle - FONT / 2 - 1, left + wide, middle + FONT / 2 + 1)
-        inside = box[0] > PLOT[0] and box[2] < WIDTH and box[1] > PLOT[1] and box[3] < PLOT[3]
+        inside = box[0] > frame.edge and box[2] < WIDTH and box[1] > PLOT[1] and box[3] < PLOT[3]
         if inside and not any(_meet(box, other) for other in taken):
             taken.append(box)
             return _text(name, left, middle + 4, "start", "name")
@@ -333,7 +349,7 @@ def _text(words: str, x: float, y: float, anchor: str, kind: str = "tick") -> Ma
 
 
 def _svg(title: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+    return Markup('<svg class="chart" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, Markup("").join(parts)
     )
 

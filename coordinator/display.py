@@ -122,7 +122,7 @@ def failure(text: str) -> Text:
     return Text(f"kappahop: {' '.join(text.split())}", style="bold red")
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
     """Bytes in words.
 
     Example:

@@ -308,8 +308,7 @@ def _line(cell: Cell, styles: dict[str, int], courses: Sequence[tuple[Array, Arr
     asked = every[np.unique(np.linspace(0, len(every) - 1, min(POINTS, len(every))).round().astype(np.int64))]
     known = np.stack([known_at(positions, values, asked) for positions, values in courses])
     low, high = curve_interval(known, np.random.default_rng(0))
-    middle = np.array([float(interquartile_mean(column[:, None])) for column in known.T])
-    return charts.Line(styles[_label(cell)], _label(cell), asked, middle, low, high)
+    return charts.Line(styles[_label(cell)], _label(cell), asked, interquartile_mean(known.T[..., None]), low, high)
 
 
 def _ages(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Figure]:
@@ -354,8 +353,7 @@ def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traf
     most = max((float(rates.max(initial=0.0)) for _, _, links, _, _ in pictures for rates in links.values()), default=0.0)
     if not most:
         return None
-    step = charts.ticks(0.0, most, maps.LEVELS)[1] if most else 0.0
-    step = step if step * maps.LEVELS >= most else most / maps.LEVELS
+    step = charts.rounded_up(most / maps.LEVELS)
     top = maps.LEVELS * step
     drawn = []
     for cell, graph, links, edges, n_runs in pictures:

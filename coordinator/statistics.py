@@ -21,6 +21,7 @@ from scipy import stats
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _TRIMMED = 0.25  # off each end
+_AT_ONCE = 2**22  # resampled scores in memory
 
 Array = NDArray[np.float64]
 Statistic = Callable[..., Array]
@@ -171,9 +172,10 @@ def curve_interval(
     if n < 2:
         return np.full(points, np.nan), np.full(points, np.nan)
     chosen = rng.integers(0, n, size=(resamples, n))
-    spread = np.array([interquartile_mean(column[chosen][..., None]).std() for column in curves.T])
+    blocks = np.array_split(curves.T, max(1, points * chosen.size // _AT_ONCE))
+    spread = np.concatenate([interquartile_mean(block[:, chosen][..., None]).std(axis=-1) for block in blocks])
     reach = stats.t.ppf(0.5 + confidence / 2, n - 1) * spread * np.sqrt(n / (n - 1))
-    centre = np.array([interquartile_mean(column[:, None]) for column in curves.T])
+    centre = interquartile_mean(curves.T[..., None])
     return centre - reach, centre + reach
 
 
