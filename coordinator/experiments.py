@@ -62,10 +62,9 @@ def sweep(
     if done:
         try:
             _compare([place], threshold=None, held=1, as_json=as_json)
+            _report([place], place / REPORT_FILE, console)
         except ValueError as error:  # the runs are what was asked for, and they are done
             console.print(f"no comparison: {error}", highlight=False, soft_wrap=True, markup=False)
-        else:
-            _report([place], place / REPORT_FILE, console)
     if failed := [job for job in plan.jobs if job.state == "failed"]:
         refuse(
             f"{len(failed)} of {len(plan.jobs)} runs failed, first {failed[0].folder}: {failed[0].error} (see {failed[0].log})",

@@ -147,6 +147,14 @@ def test_a_round_counts_when_all_agents_have_reported_it(tmp_path: Path, record_
     assert run.curve.env_step.tolist() == [10, 20, 30]
 
 
+def test_figures_so_far_are_those_at_the_end_of_the_curve_and_then_those_reported(tmp_path: Path, record_run: RecordRun) -> None:
+    returns = [None, 1.0, None, 2.0, None, 3.0, None, 4.0]
+    going, ended = (only(record_run(tmp_path / str(e), returns=returns, round_bytes=(8,) * 4, ended=e)) for e in (False, True))
+    assert ended.so_far == ended.figures
+    assert going.so_far == {key: ended.figures[key] for key in going.so_far}
+    assert going.so_far["bytes_per_agent_step"] == 32 / (2 * 40)
+
+
 def test_a_run_that_has_just_begun_has_an_empty_curve(tmp_path: Path, record_run: RecordRun) -> None:
     run = only(record_run(tmp_path / "run", ended=False))
     with closing(sqlite3.connect(run.folder / DATABASE)) as database:
@@ -154,3 +162,4 @@ def test_a_run_that_has_just_begun_has_an_empty_curve(tmp_path: Path, record_run
         database.commit()
     assert run.curve.ret.shape == (0,)
     assert run.steps_done == 0
+    assert np.isnan(run.so_far["return_mean"])
