@@ -331,7 +331,7 @@ def _legend(drawn: Sequence[charts.Line | charts.Point]) -> list[tuple[int, str]
     return [(one.style, one.name) for one in drawn]
 
 
-def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traffic]) -> dict[str, Any] | None:
+def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traffic]) -> dict[str, Any]:
     chosen = list(of)
     if len(of) > MAPS:
         named = [row.cell for answer in found.answers for row in (answer.best, answer.frugal)] if found else []
@@ -351,9 +351,7 @@ def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traf
         links = {key: np.mean([one.links.get(key, unused) for one in alike], axis=0) for key in keys}
         pictures.append((cell, deployments[first].graph(), links, alike[0].edges, len(alike)))
     most = max((float(rates.max(initial=0.0)) for _, _, links, _, _ in pictures for rates in links.values()), default=0.0)
-    if not most:
-        return None
-    step = charts.rounded_up(most / maps.LEVELS)
+    step = charts.rounded_up(most / maps.LEVELS) if most else 0.0
     top = maps.LEVELS * step
     drawn = []
     for cell, graph, links, edges, n_runs in pictures:
@@ -361,7 +359,7 @@ def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traf
         drawn.append({"name": cell.name, "picture": maps.traffic_map(graph, links, np.diff(edges), top, title), "runs": n_runs})
     return {
         "drawn": drawn,
-        "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)],
+        "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)] if most else [],
         "stretches": json.dumps(["whole run", *_stretches([edges for *_, edges, _ in pictures])], ensure_ascii=False),
         "n_stretches": len(pictures[0][3]) - 1,
         "left_out": len(of) - len(chosen),
