@@ -11,10 +11,10 @@ TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt bench docs wheel lock clean
+.PHONY: help setup demo test browser check fmt bench docs wheel lock clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## make the environment .venv with the tested versions
 
@@ -33,6 +33,10 @@ demo: $(VENV)/.ready ## run the scenario "quickstart"
 
 test: $(VENV)/.ready ## the whole test suite, with real processes
 	$(BIN)/python -m pytest -q
+
+browser: $(VENV)/.ready ## the report and the live page in a headless Chromium; brings one, or set KAPPAHOP_CHROMIUM=/path
+	@$(PIP) install -q -c constraints.txt -e '.[browser]'
+	@export VENV=$(VENV) && . .ci/chromium && $(BIN)/python -m pytest -q -m browser tests/browser
 
 check: $(VENV)/.ready ## style, imports between packages, types, spelling
 	$(BIN)/ruff check .
@@ -65,7 +69,7 @@ lock: $(VENV)/.ready ## write constraints.txt anew from pyproject.toml
 	$(PIP) install -q pip-tools
 	@mkdir -p build
 	$(BIN)/pip-compile -q --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --no-emit-options --extra dev -o build/constraints.txt pyproject.toml
+	  --no-emit-trusted-host --no-emit-options --extra dev --extra browser -o build/constraints.txt pyproject.toml
 	@{ echo '# exact versions that everything was tested with; `make lock` rewrites this file'; \
 	  sed -e '/^#/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' build/constraints.txt; } > constraints.txt
 

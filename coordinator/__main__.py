@@ -119,7 +119,7 @@ def evaluate(
     _execute(chosen, out or targets, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
-for verb in (experiments.sweep, experiments.compare, experiments.export):
+for verb in (experiments.sweep, experiments.compare, experiments.report, experiments.watch, experiments.export):
     app.command()(verb)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.runs import Cell, Curve, cells, find, shown
+from coordinator.runs import Cell, Curve, Run, cells, find, shown
 from coordinator.statistics import (
     Interval,
     crossing,
@@ -172,16 +172,36 @@ def compare(places: Sequence[Path], *, threshold: float | None = None, held: int
     """
     found = find(places)
     whole = [run for run in found if run.is_complete and run.figures["return_mean"] is not None]
-    left_out = [run.folder for run in found if run not in whole]
     if not whole:
-        raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {len(left_out)} unfinished or without an episode")
-    sorted_in = cells(whole)
-    curves = {run.folder: run.curve() for run in whole}
+        raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {len(found)} unfinished or without an episode")
+    return compare_runs(whole, threshold=threshold, held=held, left_out=[run.folder for run in found if run not in whole])
+
+
+def compare_runs(
+    runs: Sequence[Run], *, threshold: float | None = None, held: int = 1, left_out: Sequence[Path] = ()
+) -> Comparison:
+    """Runs cell by cell, those that still go on as far as they have come; of each an episode must have ended.
+
+    Raises:
+        ScenarioError: two runs are of the same scenario and seed.
+    """
+    sorted_in = cells(runs)
+    curves = {run.folder: run.curve for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
     positions = {axis: _least(places) for axis, places in ends.items()}
     uneven = [axis for axis, places in ends.items() if len(set(places)) > 1]
     rows = [_row(cell, [curves[run.folder] for run in cell.runs], positions, threshold, held) for cell in sorted_in]
-    return Comparison(rows, _answers(rows), positions, uneven, threshold, left_out)
+    return Comparison(rows, _answers(rows), positions, uneven, threshold, list(left_out))
+
+
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that differ in κ only, by what they have in common as on a command line; if κ does not vary, all in one group, ""."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        others = {key: value for key, value in row.cell.knobs.items() if key != "kappa"}
+        name = " ".join(f"{key}={shown(value)}" for key, value in others.items()) if "kappa" in row.cell.knobs else ""
+        groups.setdefault(name, []).append(row)
+    return groups
 
 
 def _least(ends: Sequence[float]) -> float:
@@ -189,7 +209,7 @@ def _least(ends: Sequence[float]) -> float:
 
 
 def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int) -> Row:
-    figures = [run.figures for run in cell.runs]
+    figures = [run.so_far for run in cell.runs]
     ret = _column([one["return_mean"] for one in figures])
     equal = {}
     for axis, place in positions.items():
@@ -220,13 +240,8 @@ def _reached(curves: Sequence[Curve], threshold: float, held: int) -> Reached:
 
 
 def _answers(rows: Sequence[Row]) -> list[Answer]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        others = {key: value for key, value in row.cell.knobs.items() if key != "kappa"}
-        name = " ".join(f"{key}={shown(value)}" for key, value in others.items()) if "kappa" in row.cell.knobs else ""
-        groups.setdefault(name, []).append(row)
     answers = []
-    for name, members in groups.items():
+    for name, members in grouped(rows).items():
         best = max(members, key=lambda row: row.iqm)
         equals = [best]
         for row in members:

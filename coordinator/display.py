@@ -78,7 +78,7 @@ class Display:
             returns, costs = zip(*self._episodes, strict=True)
             parts.append(f"return {sum(returns) / len(returns):.1f}  cost {sum(costs) / len(costs):.1f}")
         if self._steps > self._first_steps and elapsed > 0:
-            parts.append(f"{(self._steps - self._first_steps) / elapsed:,.0f} steps/s  {_size(self._wire_bytes / elapsed)}/s")
+            parts.append(f"{(self._steps - self._first_steps) / elapsed:,.0f} steps/s  {size(self._wire_bytes / elapsed)}/s")
         return "  ".join(parts)
 
     def _print_line(self) -> None:
@@ -108,7 +108,7 @@ def traffic(results: Results) -> Table:
         table.add_column(heading, justify="left" if heading in ("plane", "kind") else "right")
     for row in results.by_kind():
         arrived = f"{row.delivered / row.messages:.1%}" if row.messages else ""
-        sizes = _size(row.payload_bytes), _size(row.wire_bytes)
+        sizes = size(row.payload_bytes), size(row.wire_bytes)
         table.add_row(row.plane, row.kind, f"{row.messages:,}", arrived, *sizes)
     return table
 
@@ -118,9 +118,15 @@ def failure(text: str) -> Text:
     return Text(f"kappahop: {' '.join(text.split())}", style="bold red")
 
 
-def _size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
+    """Bytes in words.
+
+    Example:
+        >>> [size(0), size(999.4), size(12_340), size(2e9)]
+        ['0 B', '999 B', '12.3 kB', '2 GB']
+    """
     for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
+        if n_bytes < 999.5:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} GB"

@@ -1,4 +1,4 @@
-"""The verbs of the command that are about many runs: sweep, compare, export."""
+"""The verbs of the command that are about runs that there are: sweep, compare, report, watch, export."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from coordinator.arguments import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refuse
 
+REPORT_FILE = "report.html"
 PlacesArgument = Annotated[
     list[Path], typer.Argument(metavar="RUN|SWEEP...", help="Runs, sweeps, or folders of such.", show_default=False)
 ]
@@ -61,6 +62,7 @@ def sweep(
     if done:
         try:
             _compare([place], threshold=None, held=1, as_json=as_json)
+            _report([place], place / REPORT_FILE, console)
         except ValueError as error:  # the runs are what was asked for, and they are done
             console.print(f"no comparison: {error}", highlight=False, soft_wrap=True, markup=False)
     if failed := [job for job in plan.jobs if job.state == "failed"]:
@@ -81,6 +83,41 @@ def compare(
     """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price."""
     try:
         _compare(places, threshold=threshold, held=held, as_json=as_json)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def report(
+    places: PlacesArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File to write; an old one is replaced. Default: {REPORT_FILE} in the first folder.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML file with the curves, what bytes buy, the links' traffic, every table, and how to repeat it.
+
+    It needs no network and no other file: send it, print it, keep it. Of runs that go on, see `kappahop watch`.
+    """
+    try:
+        _report(places, out or places[0] / REPORT_FILE, Console())
+    except ValueError as error:
+        refuse(str(error))
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any that is free.")] = 0,
+) -> None:
+    """Show the report of a run while it goes on, in a browser on this machine, until Ctrl-C.
+
+    The address that it prints holds a secret; without it nobody sees the page.
+    """
+    from coordinator.watch import serve
+
+    try:
+        serve(folder, port, lambda url: Console().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
     except ValueError as error:
         refuse(str(error))
 
@@ -106,6 +143,13 @@ def export(
             typer.echo(path)
     except ValueError as error:
         refuse(str(error))
+
+
+def _report(places: list[Path], out: Path, console: Console) -> None:
+    from coordinator.page import write
+
+    write(places, out)
+    console.print(f"report: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from coordinator.report import TAIL
 from scenarios.loading import ScenarioError, dotted_keys, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE, Deployment
+from topology.ledger import REASONS
 
 TableName = Literal["episodes", "rounds", "traffic", "events"]
 Table = dict[str, NDArray[Any]]
@@ -80,9 +81,69 @@ class Run:
             for column, values in zip(names, columns, strict=True)
         }
 
+    @cached_property
     def curve(self) -> "Curve":
-        """What was known after each round."""
+        """What was known after each round, as far as the run had come when it was first asked for."""
         return _curve(self)
+
+    @property
+    def so_far(self) -> dict[str, Any]:
+        """Of its figures those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
+        if self.is_complete:
+            return self.figures
+        curve, limits = self.curve, Deployment.read(self.folder).cost_limits
+        steps, sent, ret, cost = (
+            values[-1] if len(values) else np.nan for values in (curve.env_step, curve.wire_bytes, curve.ret, curve.cost)
+        )
+        return {
+            "return_mean": float(ret),
+            "cost_mean": float(cost),
+            "cost_limit": sum(limits) if limits else None,
+            "bytes_per_agent_step": float(sent / (self.n_agents * steps)),
+        }
+
+    def traffic(self, stretches: int) -> "Traffic":
+        """What agents sent each other, in equal stretches of the rounds so far, at most so many."""
+        n_rounds = self._n_rounds
+        parts = min(stretches, n_rounds)
+        sums = ", ".join(f"sum({column})" for column in ("wire_bytes", "messages", "delivered", "in_flight", *REASONS))
+        found = _numbers(
+            self,
+            f"SELECT round * {parts} / {n_rounds}, CAST(src AS INTEGER), CAST(dst AS INTEGER), {sums} FROM traffic "
+            f"WHERE plane = 'peer' AND round < {n_rounds} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            if parts
+            else "SELECT 1 WHERE 0",
+        )
+        edges = -(-np.arange(parts + 1) * n_rounds // max(parts, 1))
+        lengths = np.diff(edges)
+        links: dict[tuple[int, int], Array] = {}
+        for row in found:
+            part, src, dst = (int(value) for value in row[:3])
+            links.setdefault((src, dst), np.zeros(parts))[part] = row[3] / lengths[part]
+        totals = found[:, 4:].sum(axis=0) if len(found) else np.zeros(3 + len(REASONS))
+        messages, delivered, in_flight, *dropped = (int(total) for total in totals)
+        return Traffic(edges, links, messages, delivered, in_flight, dict(zip(REASONS, dropped, strict=True)))
+
+    def ages(self, stretches: int) -> tuple[Array, Array]:
+        """How old the states of others were that agents acted on, in equal stretches of the rounds so far.
+
+        Returns:
+            Rounds by the end of each stretch in which any were used, and their mean age in seconds.
+        """
+        n_rounds = self._n_rounds
+        parts = min(stretches, n_rounds)
+        if not parts:
+            return np.empty(0), np.empty(0)
+        found = _numbers(
+            self,
+            f"SELECT round * {parts} / {n_rounds}, sum(used * mean_s) / sum(used) FROM ages "
+            f"WHERE used > 0 AND round < {n_rounds} GROUP BY 1 ORDER BY 1",
+        )
+        return -(-(found[:, 0] + 1) * n_rounds // parts), found[:, 1]
+
+    @property
+    def _n_rounds(self) -> int:
+        return len(self.curve.env_step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +166,27 @@ class Curve:
     virtual_s: Array
     ret: Array
     cost: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What agents of a run sent each other.
+
+    Attributes:
+        edges: First round of each stretch of the run, and the end of the last, shape (stretches + 1,).
+        links: By directed link, wire bytes per round in each stretch, shape (stretches,); links never used are missing.
+        messages: In all.
+        delivered: Those that arrived.
+        in_flight: Those that were on the way when the run ended.
+        dropped: Those that did not arrive, by reason.
+    """
+
+    edges: NDArray[np.int64]
+    links: dict[tuple[int, int], Array]
+    messages: int
+    delivered: int
+    in_flight: int
+    dropped: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

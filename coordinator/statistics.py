@@ -21,6 +21,7 @@ from scipy import stats
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 _TRIMMED = 0.25  # off each end
+_AT_ONCE = 2**22  # resampled scores in memory
 
 Array = NDArray[np.float64]
 Statistic = Callable[..., Array]
@@ -148,6 +149,34 @@ def mean_interval(
     reach = float(stats.t.ppf(0.5 + confidence / 2, tasks * (n - 1)) * error)
     centre = float(interquartile_mean(scores))
     return Interval(centre - reach, centre + reach)
+
+
+def curve_interval(
+    curves: Array, rng: np.random.Generator, *, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> tuple[Array, Array]:
+    """`mean_interval` at every point of some runs' curves, each point by itself, with the same resamples for all.
+
+    It says of each point how sure one can be of it, not that a curve as a whole lies between: of twenty points, one may
+    well lie outside.
+
+    Args:
+        curves: Shape (runs, points).
+        rng: Randomness of the resampling.
+        resamples: B.
+        confidence: Nominal coverage of each point, in (0, 1).
+
+    Returns:
+        Low and high ends, each of shape (points,); nan with a single run, and where a run is nan.
+    """
+    n, points = curves.shape
+    if n < 2:
+        return np.full(points, np.nan), np.full(points, np.nan)
+    chosen = rng.integers(0, n, size=(resamples, n))
+    blocks = np.array_split(curves.T, max(1, points * chosen.size // _AT_ONCE))
+    spread = np.concatenate([interquartile_mean(block[:, chosen][..., None]).std(axis=-1) for block in blocks])
+    reach = stats.t.ppf(0.5 + confidence / 2, n - 1) * spread * np.sqrt(n / (n - 1))
+    centre = interquartile_mean(curves.T[..., None])
+    return centre - reach, centre + reach
 
 
 def improvement_interval(

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coordinator.comparison import AXES, Axis, Comparison, Row
+from coordinator.display import size
 from coordinator.runs import Run, shown
 from coordinator.statistics import Interval
 from coordinator.sweep import Job, Sweep
@@ -102,15 +103,15 @@ def comparison(found: Comparison) -> Table:
         "return",
         "95 % interval",
         "B per agent, step",
-        *(f"{what} at {_amount(axis, found.positions[axis])}" for axis in found.uneven),
+        *(f"{what} at {amount(axis, found.positions[axis])}" for axis in found.uneven),
     ]
     _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
     for row in found.rows:
-        words = [_figure(row.iqm), _interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        words = [figure(row.iqm), interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
         known = [row.equal[axis] for axis in found.uneven]
-        words += [f"{_figure(one.ret)}, {_figure(one.cost)}" if with_cost else _figure(one.ret) for one in known]
+        words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
         if with_cost:
-            words.append(_figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
+            words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
         table.add_row(*_told_apart(row), *words)
     return table
 
@@ -121,7 +122,7 @@ def reaching(found: Comparison) -> Table:
     _add_columns(table, found, ["steps", "bytes", "virtual s", "seen to"])
     for row in found.rows:
         if row.reached is not None:
-            medians = [_amount(axis, row.reached.median[axis]) for axis in AXES]
+            medians = [amount(axis, row.reached.median[axis]) for axis in AXES]
             table.add_row(*_told_apart(row), *medians, f"{row.reached.runs} of {len(row.ret)}")
     return table
 
@@ -153,30 +154,29 @@ def answers(found: Comparison) -> list[str]:
     return told
 
 
-def _interval(interval: Interval) -> str:
-    return "–" if np.isnan(interval.low) else f"[{_figure(interval.low)}, {_figure(interval.high)}]"
+def interval(ends: Interval) -> str:
+    """Both ends; a dash where they are not known."""
+    return "–" if np.isnan(ends.low) else f"[{figure(ends.low)}, {figure(ends.high)}]"
 
 
 def _priced(row: Row) -> str:
     kappa = f"κ={row.cell.knobs['kappa']}" if "kappa" in row.cell.knobs else row.cell.name
-    return f"{_figure(row.iqm)} {_interval(row.interval)} with {kappa} at {row.bytes_per_agent_step:.1f} B per agent and step"
+    return f"{figure(row.iqm)} {interval(row.interval)} with {kappa} at {row.bytes_per_agent_step:.1f} B per agent and step"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
+    """A return or a cost; a dash where it is not known."""
     if np.isnan(value):
         return "–"
     return f"{value:.4g}" if abs(value) >= 1e5 or 0 < abs(value) < 10 else f"{value:.1f}"
 
 
-def _amount(axis: Axis, value: float) -> str:
+def amount(axis: Axis, value: float) -> str:
+    """A place on an axis of spending, with its unit."""
     if np.isinf(value):
         return "never"
     if axis == "virtual_s":
         return f"{value:,.4g} s"
     if axis == "env_step":
         return f"{value:,.0f} steps"
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
+    return size(value)

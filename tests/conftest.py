@@ -60,7 +60,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def record_run() -> Callable[..., Path]:
+def record_run(recorded: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a run's folder without running it."""
+    return recorded
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Callable[..., Path]:
     """Writes a run's folder without running it: two agents, one copy, rounds of ten steps."""
 
     def record(

@@ -120,7 +120,7 @@ def test_tables_come_with_all_their_columns_and_with_nan_for_what_is_missing(tmp
 def test_a_curve_holds_what_was_known_after_each_round(tmp_path: Path, record_run: RecordRun) -> None:
     # steps 10, 20, 30, 40: the last tenths begin after 9, 18, 27 and 36
     returns = [None, None, None, 4.0, 5.0, None, 7.0, 8.0]
-    curve = only(record_run(tmp_path / "run", returns=returns, round_bytes=(100, 0, 50, 1))).curve()
+    curve = only(record_run(tmp_path / "run", returns=returns, round_bytes=(100, 0, 50, 1))).curve
     assert curve.env_step.tolist() == [10, 20, 30, 40]
     assert curve.virtual_s.tolist() == [2.5, 5.0, 7.5, 10.0]
     assert curve.wire_bytes.tolist() == [100, 100, 150, 151]  # of the peer plane alone
@@ -135,8 +135,8 @@ def test_a_curves_last_point_is_what_the_run_reports(
 ) -> None:
     known = [*returns[: 2 * rounds - 1], 3.0]  # an episode ends in the last tenth
     run = only(record_run(tmp_path_factory.mktemp("runs") / "run", returns=known, round_bytes=[5] * rounds))
-    assert run.curve().ret[-1] == pytest.approx(run.figures["return_mean"])
-    assert run.curve().wire_bytes[-1] == run.figures["wire_bytes"]
+    assert run.curve.ret[-1] == pytest.approx(run.figures["return_mean"])
+    assert run.curve.wire_bytes[-1] == run.figures["wire_bytes"]
 
 
 def test_a_round_counts_when_all_agents_have_reported_it(tmp_path: Path, record_run: RecordRun) -> None:
@@ -144,7 +144,15 @@ def test_a_round_counts_when_all_agents_have_reported_it(tmp_path: Path, record_
     with closing(sqlite3.connect(run.folder / DATABASE)) as database:
         database.execute("DELETE FROM rounds WHERE round = 3 AND agent = 0")
         database.commit()
-    assert run.curve().env_step.tolist() == [10, 20, 30]
+    assert run.curve.env_step.tolist() == [10, 20, 30]
+
+
+def test_figures_so_far_are_those_at_the_end_of_the_curve_and_then_those_reported(tmp_path: Path, record_run: RecordRun) -> None:
+    returns = [None, 1.0, None, 2.0, None, 3.0, None, 4.0]
+    going, ended = (only(record_run(tmp_path / str(e), returns=returns, round_bytes=(8,) * 4, ended=e)) for e in (False, True))
+    assert ended.so_far == ended.figures
+    assert going.so_far == {key: ended.figures[key] for key in going.so_far}
+    assert going.so_far["bytes_per_agent_step"] == 32 / (2 * 40)
 
 
 def test_a_run_that_has_just_begun_has_an_empty_curve(tmp_path: Path, record_run: RecordRun) -> None:
@@ -152,5 +160,6 @@ def test_a_run_that_has_just_begun_has_an_empty_curve(tmp_path: Path, record_run
     with closing(sqlite3.connect(run.folder / DATABASE)) as database:
         database.execute("DELETE FROM rounds")
         database.commit()
-    assert run.curve().ret.shape == (0,)
+    assert run.curve.ret.shape == (0,)
     assert run.steps_done == 0
+    assert np.isnan(run.so_far["return_mean"])

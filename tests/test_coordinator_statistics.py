@@ -8,9 +8,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from rliable import library, metrics
 
+from coordinator import statistics
 from coordinator.statistics import (
     Crossing,
     crossing,
+    curve_interval,
     improvement_interval,
     improvement_prob,
     interquartile_mean,
@@ -84,6 +86,25 @@ def test_wanting_more_confidence_costs_width() -> None:
         assert low < float(interquartile_mean(scores)) < high
         widths.append(high - low)
     assert widths == sorted(widths)
+
+
+def test_a_curves_interval_is_that_of_each_of_its_points() -> None:
+    curves = np.random.default_rng(0).normal(size=(6, 5)).cumsum(axis=1)
+    low, high = curve_interval(curves, np.random.default_rng(1))
+    for place in range(5):
+        own = mean_interval(curves[:, place, None], np.random.default_rng(1))
+        assert (low[place], high[place]) == pytest.approx(own)
+    curves[0, 2] = np.nan
+    low, _ = curve_interval(curves, np.random.default_rng(1))
+    assert np.isnan(low).tolist() == [False, False, True, False, False]
+    assert np.isnan(curve_interval(curves[:1], np.random.default_rng(1))).all()
+
+
+def test_many_points_in_blocks_are_the_same_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = np.random.default_rng(0).normal(size=(4, 9))
+    at_once = curve_interval(curves, np.random.default_rng(1), resamples=50)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 300)
+    np.testing.assert_allclose(curve_interval(curves, np.random.default_rng(1), resamples=50), at_once, rtol=1e-12)
 
 
 def test_a_single_run_has_no_interval() -> None:

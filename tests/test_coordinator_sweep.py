@@ -164,6 +164,9 @@ def test_a_sweep_that_is_done_starts_nothing_and_compares_what_there_is(
         command.main()
     assert not left.value.code
     assert told in "".join(capsys.readouterr())
+    page = Path("sweep", "report.html")
+    assert page.exists() is bool(episodes)
+    assert not episodes or "kappahop sweep" in page.read_text(encoding="utf-8")
 
 
 @contextmanager
