@@ -44,7 +44,7 @@ def test_constraints_pin_every_requirement_without_naming_a_host() -> None:
     assert all(line.count("==") == 1 and "/" not in line and "+" not in line for line in lines)
     pinned = {line.partition("==")[0].lower() for line in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = project["dependencies"] + [word for extra in project["optional-dependencies"].values() for word in extra]
     names = {word.partition("[")[0].partition(">")[0].partition("=")[0].lower() for word in wanted}
     assert names <= pinned
 
