@@ -169,14 +169,18 @@ def curve_interval(
         Low and high ends, each of shape (points,); nan with a single run, and where a run is nan.
     """
     n, points = curves.shape
-    if n < 2:
-        return np.full(points, np.nan), np.full(points, np.nan)
+    low, high = np.full(points, np.nan), np.full(points, np.nan)
+    known = ~np.isnan(curves).any(axis=0)  # SciPy goes through resamples one by one where it meets a nan
+    if n < 2 or not known.any():
+        return low, high
+    columns = curves.T[known]
     chosen = rng.integers(0, n, size=(resamples, n))
-    blocks = np.array_split(curves.T, max(1, points * chosen.size // _AT_ONCE))
+    blocks = np.array_split(columns, max(1, len(columns) * chosen.size // _AT_ONCE))
     spread = np.concatenate([interquartile_mean(block[:, chosen][..., None]).std(axis=-1) for block in blocks])
     reach = stats.t.ppf(0.5 + confidence / 2, n - 1) * spread * np.sqrt(n / (n - 1))
-    centre = interquartile_mean(curves.T[..., None])
-    return centre - reach, centre + reach
+    centre = interquartile_mean(columns[..., None])
+    low[known], high[known] = centre - reach, centre + reach
+    return low, high
 
 
 def improvement_interval(

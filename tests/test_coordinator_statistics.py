@@ -97,6 +97,8 @@ def test_a_curves_interval_is_that_of_each_of_its_points() -> None:
     curves[0, 2] = np.nan
     low, _ = curve_interval(curves, np.random.default_rng(1))
     assert np.isnan(low).tolist() == [False, False, True, False, False]
+    assert low[3] == pytest.approx(mean_interval(curves[:, 3, None], np.random.default_rng(1)).low)
+    assert np.isnan(curve_interval(np.full((3, 2), np.nan), np.random.default_rng(1))).all()
     assert np.isnan(curve_interval(curves[:1], np.random.default_rng(1))).all()
 
 
