@@ -45,8 +45,10 @@ fmt: $(VENV)/.ready ## repair what style tools can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.ready ## measure throughput on this machine
+bench: $(VENV)/.ready ## measure on this machine: throughput, what links with limits cost, the link model
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/links.py
+	$(BIN)/python benchmarks/link_model.py
 
 docs: $(VENV)/.ready ## write the pages that are made from code
 	$(BIN)/kappahop schema --markdown > docs/scenarios.md
