@@ -1,11 +1,12 @@
 """Who needs what of whom: an agent's scopes and, from them, its routes per kind of message and round.
 
 Everything here follows from the scenario, the graph and the shared seed, so every node computes it alike and nothing of
-it is sent.
+it is sent; but for the order of updates by scores, which every node computes alike from what all have told all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from node import turns
 from node.seeds import Purpose, stream
 from node.sight import Sight, scope_agents
 from scenarios.schema import Scenario
@@ -15,6 +16,7 @@ from topology.routes import NOBODY, Routes, routes
 from topology.wire import Kind
 
 Audiences = Sequence[Sequence[int]]
+_LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
 class Agenda:
@@ -46,34 +48,54 @@ class Agenda:
         self.actor_agents, self.critic_agents = actor[agent], critic[agent]
         self.sight = Sight.of(sights[agent], deployment.obs_dims)
         nobody: Audiences = [()] * n
+        everybody = [[i for i in range(n) if i != j] for j in range(n)]
+        factor: Audiences = {"none": nobody, "khop": audiences(self.visible), "global": everybody}[recipe.factor]
         self._audiences: dict[Kind, Audiences] = {
             Kind.STATE: audiences(sights),
             Kind.BOOTSTRAP: audiences(critic),
             Kind.REWARD: audiences(self.visible) if scenario.algorithm.reward == "khop_mean" else nobody,
-            Kind.RATIO: {
-                "none": nobody,
-                "khop": audiences(self.visible),
-                "global": [[i for i in range(n) if i != j] for j in range(n)],
-            }[recipe.factor],
+            Kind.RATIO_MB: factor if recipe.is_coupled else nobody,
+            Kind.SCORE: everybody if recipe.is_ranked else nobody,
+            Kind.RATIO: nobody if recipe.is_coupled else factor,
+            Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
         }
-        self._fixed = {kind: self._route(self._audiences[kind]) for kind in (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD)}
+        changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
+        self._fixed = {kind: self._route(who) for kind, who in self._audiences.items() if kind not in changing}
+        self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
-        """This agent's part in a kind of message in a round; ratios go only to agents later in the round's order."""
-        if kind is not Kind.RATIO:
+        """This agent's part in a kind of message in a round.
+
+        Ratios go only to agents later in the round's order. Where agents take turns, what is learned from goes only to
+        the one that learns, and the token from it to the next.
+        """
+        if kind in self._fixed:
             return self._fixed[kind]
-        if self._recipe.factor == "none":
+        who = self._audiences[kind]
+        if not any(who):
             return NOBODY
-        order = self.order(round_)
-        place = {agent: index for index, agent in enumerate(order)}
-        later = [[i for i in audience if place[i] > place[j]] for j, audience in enumerate(self._audiences[Kind.RATIO])]
-        return self._route(later, order)
+        if kind is Kind.RATIO:
+            order = self.order(round_)
+            place = {agent: index for index, agent in enumerate(order)}
+            return self._route([[i for i in audience if place[i] > place[j]] for j, audience in enumerate(who)], order)
+        now = turns.holder(round_, self._n)
+        if kind is Kind.TOKEN:
+            return self._route([audience if j == now else () for j, audience in enumerate(who)])
+        return self._route([[i for i in audience if i == now] for audience in who])
+
+    def has_turn(self, round_: int) -> bool:
+        """Whether this agent learns in a round."""
+        return self._recipe.order != "alternating" or turns.holder(round_, self._n) == self._agent
 
     def order(self, round_: int) -> tuple[int, ...]:
-        """The order of updates in a round, the same on every node without a message."""
-        if self._recipe.order == "fixed":
-            return tuple(range(self._n))
-        return tuple(int(i) for i in stream(self._seed, round_, Purpose.ORDER).permutation(self._n))
+        """The order of updates in a round, the same on every node; where it depends on scores, from `rank` on."""
+        if self._recipe.order == "random":
+            return tuple(int(i) for i in stream(self._seed, round_, Purpose.ORDER).permutation(self._n))
+        return self._ranks.get(round_, tuple(range(self._n)))
+
+    def rank(self, round_: int, scores: Mapping[int, float]) -> None:
+        """Find the order of updates in a round from every agent's score."""
+        self._ranks = {round_: turns.semi_greedy_order(scores, stream(self._seed, round_, Purpose.ORDER))}
 
     def hears(self) -> tuple[int, ...]:
         """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""

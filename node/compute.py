@@ -23,7 +23,7 @@ class Thinking:
         self._cost_s = {"forward": costs.forward_ms / 1e3, "values": costs.values_ms / 1e3, "policy": costs.policy_ms / 1e3}
         self._slow = slow
 
-    def __call__(self, task: Task, now: float, took_s: float) -> float:
-        """Virtual seconds of a task begun at virtual time `now` that took `took_s` real ones."""
-        cost_s = took_s if self._measured else self._cost_s[task]
+    def __call__(self, task: Task, now: float, took_s: float, *, part: float = 1.0) -> float:
+        """Virtual seconds of a task, or of a part of it, begun at virtual time `now` that took `took_s` real ones."""
+        cost_s = took_s if self._measured else self._cost_s[task] * part
         return cost_s * self._slow(now) if cost_s else 0.0

@@ -245,6 +245,13 @@ class Learner:
         self._metrics |= tally.means()
         self._conclude(samples)
 
+    def permutations(self, round_: int) -> list[NDArray[np.intp]]:
+        """The order (B,) of a round's samples in each pass; for agents that learn on each other's ratios, the same for all."""
+        shape = self._shape
+        key = (round_, Purpose.JOINT_SHUFFLE) if self._recipe.is_coupled else (Purpose.SHUFFLE, shape.agent, round_)
+        draw = stream(shape.seed, *key)
+        return [draw.permutation(shape.steps * shape.copies) for _ in range(self._algorithm.epochs)]
+
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
         """A round without a turn, or without a node: nothing learnt is touched, and the ratios are 1; its figures by name.
 
@@ -295,12 +302,7 @@ class Learner:
     # ---------------------------------------------------------------- pieces
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
-        shape, recipe = self._shape, self._recipe
-        coupled = recipe.order == "simultaneous" and recipe.factor != "none"
-        key = (round_, Purpose.JOINT_SHUFFLE) if coupled else (Purpose.SHUFFLE, shape.agent, round_)
-        draw = stream(shape.seed, *key)
-        batch = shape.steps * shape.copies
-        self._permutations = [torch.from_numpy(draw.permutation(batch)) for _ in range(self._algorithm.epochs)]
+        self._permutations = [torch.from_numpy(permutation) for permutation in self.permutations(round_)]
         self._note_episode_costs(rollout)
 
     def _take(self, estimates: Sequence[Estimate]) -> None:

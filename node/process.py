@@ -17,11 +17,12 @@ from scenarios.schema import Scenario
 from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop, refused_at
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.keys import Keyring, frame_extra, role_of
+from topology.kinds import reliable_kinds
 from topology.links import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
 from topology.peer_plane import PeerPlane, roads
 from topology.process import StopRequested, settle
 from topology.schedule import Schedule
-from topology.wire import PEER_KINDS, WORLD, ProtocolError
+from topology.wire import WORLD, ProtocolError
 from topology.world_plane import WorldPort
 
 
@@ -137,9 +138,7 @@ class Node:
                 direct=direct,
                 model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
             ),
-            reliable=frozenset(
-                kind for kind in PEER_KINDS if getattr(scenario.network.delivery, kind.name.lower()) == "reliable"
-            ),
+            reliable=reliable_kinds(scenario.network),
             copies=scenario.env.copies,
             frame_extra=extra,
         )

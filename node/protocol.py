@@ -7,8 +7,17 @@ is lost or late means for the data is the runtime's business. One round k runs
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
     ESTIMATING ─ValuesLearned─► WAITING ─all RATIO of earlier agents I depend on─► LearnPolicy ─► IMPROVING
-    IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound, Ready ─► STARTING
+    IMPROVING ─PolicyLearned─► send RATIO, TOKEN ─► RELAYING ─all that pass through me─► EndRound, Ready ─► STARTING
     STARTING ─Started(k+1)─► SENSING of the next round; after the last round ENDED
+
+Two recipes put more between ESTIMATING and IMPROVING. Where the order of updates depends on scores (`ranked`):
+
+    ESTIMATING ─ValuesLearned─► send SCORE ─► SCORING ─all SCORE─► Rank ─► RANKING ─Ranked─► WAITING …
+
+and where agents learn at the same time on each other's ratios (`coupled`, the number of minibatches m of a round):
+
+    ESTIMATING ─ValuesLearned─► Step(0) ─► STEPPING ─Stepped─► send RATIO_MB(m) ─► COUPLING ─all RATIO_MB(m)─► Step(m+1) …
+    COUPLING ─all RATIO_MB of the last─► LearnPolicy ─► IMPROVING
 
 Rules that couple the agents and must not change:
 1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so nobody waits for
@@ -18,11 +27,13 @@ used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
 everybody has learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
-and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, RATIO.
-The link model needs that order to be the same in every run. Nobody waits in a circle for it: whoever says its RATIO has
-handled every BOOTSTRAP and REWARD.
+and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, SCORE,
+RATIO, TOKEN. The link model needs that order to be the same in every run. Nobody waits in a circle for it: whoever says
+its RATIO has handled every BOOTSTRAP, REWARD and SCORE. RATIO_MB of successive minibatches leave one after the other,
+because over every link that carries any an agent's own goes first.
+5. A RATIO that comes before the order is known cannot be judged: it is handed back (`Later`) and in again after `Ranked`.
 
-Because of rule 2 a message can be early by one step at most; it is kept until its time. A duplicate, a stale message,
+Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
 one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
 (`Died`) is waited for no longer, nor is anybody whose messages would have to come through it. tests/test_node_protocol.py
 drives whole networks of these machines through every order of delivery that hypothesis can think of.
@@ -69,6 +80,16 @@ class ValuesLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """The order of the round's updates has been found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """The agent's own ratios on a minibatch are known."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyLearned:
     """The actor has been trained and the final ratios are known."""
 
@@ -84,7 +105,7 @@ class Died(NamedTuple):
     agent: int
 
 
-Event = Sensed | Arrived | Started | ValuesLearned | PolicyLearned | DeadlinePassed | Died
+Event = Sensed | Arrived | Started | ValuesLearned | Ranked | Stepped | PolicyLearned | DeadlinePassed | Died
 
 
 class Send(NamedTuple):
@@ -112,8 +133,21 @@ class LearnValues(NamedTuple):
     round: int
 
 
+class Rank(NamedTuple):
+    """Every score is here: find the order of updates."""
+
+    round: int
+
+
+class Step(NamedTuple):
+    """Let the actor step on the others' ratios on the minibatch before this one, and have its own on this one."""
+
+    round: int
+    minibatch: int
+
+
 class LearnPolicy(NamedTuple):
-    """Every ratio this agent depends on is here: train the actor."""
+    """Every ratio this agent depends on is here: train the actor, or with minibatches let it take the last step."""
 
     round: int
 
@@ -137,13 +171,17 @@ class Refuse(NamedTuple):
     late: bool = False
 
 
+class Later(NamedTuple):
+    """The message just handed in cannot be judged yet: hand it in again once the order of updates is known."""
+
+
 class GiveUp(NamedTuple):
     """Nothing more can be done; the text says who was silent."""
 
     reason: str
 
 
-Effect = Send | Act | LearnValues | LearnPolicy | EndRound | Ready | Refuse | GiveUp
+Effect = Send | Act | LearnValues | Rank | Step | LearnPolicy | EndRound | Ready | Refuse | Later | GiveUp
 
 
 class Phase(Enum):
@@ -153,18 +191,29 @@ class Phase(Enum):
     GATHERING = "gathering"
     CLOSING = "closing"
     ESTIMATING = "estimating"
+    SCORING = "waiting for scores"
+    RANKING = "ranking"
     WAITING = "waiting for ratios"
+    STEPPING = "stepping"
+    COUPLING = "waiting for ratios of a minibatch"
     IMPROVING = "improving"
     RELAYING = "relaying"
     STARTING = "waiting for the others to end their round"
     ENDED = "ended"
 
 
-WAITS_FOR_PEERS = frozenset({Phase.GATHERING, Phase.CLOSING, Phase.WAITING, Phase.RELAYING})
+WAITS_FOR_PEERS = frozenset({
+    Phase.GATHERING, Phase.CLOSING, Phase.SCORING, Phase.WAITING, Phase.COUPLING, Phase.RELAYING,
+})  # fmt: skip
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD)
-_AT_THE_END = (*_PER_ROUND, Kind.RATIO)  # of a round, in the order in which they leave
+_LAST = (Kind.RATIO, Kind.TOKEN)
+_AT_THE_END = (*_PER_ROUND, Kind.SCORE, *_LAST)  # of a round, in the order in which they leave
+_AWAITED = {
+    Phase.CLOSING: _PER_ROUND, Phase.SCORING: (Kind.SCORE,), Phase.WAITING: (Kind.RATIO,), Phase.RELAYING: _LAST,
+}  # fmt: skip
 
 
+_RANKED = frozenset({Phase.WAITING, Phase.IMPROVING, Phase.RELAYING})  # phases in which an order that is found is known
 Key = tuple[Kind, int, int]  # kind, round, step
 
 
@@ -175,7 +224,9 @@ class Protocol:
         agent: This agent's id.
         rounds: Rounds in the run.
         steps: T, steps per round.
-        routes: The agent's part in each kind of message, per round (only RATIO may differ between rounds).
+        routes: The agent's part in each kind of message, per round; that of STATE and RATIO_MB never changes.
+        ranked: Whether the order of updates depends on scores.
+        coupled: Minibatches on which agents exchange ratios in a round; 0: none.
         learns: False for a run that only acts: a round then ends after its last step.
         lockstep: False on the wall clock.
     """
@@ -187,6 +238,8 @@ class Protocol:
         rounds: int,
         steps: int,
         routes: Callable[[Kind, int], Routes],
+        ranked: bool = False,
+        coupled: int = 0,
         learns: bool = True,
         lockstep: bool = True,
     ) -> None:
@@ -196,7 +249,10 @@ class Protocol:
         self._routes_of = routes
         self._learns = learns
         self._lockstep = lockstep
+        self._ranked = ranked
+        self._coupled = coupled
         self._state = routes(Kind.STATE, 0)
+        self._ratios = routes(Kind.RATIO_MB, 0) if learns else NOBODY
         self._per_round: dict[tuple[Kind, int], Routes] = {}
         self._arrived: dict[Key, set[int]] = {}  # origins, this agent too once it has said its own
         self._left: dict[Key, list[int]] = {}  # per outgoing link, how many messages have left or will never come
@@ -204,6 +260,12 @@ class Protocol:
         self.phase = Phase.SENSING
         self.round = 0
         self.step = 0
+        self.minibatch = 0
+
+    @property
+    def moment(self) -> tuple[Phase, int, int]:
+        """What the machine is doing: phase, step, minibatch."""
+        return self.phase, self.step, self.minibatch
 
     @property
     def waits_for_peers(self) -> bool:
@@ -222,12 +284,25 @@ class Protocol:
             return self._on_sensed(Sensed(event.round, 0))
         if type(event) is ValuesLearned:
             self._expect(event, Phase.ESTIMATING)
+            if self._coupled:
+                return self._take_step()
+            if self._ranked:
+                self.phase = Phase.SCORING
+                return [*self._say(Kind.SCORE, 0), *self._advance()]
             self.phase = Phase.WAITING
             return self._advance()
+        if type(event) is Ranked:
+            self._expect(event, Phase.RANKING)
+            self.phase = Phase.WAITING
+            return self._advance()
+        if type(event) is Stepped:
+            self._expect(event, Phase.STEPPING)
+            self.phase = Phase.COUPLING
+            return [*self._say(Kind.RATIO_MB, self.minibatch), *self._advance()]
         if type(event) is PolicyLearned:
             self._expect(event, Phase.IMPROVING)
             self.phase = Phase.RELAYING
-            return [*self._say(Kind.RATIO, 0), *self._advance()]
+            return [effect for kind in _LAST for effect in self._say(kind, 0)] + self._advance()
         if type(event) is Died:
             self._dead |= {event.agent}
             return [*self._pass_on_all(), *self._advance()]
@@ -247,6 +322,8 @@ class Protocol:
         raise AssertionError(f"{self._story()}: the world showed round {event.round}, step {event.step}")
 
     def _on_arrived(self, event: Arrived) -> list[Effect]:
+        if event.kind is Kind.RATIO and self._is_to_be_judged_later(event):
+            return [Later()]
         routes = self._routes(event.kind, event.round)
         key = (event.kind, event.round, event.step)
         reason = self._objection(event, routes, key)
@@ -255,6 +332,11 @@ class Protocol:
             return [Refuse(story, late=self._is_late(event))]
         self._arrived.setdefault(key, set()).add(event.origin)
         return [*self._pass_on(key, routes, event.origin), *self._advance()]
+
+    def _is_to_be_judged_later(self, event: Arrived) -> bool:
+        unknown = self._ranked and self.phase in (Phase.SCORING, Phase.RANKING)
+        everybody = self._routes(Kind.SCORE, self.round).awaited
+        return unknown and (event.round, event.step) == (self.round, 0) and event.origin in everybody
 
     def _objection(self, event: Arrived, routes: Routes, key: Key) -> str | None:
         if event.origin not in routes.awaited:
@@ -268,6 +350,9 @@ class Protocol:
             earliest = now if self._lockstep else self.round * self._steps
             if not earliest <= event.round * self._steps + event.step <= now + 1 or event.step >= self._steps:
                 return f"out of time, agent {self._agent} is at round {self.round}, step {self.step}"
+        elif event.kind is Kind.RATIO_MB:
+            if event.round != self.round or not self.minibatch <= event.step < self._coupled:
+                return f"out of time, agent {self._agent} is in round {self.round}, minibatch {self.minibatch}"
         elif event.round != self.round or event.step != 0:
             return f"out of time, agent {self._agent} is in round {self.round}"
         return None
@@ -276,7 +361,9 @@ class Protocol:
         """Whether this agent may have gone on without the message: past a deadline, or past a death."""
         if self._lockstep and not self._dead:
             return False
-        step = self.step if self._lockstep and event.kind is Kind.STATE else 0
+        step = self.minibatch if event.kind is Kind.RATIO_MB else 0
+        if self._lockstep and event.kind is Kind.STATE:
+            step = self.step
         return (event.round, event.step) < (self.round, step)
 
     def _on_deadline(self) -> list[Effect]:
@@ -299,14 +386,33 @@ class Protocol:
             if enough or all(self._has_all(kind) for kind in _PER_ROUND):
                 self.phase = Phase.ESTIMATING
                 return [LearnValues(self.round)]
+        elif self.phase is Phase.SCORING:
+            if enough or self._has_all(Kind.SCORE):
+                self.phase = Phase.RANKING
+                return [Rank(self.round)]
+        elif self.phase is Phase.COUPLING:
+            key = (Kind.RATIO_MB, self.round, self.minibatch)
+            if enough or self._has(key, self._ratios, self._ratios.awaited):
+                self._arrived.pop(key, None)
+                self._left.pop(key, None)
+                self.minibatch += 1
+                return self._take_step()
         elif self.phase is Phase.WAITING:
             routes = self._routes(Kind.RATIO, self.round)
             if enough or self._has((Kind.RATIO, self.round, 0), routes, routes.uses):
                 self.phase = Phase.IMPROVING
                 return [LearnPolicy(self.round)]
-        elif self.phase is Phase.RELAYING and (enough or self._has_all(Kind.RATIO)):
+        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in _LAST)):
             return self._end_round()
         return []
+
+    def _take_step(self) -> list[Effect]:
+        """The next minibatch, or the end of the last."""
+        if self.minibatch == self._coupled:
+            self.phase = Phase.IMPROVING
+            return [LearnPolicy(self.round)]
+        self.phase = Phase.STEPPING
+        return [Step(self.round, self.minibatch)]
 
     def _end_round(self) -> list[Effect]:
         effects: list[Effect] = [EndRound(self.round)]
@@ -315,7 +421,7 @@ class Protocol:
                 del table[key]
         self._per_round.clear()
         self.round += 1
-        self.step = 0
+        self.step = self.minibatch = 0
         if self.round == self._rounds:
             self.phase = Phase.ENDED
             return effects
@@ -338,13 +444,15 @@ class Protocol:
         if not self._lockstep:
             return [self._send(key, routes, origin, to) for to in routes.next_hops.get(origin, ()) if to not in self._dead]
         blocked: set[int] = set()
-        if key[0] is Kind.STATE:
+        if key[0] in (Kind.STATE, Kind.RATIO_MB):
             return self._depart(key, routes, blocked)
         round_ = key[1]
         return [effect for kind in _AT_THE_END for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)]
 
     def _depart(self, key: Key, routes: Routes, blocked: set[int]) -> list[Effect]:
         """What may leave of one kind and moment, over links not yet blocked; those where something is missing become so."""
+        if not routes.outgoing:
+            return []
         arrived = self._arrived.get(key, set())
         left = self._left.setdefault(key, [0] * len(routes.outgoing))
         effects: list[Effect] = []
@@ -391,6 +499,10 @@ class Protocol:
     def _routes(self, kind: Kind, round_: int) -> Routes:
         if kind is Kind.STATE:
             return self._state
+        if kind is Kind.RATIO_MB:
+            return self._ratios
+        if kind is Kind.RATIO and self._ranked and self.phase not in _RANKED:
+            return NOBODY
         if kind not in _AT_THE_END or round_ != self.round or not self._learns:
             return NOBODY
         found = self._per_round.get((kind, round_))
@@ -403,10 +515,11 @@ class Protocol:
     def _missing(self) -> list[int]:
         if self.phase is Phase.GATHERING:
             return sorted(self._state.awaited - self._arrived.get((Kind.STATE, self.round, self.step), set()))
-        kinds = _PER_ROUND if self.phase is Phase.CLOSING else (Kind.RATIO,)
+        if self.phase is Phase.COUPLING:
+            return sorted(self._ratios.awaited - self._arrived.get((Kind.RATIO_MB, self.round, self.minibatch), set()))
         absent = {
             origin
-            for kind in kinds
+            for kind in _AWAITED[self.phase]
             for origin in self._routes(kind, self.round).awaited - self._arrived.get((kind, self.round, 0), set())
         }
         return sorted(absent)
@@ -416,7 +529,8 @@ class Protocol:
         return f"{self._story()}: heard nothing in time from {who}"
 
     def _story(self) -> str:
-        return f"agent {self._agent}, {self.phase.value} in round {self.round}, step {self.step}"
+        where = f"minibatch {self.minibatch}" if self.phase in (Phase.STEPPING, Phase.COUPLING) else f"step {self.step}"
+        return f"agent {self._agent}, {self.phase.value} in round {self.round}, {where}"
 
     def _expect(self, event: Event, phase: Phase) -> None:
         assert self.phase is phase, f"{self._story()}: {event} does not belong here"

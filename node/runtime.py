@@ -10,8 +10,9 @@ that names who was silent. With `clock: wall` there is no virtual arrival: what 
 time is the world's, in real seconds since its first step.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,23 +31,30 @@ from node.protocol import (
     Effect,
     EndRound,
     GiveUp,
+    Later,
     LearnPolicy,
     LearnValues,
     Phase,
     PolicyLearned,
     Protocol,
+    Rank,
+    Ranked,
     Ready,
     Refuse,
     Send,
     Sensed,
     Started,
+    Step,
+    Stepped,
     ValuesLearned,
 )
 from node.rollout import Rollout
+from node.turns import TOKEN_WIDTH, token
 from scenarios.schema import Scenario
 from topology.codec import DType, encode, row_bytes
 from topology.control import AgeRow, Gone, Reports, RoundReport, Stop
 from topology.deployment import Deployment
+from topology.kinds import dtype_of
 from topology.links import PeerLostError
 from topology.peer_plane import PeerPlane
 from topology.process import StopRequested
@@ -57,6 +65,7 @@ from topology.world_plane import Sense, WorldPort
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
+EARLY = 4  # messages per agent that may wait for the order of updates to be found: twice what honest ones send
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
@@ -130,11 +139,15 @@ class Runtime:
         self._patience_s = scenario.network.patience_s
         self._learns = deployment.learns
         self._lockstep = scenario.clock == "virtual"
+        algorithm = scenario.algorithm
+        self._minibatches = algorithm.epochs * algorithm.minibatches if algorithm.recipe.is_coupled else 0
         self._protocol = Protocol(
             agent,
             rounds=scenario.n_rounds,
             steps=self._steps,
             routes=agenda.routes,
+            ranked=algorithm.recipe.is_ranked,
+            coupled=self._minibatches,
             learns=deployment.learns,
             lockstep=self._lockstep,
         )
@@ -142,7 +155,7 @@ class Runtime:
         others = {origin: self._dims[origin] for origin in agenda.sight.places if origin != agent}
         self._hearing = Hearing(others, self._copies, hold=scenario.network.on_missing == "hold_last")
         self._thinking = Thinking(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
-        self._codecs = {kind: DType[getattr(scenario.network.codec, kind.name.lower()).upper()] for kind in PEER_KINDS}
+        self._codecs = {kind: dtype_of(scenario.network, kind) for kind in PEER_KINDS}
         self._threshold = scenario.network.state_threshold
         self._said = np.full((self._copies, self._dims[agent]), np.inf, np.float32)  # the STATE rows last sent
         self._null: NDArray[np.bool_] | None = None  # copies whose STATE of this step says nothing new
@@ -155,7 +168,13 @@ class Runtime:
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
         self._figures: Mapping[str, float] | None = None  # of a round that this agent has sat out
-        self._moment: tuple[Phase, int] | None = None  # on the wall clock: what is waited for, and until when
+        self._early: list[Message] = []  # to be judged once the order of updates is known
+        self._coupling: Generator[Floats, Sequence[Floats], None] | None = None
+        self._row_copies: list[NDArray[np.intp]] = []  # the copy of every row, by minibatch
+        self._score = 0.0
+        self._own_ratios = np.zeros(0, np.float32)  # on the minibatch
+        self._given_up: set[int] = set()  # whose ratios on a minibatch have not come in this round
+        self._moment: tuple[Phase, int, int] | None = None  # on the wall clock: what is waited for, and until when
         self._until_s = 0.0
         self._offset_s = 0.0  # from this host's clock to the world's
 
@@ -210,7 +229,7 @@ class Runtime:
 
     def _wait_by_the_wall(self) -> Message | None:
         """The same in real time: peers are heard at all times, and a wait for them ends at its deadline."""
-        moment, now = (self._protocol.phase, self._protocol.step), time.monotonic()
+        moment, now = self._protocol.moment, time.monotonic()
         if moment != self._moment:
             self._moment, self._until_s = moment, now + self._allowance_s()
         left = self._until_s - now
@@ -220,11 +239,11 @@ class Runtime:
                 self._catch_up()
         else:
             message = self._world.receive(WALL_SLICE_S)
-            closing = moment == (Phase.SENSING, self._steps)  # what follows needs the world's word
+            closing = moment[:2] == (Phase.SENSING, self._steps)  # what follows needs the world's word
             if message is None and not closing:
                 self._catch_up()
         if message is None:
-            if left <= 0 and (self._protocol.phase, self._protocol.step) == moment:
+            if left <= 0 and self._protocol.moment == moment:
                 self._do(self._protocol.handle(DeadlinePassed()))
             self._heed_control()
         return message
@@ -237,9 +256,9 @@ class Runtime:
 
     def _catch_up(self) -> None:
         """Take in what peers have sent by now, until that changes what is waited for."""
-        moment = self._protocol.phase, self._protocol.step
+        moment = self._protocol.moment
         for _ in range(WALL_GULP):
-            if (self._protocol.phase, self._protocol.step) != moment or (message := self._peers.receive(0.0)) is None:
+            if self._protocol.moment != moment or (message := self._peers.receive(0.0)) is None:
                 return
             self._do(self._take(message))
 
@@ -314,6 +333,12 @@ class Runtime:
             else:
                 self._peers.refuse(refusal.reason)
             return []
+        if effects and isinstance(effects[0], Later):
+            if len(self._early) < EARLY * len(self._dims):
+                self._early.append(message)
+            else:
+                self._peers.refuse(f"{kind.name} of agent {header.origin}, round {header.round}: one too many before its time")
+            return []
         assert letter is not None, "what belongs to a round that is over is refused"
         self._kept[kind, header.origin, header.round, header.step] = letter
         self._peers.taken(header, copies)
@@ -327,16 +352,30 @@ class Runtime:
             raise ProtocolError(
                 f"{kind.name} of {header.origin} from {header.sender}: dtype {header.dtype} is not the agreed one"
             )
-        width = self._dims[header.origin] if kind in (Kind.STATE, Kind.BOOTSTRAP) else self._steps
-        rows = len(self._cut_copies) if kind is Kind.BOOTSTRAP else self._copies
+        rows, width = self._size(kind, header.origin, header.step)
         blank = marks is not None and not message.bodies[0]  # in no copy anything to read
         data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
+        if kind is Kind.TOKEN and not blank and (data[0] != token(header.round, len(self._dims))).any():
+            raise ProtocolError(f"TOKEN of {header.origin} from {header.sender}, round {header.round}: got {data[0].tolist()}")
         return Letter(message.bodies[0], self._codecs[kind], header.send_time, header.sender, marks, data)
+
+    def _size(self, kind: Kind, origin: int, step: int) -> tuple[int, int]:
+        """Rows and numbers per row of a message."""
+        if kind is Kind.STATE:
+            return self._copies, self._dims[origin]
+        if kind is Kind.BOOTSTRAP:
+            return len(self._cut_copies), self._dims[origin]
+        if kind is Kind.RATIO_MB:
+            batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
+            return batch // parts + (step % parts < batch % parts), 1
+        return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
 
     def _do(self, effects: list[Effect]) -> None:
-        for effect in effects:
+        stack = effects[::-1]
+        while stack:
+            effect = stack.pop()
             match effect:
                 case Send():
                     self._send(effect)
@@ -344,16 +383,22 @@ class Runtime:
                     self._act(effect)
                 case LearnValues():
                     self._learn_values(effect.round)
-                    self._do(self._protocol.handle(ValuesLearned()))
+                    stack += self._protocol.handle(ValuesLearned())[::-1]
+                case Rank():
+                    self._rank(effect.round)
+                    stack += self._ranked()[::-1]
+                case Step():
+                    self._take_step(effect)
+                    stack += self._protocol.handle(Stepped())[::-1]
                 case LearnPolicy():
                     self._learn_policy(effect.round)
-                    self._do(self._protocol.handle(PolicyLearned()))
+                    stack += self._protocol.handle(PolicyLearned())[::-1]
                 case EndRound():
                     self._end_round(effect.round)
                 case Ready():
                     self._world.send(Kind.READY, np.zeros(0, np.float32), round_=effect.round, step=0, send_time=self._clock)
-                case Refuse():
-                    raise AssertionError(f"only an arrival can be refused: {effect.reason}")
+                case Refuse() | Later():
+                    raise AssertionError(f"only an arrival is judged: {effect}")
                 case GiveUp():
                     raise PeerLostError(effect.reason)
 
@@ -361,7 +406,7 @@ class Runtime:
         kind, origin = effect.kind, effect.origin
         dtype = self._codecs[kind]
         if origin == self._agent:
-            data = self._own(kind)
+            data = self._own(kind, effect.round)
             null = self._null if kind is Kind.STATE else None
             body, said_at = encode(data, dtype), self._clock
             marks = None if null is None else Marks(np.full(self._copies, said_at), null)
@@ -371,7 +416,11 @@ class Runtime:
             if marks is not None and not body:
                 body = bytes(len(data) * row_bytes(data.shape[1], dtype))
         size = row_bytes(data.shape[1], dtype)
-        bootstrap = kind is Kind.BOOTSTRAP
+        row_copy = None
+        if kind is Kind.BOOTSTRAP:
+            row_copy = self._cut_copies
+        elif kind is Kind.RATIO_MB:
+            row_copy = self._row_copies[effect.step]
         self._peers.send(
             kind,
             body,
@@ -383,19 +432,25 @@ class Runtime:
             hops_left=effect.hops_left,
             time=said_at,
             addressed=effect.addressed,
-            copy_bytes=np.bincount(self._cut_copies, minlength=self._copies) * size if bootstrap else size,
-            row_copy=self._cut_copies if bootstrap else None,
+            copy_bytes=size if row_copy is None else np.bincount(row_copy, minlength=self._copies) * size,
+            row_copy=row_copy,
             marks=marks,
         )
 
-    def _own(self, kind: Kind) -> Floats:
-        """This agent's own message, one row per copy, or per cut."""
+    def _own(self, kind: Kind, round_: int) -> Floats:
+        """This agent's own message, one row per copy, per cut, or per sample of the minibatch."""
         if kind is Kind.STATE:
             return self._obs
         if kind is Kind.BOOTSTRAP:
             return self._rollout.own_cut_blocks()
         if kind is Kind.REWARD:
             return self._rollout.reward.T
+        if kind is Kind.RATIO_MB:
+            return self._own_ratios[:, None]
+        if kind is Kind.SCORE:
+            return np.full((self._copies, 1), self._score, np.float32)
+        if kind is Kind.TOKEN:
+            return np.tile(token(round_, len(self._dims)), (self._copies, 1))
         return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
@@ -427,14 +482,63 @@ class Runtime:
                 self._hearing.take(origin, letter.time, letter.data, letter.marks, label=(round_, letter.sender))
 
     def _learn_values(self, round_: int) -> None:
+        if self._minibatches:
+            parts = self._scenario.algorithm.minibatches
+            self._row_copies = [
+                rows % self._copies
+                for permutation in self._learner.permutations(round_)
+                for rows in np.array_split(permutation, parts)
+            ]
+        self._score = 0.0
+        if not self._agenda.has_turn(round_):
+            self._figures = self._learner.sit_out(self._rollout)
+            return
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
             self._figures = self._learner.sit_out(self._rollout)
+            return
+        self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
+        if self._scenario.algorithm.recipe.is_ranked:
+            self._score = self._learner.score(self._rollout)
+
+    def _rank(self, round_: int) -> None:
+        """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""
+        others = sorted(self._agenda.routes(Kind.SCORE, round_).uses)
+        self._await(Kind.SCORE, others, round_)
+        scores = {origin: float(self._kept[Kind.SCORE, origin, round_, 0].data[0, 0]) for origin in others}
+        self._agenda.rank(round_, {**scores, self._agent: float(np.float32(self._score))})
+
+    def _ranked(self) -> list[Effect]:
+        """What follows from the order being known: first of all, early ratios are judged."""
+        effects = self._protocol.handle(Ranked())
+        early, self._early = self._early, []
+        for message in early:
+            self._do(self._take(message))
+        return effects
+
+    def _take_step(self, effect: Step) -> None:
+        """Learn from the others' ratios on the minibatch before, and know one's own on this one."""
+        others = self._others_ratios(effect.round, effect.minibatch - 1) if effect.minibatch else []
+        began = time.perf_counter()
+        if self._figures is not None:
+            self._own_ratios = np.zeros(len(self._row_copies[effect.minibatch]), np.float32)
+            return
+        if self._coupling is None:
+            self._coupling = self._learner.learn_coupled(self._rollout)
+            self._own_ratios = next(self._coupling)
         else:
-            self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
+            self._own_ratios = self._coupling.send(others)
+        self._clock += self._thinking("policy", self._clock, time.perf_counter() - began, part=1 / self._minibatches)
 
     def _learn_policy(self, round_: int) -> None:
+        if self._minibatches:
+            others = self._others_ratios(round_, self._minibatches - 1)
+            if self._coupling is not None:
+                with contextlib.suppress(StopIteration):
+                    self._coupling.send(others)
+            self._coupling = None
+            return
         ratios = self._earlier_ratios(round_)
         if self._figures is None:
             self._attend("policy", self._learner.learn_policy(self._rollout, ratios))
@@ -451,6 +555,7 @@ class Runtime:
 
     def _end_round(self, round_: int) -> None:
         metrics: Mapping[str, float] = {}
+        self._await(Kind.TOKEN, sorted(self._agenda.routes(Kind.TOKEN, round_).uses) if self._learns else (), round_)
         if self._learns:
             metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
         if not self._lockstep:
@@ -479,12 +584,13 @@ class Runtime:
         self._missing = {}
         self._incidents = []
         self._figures = None
+        self._given_up.clear()
         self._was_off = False
         self._learner.begin_round(round_ + 1, explore=self._learns)
 
     # ---------------------------------------------------------------- pieces
 
-    def _await(self, kind: Kind, origins: Sequence[int], round_: int) -> dict[int, NDArray[np.bool_]]:
+    def _await(self, kind: Kind, origins: Sequence[int], round_: int, step: int = 0) -> dict[int, NDArray[np.bool_]]:
         """Per origin, in which copies its message has come; the clock moves to the last that did, or to the end of patience."""
         if self._lockstep:
             clock, deadline = self._clock, self._clock + self._patience_s
@@ -492,7 +598,7 @@ class Runtime:
             clock = deadline = time.monotonic() + self._offset_s
         there: dict[int, NDArray[np.bool_]] = {}
         for origin in origins:
-            letter = self._kept.get((kind, origin, round_, 0))
+            letter = self._kept.get((kind, origin, round_, step))
             if letter is None:
                 there[origin] = np.zeros(self._copies, np.bool_)
             elif letter.marks is None:
@@ -504,11 +610,14 @@ class Runtime:
             absent = int((~there[origin]).sum())
             if absent:
                 clock = deadline
-                name = f"missing_{kind.name.lower()}"
-                self._missing[name] = self._missing.get(name, 0.0) + absent
+                self._miss(kind, absent)
                 self._incidents.append((deadline, f"{kind.name} of agent {origin} missing in {absent} of {self._copies} copies"))
         self._clock = clock
         return there
+
+    def _miss(self, kind: Kind, copies: int) -> None:
+        name = f"missing_{kind.name.lower()}"
+        self._missing[name] = self._missing.get(name, 0.0) + copies
 
     def _sight_at_cuts(self, round_: int) -> Floats:
         own = self._rollout.own_cut_blocks()
@@ -552,6 +661,30 @@ class Runtime:
             if there[origin].any():
                 data = self._kept[Kind.RATIO, origin, round_, 0].data.T
                 ratios.append(np.where(there[origin], data, np.float32(0.0)).reshape(-1))
+        return ratios
+
+    def _others_ratios(self, round_: int, minibatch: int) -> list[Floats]:
+        """The others' log-ratios (M,) on a minibatch, ascending; 0 in copies where they are missing.
+
+        Whoever has been missing once is not waited for again in this round, or a round of many minibatches would cost
+        patience as many times; what still comes of it by the time the others have is used.
+        """
+        origins = sorted(self._agenda.routes(Kind.RATIO_MB, round_).uses)
+        there = self._await(Kind.RATIO_MB, [j for j in origins if j not in self._given_up], round_, minibatch)
+        lacking = {origin for origin, came in there.items() if not came.all()}
+        copies, ratios = self._row_copies[minibatch], []
+        for origin in origins:
+            letter = self._kept.pop((Kind.RATIO_MB, origin, round_, minibatch), None)
+            if letter is None:
+                came = np.zeros(self._copies, np.bool_)
+            elif origin in there:
+                came = there[origin]
+            else:
+                came = np.ones(self._copies, np.bool_) if letter.marks is None else letter.marks.arrive <= self._clock
+            if origin in self._given_up and not came.all():
+                self._miss(Kind.RATIO_MB, int((~came).sum()))
+            ratios.append(np.where(came[copies], 0.0 if letter is None else letter.data[:, 0], 0.0).astype(np.float32))
+        self._given_up |= lacking
         return ratios
 
     def _forget(self, over: Callable[[Key], bool]) -> None:

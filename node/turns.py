@@ -6,6 +6,9 @@ Every agent works these out alike from the shared seed and what has been told to
 from collections.abc import Collection, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
+
+TOKEN_WIDTH = 8  # numbers of a token: 32 bytes
 
 
 def semi_greedy(remaining: Collection[int], scores: Mapping[int, float], place: int, draw: np.random.Generator) -> int:
@@ -29,6 +32,31 @@ def semi_greedy(remaining: Collection[int], scores: Mapping[int, float], place: 
     if place % 2:
         return candidates[int(draw.integers(len(candidates)))]
     return max(candidates, key=lambda agent: scores[agent])
+
+
+def semi_greedy_order(scores: Mapping[int, float], draw: np.random.Generator) -> tuple[int, ...]:
+    """The order of a whole round, by scores as they stood when its updates began.
+
+    Args:
+        scores: Of every agent.
+        draw: The round's shared stream.
+    """
+    order: list[int] = []
+    while remaining := scores.keys() - set(order):
+        order.append(semi_greedy(remaining, scores, len(order) + 1, draw))
+    return tuple(order)
+
+
+def token(round_: int, n: int) -> NDArray[np.float32]:
+    """What the agent that has learnt in a round tells the next: round, who has learnt, whose turn it is, n; and room, (8,).
+
+    Example:
+        >>> token(7, 3).tolist()
+        [7.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    told = np.zeros(TOKEN_WIDTH, np.float32)
+    told[:4] = round_, holder(round_, n), holder(round_ + 1, n), n
+    return told
 
 
 def holder(round_: int, n: int) -> int:

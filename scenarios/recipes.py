@@ -58,6 +58,16 @@ class Recipe:
     trace: Trace = "gae"
     source: str
 
+    @property
+    def is_coupled(self) -> bool:
+        """Whether agents learn at the same time and on each other's ratios."""
+        return self.order == "simultaneous" and self.factor != "none"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the order of updates depends on what agents tell each other."""
+        return self.order == "semi_greedy" and self.factor != "none"
+
     def conflict(self) -> str | None:
         """Why these choices do not go together; None if they do."""
         if self.constraint == "cpo" and self.objective != "trust_region":
@@ -74,6 +84,8 @@ class Recipe:
             return (
                 f"trace: got 'preopc' with order {self.order!r}; there are no earlier agents to correct for, so it must be 'gae'"
             )
+        if self.is_ranked and self.critic_scope == "central":
+            return "order: got 'semi_greedy' with critic_scope 'central'; agents' scores need critics of their own"
         if self.trace == "preopc" and self.critic_scope == "central":
             return "trace: got 'preopc' with critic_scope 'central'; the corrected advantages need a critic of the agent's own"
         return None

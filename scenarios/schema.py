@@ -326,7 +326,8 @@ class Delivery(Section):
     state: Literal["datagram", "reliable"] = knob("datagram", "Blocks of the others' states, every step.")
     bootstrap: Literal["datagram", "reliable"] = knob("reliable", "Last states of a round.")
     reward: Literal["datagram", "reliable"] = knob("reliable", "Rewards of a round.")
-    ratio: Literal["datagram", "reliable"] = knob("reliable", "Importance ratios of those who have updated.")
+    ratio: Literal["datagram", "reliable"] = knob("reliable", "Importance ratios, final ones and those on a minibatch.")
+    score: Literal["datagram", "reliable"] = knob("reliable", "Scores, by which agents find their order.")
     token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
 
 
@@ -336,8 +337,7 @@ class Codec(Section):
     state: Precision = knob("float32", "Blocks of the others' states, every step.")
     bootstrap: Precision = knob("float32", "Last states of a round.")
     reward: Precision = knob("float32", "Rewards of a round.")
-    ratio: Precision = knob("float32", "Importance ratios of those who have updated.")
-    token: Precision = knob("float32", "Turns.")
+    ratio: Precision = knob("float32", "Importance ratios, final ones and those on a minibatch.")
 
 
 class Network(LinkAttributes):
@@ -634,16 +634,14 @@ class Scenario(Section):
 
     def _refuse_axes_without_messages(self) -> None:
         recipe = self.algorithm.recipe
-        for axis, value, why in (
-            ("critic_scope", "central", "the coordinator keeps no critic yet"),
-            ("order", "semi_greedy", "agents do not tell each other their scores yet"),
-            ("order", "alternating", "agents do not take turns yet"),
-        ):
+        for axis, value, why in (("critic_scope", "central", "the coordinator keeps no critic yet"),):
             if getattr(recipe, axis) == value:
                 raise ValueError(f"algorithm.{axis}: got {value!r}; {why}")
-        if recipe.order == "simultaneous" and recipe.factor != "none":
+        if recipe.is_ranked and (self.clock == "wall" or self.supervision.on_node_death == "continue"):
+            where = "clock 'wall'" if self.clock == "wall" else "supervision.on_node_death 'continue'"
             raise ValueError(
-                f"algorithm.factor: got {recipe.factor!r} with order 'simultaneous'; ratios are not exchanged during updates yet"
+                f"algorithm.order: got 'semi_greedy' with {where}; agents that miss a score would find another order than the "
+                "rest, so choose 'random' or 'fixed'"
             )
 
     @property

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,22 +29,28 @@ from node.protocol import (
     Effect,
     EndRound,
     GiveUp,
+    Later,
     LearnPolicy,
     LearnValues,
     Phase,
     PolicyLearned,
     Protocol,
+    Rank,
+    Ranked,
     Ready,
     Refuse,
     Send,
     Sensed,
     Started,
+    Step,
+    Stepped,
     ValuesLearned,
 )
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.neighbourhood import distances
-from topology.wire import Kind
+from topology.routes import Routes
+from topology.wire import PEER_KINDS, Kind
 
 Edges = tuple[tuple[int, int], ...]
 
@@ -64,6 +70,7 @@ class Setting:
     reward: str = "own"
     rounds: int = 2
     steps: int = 2
+    minibatches: int = 2
     seed: int = 0
     learns: bool = True
     lockstep: bool = True
@@ -73,7 +80,10 @@ class Setting:
         scenario = Scenario.model_validate(
             {
                 "kappa": self.kappa, "kappa_unit": self.unit, "routing": self.routing, "seed": self.seed,
-                "algorithm": {"factor": self.factor, "order": self.order, "critic_scope": self.critic, "reward": self.reward},
+                "algorithm": {
+                    "factor": self.factor, "order": self.order, "critic_scope": self.critic, "reward": self.reward,
+                    "objective": "double_clip" if self.is_coupled else "clip", "constraint": "none",
+                },
             }
         )  # fmt: skip
         deployment = Deployment(
@@ -86,8 +96,15 @@ class Setting:
         )
         return [Agenda(scenario, deployment, i) for i in range(self.n)]
 
+    @property
+    def is_coupled(self) -> bool:
+        return self.order == "simultaneous" and self.factor != "none"
+
     def protocol(self, i: int, agenda: Agenda) -> Protocol:
-        return Protocol(i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep)
+        return Protocol(
+            i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep,
+            ranked=self.order == "semi_greedy" and self.factor != "none", coupled=self.minibatches * self.is_coupled,
+        )  # fmt: skip
 
 
 def line(n: int, **more: Any) -> Setting:
@@ -98,8 +115,14 @@ def star(n: int, **more: Any) -> Setting:
     return Setting(n, tuple((0, i) for i in range(1, n)), **more)
 
 
+FACTORS = ["none", "khop", "global"]
+NO_SCORES = ("fixed", "random", "simultaneous", "alternating")  # of what may be lost for good, the order must not depend on
+
+
 @st.composite
-def settings(draw: st.DrawFn) -> Setting:
+def settings(
+    draw: st.DrawFn, orders: Sequence[str] = ("fixed", "random", "simultaneous", "semi_greedy", "alternating")
+) -> Setting:
     n = draw(st.integers(1, 6))
     tree = {(draw(st.integers(0, i - 1)), i) for i in range(1, n)}
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
@@ -111,12 +134,13 @@ def settings(draw: st.DrawFn) -> Setting:
         kappa=draw(st.integers(unit == "agents", 4)),
         unit=unit,
         routing=draw(st.sampled_from(["relay", "direct"])),
-        factor=draw(st.sampled_from(["none", "khop", "global"])),
-        order=draw(st.sampled_from(["fixed", "random"])),
+        factor="none" if (order := draw(st.sampled_from(orders))) == "alternating" else draw(st.sampled_from(FACTORS)),
+        order=order,
         critic=draw(st.sampled_from(["local", "khop", "global"])),
         reward=draw(st.sampled_from(["own", "khop_mean"])),
         rounds=draw(st.integers(1, 3)),
         steps=draw(st.integers(1, 3)),
+        minibatches=draw(st.integers(1, 3)),
         seed=draw(st.integers(0, 9)),
         learns=draw(st.integers(0, 4)) > 0,
     )
@@ -180,20 +204,23 @@ class Network:
     nodes: list[Protocol] = field(init=False)
     world: World = field(init=False)
     links: dict[tuple[int, int], deque[Arrived]] = field(default_factory=lambda: defaultdict(deque))
-    learning: dict[int, ValuesLearned | PolicyLearned] = field(default_factory=dict)
+    learning: dict[int, ValuesLearned | Ranked | Stepped | PolicyLearned] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     news: set[tuple[int, int]] = field(default_factory=set)  # who is still to be told of whose death
     acted: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    stepped: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     ended: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     had: dict[int, list[Arrived]] = field(default_factory=lambda: defaultdict(list))
     refused: list[tuple[int, int, Arrived, Refuse]] = field(default_factory=list)  # by whom, in which round of its
     improved: set[tuple[int, int]] = field(default_factory=set)
     said: dict[tuple[int, int], list[Said]] = field(default_factory=lambda: defaultdict(list))
     crossings: Counter[tuple[Kind, bool]] = field(default_factory=Counter)
+    early: dict[int, list[Arrived]] = field(default_factory=lambda: defaultdict(list))
+    found: dict[tuple[int, Kind, int], Routes] = field(default_factory=dict)
     made: int = 0
 
     def __post_init__(self) -> None:
-        self.agendas = self.setting.agendas()
+        self.agendas = [copy.copy(agenda) for agenda in self.setting.agendas()]  # what they know of orders is each run's own
         self.nodes = [self.setting.protocol(i, agenda) for i, agenda in enumerate(self.agendas)]
         self.world = World(self.setting.n, self.setting.rounds, self.setting.steps)
         self.world.tell(Sensed(0, 0))
@@ -226,6 +253,8 @@ class Network:
             self._carry_out(i, self.nodes[i].handle(DeadlinePassed()))
         else:
             learned = self.learning.pop(i)
+            if type(learned) is Ranked:
+                self._rank(i)
             if type(learned) is PolicyLearned:
                 self.improved.add((i, self.nodes[i].round))
             self._carry_out(i, self.nodes[i].handle(learned))
@@ -255,6 +284,15 @@ class Network:
         self.news = {(i, of) for i, of in self.news if i != dying}
         self.news |= {(i, dying) for i in (WORLD, *self.living())}
 
+    def _rank(self, i: int) -> None:
+        """Agent i finds the order of updates; what came before its time is judged after it."""
+        round_ = self.nodes[i].round
+        known = {i, *self._has(i, Kind.SCORE, round_, 0)}
+        assert known == set(range(self.setting.n))
+        self.agendas[i].rank(round_, {j: float(hash((j, round_, self.setting.seed)) % 7) for j in known})
+        self.found[i, Kind.RATIO, round_] = self.agendas[i].routes(Kind.RATIO, round_)
+        self.links[i, i].extend(self.early.pop(i, []))
+
     def _deliver(self, i: int, event: Arrived) -> None:
         round_ = self.nodes[i].round
         effects = self.nodes[i].handle(event)
@@ -262,15 +300,23 @@ class Network:
             assert len(effects) == 1
             self.refused.append((i, round_, event, effects[0]))
             return
+        if effects and isinstance(effects[0], Later):
+            assert len(effects) == 1
+            self.early[i].append(event)
+            return
         self.had[i].append(event)
         self._carry_out(i, effects)
+
+    def routes(self, i: int, kind: Kind, round_: int) -> Routes:
+        """The part of agent i, by the order that was found in the round."""
+        return self.found.get((i, kind, round_)) or self.agendas[i].routes(kind, round_)
 
     def _has(self, i: int, kind: Kind, round_: int, step: int) -> set[int]:
         return {event.origin for event in self.had[i] if (event.kind, event.round, event.step) == (kind, round_, step)}
 
     def _complete(self, i: int, kind: Kind, round_: int, step: int = 0) -> bool:
         """Whether agent i has of a kind all that is meant for it, but for what the dead keep from it."""
-        part = self.agendas[i].routes(kind, round_)
+        part = self.routes(i, kind, round_)
         known = {of for of in self.dead if (i, of) not in self.news}
         return all(not known.isdisjoint(part.via[origin]) for origin in part.uses - self._has(i, kind, round_, step))
 
@@ -295,12 +341,23 @@ class Network:
                 case LearnValues(round_):
                     assert (self._complete(i, Kind.BOOTSTRAP, round_) and self._complete(i, Kind.REWARD, round_)) or not strict
                     self.learning[i] = ValuesLearned()
+                case Rank(round_):
+                    assert self._complete(i, Kind.SCORE, round_)
+                    self.learning[i] = Ranked()
+                case Step(round_, minibatch):
+                    assert not minibatch or self._complete(i, Kind.RATIO_MB, round_, minibatch - 1) or not strict
+                    self.stepped[i].append((round_, minibatch))
+                    self.learning[i] = Stepped()
                 case LearnPolicy(round_):
+                    last = self.setting.minibatches - 1
+                    assert not self.setting.is_coupled or self._complete(i, Kind.RATIO_MB, round_, last) or not strict
                     assert self._complete(i, Kind.RATIO, round_) or not strict
-                    earlier = self.agendas[i].routes(Kind.RATIO, round_).uses & self._has(i, Kind.RATIO, round_, 0)
+                    earlier = self.routes(i, Kind.RATIO, round_).uses & self._has(i, Kind.RATIO, round_, 0)
                     assert {(j, round_) for j in earlier} <= self.improved
                     self.learning[i] = PolicyLearned()
                 case EndRound(round_):
+                    if self.setting.learns:
+                        assert self._complete(i, Kind.TOKEN, round_) or not strict
                     self.ended[i].append(round_)
                 case Ready():
                     self.world.hear(i, effect)
@@ -314,6 +371,9 @@ class Network:
             assert node.phase is Phase.ENDED, node.handle(DeadlinePassed())
             assert self.acted[i] == [(k, t) for k in range(self.setting.rounds) for t in range(self.setting.steps)]
             assert self.ended[i] == list(range(self.setting.rounds))
+            assert not self.early[i]
+            minibatches = self.setting.minibatches if self.setting.is_coupled and self.setting.learns else 0
+            assert self.stepped[i] == [(k, m) for k in range(self.setting.rounds) for m in range(minibatches)]
             assert not node._arrived
             assert not node._left
         assert not any(self.links.values())
@@ -356,11 +416,13 @@ def test_what_leaves_over_a_link_is_the_same_in_every_run_and_in_the_order_of_th
     other.run(second)
     assert one.said == other.said
     for (i, to), said in one.said.items():
+        minibatches = [(round_, step) for kind, round_, step, _ in said if kind is Kind.RATIO_MB]
+        assert minibatches == sorted(minibatches)
         by_moment: dict[tuple[Kind, int, int], list[int]] = defaultdict(list)
         for kind, round_, step, origin in said:
             by_moment[kind, round_, step].append(origin)
         for (kind, round_, _), origins in by_moment.items():
-            assert tuple(origins) == dict(one.agendas[i].routes(kind, round_).outgoing)[to]
+            assert tuple(origins) == dict(one.routes(i, kind, round_).outgoing)[to]
 
 
 @effort(max_examples=50)
@@ -368,10 +430,11 @@ def test_what_leaves_over_a_link_is_the_same_in_every_run_and_in_the_order_of_th
 def test_addressed_crossings_are_as_many_as_there_are_addressees(setting: Setting, choose: Callable[[list[Move]], Move]) -> None:
     network = Network(setting)
     network.run(choose)
-    rounds, agendas = range(setting.rounds), network.agendas
-    for kind, per_round in ((Kind.STATE, setting.steps), (Kind.BOOTSTRAP, 1), (Kind.REWARD, 1), (Kind.RATIO, 1)):
-        uses = sum(len(agenda.routes(kind, k).uses) for agenda in agendas for k in rounds)
-        expected = uses * per_round if setting.learns or kind is Kind.STATE else 0
+    rounds = range(setting.rounds)
+    per_round = dict.fromkeys(PEER_KINDS, 1) | {Kind.STATE: setting.steps, Kind.RATIO_MB: setting.minibatches}
+    for kind, times in per_round.items():
+        uses = sum(len(network.routes(i, kind, k).uses) for i in range(setting.n) for k in rounds)
+        expected = uses * times if setting.learns or kind is Kind.STATE else 0
         assert network.crossings[kind, True] == expected
 
 
@@ -385,7 +448,7 @@ def test_no_agent_learns_its_policy_beside_one_that_its_factor_depends_on(
     def look(network: Network) -> None:
         busy = {i for i, node in enumerate(network.nodes) if node.phase is Phase.IMPROVING}
         for i in busy:
-            assert not busy & network.agendas[i].routes(Kind.RATIO, network.nodes[i].round).uses
+            assert not busy & network.routes(i, Kind.RATIO, network.nodes[i].round).uses
 
     network.after_each = look
     network.run(choose)
@@ -438,7 +501,7 @@ def test_a_relay_passes_messages_on_while_it_learns() -> None:
 lives = st.dictionaries(st.integers(1, 150), st.integers(0, 5), max_size=2)  # after how many moves who dies
 
 
-@given(setting=settings(), choose=orders, deaths=lives)
+@given(setting=settings(NO_SCORES), choose=orders, deaths=lives)
 def test_whoever_dies_whenever_the_others_end_with_all_that_the_dead_do_not_keep_from_them(
     setting: Setting, choose: Callable[[list[Move]], Move], deaths: dict[int, int]
 ) -> None:
@@ -452,7 +515,13 @@ def test_whoever_dies_whenever_the_others_end_with_all_that_the_dead_do_not_keep
 
 
 @effort(max_examples=60)
-@given(setting=settings(), choose=orders, seed=st.integers(0, 2**32), part=st.sampled_from([0.0, 0.2, 0.9]), hasty=st.booleans())
+@given(
+    setting=settings(NO_SCORES),
+    choose=orders,
+    seed=st.integers(0, 2**32),
+    part=st.sampled_from([0.0, 0.2, 0.9]),
+    hasty=st.booleans(),
+)
 def test_on_the_wall_clock_everybody_ends_whatever_is_lost_and_whenever_deadlines_pass(
     setting: Setting, choose: Callable[[list[Move]], Move], seed: int, part: float, hasty: bool
 ) -> None:
@@ -472,7 +541,7 @@ def test_on_the_wall_clock_everybody_ends_whatever_is_lost_and_whenever_deadline
 
 
 @effort(max_examples=40)
-@given(setting=settings(), choose=orders, seed=st.integers(0, 2**32), deaths=lives)
+@given(setting=settings(NO_SCORES), choose=orders, seed=st.integers(0, 2**32), deaths=lives)
 def test_on_the_wall_clock_deaths_hold_nobody_up_either(
     setting: Setting, choose: Callable[[list[Move]], Move], seed: int, deaths: dict[int, int]
 ) -> None:
@@ -543,12 +612,15 @@ def forged(network: Network, i: int, rng: random.Random) -> Arrived:
         old = rng.choice(network.had[i])
         choices.append(old)
         choices.append(Arrived(old.kind, old.origin, old.round, old.step, old.hops_left + rng.choice([1, -1, 7])))
-        choices.append(Arrived(old.kind, old.origin, old.round, setting.steps + rng.randrange(1, 9), old.hops_left))
+        choices.append(
+            Arrived(old.kind, old.origin, old.round, setting.steps + setting.minibatches + rng.randrange(9), old.hops_left)
+        )
         ahead, step = divmod(node.step + 2 + rng.randrange(9), setting.steps)  # one step early is still accepted, two are not
         choices.append(Arrived(Kind.STATE, old.origin, node.round + ahead, step, old.hops_left))
         if old.kind is not Kind.STATE:
             choices.append(Arrived(old.kind, old.origin, node.round + 1, 0, old.hops_left))
-            choices.append(Arrived(old.kind, old.origin, old.round, 1, old.hops_left))
+            after_all = setting.minibatches if old.kind is Kind.RATIO_MB else 1
+            choices.append(Arrived(old.kind, old.origin, old.round, after_all, old.hops_left))
     return rng.choice(choices)
 
 

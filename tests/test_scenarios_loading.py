@@ -206,7 +206,8 @@ def test_lists_of_events_may_be_given_on_the_command_line() -> None:
 def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     network = load("quickstart", []).network
     assert network.delivery.model_dump() == {
-        "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "token": "reliable",
+        "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "score": "reliable",
+        "token": "reliable",
     }  # fmt: skip
     assert set(network.codec.model_dump().values()) == {"float32"}
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())
@@ -289,9 +290,9 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
         ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
-        ("algorithm.name=a2po", "algorithm.order: got 'semi_greedy'; agents do not tell"),
-        ("algorithm.name=coppo", "algorithm.factor: got 'global' with order 'simultaneous'; ratios are not exchanged"),
-        ("algorithm.name=alternating_ppo", "algorithm.order: got 'alternating'; agents do not take turns yet"),
+        ("algorithm.name=a2po clock=wall", "algorithm.order: got 'semi_greedy' with clock 'wall'"),
+        ("algorithm.name=a2po supervision.on_node_death=continue", "with supervision.on_node_death 'continue'"),
+        ("algorithm.order=semi_greedy algorithm.factor=khop algorithm.critic_scope=central", "order: got 'semi_greedy' with"),
         ("algorithm.critic_scope=central", "algorithm.critic_scope: got 'central'; the coordinator keeps no critic yet"),
         ("topology.kind=file", "topology.file: got None with topology.kind=file"),
         ("topology.file=x.edges", "kind 'file' and a path go together"),

@@ -4,7 +4,8 @@ Theory of operation. `send` puts one message on one outgoing socket and books it
 crosses: with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path. On
 links with limits the sender also works out what becomes of it: the link model of each hop says per copy when it arrives,
 or why not. That verdict travels with the frame as its marks, so the frame itself always travels, and at once. Rows of
-copies that do not arrive are blanked: what is lost is not merely labelled so.
+copies that do not arrive are blanked: what is lost is not merely labelled so. Scores alone are not, since agents would
+otherwise find different orders of updates.
 
 Application bytes are booked on the link where they reach an addressee. `receive` decodes and checks who may speak; what
 the node then accepts is booked as delivered (`taken`). Anything malformed is refused, counted and forgotten: a bad frame
@@ -187,7 +188,7 @@ class PeerPlane:
         sizes = np.where(marks.null, 0, copy_bytes) if np.count_nonzero(marks.null) else copy_bytes
         arrive = self._travel(road, kind, round_, len(header), sizes, marks, addressed=addressed)
         silent = marks.null | (arrive == np.inf)
-        if np.count_nonzero(silent):
+        if np.count_nonzero(silent) and kind is not Kind.SCORE:  # all must find the same order, whatever links do (decision 0012)
             body = _blanked(body, silent if row_copy is None else silent[row_copy])
         self._links.send(to, (header, body, encode_marks(Marks(arrive, marks.null))))
 

@@ -1,0 +1,161 @@
+"""Every row of the recipe table, as whole runs: what agents tell each other, who gets through, what agrees with what."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scenarios.recipes import RECIPES
+from tests.system.stage import Stage
+from tests.system.test_limits import LOSSY, Alone, told
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+N, EDGES, COPIES, ROUNDS, B, EPOCHS, MINIBATCHES = 5, 4, 2, 2, 80, 2, 2  # of SMALL on a line; B over both rounds
+PAIRS = N * (N - 1)
+GLOBAL_STATE, KHOP_STATE = 4 * B * PAIRS, 4 * B * 2 * EDGES  # a state is one number
+EACH_TO_LATER = 4 * B * PAIRS // 2
+SEQUENTIAL = {"STATE": GLOBAL_STATE, "RATIO": EACH_TO_LATER}
+
+# bytes of payload per run: closed forms, where every agent keeps a critic of its own (decisions 0005, 0012)
+PAYLOAD: dict[str, dict[str, int]] = {
+    "scal_mappo_l": {"STATE": KHOP_STATE},
+    "mappo_l": SEQUENTIAL,
+    "ippo": {},
+    "mappo": {"STATE": GLOBAL_STATE},
+    "happo": SEQUENTIAL,
+    "hatrpo": SEQUENTIAL,
+    "macpo": SEQUENTIAL,
+    "mafocops": SEQUENTIAL,
+    "dpo": {},
+    "coppo": {"STATE": GLOBAL_STATE, "RATIO_MB": EPOCHS * 4 * B * PAIRS},
+    "a2po": {**SEQUENTIAL, "SCORE": 4 * PAIRS * COPIES * ROUNDS},
+    "alternating_ppo": {"TOKEN": 32 * COPIES * ROUNDS},
+}
+TALKATIVE = ["coppo", "a2po", "alternating_ppo"]
+
+
+def payload(run: Alone) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in run.rows:
+        if row.plane == "peer":
+            found[row.kind] += row.payload_bytes
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path: Path, name: str) -> None:
+    found = payload(Alone(tmp_path / "run", f"algorithm.name={name}"))
+    found.pop("BOOTSTRAP", None)
+    assert found == PAYLOAD[name]
+
+
+def test_a_turn_costs_one_deployment_32_bytes(tmp_path: Path) -> None:
+    run = Alone(tmp_path / "run", "algorithm.name=alternating_ppo", "env.copies=1", "budget.env_steps=140")
+    assert payload(run) == {"TOKEN": 32 * 7}
+    # from 0 to 1, to 2, …, and from 4 across the whole line back to 0
+    assert [sum(row.messages for row in run.rows if row.kind == "TOKEN" and row.round == k) for k in range(7)] == [1] * 4 + [
+        4,
+        1,
+        1,
+    ]
+
+
+def test_one_agent_has_nobody_to_tell_anything(tmp_path: Path) -> None:
+    for name in TALKATIVE:
+        assert not payload(Alone(tmp_path / name, f"algorithm.name={name}", "env.partition=1x1"))
+
+
+@pytest.mark.parametrize("routing", ["relay", "direct"])
+@pytest.mark.parametrize("name", TALKATIVE)
+def test_routing_changes_neither_what_is_told_nor_what_is_learnt(tmp_path: Path, name: str, routing: str) -> None:
+    here = ["algorithm.factor=khop", "kappa=2"] if name != "alternating_ppo" else []
+    run = Alone(tmp_path / "run", f"algorithm.name={name}", f"routing={routing}", *here)
+    other = Alone(tmp_path / "other", f"algorithm.name={name}", *here)
+    assert (payload(run), run.weights) == (payload(other), other.weights)
+
+
+# ------------------------------------------------------------------------------------------ who gets through
+
+HARD = ["network.loss_prob=0.1", "network.delivery.bootstrap=datagram", "network.delivery.ratio=datagram",
+        "network.delivery.score=datagram", "network.delivery.token=datagram"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_with_losses_and_an_agent_down_completes(tmp_path: Path, name: str) -> None:
+    crash = "network.events=[{do: crash, agent: 2, from_s: 5}]"
+    run = Alone(tmp_path / "run", f"algorithm.name={name}", "kappa=2", "topology.kind=ring", *HARD, crash)
+    assert len(run.reports) == N * ROUNDS
+    learned = {key for key, report in run.reports.items() if "kl" in report.metrics}
+    assert learned == {(i, k) for i in range(N) for k in range(ROUNDS) if i != 2 and (name != "alternating_ppo" or i == k)}
+
+
+def test_agents_that_miss_most_scores_find_the_same_order_all_the_same(tmp_path: Path) -> None:
+    lost = ["algorithm.name=a2po", "network.loss_prob=0.9", "network.delivery.score=datagram", "budget.env_steps=160"]
+    run = Alone(tmp_path / "run", *lost)
+    assert sum(row.dropped for row in run.rows if row.kind == "SCORE") > 0.5 * sum(
+        row.messages for row in run.rows if row.kind == "SCORE"
+    )
+    assert all(report.metrics["missing_score"] > 0 for report in run.reports.values())
+
+
+def test_a_lost_token_costs_patience_and_holds_nobody_up(tmp_path: Path) -> None:
+    lost = ["network.events=[{do: outage, between: [0, 1], from_s: 0}]", "network.patience_s=7"]
+    run = Alone(tmp_path / "run", "algorithm.name=alternating_ppo", *lost)
+    assert run.reports[1, 0].metrics["missing_token"] == COPIES
+    assert [run.reports[agent, 0].virtual_s for agent in range(N)] == pytest.approx([20, 27, 20, 20, 20])
+    assert "kl" in run.reports[1, 1].metrics
+
+
+def test_whoever_is_missing_in_coupled_learning_is_waited_for_once_a_round(tmp_path: Path) -> None:
+    crash = ["network.events=[{do: crash, agent: 4, from_s: 5}]", "network.patience_s=7", "budget.env_steps=40"]
+    run = Alone(tmp_path / "run", "algorithm.name=coppo", *crash)
+    for agent in range(4):
+        report = run.reports[agent, 0]
+        assert report.virtual_s == pytest.approx(20 + 7 + 7)  # for the last states, and for the ratios
+        assert report.metrics["missing_ratio_mb"] == COPIES * EPOCHS * MINIBATCHES
+
+
+# ------------------------------------------------------------------------------------------ what agrees with what
+
+
+@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("name", TALKATIVE)
+def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, name: str, links: list[str]) -> None:
+    overrides = [*links, f"algorithm.name={name}", "compute.policy_ms=80"]
+    alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
+    assert many.weights == alone.weights
+    assert many.rows == alone.rows
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
+
+
+CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kinematic", "env.threads=1"]
+
+
+def test_mappo_l_with_no_price_on_costs_is_happo_that_sees_as_much(stage: Stage) -> None:
+    free = stage.run(*CHEETAH, "algorithm.name=mappo_l", "algorithm.mult_init=0", "algorithm.mult_lr=0")
+    happo = stage.run(*CHEETAH, "algorithm.name=happo", "algorithm.actor_scope=global")
+    for key, mine in happo.metrics.items():
+        assert mine.items() <= free.metrics[key].items()  # MAPPO-L has cost critics and multipliers besides
+    assert free.rows == happo.rows
+
+
+def test_the_first_agent_in_the_order_takes_mappos_update(stage: Stage) -> None:
+    one_round = [*CHEETAH, "budget.env_steps=40"]
+    happo = stage.run(*one_round, "algorithm.name=happo", "algorithm.order=fixed")
+    mappo = stage.run(*one_round, "algorithm.name=mappo")
+    assert {i for i in range(3) if happo.weights[i] == mappo.weights[i]} == {0}
+
+
+def test_one_agent_alternating_with_nobody_is_ppo(stage: Stage) -> None:
+    alone = ["env.partition=1x1"]
+    turns, ippo = (stage.run(*alone, f"algorithm.name={name}") for name in ("alternating_ppo", "ippo"))
+    assert turns.weights == ippo.weights
+    assert turns.rows == ippo.rows
+
+
+def test_agents_learn_in_turn_and_rest_unchanged_otherwise(tmp_path: Path) -> None:
+    short = ["algorithm.name=alternating_ppo", "algorithm.lr_decay=none", "budget.env_steps=40"]
+    one = Alone(tmp_path / "one", *short)
+    rest = Alone(tmp_path / "rest", *short, "algorithm.entropy_coef=0.1")  # shows in whoever learns
+    assert {i for i in range(N) if one.weights[i] != rest.weights[i]} == {0}
