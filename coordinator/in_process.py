@@ -59,10 +59,10 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     env = make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
     hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
-    world = World(scenario, deployment, env, hub, reports)
     try:
+        world = World(run_dir, scenario, deployment, env, hub, reports)
         nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
-    except ValueError as error:  # stored weights that do not fit
+    except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
         desk.close(str(error))
         return desk.outcome
