@@ -16,6 +16,7 @@ import torch
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
+from coordinator.states import States
 from envs.registry import make
 from envs.world import ROLE, World
 from node.process import Node
@@ -54,7 +55,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     torch.set_num_threads(1)
     scenario, deployment = ready.scenario, ready.deployment
     n = deployment.n_agents
-    desk = Desk(recorder, watch)
+    desk = Desk(recorder, watch, States(run_dir, 1 + n))
     reports = _Reports(desk)
     env = make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent

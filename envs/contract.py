@@ -1,9 +1,9 @@
 """What every world must keep, as English sentences with a check each: for whoever adds one.
 
 Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with
-another number of threads, with the first copy's actions changed, and taken apart half-way. Each `Clause` then looks at the recordings and says
-whether its sentence holds. Checks only read, so one rehearsal serves them all; keep the horizon short (a few steps) so that
-several episodes end.
+another number of threads, with the first copy's actions changed, and taken apart half-way. Each `Clause` then looks at the
+recordings and says whether its sentence holds. Checks only read, so one rehearsal serves them all; keep the horizon short (a
+few steps) so that several episodes end.
 
 Example:
     >>> import networkx as nx
@@ -312,8 +312,9 @@ CONTRACT: tuple[Clause, ...] = (
     Clause("The number of native threads changes nothing.", lambda r: _same(r.run, r.threaded)),
     Clause(
         "A world made anew that takes the stored state of another goes on as that would have.",
-        lambda r: _same(r.run, r.resumed)
-        and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps],
+        lambda r: (
+            _same(r.run, r.resumed) and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps]
+        ),
     ),
     Clause("A copy does not depend on what other copies do.", lambda r: _same(r.run, r.nudged, slice(1, None))),
     Clause("Actions matter.", lambda r: not _same(r.run, r.nudged, slice(0, 1))),

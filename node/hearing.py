@@ -172,9 +172,7 @@ class Hearing:
 
     def restore(self, state: State) -> None:
         """Take the memory of one who hears of the same."""
-        for origin, held, born, entries in zip(
-            sorted(self._held), state["held"], state["born"], state["pending"], strict=True
-        ):
+        for origin, held, born, entries in zip(sorted(self._held), state["held"], state["born"], state["pending"], strict=True):
             self._held[origin], self._born[origin] = held, born
             self._pending[origin] = [_Pending.of(entry) for entry in entries]
 

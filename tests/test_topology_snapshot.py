@@ -16,7 +16,9 @@ ARRAYS = some.sampled_from([np.float64, np.float32, np.int64, np.int8, np.uint64
 )
 NAMES = some.text(max_size=4)
 LEAVES = NUMBERS | ARRAYS
-TREES = some.recursive(LEAVES, lambda below: some.lists(below, max_size=3) | some.dictionaries(NAMES, below, max_size=3), max_leaves=8)
+TREES = some.recursive(
+    LEAVES, lambda below: some.lists(below, max_size=3) | some.dictionaries(NAMES, below, max_size=3), max_leaves=8
+)
 
 
 def same(one: object, two: object) -> bool:

@@ -67,8 +67,10 @@ class Deployment(BaseModel):
         return None if self.resumed_after is None else state_folder(run_dir, self.resumed_after) / f"{role}.safetensors"
 
     def write(self, run_dir: Path) -> None:
-        """Store it in a run directory."""
-        (run_dir / DEPLOYMENT_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        """Store it in a run directory, whole or not at all."""
+        partial = run_dir / f"{DEPLOYMENT_FILE}.partial"
+        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        partial.replace(run_dir / DEPLOYMENT_FILE)
 
     @classmethod
     def read(cls, run_dir: Path) -> "Deployment":

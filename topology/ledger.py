@@ -77,7 +77,7 @@ _IN_FLIGHT = _COUNTS.index("in_flight")
 
 
 class Ledger:
-    """One process's books. `drain` hands them over once per round and starts a new page; `state` and `restore` are for `snapshot`."""
+    """One process's books. `drain` hands them over once per round and starts a new page."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
