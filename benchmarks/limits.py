@@ -104,11 +104,7 @@ THRESHOLD = [Row(LQ, f"{level:g}", ("kappa=1", f"network.state_threshold={level:
 LOSSES = (0.0, 0.2, 0.4, 0.6)
 # A repeat comes 0.1 s after the first transmission and the next 0.2 s after that: two of them make it before the 0.5 s after
 # which an agent acts. Where nothing is lost, what is done about it makes no difference.
-<<<<<<< HEAD
-MODES = {
-=======
 MODES: dict[str, list[tuple[float, tuple[str, ...]]]] = {
->>>>>>> d6a23aa6172a9dc9690a796e0f64ea06424f6b2d
     "hold the last state": [(prob, ()) for prob in LOSSES],
     "zeros instead": [(prob, ("network.on_missing=zero",) if prob else ()) for prob in LOSSES],
     "sent again": [(prob, ("network.delivery.state=reliable",) if prob else ()) for prob in LOSSES],
@@ -184,15 +180,9 @@ def everything(rows: Sequence[Row], root: Path, jobs: int) -> Found:
     teams = {row.folder(root, seed): (row, seed) for row, seed in points}  # several rows may share one
     verdicts = {row.verdict(root, seed): (row, seed) for row, seed in points}
     with ThreadPoolExecutor(jobs) as pool:
-<<<<<<< HEAD
-        for _ in pool.map(lambda team: train(*team, root), teams.values()):
-            pass
-        found = dict(zip(verdicts, pool.map(lambda point: judge(*point, root), verdicts.values()), strict=True))
-=======
         for _ in pool.map(lambda team: train(team[0], team[1], root), teams.values()):
             pass
         found = dict(zip(verdicts, pool.map(lambda point: judge(point[0], point[1], root), verdicts.values()), strict=True))
->>>>>>> d6a23aa6172a9dc9690a796e0f64ea06424f6b2d
     return {row: [found[row.verdict(root, seed)] for seed in row.task.seeds] for row in rows}
 
 

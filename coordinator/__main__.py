@@ -6,6 +6,7 @@ from coordinator import guard
 guard.check_python()
 guard.check_origin()
 
+import contextlib  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
 import shlex  # noqa: E402
@@ -13,7 +14,7 @@ import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Annotated  # noqa: E402
+from typing import TYPE_CHECKING, Annotated  # noqa: E402
 
 import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -31,6 +32,9 @@ from coordinator.arguments import refuse as _refuse  # noqa: E402
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
+
+if TYPE_CHECKING:
+    from coordinator.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,9 +78,8 @@ def run(
     interrupted.
     """
     chosen = _load(scenario, overrides, seed)
-    _execute(
-        chosen, out or _new_folders(chosen), weights=None, as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process
-    )
+    ready = _planned(chosen, weights=None)
+    _execute(ready, out or _new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
 
 
 @app.command()
@@ -99,7 +102,7 @@ def evaluate(
 
     weights = folder / CHECKPOINTS / checkpoint
     if not weights.is_dir():
-        there = sorted(path.name for path in (folder / CHECKPOINTS).glob("*"))
+        there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
         _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
     trained = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
@@ -113,10 +116,42 @@ def evaluate(
             "rollout": trained.rollout.model_copy(update={"steps": horizon}),
             "budget": trained.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
             "algorithm": trained.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
+            "record": trained.record.model_copy(update={"state_rounds": 0}),
         }
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    _execute(chosen, out or targets, weights=weights, as_json=as_json, quiet=quiet, in_process=in_process)
+    _execute(_planned(chosen, weights=weights), out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    in_process: InProcessOption = False,
+) -> None:
+    """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
+
+    It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
+    again. Exit codes as of `run`.
+    """
+    from coordinator.plan import changes_since, reopened
+    from coordinator.states import complete_rounds
+
+    rounds = complete_rounds(folder)
+    if not rounds:
+        _refuse(f"{folder}: no stored state to go on from (record.state_rounds says how often a run stores one)")
+    try:
+        ready = reopened(folder, rounds[-1])
+    except ValueError as error:
+        _refuse(str(error))
+    if (changed := changes_since(folder, ready.scenario)) and not quiet:
+        Console(stderr=True).print(
+            f"[yellow]warning:[/] not as the run was begun ({', '.join(changed)}): it may not end as it would have",
+            highlight=False,
+            soft_wrap=True,
+        )
+    _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
 for verb in (experiments.sweep, experiments.compare, experiments.report, experiments.watch, experiments.export):
@@ -265,11 +300,19 @@ def main() -> None:
         _refuse(f"{told()} (see kappahop --help)")
 
 
+def _planned(scenario: Scenario, *, weights: Path | None) -> "Plan":
+    from coordinator.plan import plan
+
+    try:
+        return plan(scenario, weights=weights)
+    except ValueError as error:
+        _refuse(str(error))
+
+
 def _execute(
-    scenario: Scenario,
+    ready: "Plan",
     place: Path | Iterator[Path],
     *,
-    weights: Path | None,
     as_json: bool,
     quiet: bool,
     by_hand: str = "",
@@ -278,12 +321,14 @@ def _execute(
     from coordinator import launch
     from coordinator.display import Display, failure, summary, traffic
     from coordinator.forecast import warnings
-    from coordinator.plan import check_ports, first_free, make_run_dir, plan
+    from coordinator.plan import check_ports, first_free, make_run_dir
     from coordinator.record import Recorder, Results
     from coordinator.report import report
+    from coordinator.states import claimed, complete_rounds, drop_others
 
+    scenario, resumed_after = ready.scenario, ready.deployment.resumed_after
+    claim = contextlib.ExitStack()
     try:
-        ready = plan(scenario, weights=weights)
         chosen = _agents(by_hand, ready.spec.n_agents)
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
@@ -293,11 +338,18 @@ def _execute(
             check_ports(scenario, ready.spec.n_agents)
         doubts = warnings(ready)
         run_dir = place if isinstance(place, Path) else first_free(place)
-        make_run_dir(run_dir, ready)
+        if resumed_after is None:
+            make_run_dir(run_dir, ready)
+        claim.enter_context(claimed(run_dir))
     except ValueError as error:
         _refuse(str(error))
+    if resumed_after is not None:
+        drop_others(run_dir, resumed_after)
+        ready.deployment.write(run_dir)
     per_round = scenario.env.copies * scenario.rollout.steps
-    recorder = Recorder(run_dir, env_steps_per_round=per_round, tensorboard=scenario.record.tensorboard)
+    recorder = Recorder(
+        run_dir, env_steps_per_round=per_round, tensorboard=scenario.record.tensorboard, resumed_after=resumed_after
+    )
     console = Console(stderr=True)
     for text in () if quiet else doubts:
         console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
@@ -319,9 +371,12 @@ def _execute(
         recorder.meta(**final)
     finally:
         recorder.close()
+        claim.close()
     if outcome.error is not None:
         console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
-        if not outcome.interrupted and weights is None:
+        if complete_rounds(run_dir):
+            console.print(f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}", highlight=False, soft_wrap=True)
+        if not outcome.interrupted and ready.deployment.learns:
             again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
             console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
@@ -332,7 +387,7 @@ def _execute(
         plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
         if final["return_mean"] is not None:
-            over = "the last tenth of the run" if weights is None else "all episodes"
+            over = "the last tenth of the run" if ready.deployment.learns else "all episodes"
             plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
         plain.print(
             f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coordinator.record import Recorder
-from topology.control import Control, Finished, Hello, Progress, RoundReport
+from coordinator.states import States
+from topology.control import Control, Finished, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0
 
@@ -41,24 +42,26 @@ class Desk:
     Args:
         recorder: Writes them down.
         watch: Called with every report, for a progress display.
+        states: Keeps track of what processes store.
 
     Attributes:
         outcome: What is known of the run so far.
         finished: Roles that have done all their work.
     """
 
-    def __init__(self, recorder: Recorder, watch: Watcher) -> None:
+    def __init__(self, recorder: Recorder, watch: Watcher, states: States) -> None:
         self.outcome = Outcome()
         self.finished: set[str] = set()
         self._recorder = recorder
         self._watch = watch
+        self._states = states
         self._round = 0
         self._began: float | None = None
         self._committed = 0.0
 
     def begin(self) -> None:
-        """Everybody is up: time counts from now."""
-        self._began = time.monotonic()
+        """Everybody is up: time counts from now, or goes on."""
+        self._began = time.monotonic() - self._recorder.wall_s
 
     def take(self, message: Control) -> None:
         """Take in one report."""
@@ -71,10 +74,13 @@ class Desk:
                 self._recorder.episodes(message.episodes)
                 self._recorder.traffic(message.traffic)
                 for text in message.faults:
-                    self.note(message.role, text)
-                self._recorder.refusals(self.wall_s(), message.role, message.refused, message.refusals)
+                    self._recorder.event(self.wall_s(), message.role, text, round_=message.round)
+                self._recorder.refusals(self.wall_s(), message.role, message.round, message.refused, message.refusals)
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
+            case Stored() if self._states.has_all(message.role, message.round):
+                self._recorder.commit()
+                self._states.complete(message.round)
             case Finished():
                 self.finished.add(message.role)
                 self._recorder.traffic(message.traffic)

@@ -16,6 +16,7 @@ import torch
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
+from coordinator.states import States
 from envs.registry import make
 from envs.world import ROLE, World
 from node.process import Node
@@ -54,15 +55,15 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     torch.set_num_threads(1)
     scenario, deployment = ready.scenario, ready.deployment
     n = deployment.n_agents
-    desk = Desk(recorder, watch)
+    desk = Desk(recorder, watch, States(run_dir, 1 + n))
     reports = _Reports(desk)
     env = make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
     hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
-    world = World(scenario, deployment, env, hub, reports)
     try:
+        world = World(run_dir, scenario, deployment, env, hub, reports)
         nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
-    except ValueError as error:  # stored weights that do not fit
+    except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
         desk.close(str(error))
         return desk.outcome

@@ -28,6 +28,7 @@ import psutil
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
+from coordinator.states import States
 from topology.control import Control, ControlHub, Fault, Gone, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
 from topology.keys import COORDINATOR, Keyring
@@ -56,7 +57,7 @@ def run(
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
     """
-    desk = Desk(recorder, watch)
+    desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_agents))
     asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
     return desk.outcome
 

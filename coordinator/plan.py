@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from envs.interface import EnvSpec
 from envs.registry import spec as env_spec
-from scenarios.loading import ScenarioError, dump
+from scenarios.loading import ScenarioError, dump, load
 from scenarios.schema import Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graphs import build
@@ -70,6 +70,17 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         if missing:
             raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
     return Plan(scenario, spec, deployment)
+
+
+def reopened(run_dir: Path, round_: int) -> Plan:
+    """The plan of a run that goes on from its stored states of a round: on the graph that it was begun with.
+
+    Raises:
+        ValueError: what the run's directory says of it cannot be read.
+    """
+    scenario = load(str(run_dir / SCENARIO_FILE))
+    deployment = Deployment.read(run_dir).model_copy(update={"resumed_after": round_})
+    return Plan(scenario, env_spec(scenario.env), deployment)
 
 
 def _with_traces_from_anywhere(section: _Links) -> _Links:
@@ -155,6 +166,19 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
         (run_dir / MANIFEST_FILE).write_text(json.dumps(manifest(ready.scenario), indent=1), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None
+
+
+def changes_since(run_dir: Path, scenario: Scenario) -> list[str]:
+    """In what the present versions, commit and host differ from those with which a run was begun, by name."""
+    try:
+        before = json.loads((run_dir / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [MANIFEST_FILE]
+    now = manifest(scenario)
+    pairs = [(name, before.get(name), now[name]) for name in ("commit", "python", "machine")]
+    packages = before.get("packages", {})
+    pairs += [(name, packages.get(name), version) for name, version in _versions(_PACKAGES)]
+    return [f"{name} {old} → {new}" for name, old, new in pairs if old != new]
 
 
 def manifest(scenario: Scenario) -> dict[str, object]:

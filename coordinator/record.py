@@ -41,7 +41,7 @@ CREATE TABLE ages(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,
   used INTEGER NOT NULL, missing INTEGER NOT NULL, mean_s REAL NOT NULL, max_s REAL NOT NULL,
   PRIMARY KEY (round, agent, origin)) WITHOUT ROWID;
-CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL, virtual_s REAL);
+CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL, virtual_s REAL, round INTEGER);
 """
 _ADD_TRAFFIC = f"INSERT INTO traffic VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT DO UPDATE SET " + ", ".join(
     f"{name} = {name} + excluded.{name}" for name in Row._fields[5:]
@@ -60,15 +60,35 @@ class Recorder:
         run_dir: The run's directory.
         env_steps_per_round: E·T.
         tensorboard: Whether to write TensorBoard events.
+        resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
+
+    Attributes:
+        wall_s: Seconds that the run has taken up to where it goes on.
     """
 
-    def __init__(self, run_dir: Path, *, env_steps_per_round: int, tensorboard: bool) -> None:
+    def __init__(self, run_dir: Path, *, env_steps_per_round: int, tensorboard: bool, resumed_after: int | None = None) -> None:
         self._database = sqlite3.connect(run_dir / DATABASE)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.executescript(_SCHEMA)
         self._per_round = env_steps_per_round
         self._board = _Board(run_dir / TENSORBOARD) if tensorboard else None
+        self.wall_s = 0.0
+        if resumed_after is None:
+            self._database.executescript(_SCHEMA)
+        else:
+            self._go_back(resumed_after)
+
+    def _go_back(self, round_: int) -> None:
+        """Drop what was recorded of later rounds, and of the run's end."""
+        for table in ("episodes", "rounds", "traffic", "ages", "events"):
+            self._database.execute(f"DELETE FROM {table} WHERE round > ?", (round_,))
+        # only at its end does a run tell what of earlier rounds is still on the way
+        self._database.execute("UPDATE traffic SET delivered = delivered + in_flight, in_flight = 0 WHERE in_flight > 0")
+        self._database.execute("DELETE FROM meta")
+        (self.wall_s,) = self._database.execute("SELECT coalesce(max(wall_s), 0.0) FROM rounds").fetchone()
+        self._database.commit()
+        if self._board is not None:
+            self._board.purge((round_ + 1) * self._per_round + 1)
 
     def meta(self, **values: object) -> None:
         """Keep facts about the run, as JSON by name."""
@@ -110,8 +130,8 @@ class Recorder:
             "INSERT INTO ages VALUES (?, ?, ?, ?, ?, ?, ?)", [(report.round, report.agent, *row) for row in report.ages]
         )
         for virtual_s, text in report.incidents:
-            self.event(wall_s, report.role, text, virtual_s)
-        self.refusals(wall_s, report.role, report.refused, report.refusals)
+            self.event(wall_s, report.role, text, virtual_s=virtual_s, round_=report.round)
+        self.refusals(wall_s, report.role, report.round, report.refused, report.refusals)
         if self._board is not None:
             self._board.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
 
@@ -119,16 +139,16 @@ class Recorder:
         """Add ledger rows to what is known of their links."""
         self._database.executemany(_ADD_TRAFFIC, rows)
 
-    def refusals(self, wall_s: float, role: str, total: int, texts: Iterable[str]) -> None:
-        """Keep how many frames a process refused, and the first reasons."""
+    def refusals(self, wall_s: float, role: str, round_: int, total: int, texts: Iterable[str]) -> None:
+        """Keep how many frames a process refused in a round, and the first reasons."""
         if total:
-            self.event(wall_s, role, f"refused {total} frames")
+            self.event(wall_s, role, f"refused {total} frames", round_=round_)
         for text in texts:
-            self.event(wall_s, role, f"refused: {text}")
+            self.event(wall_s, role, f"refused: {text}", round_=round_)
 
-    def event(self, wall_s: float, role: str, text: str, virtual_s: float | None = None) -> None:
-        """Keep something that happened, with its virtual time if it has one."""
-        self._database.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (wall_s, role, text, virtual_s))
+    def event(self, wall_s: float, role: str, text: str, *, virtual_s: float | None = None, round_: int | None = None) -> None:
+        """Keep something that happened, with its virtual time and its round if it has them."""
+        self._database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (wall_s, role, text, virtual_s, round_))
 
     def commit(self) -> None:
         """Make everything so far visible to readers."""
@@ -153,17 +173,21 @@ class _Board:
     """TensorBoard events without torch."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._summary = Event, Summary
+        self._event, self._summary, self._session = Event, Summary, SessionLog
         self._writer = EventFileWriter(str(folder))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Write named numbers at a step."""
         summary = self._summary(value=[self._summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._writer.add_event(self._event(step=step, summary=summary))
+
+    def purge(self, step: int) -> None:
+        """Tell readers to forget what was written of this step and later ones."""
+        self._writer.add_event(self._event(step=step, session_log=self._session(status=self._session.START)))
 
     def flush(self) -> None:
         """Write out what is buffered."""

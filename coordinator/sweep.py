@@ -3,7 +3,8 @@
 Theory of operation. A run lies in `OUT/CELL/seed=N/` as `kappahop run --out` makes it; beside it, `seed=N.log` takes what
 the command says and `seed=N.json` what it prints. The latter appears by renaming, when the command has succeeded and at no
 other moment: whoever finds it knows that the run is done. A sweep that is started again therefore passes over what is done,
-and does what failed, was interrupted or never began. `OUT/sweep.json` says what belongs there.
+goes on with what failed or was interrupted where it last stored its state (`coordinator.states`), and begins the rest.
+`OUT/sweep.json` says what belongs there.
 
 A run is a child process, so that its crash harms nobody else; it dies with the sweep (PDEATHSIG), in its own session, so
 that Ctrl-C reaches it through the sweep only, which then lets it stop cleanly. The children inherit a lock on the folder:
@@ -29,7 +30,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coordinator.grid import Cell
-from coordinator.plan import check_ports, manifest
+from coordinator.plan import changes_since, check_ports, manifest
+from coordinator.states import complete_rounds
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
@@ -70,6 +72,16 @@ class Job:
         return self.folder.parent / f"{self.folder.name}.json"
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether it has been begun, by this very code, and has stored a state to go on from."""
+        try:
+            begun = load(str(self.folder / SCENARIO_FILE))
+        except ScenarioError:
+            return False
+        is_same = begun == self.cell.seeded(self.seed) and not changes_since(self.folder, begun)
+        return is_same and bool(complete_rounds(self.folder))
+
+    @property
     def log(self) -> Path:
         """What the command said."""
         return self.folder.parent / f"{self.folder.name}.log"
@@ -93,8 +105,10 @@ class Sweep:
 
     def command(self, job: Job) -> list[str]:
         """The words of a run after `kappahop`."""
-        words = ["run", self.source, *job.cell.overrides, "--seed", str(job.seed), "--out", str(job.folder), "--json", "--quiet"]
-        return [*words, "--in-process"] if self.in_process else words
+        words = ["run", self.source, *job.cell.overrides, "--seed", str(job.seed), "--out", str(job.folder)]
+        if job.can_go_on:
+            words = ["resume", str(job.folder)]
+        return [*words, "--json", "--quiet", *(["--in-process"] if self.in_process else [])]
 
 
 def plan_sweep(source: str, cells: Sequence[Cell], seeds: Sequence[int], out: Path, *, in_process: bool) -> Sweep:
@@ -227,7 +241,9 @@ def _answer(job: Job) -> Path:
 
 
 def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
-    _clear(job)
+    job.result.unlink(missing_ok=True)
+    if not job.can_go_on:
+        shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     parent = os.getpid()
     with job.log.open("wb") as log, _answer(job).open("wb") as answer:
@@ -243,15 +259,6 @@ def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
         )
     job.state = "running"
     return _Child(job, process, os.pidfd_open(process.pid), time.monotonic())
-
-
-def _clear(job: Job) -> None:
-    """Make way for a run that failed or was interrupted here before: it starts over.
-
-    The one place to change once runs can go on from a checkpoint.
-    """
-    job.result.unlink(missing_ok=True)
-    shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def _conclude(child: _Child) -> None:
@@ -271,7 +278,7 @@ def _conclude(child: _Child) -> None:
 
 
 def _stop(children: list[_Child], signals: list[int]) -> None:
-    """End the runs that are under way: SIGTERM, and SIGKILL when patience or the user's is over. They will start over."""
+    """End the runs that are under way: SIGTERM, and SIGKILL when patience or the user's is over. They will go on."""
     for child in children:
         child.process.terminate()
     deadline = time.monotonic() + STOP_S

@@ -1,9 +1,9 @@
 """What every world must keep, as English sentences with a check each: for whoever adds one.
 
 Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with
-another number of threads, and with the first copy's actions changed. Each `Clause` then looks at the recordings and says
-whether its sentence holds. Checks only read, so one rehearsal serves them all; keep the horizon short (a few steps) so that
-several episodes end.
+another number of threads, with the first copy's actions changed, and taken apart half-way. Each `Clause` then looks at the
+recordings and says whether its sentence holds. Checks only read, so one rehearsal serves them all; keep the horizon short (a
+few steps) so that several episodes end.
 
 Example:
     >>> import networkx as nx
@@ -14,15 +14,18 @@ Example:
     []
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.interface import EnvSpec, Floats, Transition, VecEnv
+from topology.snapshot import State, read, write
 
 Build = Callable[[int, int], VecEnv]
 Share = Literal["team", "sum", "mean"]
@@ -65,6 +68,7 @@ class Rehearsal:
         reseeded: With another seed.
         threaded: With two native threads instead of one.
         nudged: With other actions for the first copy.
+        resumed: With all but its `state` forgotten, and stored in a file, after half of the steps.
         share: How agents' rewards make the team's.
         nature: Whether the world draws anything itself ("random"), follows from the actions alone ("determined"), or also shows
             one and the same observation for ever ("still").
@@ -75,6 +79,7 @@ class Rehearsal:
     reseeded: Recording
     threaded: Recording
     nudged: Recording
+    resumed: Recording
     share: Share
     nature: Nature
 
@@ -93,7 +98,7 @@ class Clause:
 
 
 def rehearse(build: Build, share: Share, *, nature: Nature = "random", steps: int = STEPS) -> Rehearsal:
-    """Run a world five times.
+    """Run a world six times.
 
     Args:
         build: Makes the world from (seed, threads); the number of threads may mean nothing to it.
@@ -106,8 +111,8 @@ def rehearse(build: Build, share: Share, *, nature: Nature = "random", steps: in
     """
     return Rehearsal(
         run=_record(build(0, 1), steps), again=_record(build(0, 1), steps), reseeded=_record(build(1, 1), steps),
-        threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=True), share=share,
-        nature=nature,
+        threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=True),
+        resumed=_record(build(0, 1), steps, successor=build(0, 1)), share=share, nature=nature,
     )  # fmt: skip
 
 
@@ -117,12 +122,16 @@ def broken(build: Build, share: Share, *, nature: Nature = "random", steps: int 
     return [clause.sentence for clause in CONTRACT if not clause.holds(rehearsal)]
 
 
-def _record(world: VecEnv, steps: int, *, nudge: bool = False) -> Recording:
+def _record(world: VecEnv, steps: int, *, nudge: bool = False, successor: VecEnv | None = None) -> Recording:
     rng = np.random.default_rng(99)
     first = world.reset()
     frozen = [_bytes(first)]
     transitions = []
-    for _ in range(steps):
+    for step in range(steps):
+        if successor is not None and step == steps // 2:
+            successor.restore(_stored(world.state()))
+            world.close()
+            world = successor
         actions = []
         for agent, (width, count) in enumerate(zip(world.spec.act_dims, world.spec.choices, strict=True)):
             draw = rng.integers(count, size=(world.copies, 1)) if count else rng.normal(0.0, 0.7, (world.copies, width))
@@ -135,6 +144,14 @@ def _record(world: VecEnv, steps: int, *, nudge: bool = False) -> Recording:
     world.close()
     world.close()  # closing a closed world does nothing
     return recording
+
+
+def _stored(state: State) -> State:
+    """A state as it comes back from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "world.safetensors"
+        write(path, state)
+        return read(path)
 
 
 def _bytes(obs: list[Floats]) -> bytes:
@@ -293,6 +310,12 @@ CONTRACT: tuple[Clause, ...] = (
         lambda r: r.is_finite or r.nature == "still" or r.run.frozen[0] != r.reseeded.frozen[0],
     ),
     Clause("The number of native threads changes nothing.", lambda r: _same(r.run, r.threaded)),
+    Clause(
+        "A world made anew that takes the stored state of another goes on as that would have.",
+        lambda r: (
+            _same(r.run, r.resumed) and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps]
+        ),
+    ),
     Clause("A copy does not depend on what other copies do.", lambda r: _same(r.run, r.nudged, slice(1, None))),
     Clause("Actions matter.", lambda r: not _same(r.run, r.nudged, slice(0, 1))),
     Clause(

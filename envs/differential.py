@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import Env
+from topology.snapshot import State, restore_streams, streams
 
 Array = NDArray[np.float64]
 DISC = {1: 0.10, 2: 0.12, 3: 0.25, 4: 0.38, 5: 0.51}  # z at which the centre's pay has fallen to 0, by number of agents
@@ -139,6 +140,15 @@ class DifferentialGame:
             obs=obs, reward=reward, cost=np.zeros((*reward.shape, 0), np.float32), terminated=terminated.copy(),
             truncated=truncated, final_obs=final, episodes=episodes, faults=faults,
         )  # fmt: skip
+
+    def state(self) -> State:
+        """See `VecEnv.state`."""
+        return {"x": self._x.copy(), "age": self._age.copy(), "ret": self._ret.copy(), "streams": streams(self._rngs)}
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self._x, self._age, self._ret = state["x"], state["age"], state["ret"]
+        restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
         """Nothing to release."""

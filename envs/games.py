@@ -27,6 +27,7 @@ from envs.knobs import count_agents, refuse_robots
 from envs.tabular import Array, Game, Indices
 from scenarios.schema import Env
 from scenarios.schema import Game as Knobs
+from topology.snapshot import State, restore_streams, streams
 from topology.wire import ProtocolError
 
 STAGE_CHOICES = 3
@@ -416,6 +417,19 @@ class GameWorld:
             obs=obs, reward=reward, cost=np.zeros((*reward.shape, 0), np.float32), terminated=terminated, truncated=truncated,
             final_obs=final, episodes=episodes, faults=np.zeros(self.copies, bool),
         )  # fmt: skip
+
+    def state(self) -> State:
+        """See `VecEnv.state`."""
+        return {
+            "state": self._state.copy(), "chance": self._chance.copy(), "drawn": self._drawn, "age": self._age.copy(),
+            "ret": self._ret.copy(), "streams": streams(self._rngs),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self._state, self._chance, self._drawn = state["state"], state["chance"], state["drawn"]
+        self._age, self._ret = state["age"], state["ret"]
+        restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
         """Nothing to release."""

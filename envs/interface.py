@@ -15,6 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.snapshot import State
+
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -109,6 +111,14 @@ class VecEnv(Protocol):
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance every copy one control period under each agent's action, (E, a_i)."""
+        ...
+
+    def state(self) -> State:
+        """All that the steps to come depend on, besides what the world was made from."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Take the state of a world made alike; `step` then does what it would have done there."""
         ...
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from envs.robots import Channel, Robot
 from envs.rules import Array, Step, obstacle_drive
 from envs.tasks import TASKS, Task, senses, spec
 from scenarios.schema import Env
+from topology.snapshot import State, restore_streams, streams
 
 FIRST_FATAL = int(mujoco.mjtWarning.mjWARN_BADQPOS)  # this warning and those after it mean a diverged simulation
 
@@ -220,6 +221,20 @@ class MujocoWorld:
             obs=self._observe(self._standing()), reward=reward, cost=cost, terminated=terminated, truncated=truncated,
             final_obs=obs, episodes=episodes, faults=faults,
         )  # fmt: skip
+
+    def state(self) -> State:
+        """See `VecEnv.state`; the batch's rows hold all of the physics, from which every step derives the rest anew."""
+        return {
+            "physics": self.batch.state.copy(), "x": self._x.copy(), "y": self._y.copy(), "age": self._age.copy(),
+            "ret": self._ret.copy(), "charged": self._charged.copy(), "streams": streams(self._rngs),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self.batch.state[:] = state["physics"]
+        self._x[:], self._y[:] = state["x"], state["y"]  # a mass centre's place is not in the physics before a step
+        self._age, self._ret, self._charged = state["age"], state["ret"], state["charged"]
+        restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
         """Release native threads; the world is not to be used afterwards."""

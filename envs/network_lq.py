@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import LQ, Env
+from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
@@ -122,6 +123,19 @@ class NetworkLQ:
             obs=obs, reward=reward, cost=cost, terminated=faults.copy(), truncated=truncated, final_obs=final,
             episodes=episodes, faults=faults,
         )  # fmt: skip
+
+    def state(self) -> State:
+        """See `VecEnv.state`."""
+        return {
+            "x": self._x.copy(), "noise": self._noise.copy(), "drawn": self._drawn, "age": self._age.copy(),
+            "ret": self._ret.copy(), "streams": streams(self._rngs),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self._x, self._noise, self._drawn = state["x"], state["noise"], state["drawn"]
+        self._age, self._ret = state["age"], state["ret"]
+        restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
         """Nothing to release."""

@@ -25,11 +25,25 @@ from envs.interface import Transition, VecEnv
 from envs.registry import make
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, EpisodeRow, Fault, Finished, Gone, Hello, Progress, Reports, Start, Stop, refused_at
-from topology.deployment import LOGS, SCENARIO_FILE, Deployment
+from topology.control import (
+    ControlPort,
+    EpisodeRow,
+    Fault,
+    Finished,
+    Gone,
+    Hello,
+    Progress,
+    Reports,
+    Start,
+    Stop,
+    Stored,
+    refused_at,
+)
+from topology.deployment import LOGS, SCENARIO_FILE, Deployment, state_folder
 from topology.keys import WORLD_ROLE, Keyring, frame_extra
 from topology.links import PeerLostError, RouterLinks, new_context
 from topology.process import StopRequested, settle
+from topology.snapshot import State, read, write
 from topology.wire import KIND_NAMES, Kind, Message, ProtocolError, table
 from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 
@@ -71,7 +85,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         if not isinstance(port.receive(scenario.supervision.start_s), Start):
             raise StopRequested
         try:
-            World(scenario, deployment, env, hub, port).run()
+            World(run_dir, scenario, deployment, env, hub, port).run()
         finally:
             env.close()
             for refused in refused_at(links.gate, ROLE):  # before the last report, which may end the run
@@ -97,11 +111,26 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
 class World:
     """The loop around an environment.
 
+    Args:
+        run_dir: The run's directory.
+        scenario: The scenario.
+        deployment: Sizes and graph, and whether the run goes on from a stored state.
+        env: The environment.
+        hub: The world's end of the world plane.
+        port: Where it reports.
+
+    Raises:
+        ValueError: the stored state cannot be read.
+
     Attributes:
         is_over: Whether every round of the run has been stepped through.
     """
 
-    def __init__(self, scenario: Scenario, deployment: Deployment, env: VecEnv, hub: WorldHub, port: Reports) -> None:
+    def __init__(
+        self, run_dir: Path, scenario: Scenario, deployment: Deployment, env: VecEnv, hub: WorldHub, port: Reports
+    ) -> None:
+        self._run_dir = run_dir
+        self._scenario = scenario
         self._env = env
         self._hub = hub
         self._port = port
@@ -125,6 +154,9 @@ class World:
         self._gone: set[int] = set()
         self._heard: dict[int, NDArray[np.float32]] = {}
         self.is_over = False
+        stored = deployment.state_file(run_dir, ROLE)
+        if deployment.resumed_after is not None and stored is not None:
+            self._restore(deployment.resumed_after, read(stored))
 
     def run(self) -> None:
         """Step through every round of the run.
@@ -224,6 +256,22 @@ class World:
             self._report(round_, self._steps, end=True)
             self._due = Kind.READY
             self.is_over = self._round == self._rounds
+            if self._scenario.stores_after(round_):
+                write(state_folder(self._run_dir, round_) / f"{ROLE}.safetensors", self._state())
+                self._port.send(Stored(role=ROLE, round=round_))
+
+    def _state(self) -> State:
+        """All that later rounds depend on, as it is when a round has just been shown to its end and nobody is ready."""
+        return {
+            "now": self._now, "began": self._began, "latest": self._latest, "env": self._env.state(), "hub": self._hub.state(),
+        }  # fmt: skip
+
+    def _restore(self, round_: int, state: State) -> None:
+        """Be as the world of the same scenario was after a round."""
+        self._round, self._due = round_ + 1, Kind.READY
+        self._now, self._began, self._latest = state["now"], state["began"], state["latest"]
+        self._env.restore(state["env"])
+        self._hub.restore(state["hub"])
 
     def _pace(self) -> None:
         """Wait until a control period has passed since the last step."""
@@ -277,7 +325,7 @@ class World:
                 round=round_,
                 env_step=(round_ * self._steps + steps) * self._copies,
                 episodes=tuple(self._episodes),
-                traffic=tuple(self._hub.drain()) if end else (),
+                traffic=tuple(self._hub.drain(None if self._round == self._rounds else round_)) if end else (),
                 faults=tuple(self._faults[:100]),
                 refused=refused,
                 refusals=texts,

@@ -19,6 +19,7 @@ from node.normalise import InputNorm, ValueNorm
 from node.rollout import Rollout
 from node.seeds import Purpose, torch_stream
 from scenarios.schema import Algorithm
+from topology.snapshot import State
 
 Columns = NDArray[np.intp] | slice
 
@@ -173,8 +174,22 @@ class Critics:
         for index, critic in enumerate(self._critics):
             tensors[f"critic_{index}"] = critic.trainer.weights.detach()
             tensors[f"critic_{index}_returns"] = torch.tensor([critic.norm.mu, critic.norm.sigma], dtype=torch.float64)
-        tensors["critic_inputs"] = self._norm.state()
+        tensors["critic_inputs"] = self._norm.weights()
         return tensors
+
+    def state(self) -> State:
+        """All that later rounds depend on."""
+        return {
+            "inputs": self._norm.state(),
+            "critics": [{"trainer": critic.trainer.state(), "norm": critic.norm.state()} for critic in self._critics],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of critics of the same problem."""
+        self._norm.restore(state["inputs"])
+        for critic, own in zip(self._critics, state["critics"], strict=True):
+            critic.trainer.restore(own["trainer"])
+            critic.norm.restore(own["norm"])
 
     def _estimate(
         self, critic: Critic, rollout: Rollout, signal: NDArray[np.float32], weight: NDArray[np.float64] | None
@@ -183,10 +198,10 @@ class Critics:
         with torch.no_grad():
             predicted = critic.net.everywhere(self._x, algorithm.chunk).squeeze(-1).double().numpy()
             at_cuts = critic.net.everywhere(self._cut_x, algorithm.chunk).squeeze(-1).double().numpy()
-        value = critic.norm.restore(predicted).reshape(signal.shape)
+        value = critic.norm.denormalise(predicted).reshape(signal.shape)
         next_value = np.concatenate((value[1:], np.zeros_like(value[:1])))
         cuts = rollout.cuts()
-        next_value[cuts[:, 0], cuts[:, 1]] = critic.norm.restore(at_cuts)
+        next_value[cuts[:, 0], cuts[:, 1]] = critic.norm.denormalise(at_cuts)
         advantage = gae(
             signal,
             value,

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.snapshot import State
 from topology.wire import Marks
 
 Floats = NDArray[np.float32]
@@ -35,6 +36,15 @@ class _Pending:
         self.earliest = marks.arrive.min()
         self.block = block
         self.label = label
+
+    def state(self) -> State:
+        return {
+            "born": self.born, "arrive": self.arrive.copy(), "null": self.null, "block": self.block, "label": self.label,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, state: State) -> "_Pending":
+        return cls(state["born"], Marks(state["arrive"], state["null"]), state["block"], tuple(state["label"]))
 
 
 class _Tally:
@@ -151,6 +161,20 @@ class Hearing:
             for entry in entries
             if (late := int(np.count_nonzero((entry.arrive > after) & (entry.arrive < np.inf))))
         ]
+
+    def state(self) -> State:
+        """What is held and under way, as it is between two rounds: then nothing is fresh, and ages have been told."""
+        return {
+            "held": [held for _, held in sorted(self._held.items())],
+            "born": [born for _, born in sorted(self._born.items())],
+            "pending": [[entry.state() for entry in entries] for _, entries in sorted(self._pending.items())],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the memory of one who hears of the same."""
+        for origin, held, born, entries in zip(sorted(self._held), state["held"], state["born"], state["pending"], strict=True):
+            self._held[origin], self._born[origin] = held, born
+            self._pending[origin] = [_Pending.of(entry) for entry in entries]
 
     def _let_in(self, origin: int, until: float) -> None:
         held, born = self._held[origin], self._born[origin]

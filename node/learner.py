@@ -52,6 +52,7 @@ from node.rollout import Rollout
 from node.seeds import Purpose, stream, torch_stream
 from node.trust_region import Region
 from scenarios.schema import Algorithm
+from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 
@@ -277,7 +278,7 @@ class Learner:
 
     def weights(self) -> dict[str, Tensor]:
         """All that makes up the policy and the critics, by name, in a fixed order."""
-        tensors = {"actor": self._actor_trainer.weights.detach(), "actor_inputs": self._actor_norm.state()}
+        tensors = {"actor": self._actor_trainer.weights.detach(), "actor_inputs": self._actor_norm.weights()}
         if self._critics is not None:
             tensors |= self._critics.weights()
         tensors["multipliers"] = torch.tensor(self._mults, dtype=torch.float64)
@@ -289,7 +290,7 @@ class Learner:
         Raises:
             ValueError: the checkpoint does not fit this scenario's networks.
         """
-        for name, mine in (("actor", self._actor_trainer.weights), ("actor_inputs", self._actor_norm.state())):
+        for name, mine in (("actor", self._actor_trainer.weights), ("actor_inputs", self._actor_norm.weights())):
             if name not in tensors or tensors[name].shape != mine.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise ValueError(
@@ -297,7 +298,30 @@ class Learner:
                 )
         with torch.no_grad():
             self._actor_trainer.weights.copy_(tensors["actor"])
-        self._actor_norm.restore(tensors["actor_inputs"])
+        self._actor_norm.load(tensors["actor_inputs"])
+
+    def state(self) -> State:
+        """All that later rounds depend on, as it is between two rounds; what a round draws, `begin_round` draws again."""
+        return {
+            "actor": self._actor_trainer.state(),
+            "actor_inputs": self._actor_norm.state(),
+            "objective": None if self._objective is None else self._objective.state(),
+            "critics": None if self._critics is None else self._critics.state(),
+            "multipliers": self._mults,
+            "episode_cost": self._episode_cost,
+            "running_cost": self._running_cost.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a learner of the same agent and scenario."""
+        self._actor_trainer.restore(state["actor"])
+        self._actor_norm.restore(state["actor_inputs"])
+        if self._objective is not None:
+            self._objective.restore(state["objective"])
+        if self._critics is not None:
+            self._critics.restore(state["critics"])
+        self._mults, self._episode_cost = state["multipliers"], state["episode_cost"]
+        self._running_cost = state["running_cost"]
 
     # ---------------------------------------------------------------- pieces
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from topology.snapshot import State
+
 _GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
 
 
@@ -101,6 +103,20 @@ class Trainer:
         self._adam.step()
         self.gradient.zero_()
         return norm
+
+    def state(self) -> State:
+        """Parameters and Adam's moments; the step's size is set by who trains."""
+        moments = self._adam.state.get(self.weights, {})
+        return {
+            "weights": self.weights.detach().numpy().copy(),
+            "moments": {name: moment.numpy().copy() for name, moment in moments.items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a trainer of the same module."""
+        with torch.no_grad():
+            self.weights.copy_(torch.from_numpy(state["weights"]))
+        self._adam.state[self.weights] = {name: torch.from_numpy(moment) for name, moment in state["moments"].items()}
 
     def decay(self, fraction: float) -> None:
         """Set the step to this fraction of the one at the start."""

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topology.snapshot import State
+
 INPUT_CLIP = 10.0  # standard deviations; what the public codes use
 
 
@@ -32,6 +34,14 @@ class RunningMoments:
         self.mean = self.mean + shift * n / total
         self._squares = self._squares + squares + shift**2 * self.count * n / total
         self.count = total
+
+    def state(self) -> State:
+        """What has been seen."""
+        return {"count": self.count, "mean": self.mean, "squares": self._squares}
+
+    def restore(self, state: State) -> None:
+        """Take up what has been seen."""
+        self.count, self.mean, self._squares = state["count"], state["mean"], state["squares"]
 
     @property
     def std(self) -> NDArray[np.float64]:
@@ -61,13 +71,23 @@ class InputNorm:
             self._moments.update(rows)
             self._adopt()
 
-    def state(self) -> Tensor:
+    def weights(self) -> Tensor:
         """Offset and scale as one (2, width) tensor, for checkpoints."""
         return torch.stack((self._offset, self._scale))
 
-    def restore(self, state: Tensor) -> None:
+    def load(self, weights: Tensor) -> None:
         """Take offset and scale from a checkpoint."""
-        self._offset, self._scale = state[0].clone(), state[1].clone()
+        self._offset, self._scale = weights[0].clone(), weights[1].clone()
+
+    def state(self) -> State:
+        """What is applied to inputs, and the statistics that it comes from."""
+        return {"weights": self.weights().numpy(), "moments": None if self._moments is None else self._moments.state()}
+
+    def restore(self, state: State) -> None:
+        """Take the state of statistics of the same inputs."""
+        self.load(torch.from_numpy(state["weights"]))
+        if self._moments is not None:
+            self._moments.restore(state["moments"])
 
     def _adopt(self) -> None:
         assert self._moments is not None
@@ -113,10 +133,19 @@ class ValueNorm:
         self.mu, self.sigma = mu, sigma
         return scale, shift
 
+    def state(self) -> State:
+        """The averages and what they come to."""
+        return {"sums": [self._mean, self._square, self._weight], "mu": self.mu, "sigma": self.sigma}
+
+    def restore(self, state: State) -> None:
+        """Take up the averages."""
+        self._mean, self._square, self._weight = state["sums"]
+        self.mu, self.sigma = state["mu"], state["sigma"]
+
     def normalise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw returns to the critic's units."""
         return (x - self.mu) / self.sigma
 
-    def restore(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def denormalise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The critic's units to raw values."""
         return x * self.sigma + self.mu

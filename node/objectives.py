@@ -22,6 +22,7 @@ from node.losses import (
 )
 from node.policies import Distribution
 from scenarios.schema import Algorithm
+from topology.snapshot import State
 
 
 class Clip:
@@ -56,6 +57,13 @@ class Clip:
 
     def end(self, kl: Tensor) -> None:
         """Learn from KL(old ‖ new) of the round's samples, (B,)."""
+
+    def state(self) -> State:
+        """What it remembers from round to round."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Take up what it remembered."""
 
 
 class DoubleClip(Clip):
@@ -102,6 +110,14 @@ class KLPenalty(Clip):
         kl = kl.clamp(min=0.0)  # rounding makes tiny ones negative
         self.root_coef = adapted_price(self.root_coef, float(torch.sqrt(kl).mean()), self._target**0.5)
         self.coef = adapted_price(self.coef, float(kl.mean()), self._target)
+
+    def state(self) -> State:
+        """The prices."""
+        return {"root_coef": self.root_coef, "coef": self.coef}
+
+    def restore(self, state: State) -> None:
+        """Take up the prices."""
+        self.root_coef, self.coef = state["root_coef"], state["coef"]
 
 
 class Focops(Clip):

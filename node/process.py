@@ -15,13 +15,14 @@ from node.runtime import Runtime, make_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop, refused_at
-from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment, state_folder
 from topology.keys import Keyring, frame_extra, role_of
 from topology.kinds import reliable_kinds
 from topology.links import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
 from topology.peer_plane import PeerPlane, roads
 from topology.process import StopRequested, settle
 from topology.schedule import Schedule
+from topology.snapshot import State, read, write
 from topology.wire import WORLD, ProtocolError
 from topology.world_plane import WorldPort
 
@@ -99,7 +100,7 @@ class Node:
         agent: Which agent.
 
     Raises:
-        ValueError: stored weights do not fit.
+        ValueError: stored weights do not fit, or a stored state cannot be read.
     """
 
     def __init__(self, run_dir: Path, scenario: Scenario, deployment: Deployment, agent: int) -> None:
@@ -111,6 +112,8 @@ class Node:
         self._learner = make_learner(scenario, deployment, agent, self.agenda)
         if deployment.weights is not None:
             self._learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
+        stored = deployment.state_file(run_dir, role_of(agent))
+        self._state = None if stored is None else read(stored)
 
     def join(self, links: Links, to_world: Links, control: Reports, *, world: int = WORLD) -> Runtime:
         """The node at work on its links.
@@ -142,7 +145,7 @@ class Node:
             copies=scenario.env.copies,
             frame_extra=extra,
         )
-        return Runtime(
+        runtime = Runtime(
             self._scenario,
             self._deployment,
             self._agent,
@@ -153,7 +156,11 @@ class Node:
             control=control,
             schedule=schedule,
             checkpoint=self._checkpoint,
+            store=self._store,
         )
+        if self._deployment.resumed_after is not None and self._state is not None:
+            runtime.restore(self._deployment.resumed_after, self._state)
+        return runtime
 
     def conclude(self) -> Finished:
         """Store the final weights; what there is to report at the end."""
@@ -165,6 +172,9 @@ class Node:
         every = self._scenario.record.checkpoint_rounds
         if every and (round_ + 1) % every == 0:
             _store(self._learner, self._run_dir / CHECKPOINTS / f"round-{round_ + 1}", self._agent)
+
+    def _store(self, round_: int, state: State) -> None:
+        write(state_folder(self._run_dir, round_) / f"{role_of(self._agent)}.safetensors", state)
 
 
 def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:

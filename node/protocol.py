@@ -267,6 +267,11 @@ class Protocol:
         """What the machine is doing: phase, step, minibatch."""
         return self.phase, self.step, self.minibatch
 
+    def resume(self, round_: int) -> None:
+        """Be where a machine is that has ended the round before `round_` and said so."""
+        self.round = round_
+        self.phase = Phase.STARTING
+
     @property
     def waits_for_peers(self) -> bool:
         """Whether the next event must come from a peer (otherwise from the world, or from the agent's own learning)."""

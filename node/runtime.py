@@ -52,13 +52,14 @@ from node.rollout import Rollout
 from node.turns import TOKEN_WIDTH, token
 from scenarios.schema import Scenario
 from topology.codec import DType, encode, row_bytes
-from topology.control import AgeRow, Gone, Reports, RoundReport, Stop
+from topology.control import AgeRow, Gone, Reports, RoundReport, Stop, Stored
 from topology.deployment import Deployment
 from topology.kinds import dtype_of
 from topology.links import PeerLostError
 from topology.peer_plane import PeerPlane
 from topology.process import StopRequested
 from topology.schedule import Schedule
+from topology.snapshot import State
 from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
 from topology.world_plane import Sense, WorldPort
 
@@ -106,6 +107,7 @@ class Runtime:
         control: Its end of the control plane.
         schedule: What happens to links and agents when.
         checkpoint: Called at the end of a round with the round's number.
+        store: Called with a round's number and what this node needs to go on after it.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Runtime:
         control: Reports,
         schedule: Schedule,
         checkpoint: Callable[[int], None],
+        store: Callable[[int, State], None],
     ) -> None:
         self._scenario = scenario
         self._agent = agent
@@ -131,6 +134,7 @@ class Runtime:
         self._control = control
         self._schedule = schedule
         self._checkpoint = checkpoint
+        self._store = store
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
@@ -192,9 +196,36 @@ class Runtime:
                 self._handle(message)
 
     def begin(self) -> None:
-        """Tell the world that this node is there."""
+        """Tell the world that this node is there: to begin, or, where it goes on, to begin the next round."""
+        if self._protocol.phase is Phase.STARTING:
+            self._learner.begin_round(self._protocol.round, explore=self._learns)
+            self._say_ready(self._protocol.round)
+            return
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
         self._learner.begin_round(0, explore=self._learns)
+
+    def state(self) -> State:
+        """All that later rounds depend on, as it is when a round has just been ended and reported."""
+        return {
+            "clock": self._clock,
+            "off": self._off,
+            "obs": self._obs,
+            "said": self._said,
+            "hearing": self._hearing.state(),
+            "learner": self._learner.state(),
+            "peers": self._peers.state(),
+            "world": self._world.state(),
+        }
+
+    def restore(self, round_: int, state: State) -> None:
+        """Be as a node of the same agent and scenario was after a round; to be called before `begin`."""
+        self._protocol.resume(round_ + 1)
+        self._clock, self._off = state["clock"], state["off"]
+        self._obs, self._said = state["obs"], state["said"]
+        self._hearing.restore(state["hearing"])
+        self._learner.restore(state["learner"])
+        self._peers.restore(state["peers"])
+        self._world.restore(state["world"])
 
     @property
     def is_over(self) -> bool:
@@ -396,11 +427,14 @@ class Runtime:
                 case EndRound():
                     self._end_round(effect.round)
                 case Ready():
-                    self._world.send(Kind.READY, np.zeros(0, np.float32), round_=effect.round, step=0, send_time=self._clock)
+                    self._say_ready(effect.round)
                 case Refuse() | Later():
                     raise AssertionError(f"only an arrival is judged: {effect}")
                 case GiveUp():
                     raise PeerLostError(effect.reason)
+
+    def _say_ready(self, round_: int) -> None:
+        self._world.send(Kind.READY, np.zeros(0, np.float32), round_=round_, step=0, send_time=self._clock)
 
     def _send(self, effect: Send) -> None:
         kind, origin = effect.kind, effect.origin
@@ -563,7 +597,8 @@ class Runtime:
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)
-        if round_ == self._scenario.n_rounds - 1:
+        is_last = round_ == self._scenario.n_rounds - 1
+        if is_last:
             for (born_in, sender), copies in self._hearing.under_way(self._clock):
                 self._peers.in_flight(sender, born_in, Kind.STATE, copies)
         refused, texts = self._peers.refused.drain()
@@ -574,7 +609,7 @@ class Runtime:
                 round=round_,
                 virtual_s=self._clock,
                 metrics={**metrics, **self._missing},
-                traffic=(*self._peers.drain(), *self._world.drain()),
+                traffic=(*self._peers.drain(), *self._world.drain(None if is_last else round_)),
                 ages=tuple(AgeRow(*age) for age in self._hearing.ages()),
                 incidents=tuple(self._incidents),
                 refused=refused,
@@ -586,6 +621,9 @@ class Runtime:
         self._figures = None
         self._given_up.clear()
         self._was_off = False
+        if self._scenario.stores_after(round_):
+            self._store(round_, self.state())
+            self._control.send(Stored(role=f"node-{self._agent}", round=round_))
         self._learner.begin_round(round_ + 1, explore=self._learns)
 
     # ---------------------------------------------------------------- pieces

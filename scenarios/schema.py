@@ -572,6 +572,12 @@ class Record(Section):
 
     tensorboard: bool = knob(True, "Write TensorBoard events.")
     checkpoint_rounds: int = knob(0, "Write all weights every so many rounds; 0: at the end only.", unit="rounds", ge=0)
+    state_rounds: int = knob(
+        10,
+        "Write all that `kappahop resume` needs every so many rounds, keeping the last two; 0: never. In virtual time only.",
+        unit="rounds",
+        ge=0,
+    )
 
 
 class Scenario(Section):
@@ -643,6 +649,11 @@ class Scenario(Section):
                 f"algorithm.order: got 'semi_greedy' with {where}; agents that miss a score would find another order than the "
                 "rest, so choose 'random' or 'fixed'"
             )
+
+    def stores_after(self, round_: int) -> bool:
+        """Whether processes store their states after a round."""
+        every = self.record.state_rounds if self.clock == "virtual" else 0
+        return bool(every) and (round_ + 1) % every == 0 and round_ + 1 < self.n_rounds
 
     @property
     def n_rounds(self) -> int:

@@ -164,19 +164,19 @@ def test_a_rounds_figures_go_to_their_columns_and_what_has_none_is_kept_too(reco
 
 def test_refusals_are_told_by_their_number_and_the_first_reasons(recorder: Recorder, tmp_path: Path) -> None:
     recorder.round(round_report(2, refused=300, refusals=("STATE came twice", "header: 900 bytes")), 7.5)
-    recorder.refusals(8.0, "world", 0, ())
+    recorder.refusals(8.0, "world", 1, 0, ())
     recorder.commit()
     assert rows_of(tmp_path, "events") == [
-        (7.5, "node-2", "refused 300 frames", None),
-        (7.5, "node-2", "refused: STATE came twice", None),
-        (7.5, "node-2", "refused: header: 900 bytes", None),
+        (7.5, "node-2", "refused 300 frames", None, 1),
+        (7.5, "node-2", "refused: STATE came twice", None, 1),
+        (7.5, "node-2", "refused: header: 900 bytes", None, 1),
     ]
 
 
 def test_what_a_node_met_keeps_its_virtual_time(recorder: Recorder, tmp_path: Path) -> None:
     recorder.round(round_report(0, incidents=((2.5, "down"), (3.5, "up again"))), 7.5)
     recorder.commit()
-    assert rows_of(tmp_path, "events") == [(7.5, "node-0", "down", 2.5), (7.5, "node-0", "up again", 3.5)]
+    assert rows_of(tmp_path, "events") == [(7.5, "node-0", "down", 2.5, 1), (7.5, "node-0", "up again", 3.5, 1)]
 
 
 def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recorder, tmp_path: Path) -> None:
@@ -242,6 +242,29 @@ def test_tensorboard_events_hold_episodes_and_metrics(tmp_path: Path) -> None:
     (file,) = (tmp_path / "tensorboard").iterdir()
     found = {(value.tag, event.step) for event in EventFileLoader(str(file)).Load() for value in event.summary.value}
     assert found >= {("episode/return", 10), ("episode/cost", 10), ("agent 2/kl", 80)}
+
+
+def test_going_on_drops_what_is_later_and_what_only_the_end_tells(tmp_path: Path) -> None:
+    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True)) as recorder:
+        for round_ in range(4):
+            recorder.episodes([episode(40 * round_ + 10, -3.0).model_copy(update={"round": round_})])
+            rows = (SENT._replace(round=round_), CAME._replace(round=round_))
+            recorder.round(round_report(0, round=round_, traffic=rows, ages=((1, 6, 1, 0.5, 1.0),), refused=1), 1.5 * round_)
+        recorder.event(7.0, "coordinator", "interrupted")
+        recorder.meta(env_steps=160)
+    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True, resumed_after=1)) as recorder:
+        assert recorder.wall_s == 1.5
+        for table in ("episodes", "rounds", "traffic", "ages"):
+            assert len(rows_of(tmp_path, table)) == 2, table
+        assert [row[2] for row in rows_of(tmp_path, "events")] == ["refused 1 frames", "refused 1 frames", "interrupted"]
+        assert rows_of(tmp_path, "meta") == []
+        with results(tmp_path) as found:
+            assert {(row.delivered, row.in_flight) for row in found.traffic()} == {(3, 0)}
+        recorder.round(round_report(0, round=2), 4.0)  # and it can be told once more
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("episode/return")] == [10, 50]
 
 
 def reported(run_dir: Path, outcome: Outcome) -> Report:

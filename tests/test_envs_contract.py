@@ -12,6 +12,7 @@ from envs.interface import Floats, Transition, VecEnv
 from envs.registry import WORLDS, make, spec
 from envs.tasks import TASKS
 from scenarios.schema import Env
+from topology.snapshot import State
 
 WORLD_PARTITIONS = [
     *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
@@ -84,7 +85,7 @@ def test_every_registered_world_is_rehearsed() -> None:
 
 
 class Careless:
-    """A world that reuses its buffers, ends every step in both ways and pays nan."""
+    """A world that reuses its buffers, ends every step in both ways, pays nan, and starts over where it should go on."""
 
     def __init__(self, world: VecEnv) -> None:
         self.spec, self.copies, self._world = world.spec, world.copies, world
@@ -100,6 +101,12 @@ class Careless:
         always = np.ones(self.copies, bool)
         return replace(out, obs=self._obs, reward=out.reward * np.float32(np.nan), truncated=always, terminated=always)
 
+    def state(self) -> State:
+        return self._world.state()
+
+    def restore(self, state: State) -> None:
+        self.reset()
+
     def close(self) -> None:
         self._world.close()
 
@@ -113,5 +120,6 @@ def test_contract_notices_a_careless_world() -> None:
         "Rewards are (n, E), float32, contiguous and finite.",
         "episodes names exactly the copies that ended, ascending.",
         "final_obs is None if no episode ended, and shaped like obs if one did.",
+        "A world made anew that takes the stored state of another goes on as that would have.",
     ):
         assert sentence in found

@@ -421,15 +421,15 @@ def test_raw_predictions_of_a_critic_do_not_move_when_it_adopts_returns() -> Non
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(50, D)).astype(np.float32))
     for k in range(4):
         predicted = critic.net(x).detach().squeeze(-1).double().numpy()
-        before = critic.norm.restore(predicted)
+        before = critic.norm.denormalise(predicted)
         returns = np.random.default_rng(k).normal(100.0 * k, 1.0 + 10.0 * k, 50)
         critic.adopt(predicted, returns)
         after = critic.net(x).detach().squeeze(-1)
         np.testing.assert_allclose(
-            critic.norm.restore(after.double().numpy()), before, rtol=1e-5, atol=1e-5 * np.abs(before).max()
+            critic.norm.denormalise(after.double().numpy()), before, rtol=1e-5, atol=1e-5 * np.abs(before).max()
         )
         np.testing.assert_allclose(critic.old.numpy(), after.numpy(), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(critic.norm.restore(critic.target.double().numpy()), returns, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(critic.norm.denormalise(critic.target.double().numpy()), returns, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("value_norm", [True, False])

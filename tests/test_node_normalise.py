@@ -65,7 +65,7 @@ def test_without_running_statistics_inputs_are_never_touched() -> None:
 def test_a_restored_norm_treats_inputs_as_the_stored_one_did() -> None:
     norm, other = InputNorm(3, running=True), InputNorm(3, running=True)
     norm.update(np.random.default_rng(0).normal(2.0, 4.0, (50, 3)).astype(np.float32))
-    other.restore(norm.state())
+    other.load(norm.weights())
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32))
     assert torch.equal(other(x), norm(x))
 
@@ -102,15 +102,15 @@ def test_raw_predictions_do_not_move_when_the_statistics_do() -> None:
     norm = ValueNorm(enabled=True, beta=0.9)
     for k in range(5):
         predicted = np.linspace(-3, 3, 7)
-        before = norm.restore(predicted)
+        before = norm.denormalise(predicted)
         scale, shift = norm.update(returns(k))
-        np.testing.assert_allclose(norm.restore(scale * predicted + shift), before, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(norm.denormalise(scale * predicted + shift), before, rtol=1e-12, atol=1e-12)
 
 
 def test_normalise_and_restore_are_inverse() -> None:
     norm = ValueNorm(enabled=True, beta=0.9)
     norm.update(returns(2))
-    np.testing.assert_allclose(norm.restore(norm.normalise(returns(4))), returns(4), rtol=1e-12)
+    np.testing.assert_allclose(norm.denormalise(norm.normalise(returns(4))), returns(4), rtol=1e-12)
 
 
 def test_equal_returns_do_not_blow_up_the_scale() -> None:
@@ -123,4 +123,4 @@ def test_switched_off_it_changes_nothing() -> None:
     norm = ValueNorm(enabled=False, beta=0.9)
     assert norm.update(returns(3)) == (1.0, 0.0)
     np.testing.assert_array_equal(norm.normalise(returns(3)), returns(3))
-    np.testing.assert_array_equal(norm.restore(returns(3)), returns(3))
+    np.testing.assert_array_equal(norm.denormalise(returns(3)), returns(3))

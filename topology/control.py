@@ -110,6 +110,14 @@ class RoundReport(_Message):
     refusals: tuple[str, ...] = ()
 
 
+class Stored(_Message):
+    """A process has stored what it needs to go on after a round; it has reported all of that round before."""
+
+    type: Literal["stored"] = "stored"
+    role: str
+    round: int
+
+
 class Finished(_Message):
     """A process has done all its work; a node adds the digest of its final weights."""
 
@@ -137,7 +145,7 @@ class Fault(_Message):
 
 
 Control = Annotated[
-    Hello | Start | Stop | Gone | Progress | RoundReport | Finished | Refused | Fault, Field(discriminator="type")
+    Hello | Start | Stop | Gone | Progress | RoundReport | Stored | Finished | Refused | Fault, Field(discriminator="type")
 ]
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
 

@@ -28,6 +28,7 @@ class Deployment(BaseModel):
         edges: The communication graph, pairs i < j, ascending.
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
+        resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class Deployment(BaseModel):
     edges: tuple[tuple[int, int], ...]
     learns: bool = True
     weights: str | None = None
+    resumed_after: int | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -60,11 +62,22 @@ class Deployment(BaseModel):
         graph.add_edges_from(sorted(self.edges))
         return graph
 
+    def state_file(self, run_dir: Path, role: str) -> Path | None:
+        """What a process goes on from; None: from nothing."""
+        return None if self.resumed_after is None else state_folder(run_dir, self.resumed_after) / f"{role}.safetensors"
+
     def write(self, run_dir: Path) -> None:
-        """Store it in a run directory."""
-        (run_dir / DEPLOYMENT_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        """Store it in a run directory, whole or not at all."""
+        partial = run_dir / f"{DEPLOYMENT_FILE}.partial"
+        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        partial.replace(run_dir / DEPLOYMENT_FILE)
 
     @classmethod
     def read(cls, run_dir: Path) -> "Deployment":
         """The deployment of a run directory."""
         return cls.model_validate_json((run_dir / DEPLOYMENT_FILE).read_text(encoding="utf-8"))
+
+
+def state_folder(run_dir: Path, round_: int) -> Path:
+    """Where the processes of a run store what they need to go on after a round."""
+    return run_dir / CHECKPOINTS / f"state-{round_ + 1}"

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from topology.snapshot import State
 from topology.wire import framed
 
 Plane = Literal["peer", "world"]
@@ -123,13 +124,24 @@ class Ledger:
         row[_DELIVERED] -= messages
         row[_IN_FLIGHT] += messages
 
-    def drain(self) -> list[Row]:
-        """The rows booked since the last call, in a fixed order."""
-        rows = [
-            Row(round_, self._plane, src, dst, kind, *counts) for (round_, src, dst, kind), counts in sorted(self._rows.items())
-        ]
-        self._rows.clear()
+    def drain(self, through: int | None = None) -> list[Row]:
+        """The rows booked since the last call, in a fixed order; those of rounds after `through` are kept for the next."""
+        keys = sorted(key for key in self._rows if through is None or key[0] <= through)
+        rows = []
+        for key in keys:
+            round_, src, dst, kind = key
+            rows.append(Row(round_, self._plane, src, dst, kind, *self._rows.pop(key)))
         return rows
+
+    def state(self) -> State:
+        """What has been booked and not been handed over."""
+        return {"rows": [[*key, *counts] for key, counts in sorted(self._rows.items())]}
+
+    def restore(self, state: State) -> None:
+        """Take up books where they were left."""
+        self._rows.clear()
+        for round_, src, dst, kind, *counts in state["rows"]:
+            self._rows[round_, src, dst, kind] = counts
 
 
 def imbalance(rows: Iterable[Row]) -> str | None:

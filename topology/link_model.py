@@ -50,6 +50,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.snapshot import State
 from topology.traces import Trace
 
 MAX_TIMEOUT_S = 60.0  # RFC 6298, 2.5: a maximum may be placed on the time-out if it is at least 60 s
@@ -255,6 +256,26 @@ class LinkModel:
         """Promise that nothing more is sent before `before_s`."""
         self._horizon_s = before_s
 
+    def state(self) -> State:
+        """All that the fate of later messages depends on, besides what the link was made from."""
+        return {
+            "bad": [medium.bad.copy() for medium in self._media],
+            "reserved": self._reserved.state(),
+            "medium_order": self._medium_order.state(),
+            "stream_order": self._stream_order.state(),
+            "horizon_s": self._horizon_s,
+            "messages": self._messages,
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a link made alike."""
+        for medium, bad in zip(self._media, state["bad"], strict=True):
+            medium.bad = bad
+        self._reserved.restore(state["reserved"])
+        self._medium_order.restore(state["medium_order"])
+        self._stream_order.restore(state["stream_order"])
+        self._horizon_s, self._messages = state["horizon_s"], state["messages"]
+
     def carry(self, wire_bytes: int | Sizes, send: Times, *, reliable: bool) -> Passage:
         """Put one message on the link.
 
@@ -385,14 +406,19 @@ class _Trip(NamedTuple):
 
 
 class _Medium:
-    """A spec with the state of its Gilbert chain, per copy."""
+    """A spec with the state of its Gilbert chain, per copy.
+
+    Attributes:
+        spec: The spec.
+        bad: Probability that the chain is in its bad state, (E,): at first the stationary one.
+    """
 
     def __init__(self, spec: LinkSpec, copies: int) -> None:
         self.spec = spec
         self._quantiles = np.array(spec.spread, dtype=np.float64).reshape(-1, 2).T
         self._leave = 1 / spec.loss_burst if spec.loss_burst else 1 - spec.loss_prob
         self._enter = spec.loss_prob * self._leave / (1 - spec.loss_prob) if spec.loss_burst else spec.loss_prob
-        self._bad = np.full(copies, spec.loss_prob)  # probability that the chain is in its bad state: at first the stationary
+        self.bad = np.full(copies, spec.loss_prob)
 
     def delay(self, u: Times) -> float | Times:
         """Seconds from the end of a transmission to its arrival; u in [0, 1), shape (E,)."""
@@ -435,12 +461,12 @@ class _Medium:
         # the next fragment is lost if the chain is in its bad state then
         if not self.spec.loss_burst:
             return self.spec.loss_prob
-        risk: Times = self._bad * (1 - self._leave) + (1 - self._bad) * self._enter
+        risk: Times = self.bad * (1 - self._leave) + (1 - self.bad) * self._enter
         return risk
 
     def _step(self, lost: Flags, sent: Flags) -> None:
         if self.spec.loss_burst:
-            self._bad = np.where(sent, lost, self._bad)
+            self.bad = np.where(sent, lost, self.bad)
 
 
 class _Log:
@@ -475,6 +501,17 @@ class _Log:
         self._room[:, : kept.shape[1]] = kept
         self.live = self._room[:, : kept.shape[1]]
 
+    def state(self) -> State:
+        """The rows, and for how many there is room, on which it depends when rows are dropped."""
+        return {"rows": self.live.copy(), "room": self._room.shape[1]}
+
+    def restore(self, state: State) -> None:
+        """Take the rows of another log."""
+        columns, count, copies = state["rows"].shape
+        self._room = np.empty((columns, state["room"], copies))
+        self._room[:, :count] = state["rows"]
+        self.live = self._room[:, :count]
+
 
 class _Reservations:
     """Which times of the link are taken, per copy.
@@ -487,6 +524,15 @@ class _Reservations:
     def __init__(self, copies: int) -> None:
         self._log = _Log(5, copies)
         self._block = self._free = self._out = np.full(copies, -np.inf)  # the last block's begin and end; all bytes out
+
+    def state(self) -> State:
+        """See `LinkModel.state`."""
+        return {"log": self._log.state(), "block": self._block, "free": self._free, "out": self._out}
+
+    def restore(self, state: State) -> None:
+        """See `LinkModel.restore`."""
+        self._log.restore(state["log"])
+        self._block, self._free, self._out = state["block"], state["free"], state["out"]
 
     def waiting(self, send: Times) -> float | Times:
         """Bytes that wait or are in transmission at `send`."""
@@ -538,6 +584,15 @@ class _Order:
     def __init__(self, copies: int) -> None:
         self._log = _Log(2, copies)
         self._last = self._latest = self._dropped = np.full(copies, -np.inf)  # begin; arrival, of all, of dropped rows
+
+    def state(self) -> State:
+        """See `LinkModel.state`."""
+        return {"log": self._log.state(), "last": self._last, "latest": self._latest, "dropped": self._dropped}
+
+    def restore(self, state: State) -> None:
+        """See `LinkModel.restore`."""
+        self._log.restore(state["log"])
+        self._last, self._latest, self._dropped = state["last"], state["latest"], state["dropped"]
 
     def keep(self, begin: Times, arrive: Times, horizon: float, *, reorder: bool) -> Times:
         """The arrival, put off until all that began no later has arrived unless `reorder`; inf: none."""

@@ -29,6 +29,7 @@ from topology.link_model import Fate, LinkModel
 from topology.links import Links
 from topology.neighbourhood import path
 from topology.refusals import Refusals
+from topology.snapshot import State
 from topology.wire import (
     KIND_NAMES,
     VERSION,
@@ -233,6 +234,20 @@ class PeerPlane:
     def drain(self) -> list[Row]:
         """The ledger rows since the last call."""
         return self._ledger.drain()
+
+    def state(self) -> State:
+        """What later messages depend on: numbers of messages, and the links; its books are empty once drained."""
+        return {
+            "seq": sorted(self._seq.items()),
+            "roads": [[model.state() for model in road.models] for _, road in sorted(self._roads.items())],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a plane made alike."""
+        self._seq = dict(state["seq"])
+        for (_, road), models in zip(sorted(self._roads.items()), state["roads"], strict=True):
+            for model, own in zip(road.models, models, strict=True):
+                model.restore(own)
 
     def close(self) -> None:
         """Give the links up."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from topology.ledger import Ledger, Row, wire_bytes
 from topology.links import STRANGER, Links, PeerLostError
 from topology.refusals import Refusals
+from topology.snapshot import State
 from topology.wire import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Kind, Message, ProtocolError, decode, encode_header, table
 
 END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
@@ -109,9 +110,17 @@ class WorldHub:
             return False
         return True
 
-    def drain(self) -> list[Row]:
-        """The ledger rows since the last call."""
-        return self._ledger.drain()
+    def drain(self, through: int | None = None) -> list[Row]:
+        """The ledger rows since the last call; those of rounds after `through` are kept for the next."""
+        return self._ledger.drain(through)
+
+    def state(self) -> State:
+        """What has been booked and not been drained."""
+        return self._ledger.state()
+
+    def restore(self, state: State) -> None:
+        """Take up the books."""
+        self._ledger.restore(state)
 
     def close(self) -> None:
         """Give the links up; what was sent still leaves."""
@@ -159,9 +168,17 @@ class WorldPort:
         self._ledger.delivered(message.header.round, "world", str(self._agent), kind, self._copies)
         return message
 
-    def drain(self) -> list[Row]:
-        """The ledger rows since the last call."""
-        return self._ledger.drain()
+    def drain(self, through: int | None = None) -> list[Row]:
+        """The ledger rows since the last call; those of rounds after `through` are kept for the next."""
+        return self._ledger.drain(through)
+
+    def state(self) -> State:
+        """What has been booked and not been drained."""
+        return self._ledger.state()
+
+    def restore(self, state: State) -> None:
+        """Take up the books."""
+        self._ledger.restore(state)
 
     def close(self) -> None:
         """Give the links up; what was sent still leaves."""

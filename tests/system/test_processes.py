@@ -24,6 +24,7 @@ END_S = 10.0  # what is promised
 SMALL = [
     "env.name=network_lq", "topology.kind=line", "env.copies=2", "rollout.steps=20", "algorithm.hidden=[8]",
     "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",
+    "record.state_rounds=0",
 ]  # fmt: skip
 FINITE = ["budget.env_steps=400", "env.horizon=10"]
 KEYS = [

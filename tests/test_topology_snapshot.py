@@ -1,0 +1,81 @@
+"""Stored states: every kind of leaf comes back bit for bit, random streams go on, and a broken file is told from a good one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from topology.snapshot import State, read, restore_streams, streams, write
+
+NUMBERS = some.none() | some.booleans() | some.integers(-(2**130), 2**130) | some.floats(allow_nan=False) | some.text(max_size=5)
+ARRAYS = some.sampled_from([np.float64, np.float32, np.int64, np.int8, np.uint64, np.bool_]).flatmap(
+    lambda dtype: arrays(dtype, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+)
+NAMES = some.text(max_size=4)
+LEAVES = NUMBERS | ARRAYS
+TREES = some.recursive(
+    LEAVES, lambda below: some.lists(below, max_size=3) | some.dictionaries(NAMES, below, max_size=3), max_leaves=8
+)
+
+
+def same(one: object, two: object) -> bool:
+    if isinstance(one, np.ndarray):
+        assert isinstance(two, np.ndarray)
+        return (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
+    if isinstance(one, dict):
+        assert isinstance(two, dict)
+        return list(one) == list(two) and all(same(below, two[name]) for name, below in one.items())
+    if isinstance(one, list):
+        assert isinstance(two, list)
+        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
+    return type(one) is type(two) and one == two
+
+
+@given(state=some.dictionaries(NAMES, TREES, max_size=4))
+def test_what_is_stored_comes_back_bit_for_bit(state: State, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("state") / "below" / "node-0.safetensors"
+    write(path, state)
+    assert same(state, read(path))
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_an_array_that_lies_elsewhere_in_memory_is_stored_as_it_reads(tmp_path: Path) -> None:
+    table = np.arange(12.0).reshape(3, 4)
+    write(tmp_path / "a", {"part": table.T[:, ::2]})
+    found = read(tmp_path / "a")["part"]
+    assert np.array_equal(found, table.T[:, ::2])
+    found[:] = 0.0  # what is restored is written to again
+
+
+def test_streams_go_on_where_they_were(tmp_path: Path) -> None:
+    one, other = np.random.default_rng(1), np.random.default_rng(2)
+    one.random(5)
+    one.integers(10, dtype=np.int32)  # leaves half a word for later
+    write(tmp_path / "a", {"streams": streams([one, other])})
+    again = [np.random.default_rng(3), np.random.default_rng(4)]
+    restore_streams(again, read(tmp_path / "a")["streams"])
+    for before, after in zip((one, other), again, strict=True):
+        assert before.integers(10, size=3, dtype=np.int32).tolist() == after.integers(10, size=3, dtype=np.int32).tolist()
+        assert before.standard_normal(5).tobytes() == after.standard_normal(5).tobytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 100])
+def test_a_broken_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "node-0.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"node-0\.safetensors: not a stored state"):
+        read(path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere: not a stored state"):
+        read(tmp_path / "nowhere")
+
+
+def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write(tmp_path / "a", {"thing": object()})
+    assert list(tmp_path.iterdir()) == []

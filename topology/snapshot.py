@@ -1,0 +1,88 @@
+"""What a process must remember to go on as if it had never stopped, as one file: numbers in safetensors, the rest in JSON.
+
+Theory of operation. A `State` is a tree: dicts by name and lists, with arrays, numbers, texts, booleans and None as leaves.
+Each part of a process says its own (`state`) and takes it back (`restore`); a part whose contents follow from something
+else (random streams are keyed by purpose and round, noise is drawn when a round begins) has none. In the file every array is
+a tensor with a number for its name, and the tree itself, with that number in the place of each array, is JSON in the
+file's metadata. Numbers come back bit for bit: JSON writes a float by its shortest exact digits and an integer in full.
+
+A file appears whole or not at all, by renaming. That survives the death of a process, not of the machine: nothing is forced
+to the disk.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+State = dict[str, Any]
+_TREE = "state"  # key of the metadata
+_ARRAY = "array"  # {"array": number} stands for an array; so no dict of a tree may have this for its only key
+
+
+def write(path: Path, state: State) -> None:
+    """Store a state; folders are made.
+
+    Raises:
+        TypeError: a leaf is none of those that a tree may have.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    tree = json.dumps(_taken_apart(state, arrays))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial, metadata={_TREE: tree})
+    partial.replace(path)
+
+
+def read(path: Path) -> State:
+    """A stored state.
+
+    Raises:
+        ValueError: the file is not there, or is none that `write` wrote.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
+            state = _put_together(json.loads((file.metadata() or {})[_TREE]), arrays)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a stored state ({' '.join(str(error).split())})") from None
+    assert isinstance(state, dict), "a state is written as a dict"
+    return state
+
+
+def streams(generators: Sequence[np.random.Generator]) -> list[Any]:
+    """Where random streams are."""
+    return [generator.bit_generator.state for generator in generators]
+
+
+def restore_streams(generators: Sequence[np.random.Generator], states: Sequence[Any]) -> None:
+    """Take random streams back to where they were."""
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
+
+
+def _taken_apart(part: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    if isinstance(part, np.ndarray):
+        number = str(len(arrays))
+        arrays[number] = np.asarray(part, order="C")
+        return {_ARRAY: number}
+    if isinstance(part, dict):
+        return {name: _taken_apart(below, arrays) for name, below in part.items()}
+    if isinstance(part, list | tuple):
+        return [_taken_apart(below, arrays) for below in part]
+    return part
+
+
+def _put_together(part: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    if isinstance(part, list):
+        return [_put_together(below, arrays) for below in part]
+    if not isinstance(part, dict):
+        return part
+    if part.keys() == {_ARRAY}:
+        return arrays[part[_ARRAY]]
+    return {name: _put_together(below, arrays) for name, below in part.items()}
