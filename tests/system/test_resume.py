@@ -51,9 +51,7 @@ def victim_of(command: psutil.Process, name: str) -> psutil.Process:
 
 
 @pytest.mark.parametrize("links", [[], BAD], ids=["ideal", "bad links"])
-def test_a_run_whose_processes_are_killed_goes_on_as_if_nothing_was(
-    tmp_path: Path, links: list[str], no_leaks: None
-) -> None:
+def test_a_run_whose_processes_are_killed_goes_on_as_if_nothing_was(tmp_path: Path, links: list[str], no_leaks: None) -> None:
     words = [*SMALL, *links, "budget.env_steps=16000"]
     whole = told("run", *words, "--out", "whole", "--in-process", cwd=tmp_path)
     folder = tmp_path / "run"
