@@ -1,6 +1,7 @@
 """The learner: exact properties of one round, equalities between rows of the recipe table, and learning on small problems."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -19,8 +20,10 @@ from node.normalise import ValueNorm
 from node.rollout import Rollout
 from node.runtime import make_learner
 from node.seeds import Purpose, stream
+from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
+from topology.snapshot import read, write
 from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message
 from topology.world_plane import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 
@@ -540,6 +543,31 @@ def test_naming_all_columns_is_the_same_as_naming_none(input_norm: str) -> None:
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------------
+
+ALONE = [name for name, recipe in RECIPES.items() if recipe.critic_scope != "central"]
+
+
+@pytest.mark.parametrize("name", [*ALONE, "mappo_l with quirks"])
+def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name: str, tmp_path: Path) -> None:
+    quirks = ("shared_return_norm",) if name.endswith("quirks") else ()
+    knobs = algorithm(name=name.split()[0], quirks=quirks, input_norm="running", kl_target=1e-3, mult_lr=0.1, lr_decay="linear")
+    sizes = shape(cost_limits=() if knobs.recipe.constraint == "none" else (0.5,), reach=3)
+
+    def rounds(learner: Learner, *seeds: int) -> list[dict[str, float]]:
+        found = []
+        for seed in seeds:
+            earlier = [np.random.default_rng(seed).normal(0, 0.1, T * E).astype(np.float32)]
+            learner.begin_round(seed)
+            found.append(learn(learner, rollout_of(learner, seed=seed, n_costs=1), earlier, round_=seed))
+        return found
+
+    whole, half, again = (Learner(sizes, knobs) for _ in range(3))
+    figures = rounds(whole, 0, 1, 2, 3)
+    rounds(half, 0, 1)
+    write(tmp_path / "state", half.state())
+    again.restore(read(tmp_path / "state"))
+    assert rounds(again, 2, 3) == figures[2:]
+    assert same(whole, again)
 
 
 def test_policy_from_a_checkpoint_acts_as_the_stored_one() -> None:

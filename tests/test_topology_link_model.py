@@ -610,3 +610,38 @@ def test_the_long_run_rate_takes_in_duty_and_trace() -> None:
     assert PRESETS["lora-sf7"].spec.mean_rate_bps == pytest.approx(48, abs=0.5)
     assert PRESETS["lora-sf12"].spec.mean_rate_bps == pytest.approx(1.5, abs=0.05)
     assert LinkSpec(trace=Trace([1, 2, 4])).mean_rate_bps == 9e6
+
+
+# ------------------------------------------------------------------------------------------------------------ taken back
+
+MESSAGES = st.lists(
+    st.tuples(st.integers(1, 400), st.floats(0.0, 3.0), st.floats(-0.4, 2.0), st.booleans()), min_size=70, max_size=100
+)  # bytes, seconds since the last, how much later copy 1 is, reliable
+
+
+@given(messages=MESSAGES, half=st.integers(1, 69), spec=st.sampled_from(["wifi-campus", "lora-sf7", "uav-mesh"]))
+def test_a_link_that_is_taken_back_to_where_another_was_goes_on_as_that_would(
+    messages: list[tuple[int, float, float, bool]], half: int, spec: str
+) -> None:
+    busy = replace(PRESETS[spec].spec, rate_bps=1000.0, queue_bytes=900, loss_prob=0.1, loss_burst=3.0)
+    later = replace(busy, delay_s=2.0, loss_burst=0.0)
+
+    def made() -> LinkModel:
+        faults = [SenderDown(Downtime([(20.0, 22.0)])), ReceiverDown(Downtime([(30.0, 31.0)]))]
+        return LinkModel([(0.0, busy), (40.0, later)], faults, copies=2, seed=3, stream=(0, 1))
+
+    whole, part, now = made(), made(), 0.0
+    for place, (size, wait_s, lag_s, reliable) in enumerate(messages):
+        now += wait_s
+        if place == half:
+            again = made()
+            again.restore(part.state())
+            part = again
+        send = at(now, max(0.0, now + lag_s))
+        if place % 7 == 0:
+            whole.forget(now - 0.4)
+            part.forget(now - 0.4)
+        one, other = (model.carry(size, send.copy(), reliable=reliable) for model in (whole, part))
+        assert one.arrive.tobytes() == other.arrive.tobytes()
+        assert one.fate.tolist() == other.fate.tolist()
+        assert one[2:] == other[2:]
