@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ def told(*words: str, cwd: Path) -> dict[str, Any]:
     return found
 
 
+def stored_beyond(folder: Path, round_: int) -> bool:
+    return (complete_rounds(folder) or [-1])[-1] > round_
+
+
+def moved(stored: Callable[[], list[int]], before: list[int], sweep: "subprocess.Popen[bytes]") -> bool:
+    return stored() > before or sweep.poll() is not None
+
+
+def all_gone(runs: list[psutil.Process]) -> bool:
+    return not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs)
+
+
 def until(holds: Callable[[], bool]) -> None:
     for _ in range(1200):
         if holds():
@@ -59,7 +72,7 @@ def test_a_run_whose_processes_are_killed_goes_on_as_if_nothing_was(tmp_path: Pa
     for name in ("node 1", "command", "world"):
         before = (complete_rounds(folder) or [-1])[-1]
         with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
-            until(lambda before=before: (complete_rounds(folder) or [-1])[-1] > before + 4)
+            until(partial(stored_beyond, folder, before + 4))
             victim_of(psutil.Process(command.pid), name).kill()
             _, err = command.communicate(timeout=30)
         assert command.returncode == (-signal.SIGKILL if name == "command" else 1)
@@ -98,12 +111,12 @@ def test_a_sweep_that_is_killed_five_times_ends_with_the_same_numbers(tmp_path: 
         with subprocess.Popen(
             [*COMMAND, "sweep", *words, "--out", "sweep", "-q"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as sweep:
-            until(lambda before=before, sweep=sweep: stored() > before or sweep.poll() is not None)
+            until(partial(moved, stored, before, sweep))
             select.select([], [], [], draw.uniform(0.0, 0.4))
             runs = psutil.Process(sweep.pid).children(recursive=True)
             sweep.kill()
             sweep.communicate(timeout=30)
-        until(lambda runs=runs: not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs))
+        until(partial(all_gone, runs))
     told("sweep", *words, "--out", "sweep", cwd=tmp_path)
     for kappa, folder in enumerate(folders):
         found = json.loads((folder.parent / "seed=0.json").read_text())
