@@ -77,7 +77,7 @@ def query(run_dir: Path, sql: str) -> list[tuple[Any, ...]]:
         (["kappa=2", "env.name=network_lq", "env.partition=4x1"], 1.0, 2, 2, 2 + 3 + 3 + 2),
         (["kappa=2", "routing=direct", "network.transport=tcp"], DT, 100, 2, 2 + 3 + 3 + 2),
         # nobody to wait for but the world, whose rounds outlast what a node's patience with it would be if it were silent
-        (["kappa=0", "supervision.deadline_s=3"], DT, 240, 1, 0),
+        (["kappa=0", "supervision.deadline_s=3", "network.patience_s=1"], DT, 240, 1, 0),
     ],
     ids=["relay", "direct", "alone"],
 )
