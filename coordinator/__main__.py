@@ -154,7 +154,7 @@ def resume(
     _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
-for verb in (experiments.sweep, experiments.compare, experiments.export):
+for verb in (experiments.sweep, experiments.compare, experiments.export, experiments.decay):
     app.command()(verb)
 
 

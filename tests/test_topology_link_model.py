@@ -627,7 +627,7 @@ def test_a_link_that_is_taken_back_to_where_another_was_goes_on_as_that_would(
     later = replace(busy, delay_s=2.0, loss_burst=0.0)
 
     def made() -> LinkModel:
-        faults = [SenderDown(Downtime([(20.0, 22.0)])), ReceiverDown(Downtime([(30.0, 31.0)]))]
+        faults: list[Fault] = [SenderDown(Downtime([(20.0, 22.0)])), ReceiverDown(Downtime([(30.0, 31.0)]))]
         return LinkModel([(0.0, busy), (40.0, later)], faults, copies=2, seed=3, stream=(0, 1))
 
     whole, part, now = made(), made(), 0.0

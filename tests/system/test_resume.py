@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def until(holds: Callable[[], bool]) -> None:
     pytest.fail("it never came to hold")
 
 
+def last(folder: Path) -> int:
+    """After which round a run could go on; -1: none."""
+    return (complete_rounds(folder) or [-1])[-1]
+
+
+def is_further(folders: list[Path], before: int, command: "subprocess.Popen[bytes]") -> bool:
+    return sum(map(last, folders)) > before or command.poll() is not None
+
+
+def are_gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
 def victim_of(command: psutil.Process, name: str) -> psutil.Process:
     if name == "command":
         return command
@@ -57,9 +71,9 @@ def test_a_run_whose_processes_are_killed_goes_on_as_if_nothing_was(tmp_path: Pa
     folder = tmp_path / "run"
     words = ["run", *words, "--out", "run", "--json", "-q"]
     for name in ("node 1", "command", "world"):
-        before = (complete_rounds(folder) or [-1])[-1]
+        before = last(folder)
         with subprocess.Popen([*COMMAND, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
-            until(lambda before=before: (complete_rounds(folder) or [-1])[-1] > before + 4)
+            until(partial(is_further, [folder], before + 4, command))
             victim_of(psutil.Process(command.pid), name).kill()
             _, err = command.communicate(timeout=30)
         assert command.returncode == (-signal.SIGKILL if name == "command" else 1)
@@ -90,20 +104,17 @@ def test_a_sweep_that_is_killed_five_times_ends_with_the_same_numbers(tmp_path: 
     folders = [tmp_path / "sweep" / f"kappa={kappa}" / "seed=0" for kappa in (0, 1)]
     draw = random.Random(7)
 
-    def stored() -> list[int]:
-        return [(complete_rounds(folder) or [-1])[-1] for folder in folders]
-
     for _ in range(5):
-        before = stored()
+        before = sum(map(last, folders))
         with subprocess.Popen(
             [*COMMAND, "sweep", *words, "--out", "sweep", "-q"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as sweep:
-            until(lambda before=before, sweep=sweep: stored() > before or sweep.poll() is not None)
+            until(partial(is_further, folders, before, sweep))
             select.select([], [], [], draw.uniform(0.0, 0.4))
             runs = psutil.Process(sweep.pid).children(recursive=True)
             sweep.kill()
             sweep.communicate(timeout=30)
-        until(lambda runs=runs: not any(run.is_running() and run.status() != psutil.STATUS_ZOMBIE for run in runs))
+        until(partial(are_gone, runs))
     told("sweep", *words, "--out", "sweep", cwd=tmp_path)
     for kappa, folder in enumerate(folders):
         found = json.loads((folder.parent / "seed=0.json").read_text())
