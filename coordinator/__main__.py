@@ -154,7 +154,15 @@ def resume(
     _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
-for verb in (experiments.sweep, experiments.compare, experiments.report, experiments.watch, experiments.export):
+VERBS = (
+    experiments.sweep,
+    experiments.compare,
+    experiments.report,
+    experiments.watch,
+    experiments.export,
+    experiments.decay,
+)
+for verb in VERBS:
     app.command()(verb)
 
 

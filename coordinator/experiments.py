@@ -1,5 +1,6 @@
-"""The verbs of the command that are about runs that there are: sweep, compare, report, watch, export."""
+"""The verbs about many runs, or about what κ is worth: sweep, compare, report, watch, export, decay."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -150,6 +151,53 @@ def _report(places: list[Path], out: Path, console: Console) -> None:
 
     write(places, out)
     console.print(f"report: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def decay(
+    place: Annotated[
+        str, typer.Argument(metavar="RUN|SCENARIO", help="A finished run, or a scenario of a world with exact answers.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the scenario.", show_default=False)
+    ] = None,
+    part: Annotated[
+        float, typer.Option(min=0, max=1, help="How much of what matters at κ = 0 the suggested κ may leave out.")
+    ] = 0.05,
+    episodes: Annotated[int, typer.Option(min=1, help="RUN: at least so many episodes per κ.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="RUN: seed of the world.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Measure how fast the influence of others fades with hops, and what κ that speaks for.
+
+    Of a run: how much the team's actions change, and what it earns, without what lies beyond κ hops. Of network_lq and
+    truncation_chain: the exact curves.
+    """
+    from coordinator import decay as fading
+    from coordinator.tables import fading as table
+    from scenarios.loading import load
+    from topology.deployment import SCENARIO_FILE
+
+    try:
+        if (Path(place) / SCENARIO_FILE).is_file():
+            if overrides:
+                refuse(f"overrides: got {overrides[0]!r}; a run is what it is")
+            found = fading.of_team(Path(place), episodes=episodes, seed=seed)
+        else:
+            found = fading.exact(load(place, overrides or []))
+    except ValueError as error:
+        refuse(str(error))
+    suggested = found.suggested(part)
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(found), "phi": found.phi, "suggested_kappa": suggested}))
+        return
+    console = Console()
+    console.print(table(found, suggested))
+    phi = "no φ can be fitted" if found.phi is None else f"it falls as φ^κ with φ = {found.phi:.3g}"
+    console.print(
+        f"{found.what}: {phi}; the smallest κ that leaves at most {part:.0%} of it is {suggested}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coordinator.comparison import AXES, Axis, Comparison, Row
+from coordinator.decay import Decay
 from coordinator.display import size
 from coordinator.runs import Run, shown
 from coordinator.statistics import Interval
@@ -180,3 +181,15 @@ def amount(axis: Axis, value: float) -> str:
     if axis == "env_step":
         return f"{value:,.0f} steps"
     return size(value)
+
+
+def fading(decay: Decay, suggested: int) -> Table:
+    """What matters beyond each κ, and what κ costs; the suggested one is marked."""
+    table = Table()
+    for heading in ("κ", decay.what, "of that at κ = 0", "STATE bytes per agent, step", *(["return"] if decay.returns else [])):
+        table.add_column(heading, justify="right")
+    for kappa, (left, paid) in enumerate(zip(decay.remains, decay.payload_bytes, strict=True)):
+        part = f"{left / decay.remains[0]:.2%}" if decay.remains[0] else "-"
+        returns = [f"{decay.returns[kappa]:.2f}"] if decay.returns else []
+        table.add_row(f"{kappa}{' ◂' if kappa == suggested else ''}", f"{left:.4g}", part, f"{paid:.1f}", *returns)
+    return table
