@@ -95,6 +95,9 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
     checkpoint: Annotated[str, typer.Option(help="Which weights: `final`, or `round-N` of an unfinished run.")] = "final",
+    film: Annotated[
+        Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
+    ] = None,
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
     from coordinator.plan import plan
@@ -120,7 +123,19 @@ def evaluate(
         }
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    _execute(_planned(chosen, weights=weights), out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+    ready = _planned(chosen, weights=weights)
+    if film is None:
+        _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+        return
+    from coordinator import film as filming
+
+    try:
+        filming.check(chosen, film)
+        _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+        filming.film(chosen, weights, film)
+    except ValueError as error:
+        _refuse(str(error))
+    Console(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
 from coordinator.states import States
+from envs.interface import VecEnv
 from envs.registry import make
 from envs.world import ROLE, World
 from node.process import Node
@@ -40,7 +41,7 @@ class _Reports:
         return None
 
 
-def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outcome:
+def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: VecEnv | None = None) -> Outcome:
     """Run a plan to its end, in this process.
 
     Args:
@@ -48,6 +49,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
         run_dir: Where it is.
         recorder: Takes what nodes and world report.
         watch: Called with every report, for a progress display.
+        env: The world's copies, if the caller has made them; closed at the end.
 
     Returns:
         How it ended; its pids are all this process's own.
@@ -57,7 +59,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     n = deployment.n_agents
     desk = Desk(recorder, watch, States(run_dir, 1 + n))
     reports = _Reports(desk)
-    env = make(scenario.env, deployment.graph(), scenario.seed)
+    env = env or make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
     hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
     try:
