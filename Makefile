@@ -32,7 +32,7 @@ demo: $(VENV)/.ready ## run the scenario "quickstart"
 	$(BIN)/kappahop run quickstart
 
 test: $(VENV)/.ready ## the whole test suite, with real processes
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 browser: $(VENV)/.ready ## the report and the live page in a headless Chromium; brings one, or set KAPPAHOP_CHROMIUM=/path
 	@$(PIP) install -q -c constraints.txt -e '.[browser]'
