@@ -211,14 +211,20 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", type=int, default=100, help="stage games of each depth (default %(default)s)")
-    parser.add_argument("--env-steps", type=int, default=60_000, help="steps in each (default %(default)s)")
+    parser.add_argument("--env-steps", type=int, default=100_000, help="steps in each (default %(default)s, as published)")
+    parser.add_argument("--every", type=int, default=50, help="steps between two learnings (default %(default)s, as published)")
+    parser.add_argument("--step", type=float, default=0.1, help="α of the tables (default %(default)s, as published)")
     given = parser.parse_args()
     print("| stages | learner | mean of return / best | in the optimum |\n|---|---|---|---|")
     for stages in (3, 4):
         games = [stage_game(stages, seed) for seed in range(given.games)]
         for learner in ("iql", "i2q"):
             parts = [games[k : k + 20] for k in range(0, len(games), 20)]  # more at once no longer fit the processor's cache
-            ratios = np.concatenate([stage_ratios(learner, part, given.env_steps, seed) for seed, part in enumerate(parts)])
+            found = [
+                stage_ratios(learner, part, given.env_steps, seed, every=given.every, step=given.step)
+                for seed, part in enumerate(parts)
+            ]
+            ratios = np.concatenate(found)
             print(f"| {stages} | {learner} | {ratios.mean():.3f} | {int(np.isclose(ratios, 1.0).sum())} of {len(ratios)} |")
     print("\n| turns | return / best after 15 turns | Nash gap / best |\n|---|---|---|")
     game = stochastic_game(3, Knobs())

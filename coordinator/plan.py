@@ -49,8 +49,16 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
         scenario = scenario.model_copy(update={"topology": resolved})
     spec = env_spec(scenario.env)
-    if any(spec.choices):
-        raise ScenarioError(f"env.name: got {scenario.env.name!r}; it has discrete actions, which no algorithm here learns yet")
+    is_table = scenario.algorithm.off_policy.representation == "table"
+    if any(spec.choices) and scenario.algorithm.recipe.target == "advantage":
+        raise ScenarioError(
+            f"env.name: got {scenario.env.name!r}; it has discrete actions, which only the off-policy algorithms learn yet: "
+            "iql, ma2ql, i2q"
+        )
+    if is_table and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.off_policy.representation: got 'table'; {scenario.env.name} has continuous actions, use network"
+        )
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(

@@ -39,6 +39,8 @@ class Agenda:
         self._agent = agent
         self._n = n = deployment.n_agents
         self._recipe = recipe = scenario.algorithm.recipe
+        self._takes_turns = recipe.order == "alternating" and n > 1
+        self._turn_rounds = scenario.algorithm.off_policy.turn_rounds
         self.visible = visible(self._graph, scenario.kappa, scenario.kappa_unit)
         actor = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
         critic = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
@@ -55,11 +57,20 @@ class Agenda:
                 "khop": audiences(self.visible),
                 "global": [[i for i in range(n) if i != j] for j in range(n)],
             }[recipe.factor],
+            Kind.TOKEN: [((j + 1) % n,) for j in range(n)] if self._takes_turns else nobody,
         }
         self._fixed = {kind: self._route(self._audiences[kind]) for kind in (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD)}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
-        """This agent's part in a kind of message in a round; ratios go only to agents later in the round's order."""
+        """This agent's part in a kind of message in a round.
+
+        Ratios go only to agents later in the round's order, the token from whom a turn ends to whose turn is next.
+        """
+        if kind is Kind.TOKEN:
+            passes = self.passes_from(round_)
+            if passes is None:
+                return NOBODY
+            return self._route([who if j == passes else () for j, who in enumerate(self._audiences[Kind.TOKEN])])
         if kind is not Kind.RATIO:
             return self._fixed[kind]
         if self._recipe.factor == "none":
@@ -71,9 +82,18 @@ class Agenda:
 
     def order(self, round_: int) -> tuple[int, ...]:
         """The order of updates in a round, the same on every node without a message."""
-        if self._recipe.order == "fixed":
+        if self._recipe.order != "random":
             return tuple(range(self._n))
         return tuple(int(i) for i in stream(self._seed, round_, Purpose.ORDER).permutation(self._n))
+
+    def has_turn(self, round_: int) -> bool:
+        """Whether this agent may learn in a round: always, or if agents take turns in its own."""
+        return not self._takes_turns or round_ // self._turn_rounds % self._n == self._agent
+
+    def passes_from(self, round_: int) -> int | None:
+        """Whose turn ends with a round; None if nobody's does."""
+        turn, left = divmod(round_ + 1, self._turn_rounds)
+        return (turn - 1) % self._n if self._takes_turns and not left else None
 
     def hears(self) -> tuple[int, ...]:
         """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""

@@ -7,7 +7,7 @@ is lost or late means for the data is the runtime's business. One round k runs
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
     ESTIMATING ─ValuesLearned─► WAITING ─all RATIO of earlier agents I depend on─► LearnPolicy ─► IMPROVING
-    IMPROVING ─PolicyLearned─► send RATIO ─► RELAYING ─all RATIO that pass through me─► EndRound, Ready ─► STARTING
+    IMPROVING ─PolicyLearned─► send RATIO, TOKEN ─► RELAYING ─all of these that pass through me─► EndRound, Ready ─► STARTING
     STARTING ─Started(k+1)─► SENSING of the next round; after the last round ENDED
 
 Rules that couple the agents and must not change:
@@ -18,7 +18,7 @@ used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
 everybody has learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
-and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, RATIO.
+and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, RATIO, TOKEN.
 The link model needs that order to be the same in every run. Nobody waits in a circle for it: whoever says its RATIO has
 handled every BOOTSTRAP and REWARD.
 
@@ -162,7 +162,8 @@ class Phase(Enum):
 
 WAITS_FOR_PEERS = frozenset({Phase.GATHERING, Phase.CLOSING, Phase.WAITING, Phase.RELAYING})
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD)
-_AT_THE_END = (*_PER_ROUND, Kind.RATIO)  # of a round, in the order in which they leave
+_LEARNT = (Kind.RATIO, Kind.TOKEN)
+_AT_THE_END = (*_PER_ROUND, *_LEARNT)  # of a round, in the order in which they leave
 
 
 Key = tuple[Kind, int, int]  # kind, round, step
@@ -175,7 +176,7 @@ class Protocol:
         agent: This agent's id.
         rounds: Rounds in the run.
         steps: T, steps per round.
-        routes: The agent's part in each kind of message, per round (only RATIO may differ between rounds).
+        routes: The agent's part in each kind of message, per round (only RATIO and TOKEN may differ between rounds).
         learns: False for a run that only acts: a round then ends after its last step.
         lockstep: False on the wall clock.
     """
@@ -227,7 +228,7 @@ class Protocol:
         if type(event) is PolicyLearned:
             self._expect(event, Phase.IMPROVING)
             self.phase = Phase.RELAYING
-            return [*self._say(Kind.RATIO, 0), *self._advance()]
+            return [*(effect for kind in _LEARNT for effect in self._say(kind, 0)), *self._advance()]
         if type(event) is Died:
             self._dead |= {event.agent}
             return [*self._pass_on_all(), *self._advance()]
@@ -304,7 +305,7 @@ class Protocol:
             if enough or self._has((Kind.RATIO, self.round, 0), routes, routes.uses):
                 self.phase = Phase.IMPROVING
                 return [LearnPolicy(self.round)]
-        elif self.phase is Phase.RELAYING and (enough or self._has_all(Kind.RATIO)):
+        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in _LEARNT)):
             return self._end_round()
         return []
 
@@ -403,7 +404,7 @@ class Protocol:
     def _missing(self) -> list[int]:
         if self.phase is Phase.GATHERING:
             return sorted(self._state.awaited - self._arrived.get((Kind.STATE, self.round, self.step), set()))
-        kinds = _PER_ROUND if self.phase is Phase.CLOSING else (Kind.RATIO,)
+        kinds = {Phase.CLOSING: _PER_ROUND, Phase.WAITING: (Kind.RATIO,)}.get(self.phase, _LEARNT)
         absent = {
             origin
             for kind in kinds

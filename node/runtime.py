@@ -22,6 +22,7 @@ from node.agenda import Agenda
 from node.compute import Task, Thinking
 from node.hearing import Hearing
 from node.learner import Learner, Shape
+from node.off_policy import OffPolicyLearner
 from node.protocol import (
     Act,
     Arrived,
@@ -59,7 +60,10 @@ SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
+TOKEN_WIDTH = 8  # numbers in a token: 32 bytes, a turn's whole message
+
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
+AnyLearner = Learner | OffPolicyLearner
 Floats = NDArray[np.float32]
 
 
@@ -106,7 +110,7 @@ class Runtime:
         agent: int,
         agenda: Agenda,
         *,
-        learner: Learner,
+        learner: AnyLearner,
         peers: PeerPlane,
         world: WorldPort,
         control: Reports,
@@ -174,7 +178,7 @@ class Runtime:
     def begin(self) -> None:
         """Tell the world that this node is there."""
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
-        self._learner.begin_round(0, explore=self._learns)
+        self._begin_round(0)
 
     @property
     def is_over(self) -> bool:
@@ -326,6 +330,7 @@ class Runtime:
                 f"{kind.name} of {header.origin} from {header.sender}: dtype {header.dtype} is not the agreed one"
             )
         width = self._dims[header.origin] if kind in (Kind.STATE, Kind.BOOTSTRAP) else self._steps
+        width = TOKEN_WIDTH if kind is Kind.TOKEN else width
         rows = len(self._cut_copies) if kind is Kind.BOOTSTRAP else self._copies
         blank = marks is not None and not message.bodies[0]  # in no copy anything to read
         data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
@@ -394,6 +399,9 @@ class Runtime:
             return self._rollout.own_cut_blocks()
         if kind is Kind.REWARD:
             return self._rollout.reward.T
+        if kind is Kind.TOKEN:
+            return np.full((self._copies, TOKEN_WIDTH), self._agent, np.float32)
+        assert isinstance(self._learner, Learner), "off-policy learners have no ratios to tell"
         return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
@@ -427,14 +435,14 @@ class Runtime:
     def _learn_values(self, round_: int) -> None:
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
-        if self._was_off:
+        if self._rests(round_):
             self._learner.sit_out(self._rollout)
         else:
             self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
 
     def _learn_policy(self, round_: int) -> None:
         ratios = self._earlier_ratios(round_)
-        if not self._was_off:
+        if not self._rests(round_):
             self._attend("policy", self._learner.learn_policy(self._rollout, ratios))
 
     def _attend(self, task: Task, learning: Iterator[None]) -> None:
@@ -448,7 +456,8 @@ class Runtime:
         self._clock += self._thinking(task, self._clock, took_s + time.perf_counter() - began)
 
     def _end_round(self, round_: int) -> None:
-        metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._was_off else {}
+        metrics = dict(self._learner.end_round(self._rollout)) if self._learns and not self._rests(round_) else {}
+        self._take_token(round_)
         if not self._lockstep:
             self._clock, self._left_s = time.monotonic() + self._offset_s, self._patience_s
         self._rollout.clear()
@@ -473,7 +482,26 @@ class Runtime:
         )
         self._missing = {}
         self._was_off = False
-        self._learner.begin_round(round_ + 1, explore=self._learns)
+        self._begin_round(round_ + 1)
+
+    def _begin_round(self, round_: int) -> None:
+        # a Gaussian or categorical policy is itself only with its chance; values explore beyond it, which is the turn's right
+        explores = self._agenda.has_turn(round_) or isinstance(self._learner, Learner)
+        self._learner.begin_round(round_, explore=self._learns and explores)
+
+    def _rests(self, round_: int) -> bool:
+        """Whether this agent leaves a round's learning out: it was down, or it is not its turn."""
+        return self._was_off or not self._agenda.has_turn(round_)
+
+    def _take_token(self, round_: int) -> None:
+        """Wait for the turn, if it comes to this agent after the round.
+
+        Where it is lost, or who had it is down, the agent takes the turn when its patience ends: everybody knows whose it is, so
+        there cannot be two.
+        """
+        origin = self._agenda.passes_from(round_)
+        if self._learns and origin is not None and self._agenda.has_turn(round_ + 1):
+            self._await(Kind.TOKEN, [origin], round_)
 
     # ---------------------------------------------------------------- pieces
 
@@ -550,10 +578,20 @@ class Runtime:
 
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
-    """The learner of one agent, sized to what it sees."""
+    """The on-policy learner of one agent, sized to what it sees."""
+    return Learner(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
+
+
+def make_off_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> OffPolicyLearner:
+    """The off-policy learner of one agent, sized to what it sees."""
+    shape = _shape(scenario, deployment, agent, agenda)
+    return OffPolicyLearner(shape, deployment.choices[agent], agenda.sight.places[agent], scenario.algorithm)
+
+
+def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Shape:
     width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
     constrained = scenario.algorithm.recipe.constraint == "lagrangian"
-    shape = Shape(
+    return Shape(
         agent=agent,
         seed=scenario.seed,
         steps=scenario.rollout.steps,
@@ -566,4 +604,3 @@ def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda:
         n_actions=deployment.act_dims[agent],
         cost_limits=deployment.cost_limits if constrained else (),
     )
-    return Learner(shape, scenario.algorithm)

@@ -181,7 +181,7 @@ class IdealQ:
             self._qss[state, place] = self._draw.uniform(-0.5, 0.5, len(state))
             np.add.at(self._degree, state, 1)
         found = (self._next[fresh.state] == fresh.following[:, None]) & self._known(fresh.state)
-        place: Indices = found.argmax(axis=1)
+        place = np.asarray(found.argmax(axis=1), np.intp)
         self._reward[fresh.state, place] = fresh.reward
         self._ends[fresh.state, place] = fresh.terminated
         self._reached[fresh.state, fresh.action, place] = True

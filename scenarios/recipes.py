@@ -2,7 +2,8 @@
 
 Theory of operation. An on-policy algorithm of this project is a choice on a few independent axes (the columns below),
 never a loop of its own. `node.learner` holds the one loop; it reads the axes and nothing else, so a new combination is
-a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`).
+a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`). Off-policy algorithms are the rows whose
+`target` is a value of actions; `node.off_policy` is their loop, and they know neither factors nor constraints.
 
 The rule that couples the axes: `factor` other than "none" makes the update sequential, because an agent then
 needs the final ratios of the agents before it in the order. With `factor: none` the order changes nothing.
@@ -16,8 +17,9 @@ from typing import Any, Literal
 
 Scope = Literal["local", "khop", "global"]
 Factor = Literal["none", "khop", "global"]
-Order = Literal["fixed", "random"]
+Order = Literal["simultaneous", "fixed", "random", "alternating"]
 Constraint = Literal["none", "lagrangian"]
+Target = Literal["advantage", "q", "ideal_q"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +29,13 @@ class Recipe:
     Attributes:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
         critic_scope: The same for the value critic and the cost critics.
-        order: In which order agents update within a round. Ascending id, or drawn from the shared seed each round.
+        order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed each
+            round, or one agent per turn while the others rest.
         factor: Whose final ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
             earlier agents.
         constraint: How costs enter the objective: not at all, or by Lagrange multipliers.
+        target: What is learnt: advantages of the policy that acted, values of own actions, or their values if all others do
+            what is best.
         source: Where the algorithm is described.
     """
 
@@ -39,7 +44,25 @@ class Recipe:
     order: Order
     factor: Factor
     constraint: Constraint
+    target: Target = "advantage"
     source: str
+
+    def conflict(self) -> str | None:
+        """Why these choices do not go together; None if they do."""
+        if self.factor != "none" and self.order in ("simultaneous", "alternating"):
+            return f"factor: got {self.factor!r} with order {self.order!r}; nobody is earlier in a round, so it must be 'none'"
+        if self.target == "advantage":
+            return None
+        if self.factor != "none":
+            return f"factor: got {self.factor!r} with target {self.target!r}; there are no ratios, so it must be 'none'"
+        if self.constraint != "none":
+            return f"constraint: got {self.constraint!r} with target {self.target!r}; costs are ignored, so it must be 'none'"
+        if self.actor_scope != self.critic_scope:
+            return (
+                f"critic_scope: got {self.critic_scope!r} with target {self.target!r} and actor_scope {self.actor_scope!r}; "
+                "acting and learning take the same inputs"
+            )
+        return None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -66,6 +89,33 @@ RECIPES: dict[str, Recipe] = {
         factor="none",
         constraint="none",
         source="de Witt et al. 2020, arXiv:2011.09533",
+    ),
+    "iql": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        constraint="none",
+        target="q",
+        source="Tan 1993, independent Q-learning; with continuous actions an independent TD3, Fujimoto et al. 2018",
+    ),
+    "ma2ql": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="alternating",
+        factor="none",
+        constraint="none",
+        target="q",
+        source="Su et al. 2022, arXiv:2209.08244, multi-agent alternate Q-learning",
+    ),
+    "i2q": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        constraint="none",
+        target="ideal_q",
+        source="Jiang and Lu 2022, ideal independent Q-learning",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scenarios.recipes import RECIPES, Constraint, Factor, Order, Recipe, Scope
+from scenarios.recipes import RECIPES, Constraint, Factor, Order, Recipe, Scope, Target
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
@@ -400,10 +400,53 @@ class Budget(Section):
     )
 
 
+class OffPolicy(Section):
+    """What only off-policy algorithms (iql, ma2ql, i2q) know."""
+
+    representation: Literal["network", "table"] = knob(
+        "network", "What holds the values: a network, or a table with a row per observation ever met (choices alone)."
+    )
+    buffer: int = knob(100_000, "How many transitions the replay keeps.", unit="transitions", ge=1, le=10_000_000)
+    replay: Literal["per_turn", "rolling"] = knob(
+        "per_turn", "With turns: whether what an agent saw in its earlier turns is forgotten when its turn comes, or kept."
+    )
+    batch: int = knob(100, "Transitions per minibatch.", unit="transitions", ge=1, le=100_000)
+    updates_per_step: float = knob(0.2, "Minibatches per transition sampled.", gt=0, le=100)
+    warm_up_steps: int = knob(
+        1000, "Environment steps, over all copies, in which agents act at random and do not learn.", unit="steps", ge=0
+    )
+    table_step: float = knob(0.1, "α: part of the way to its target that an entry of a table takes.", gt=0, le=1)
+    target_keep: float = knob(0.995, "How much of themselves target networks keep at every update.", ge=0, lt=1)
+    epsilon_start: float = knob(1.0, "Probability of a random choice at the start.", ge=0, le=1)
+    epsilon_end: float = knob(0.05, "The same from `epsilon_steps` on; it falls linearly, round by round.", ge=0, le=1)
+    epsilon_steps: int = knob(50_000, "Environment steps, over all copies, in which it falls.", unit="steps", ge=0)
+    action_bound: float = knob(1.0, "Continuous actions lie within ± this.", unit="action units", gt=0)
+    noise_std: float = knob(0.1, "Standard deviation of the exploration of continuous actions.", unit="action_bound", ge=0)
+    target_noise: float = knob(0.2, "The same of the noise on target actions, which is cut at 0.5.", unit="action_bound", ge=0)
+    policy_delay: int = knob(2, "Minibatches per step of a continuous policy and of the target networks.", ge=1)
+    ideal_weight: float = knob(0.01, "I2Q: α, how much hope the forward model puts into its guess.", ge=0)
+    turn_rounds: int = knob(1, "With turns: rounds that a turn lasts.", unit="rounds", ge=1)
+    turn_accuracy: float | None = knob(
+        None,
+        "Tables: instead of minibatches, iterate on all of the replay until values are within this of their fixed point.",
+        unit="reward",
+        gt=0,
+    )
+    turn_sweeps: int = knob(1500, "The most sweeps that such an iteration takes.", unit="sweeps", ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "OffPolicy":
+        if self.turn_accuracy is not None and self.representation != "table":
+            raise ValueError(
+                f"turn_accuracy: got {self.turn_accuracy}; only tables are iterated, so it needs representation: table"
+            )
+        return self
+
+
 class Algorithm(Section):
     """The learner: a row of the recipe table, each axis overridable, and its hyperparameters."""
 
-    name: Literal["scal_mappo_l", "mappo_l", "ippo"] = knob("scal_mappo_l", "Row of the recipe table.")
+    name: Literal["scal_mappo_l", "mappo_l", "ippo", "iql", "ma2ql", "i2q"] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
         "Defaults beneath the values given here: from our search (docs/results.md), or the papers' "
@@ -414,6 +457,7 @@ class Algorithm(Section):
     order: Order | None = knob(None, "Order of updates within a round; null: as the recipe says.")
     factor: Factor | None = knob(None, "Whose final ratios multiply the advantage; null: as the recipe says.")
     constraint: Constraint | None = knob(None, "How costs enter; null: as the recipe says.")
+    target: Target | None = knob(None, "What is learnt of actions; null: as the recipe says.")
     reward: Literal["own", "khop_mean"] = knob(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
@@ -466,18 +510,27 @@ class Algorithm(Section):
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
     mult_lr: float = knob(0.002, "η_λ: step of the multiplier, per minibatch.", ge=0)
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
+    off_policy: OffPolicy = OffPolicy()
 
     @model_validator(mode="after")
     def _std_fits(self) -> "Algorithm":
         if self.std == "sigmoid" and self.std_init >= 0.5:
             raise ValueError(f"std_init: got {self.std_init}; with std: sigmoid it must be below 0.5")
+        conflict = self.recipe.conflict()
+        if conflict is not None:
+            raise ValueError(conflict)
+        if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
+            raise ValueError(
+                f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"
+            )
         return self
 
     @property
     def recipe(self) -> Recipe:
         """The row named by `name`, with the axes that this scenario overrides."""
         row = RECIPES[self.name]
-        chosen = {axis: getattr(self, axis) for axis in ("actor_scope", "critic_scope", "order", "factor", "constraint")}
+        axes = ("actor_scope", "critic_scope", "order", "factor", "constraint", "target")
+        chosen = {axis: getattr(self, axis) for axis in axes}
         return Recipe(
             source=row.source, **{axis: getattr(row, axis) if value is None else value for axis, value in chosen.items()}
         )
@@ -581,7 +634,7 @@ class Scenario(Section):
                 "kind 'file' and a path go together"
             )
         batch = self.env.copies * self.rollout.steps
-        if self.algorithm.minibatches > batch:
+        if self.algorithm.recipe.target == "advantage" and self.algorithm.minibatches > batch:
             raise ValueError(
                 f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples "
                 "(env.copies x rollout.steps)"

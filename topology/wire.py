@@ -49,6 +49,7 @@ class Kind(IntEnum):
     RATIO = 2  # final log-ratios of an agent that has updated, to later agents
     REWARD = 3  # an agent's rewards of a round, for the κ-hop mean
     BOOTSTRAP = 4  # last observations of a rollout and of episodes cut by the time limit
+    TOKEN = 5  # the turn to learn, from the agent that had it to the one that has it next
     SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
     ACT = 17  # world plane: one agent's actions
     JOIN = 18  # world plane: a node is there; carries nothing
@@ -57,7 +58,7 @@ class Kind(IntEnum):
 
 
 KIND_NAMES = {int(kind): kind.name for kind in Kind}  # an enum look-up costs ten times as much
-PEER_KINDS = frozenset({Kind.STATE, Kind.RATIO, Kind.REWARD, Kind.BOOTSTRAP})
+PEER_KINDS = frozenset({Kind.STATE, Kind.RATIO, Kind.REWARD, Kind.BOOTSTRAP, Kind.TOKEN})
 
 
 class ProtocolError(Exception):
