@@ -40,6 +40,13 @@ def refused(scenario: Scenario) -> str:
 def test_worlds_with_discrete_actions_are_refused_before_anything_starts() -> None:
     assert "env.name: got 'stochastic_game'; it has discrete actions" in refused(load("stochastic_game"))
     assert plan(load("differential_game")).deployment.choices == (0, 0, 0)
+    assert plan(load("stochastic_game", ["algorithm.name=iql"])).deployment.choices == (5, 5, 5)
+
+
+def test_tables_hold_choices_alone() -> None:
+    table = ["algorithm.name=iql", "algorithm.off_policy.representation=table"]
+    assert plan(load("stage_game", table)).deployment.choices == (3, 3)
+    assert "off_policy.representation: got 'table'; differential_game has continuous" in refused(load("differential_game", table))
 
 
 def test_a_deployment_without_choices_is_one_of_continuous_actions() -> None:

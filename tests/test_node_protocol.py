@@ -105,14 +105,15 @@ def settings(draw: st.DrawFn) -> Setting:
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     more = set(draw(st.lists(st.sampled_from(pairs), max_size=4))) if pairs else set()
     unit = draw(st.sampled_from(["hops", "agents"]))
+    factor = draw(st.sampled_from(["none", "khop", "global"]))
     return Setting(
         n,
         tuple(sorted(tree | more)),
         kappa=draw(st.integers(unit == "agents", 4)),
         unit=unit,
         routing=draw(st.sampled_from(["relay", "direct"])),
-        factor=draw(st.sampled_from(["none", "khop", "global"])),
-        order=draw(st.sampled_from(["fixed", "random"])),
+        factor=factor,
+        order=draw(st.sampled_from(["fixed", "random", *(["alternating"] if factor == "none" else [])])),
         critic=draw(st.sampled_from(["local", "khop", "global"])),
         reward=draw(st.sampled_from(["own", "khop_mean"])),
         rounds=draw(st.integers(1, 3)),

@@ -134,7 +134,7 @@ GOOD = wire.encode_header(HEADER)
         (frames_of(HEADER._replace(dtype=0), b""), "dtype 0;"),
         (
             frames_of(HEADER._replace(dtype=5), b""),
-            r"dtype 5; expected 1, one of [1, 2, 3, 4, 16, 17, 18, 19, 20], one of [1, 2, 3, 4]",
+            r"dtype 5; expected 1, one of [1, 2, 3, 4, 5, 16, 17, 18, 19, 20], one of [1, 2, 3, 4]",
         ),
         (frames_of(HEADER._replace(sender=MAX_ID + 1), b""), "header.sender: expected an int in 0..65535, got 65536"),
         (frames_of(HEADER._replace(round=-1), b""), "header.round"),
@@ -240,7 +240,7 @@ def test_kinds_and_version_are_what_is_on_the_wire() -> None:
     # a change here is a change of the format: raise VERSION
     assert VERSION == 1
     assert {kind.name: int(kind) for kind in Kind} == {
-        "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
+        "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "TOKEN": 5, "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
     }  # fmt: skip
     assert {dtype.name: int(dtype) for dtype in DType} == {"FLOAT32": 1, "FLOAT16": 2, "BFLOAT16": 3, "INT8": 4}
     assert GOOD.hex() == "9a0101010301070c0263cb3fa999999999999a"
