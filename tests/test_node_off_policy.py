@@ -13,6 +13,8 @@ import torch
 from coordinator import in_process
 from coordinator.plan import make_run_dir, plan
 from coordinator.record import Recorder, Results
+from envs.games import build
+from envs.tabular import optimum
 from node.action_values import Batch, DoubleQ, Ideal, Lagging, Samples, TwinDelayed
 from node.learner import Shape
 from node.networks import MLP
@@ -44,12 +46,12 @@ def algorithm(name: str = "iql", **off_policy: Any) -> Algorithm:
     })  # fmt: skip
 
 
-def learner(choices: int, width: int = 1, **off_policy: Any) -> OffPolicyLearner:
+def learner(choices: int, width: int = 1, name: str = "iql", **off_policy: Any) -> OffPolicyLearner:
     shape = Shape(
         agent=1, seed=3, steps=T, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
         actor_width=width, critic_width=width, n_actions=1, cost_limits=(),
     )  # fmt: skip
-    return OffPolicyLearner(shape, choices, slice(0, width), algorithm(**off_policy))
+    return OffPolicyLearner(shape, choices, slice(0, width), algorithm(name, **off_policy))
 
 
 def sensed(obs: np.ndarray, end: np.ndarray, final: np.ndarray | None) -> Sense:
@@ -77,6 +79,21 @@ def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_en
     samples = learner(2)._samples(rollout, rollout.reward)
     np.testing.assert_array_equal(samples.following, samples.sight + 1.0)
     assert samples.terminated.reshape(T, E).nonzero() == (np.array([2]), np.array([1]))
+
+
+@pytest.mark.parametrize(("name", "replay", "kept"), [("ma2ql", "per_turn", 2), ("ma2ql", "rolling", 4), ("iql", "per_turn", 4)])
+def test_a_new_turn_forgets_what_was_seen_in_the_last_one(name: str, replay: str, kept: int) -> None:
+    one = learner(2, name=name, replay=replay, warm_up_steps=0, updates_per_step=0.001)
+    rollout = Rollout.make(T, E, 1, 1, 0)
+    rollout.cut_sight = rollout.sight[-1]
+    for round_, has_turn in enumerate((True, True, False, False, True, True)):
+        one.begin_round(round_, explore=has_turn)
+        if has_turn:
+            for _ in one.learn_values(round_, rollout, rollout.reward):
+                pass
+        else:
+            one.sit_out(rollout)
+    assert one.end_round(rollout)["replay"] == kept * T * E
 
 
 # --- exploration ------------------------------------------------------------------------------------------------------
@@ -200,8 +217,8 @@ def test_a_lagging_copy_goes_part_of_the_way_and_leaves_its_module_alone() -> No
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, scenario: str, *words: str) -> tuple[Results, Any]:
-    ready = plan(load(scenario, ["record.tensorboard=false", "algorithm.hidden=[8]", *words]))
+def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -> tuple[Results, Any]:
+    ready = plan(load(scenario, ["record.tensorboard=false", "algorithm.hidden=[8]", *words]), weights=weights)
     make_run_dir(folder, ready)
     size = ready.scenario.env.copies * ready.scenario.rollout.steps
     recorder = Recorder(folder, env_steps_per_round=size, tensorboard=False)
@@ -271,6 +288,20 @@ def test_independent_learners_say_nothing_and_repeat_themselves_bit_by_bit(tmp_p
         assert not [kind for plane, kind, *_ in results.by_kind() if plane == "peer"]
         results.close()
     assert runs[0][1].weights == runs[1][1].weights
+
+
+def test_ideal_tables_come_through_a_run_and_its_checkpoint_to_the_best_path(tmp_path: Path) -> None:
+    words = ("algorithm.name=i2q", TABLE, "env.copies=50", "rollout.steps=9", "algorithm.gamma=1.0",
+             "algorithm.off_policy.epsilon_start=0.5", "algorithm.off_policy.epsilon_end=0.5",
+             "algorithm.off_policy.table_step=0.9", "algorithm.off_policy.updates_per_step=0.05")  # fmt: skip
+    learnt, _ = run(tmp_path / "learnt", "stage_game", *words, "budget.env_steps=13500")
+    learnt.close()
+    weights = tmp_path / "learnt" / "checkpoints" / "final"
+    greedy, _ = run(tmp_path / "greedy", "stage_game", *words, "budget.env_steps=450", weights=weights)
+    game = build(load("stage_game").env)
+    returns = [value for _, value in greedy.episodes("return")]
+    greedy.close()
+    assert returns == pytest.approx([float(optimum(game, 1.0)[0][0])] * len(returns))
 
 
 def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
