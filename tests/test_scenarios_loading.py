@@ -379,3 +379,22 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
         else:
             continue
         assert told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["algorithm.name=ma2ql", "algorithm.factor=khop"], "factor: got 'khop' with order 'alternating'"),
+        (["algorithm.name=iql", "algorithm.order=fixed", "algorithm.factor=khop"], "factor: got 'khop' with target 'q'"),
+        (["algorithm.name=i2q", "algorithm.constraint=lagrangian"], "constraint: got 'lagrangian' with target 'ideal_q'"),
+        (["algorithm.name=iql", "algorithm.critic_scope=khop"], "critic_scope: got 'khop' with target 'q'"),
+        (["algorithm.name=iql", "algorithm.off_policy.turn_accuracy=0.1"], "turn_accuracy: got 0.1; only tables"),
+        (
+            ["algorithm.name=i2q", "algorithm.off_policy.representation=table", "algorithm.off_policy.turn_accuracy=0.1"],
+            "turn_accuracy: got 0.1; ideal values",
+        ),
+    ],
+)
+def test_off_policy_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        load("stage_game", words)

@@ -240,7 +240,8 @@ def test_kinds_and_version_are_what_is_on_the_wire() -> None:
     # a change here is a change of the format: raise VERSION
     assert VERSION == 1
     assert {kind.name: int(kind) for kind in Kind} == {
-        "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "TOKEN": 5, "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
+        "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "TOKEN": 5,
+        "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
     }  # fmt: skip
     assert {dtype.name: int(dtype) for dtype in DType} == {"FLOAT32": 1, "FLOAT16": 2, "BFLOAT16": 3, "INT8": 4}
     assert GOOD.hex() == "9a0101010301070c0263cb3fa999999999999a"
