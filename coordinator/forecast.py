@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from coordinator.plan import Plan
-from topology.codec import DType, row_bytes
+from topology.codec import row_bytes
+from topology.kinds import dtype_of, is_reliable
 from topology.ledger import wire_bytes
 from topology.link_model import IDEAL, LinkSpec
 from topology.neighbourhood import path
@@ -21,7 +22,7 @@ from topology.schedule import Schedule
 from topology.wire import VERSION, Header, Kind, encode_header
 
 Link = tuple[int, int]
-_KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.RATIO)
+_KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.SCORE, Kind.RATIO, Kind.TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +62,32 @@ class Crossing:
 def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
     from node.agenda import Agenda  # pays for torch, which the command otherwise does without
+    from node.turns import TOKEN_WIDTH
 
     scenario, deployment = ready.scenario, ready.deployment
     network, steps = scenario.network, scenario.rollout.steps
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
+    widest = max(deployment.obs_dims)
+    widths = {Kind.STATE: widest, Kind.BOOTSTRAP: widest, Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}
+    round_ = scenario.algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
     found = []
     for kind in _KINDS:
         used: dict[Link, int] = {}
         for agent, agenda in enumerate(agendas):
-            for to, origins in agenda.routes(kind, 0).outgoing:
+            for to, origins in agenda.routes(kind, round_).outgoing:
                 way = path(deployment.graph(), agent, to) if scenario.routing == "direct" else (agent, to)
                 for link in pairwise(way):
                     used[link] = used.get(link, 0) + len(origins)
         if not used:
             continue
-        name = kind.name.lower()
-        width = max(deployment.obs_dims) if kind in (Kind.STATE, Kind.BOOTSTRAP) else steps
-        dtype = DType[getattr(network.codec, name).upper()]
+        dtype = dtype_of(network, kind)
         header = Header(VERSION, int(kind), int(dtype), 0, 0, scenario.n_rounds - 1, steps - 1, 0, steps * scenario.n_rounds, 0.0)
         found.append(
             Load(
                 kind=kind,
-                wire_bytes=wire_bytes(len(encode_header(header)), row_bytes(width, dtype)),
+                wire_bytes=wire_bytes(len(encode_header(header)), row_bytes(widths.get(kind, steps), dtype)),
                 per_link=max(used.values()),
-                reliable=getattr(network.delivery, name) == "reliable",
+                reliable=is_reliable(network, kind),
                 due_s=scenario.rollout.slack_frac * deployment.dt if kind is Kind.STATE else network.patience_s,
             )
         )

@@ -53,6 +53,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         scenario = scenario.model_copy(update={"topology": resolved})
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
+    is_table = scenario.algorithm.off_policy.representation == "table"
+    if is_table and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.off_policy.representation: got 'table'; {scenario.env.name} has continuous actions, use network"
+        )
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(

@@ -41,6 +41,7 @@ class Agenda:
         self._agent = agent
         self._n = n = deployment.n_agents
         self._recipe = recipe = scenario.algorithm.recipe
+        self._turn_rounds = scenario.algorithm.turn_rounds
         self.visible = visible(self._graph, scenario.kappa, scenario.kappa_unit)
         actor = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
         critic = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
@@ -67,7 +68,7 @@ class Agenda:
         """This agent's part in a kind of message in a round.
 
         Ratios go only to agents later in the round's order. Where agents take turns, what is learned from goes only to
-        the one that learns, and the token from it to the next.
+        the one that learns, and when its turn ends the token from it to the next.
         """
         if kind in self._fixed:
             return self._fixed[kind]
@@ -78,14 +79,16 @@ class Agenda:
             order = self.order(round_)
             place = {agent: index for index, agent in enumerate(order)}
             return self._route([[i for i in audience if place[i] > place[j]] for j, audience in enumerate(who)], order)
-        now = turns.holder(round_, self._n)
+        now = self._holder(round_)
         if kind is Kind.TOKEN:
+            if (round_ + 1) % self._turn_rounds:
+                return NOBODY
             return self._route([audience if j == now else () for j, audience in enumerate(who)])
         return self._route([[i for i in audience if i == now] for audience in who])
 
     def has_turn(self, round_: int) -> bool:
         """Whether this agent learns in a round."""
-        return self._recipe.order != "alternating" or turns.holder(round_, self._n) == self._agent
+        return self._recipe.order != "alternating" or self._holder(round_) == self._agent
 
     def order(self, round_: int) -> tuple[int, ...]:
         """The order of updates in a round, the same on every node; where it depends on scores, from `rank` on."""
@@ -108,6 +111,9 @@ class Agenda:
         if not self._direct:
             return tuple(sorted(self._graph.neighbors(self._agent)))
         return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
+
+    def _holder(self, round_: int) -> int:
+        return turns.holder(round_, self._n, self._turn_rounds)
 
     def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
         return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)

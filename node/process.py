@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from node.agenda import Agenda
-from node.learner import Learner
-from node.runtime import Runtime, make_learner
+from node.runtime import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop, refused_at
@@ -109,7 +108,8 @@ class Node:
         self._deployment = deployment
         self._agent = agent
         self.agenda = Agenda(scenario, deployment, agent)
-        self._learner = make_learner(scenario, deployment, agent, self.agenda)
+        make = make_learner if scenario.algorithm.recipe.target == "advantage" else make_off_policy_learner
+        self._learner: AnyLearner = make(scenario, deployment, agent, self.agenda)
         if deployment.weights is not None:
             self._learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
         stored = deployment.state_file(run_dir, role_of(agent))
@@ -187,7 +187,7 @@ def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> 
     raise PeerLostError(f"agent {agent}: the coordinator said nothing for {scenario.supervision.start_s:g} s after hello")
 
 
-def _store(learner: Learner, folder: Path, agent: int) -> None:
+def _store(learner: AnyLearner, folder: Path, agent: int) -> None:
     """Write an agent's tensors, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"agent-{agent}.safetensors"

@@ -23,6 +23,7 @@ from node.compute import Task, Thinking
 from node.critics import Shape
 from node.hearing import Hearing
 from node.learner import Learner
+from node.off_policy import OffPolicyLearner
 from node.protocol import (
     Act,
     Arrived,
@@ -70,6 +71,7 @@ EARLY = 4  # messages per agent that may wait for the order of updates to be fou
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
+AnyLearner = Learner | OffPolicyLearner
 Floats = NDArray[np.float32]
 
 
@@ -117,7 +119,7 @@ class Runtime:
         agent: int,
         agenda: Agenda,
         *,
-        learner: Learner,
+        learner: AnyLearner,
         peers: PeerPlane,
         world: WorldPort,
         control: Reports,
@@ -198,11 +200,11 @@ class Runtime:
     def begin(self) -> None:
         """Tell the world that this node is there: to begin, or, where it goes on, to begin the next round."""
         if self._protocol.phase is Phase.STARTING:
-            self._learner.begin_round(self._protocol.round, explore=self._learns)
+            self._begin_round(self._protocol.round)
             self._say_ready(self._protocol.round)
             return
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
-        self._learner.begin_round(0, explore=self._learns)
+        self._begin_round(0)
 
     def state(self) -> State:
         """All that later rounds depend on, as it is when a round has just been ended and reported."""
@@ -386,7 +388,7 @@ class Runtime:
         rows, width = self._size(kind, header.origin, header.step)
         blank = marks is not None and not message.bodies[0]  # in no copy anything to read
         data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
-        if kind is Kind.TOKEN and not blank and (data[0] != token(header.round, len(self._dims))).any():
+        if kind is Kind.TOKEN and not blank and (data[0] != self._token(header.round)).any():
             raise ProtocolError(f"TOKEN of {header.origin} from {header.sender}, round {header.round}: got {data[0].tolist()}")
         return Letter(message.bodies[0], self._codecs[kind], header.send_time, header.sender, marks, data)
 
@@ -484,7 +486,8 @@ class Runtime:
         if kind is Kind.SCORE:
             return np.full((self._copies, 1), self._score, np.float32)
         if kind is Kind.TOKEN:
-            return np.tile(token(round_, len(self._dims)), (self._copies, 1))
+            return np.tile(self._token(round_), (self._copies, 1))
+        assert isinstance(self._learner, Learner), "off-policy learners have no ratios to tell"
         return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
@@ -517,6 +520,7 @@ class Runtime:
 
     def _learn_values(self, round_: int) -> None:
         if self._minibatches:
+            assert isinstance(self._learner, Learner), "off-policy learners know no others' ratios"
             parts = self._scenario.algorithm.minibatches
             self._row_copies = [
                 rows % self._copies
@@ -534,6 +538,7 @@ class Runtime:
             return
         self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
         if self._scenario.algorithm.recipe.is_ranked:
+            assert isinstance(self._learner, Learner), "off-policy learners have no scores to tell"
             self._score = self._learner.score(self._rollout)
 
     def _rank(self, round_: int) -> None:
@@ -559,6 +564,7 @@ class Runtime:
             self._own_ratios = np.zeros(len(self._row_copies[effect.minibatch]), np.float32)
             return
         if self._coupling is None:
+            assert isinstance(self._learner, Learner), "off-policy learners know no others' ratios"
             self._coupling = self._learner.learn_coupled(self._rollout)
             self._own_ratios = next(self._coupling)
         else:
@@ -624,7 +630,12 @@ class Runtime:
         if self._scenario.stores_after(round_):
             self._store(round_, self.state())
             self._control.send(Stored(role=f"node-{self._agent}", round=round_))
-        self._learner.begin_round(round_ + 1, explore=self._learns)
+        self._begin_round(round_ + 1)
+
+    def _begin_round(self, round_: int) -> None:
+        # a Gaussian or categorical policy is itself only with its chance; values explore beyond it, which is the turn's right
+        explores = self._agenda.has_turn(round_) or isinstance(self._learner, Learner)
+        self._learner.begin_round(round_, explore=self._learns and explores)
 
     # ---------------------------------------------------------------- pieces
 
@@ -652,6 +663,9 @@ class Runtime:
                 self._incidents.append((deadline, f"{kind.name} of agent {origin} missing in {absent} of {self._copies} copies"))
         self._clock = clock
         return there
+
+    def _token(self, round_: int) -> Floats:
+        return token(round_, len(self._dims), self._scenario.algorithm.turn_rounds)
 
     def _miss(self, kind: Kind, copies: int) -> None:
         name = f"missing_{kind.name.lower()}"
@@ -731,10 +745,20 @@ class Runtime:
 
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
-    """The learner of one agent, sized to what it sees."""
+    """The on-policy learner of one agent, sized to what it sees."""
+    return Learner(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
+
+
+def make_off_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> OffPolicyLearner:
+    """The off-policy learner of one agent, sized to what it sees."""
+    own = agenda.sight.places[agent]
+    return OffPolicyLearner(_shape(scenario, deployment, agent, agenda), own, scenario.algorithm)
+
+
+def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Shape:
     width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
     recipe = scenario.algorithm.recipe
-    shape = Shape(
+    return Shape(
         agent=agent,
         seed=scenario.seed,
         steps=scenario.rollout.steps,
@@ -749,4 +773,3 @@ def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda:
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
-    return Learner(shape, scenario.algorithm)

@@ -47,23 +47,23 @@ def semi_greedy_order(scores: Mapping[int, float], draw: np.random.Generator) ->
     return tuple(order)
 
 
-def token(round_: int, n: int) -> NDArray[np.float32]:
-    """What the agent that has learnt in a round tells the next: round, who has learnt, whose turn it is, n; and room, (8,).
+def token(round_: int, n: int, turn_rounds: int = 1) -> NDArray[np.float32]:
+    """What the agent whose turn ends with a round tells the next: round, who has learnt, whose turn it is, n; and room, (8,).
 
     Example:
         >>> token(7, 3).tolist()
         [7.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0]
     """
     told = np.zeros(TOKEN_WIDTH, np.float32)
-    told[:4] = round_, holder(round_, n), holder(round_ + 1, n), n
+    told[:4] = round_, holder(round_, n, turn_rounds), holder(round_ + 1, n, turn_rounds), n
     return told
 
 
-def holder(round_: int, n: int) -> int:
-    """The agent that learns in a round of alternating learners: each in turn, ascending.
+def holder(round_: int, n: int, turn_rounds: int = 1) -> int:
+    """The agent that learns in a round of alternating learners: each in turn, ascending, for `turn_rounds` rounds.
 
     Example:
-        >>> [holder(round_, 3) for round_ in range(4)]
-        [0, 1, 2, 0]
+        >>> [holder(round_, 3) for round_ in range(4)], [holder(round_, 3, 2) for round_ in range(4)]
+        ([0, 1, 2, 0], [0, 0, 1, 1])
     """
-    return round_ % n
+    return round_ // turn_rounds % n

@@ -2,7 +2,8 @@
 
 Theory of operation. An on-policy algorithm of this project is a choice on a few independent axes (the columns below),
 never a loop of its own. `node.learner` holds the one loop; it reads the axes and nothing else, so a new combination is
-a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`).
+a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`). Off-policy algorithms are the rows whose
+`target` is a value of actions; `node.off_policy` is their loop, and they know neither factors nor constraints.
 
 The rules that couple the axes (`conflict` tells a breach of them):
 
@@ -26,8 +27,9 @@ Order = Literal["simultaneous", "fixed", "random", "semi_greedy", "alternating"]
 Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops"]
 Constraint = Literal["none", "lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
+Target = Literal["advantage", "q", "ideal_q"]
 Quirk = Literal["signed_huber", "shared_return_norm", "fixed_value_head", "unmasked_divergence"]
-AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace")
+AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace", "target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Recipe:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
         critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's.
         order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed
-            each round, half drawn and half by the largest advantage, or one agent per round while the others rest.
+            each round, half drawn and half by the largest advantage, or one agent per turn while the others rest.
         factor: Whose ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
             earlier agents.
         objective: What a policy maximises, and how far it may go: the clipped ratio; the clipped joint ratio; prices on
@@ -46,6 +48,8 @@ class Recipe:
         constraint: How costs enter: not at all, by Lagrange multipliers, as a plane that cuts the trust region, by
             FOCOPS's prices.
         trace: Advantages of the policies that acted, or of those that earlier agents have moved to meanwhile.
+        target: What is learnt: advantages of the policy that acted, values of own actions, or their values if all others do
+            what is best.
         source: Where the algorithm is described.
     """
 
@@ -56,6 +60,7 @@ class Recipe:
     objective: Objective = "clip"
     constraint: Constraint = "none"
     trace: Trace = "gae"
+    target: Target = "advantage"
     source: str
 
     @property
@@ -88,6 +93,20 @@ class Recipe:
             return "order: got 'semi_greedy' with critic_scope 'central'; agents' scores need critics of their own"
         if self.trace == "preopc" and self.critic_scope == "central":
             return "trace: got 'preopc' with critic_scope 'central'; the corrected advantages need a critic of the agent's own"
+        return None if self.target == "advantage" else self._conflict_of_values()
+
+    def _conflict_of_values(self) -> str | None:
+        """The same for values of actions, which know neither ratios nor costs."""
+        unknown = (("factor", "none"), ("objective", "clip"), ("constraint", "none"), ("trace", "gae"))
+        for axis, only in unknown:
+            if getattr(self, axis) != only:
+                why = "costs are ignored" if axis == "constraint" else "there are no ratios"
+                return f"{axis}: got {getattr(self, axis)!r} with target {self.target!r}; {why}, so it must be {only!r}"
+        if self.actor_scope != self.critic_scope:
+            return (
+                f"critic_scope: got {self.critic_scope!r} with target {self.target!r} and actor_scope {self.actor_scope!r}; "
+                "acting and learning take the same inputs"
+            )
         return None
 
 
@@ -186,6 +205,30 @@ RECIPES: dict[str, Recipe] = {
         order="alternating",
         factor="none",
         source="IPPO, one learner at a time: the on-policy counterpart of MA2QL, Su et al. 2022, arXiv:2209.08244",
+    ),
+    "iql": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        target="q",
+        source="Tan 1993, independent Q-learning; with continuous actions an independent TD3, Fujimoto et al. 2018",
+    ),
+    "ma2ql": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="alternating",
+        factor="none",
+        target="q",
+        source="Su et al. 2022, arXiv:2209.08244, multi-agent alternate Q-learning",
+    ),
+    "i2q": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        target="ideal_q",
+        source="Jiang and Lu 2022, ideal independent Q-learning",
     ),
 }
 

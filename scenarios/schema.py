@@ -10,7 +10,20 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scenarios.recipes import AXES, RECIPES, Constraint, CriticScope, Factor, Objective, Order, Quirk, Recipe, Scope, Trace
+from scenarios.recipes import (
+    AXES,
+    RECIPES,
+    Constraint,
+    CriticScope,
+    Factor,
+    Objective,
+    Order,
+    Quirk,
+    Recipe,
+    Scope,
+    Target,
+    Trace,
+)
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
@@ -401,6 +414,49 @@ class Budget(Section):
     )
 
 
+class OffPolicy(Section):
+    """What only off-policy algorithms (iql, ma2ql, i2q) know."""
+
+    representation: Literal["network", "table"] = knob(
+        "network", "What holds the values: a network, or a table with a row per observation ever met (choices alone)."
+    )
+    buffer: int = knob(100_000, "How many transitions the replay keeps.", unit="transitions", ge=1, le=10_000_000)
+    replay: Literal["per_turn", "rolling"] = knob(
+        "per_turn", "With turns: whether what an agent saw in its earlier turns is forgotten when its turn comes, or kept."
+    )
+    batch: int = knob(100, "Transitions per minibatch.", unit="transitions", ge=1, le=100_000)
+    updates_per_step: float = knob(0.2, "Minibatches per transition sampled.", gt=0, le=100)
+    warm_up_steps: int = knob(
+        1000, "Environment steps, over all copies, in which agents act at random and do not learn.", unit="steps", ge=0
+    )
+    table_step: float = knob(0.1, "α: part of the way to its target that an entry of a table takes.", gt=0, le=1)
+    target_keep: float = knob(0.995, "How much of themselves target networks keep at every update.", ge=0, lt=1)
+    epsilon_start: float = knob(1.0, "Probability of a random choice at the start.", ge=0, le=1)
+    epsilon_end: float = knob(0.05, "The same from `epsilon_steps` on; it falls linearly, round by round.", ge=0, le=1)
+    epsilon_steps: int = knob(50_000, "Environment steps, over all copies, in which it falls.", unit="steps", ge=0)
+    action_bound: float = knob(1.0, "Continuous actions lie within ± this.", unit="action units", gt=0)
+    noise_std: float = knob(0.1, "Standard deviation of the exploration of continuous actions.", unit="action_bound", ge=0)
+    target_noise: float = knob(0.2, "The same of the noise on target actions, which is cut at 0.5.", unit="action_bound", ge=0)
+    policy_delay: int = knob(2, "Minibatches per step of a continuous policy and of the target networks.", ge=1)
+    ideal_weight: float = knob(0.01, "I2Q: α, how much hope the forward model puts into its guess.", ge=0)
+    turn_rounds: int = knob(1, "With turns: rounds that a turn lasts.", unit="rounds", ge=1)
+    turn_accuracy: float | None = knob(
+        None,
+        "Tables: instead of minibatches, iterate on all of the replay until values are within this of their fixed point.",
+        unit="reward",
+        gt=0,
+    )
+    turn_sweeps: int = knob(1500, "The most sweeps that such an iteration takes.", unit="sweeps", ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "OffPolicy":
+        if self.turn_accuracy is not None and self.representation != "table":
+            raise ValueError(
+                f"turn_accuracy: got {self.turn_accuracy}; only tables are iterated, so it needs representation: table"
+            )
+        return self
+
+
 class Algorithm(Section):
     """The learner: a row of the recipe table, each axis overridable, and its hyperparameters."""
 
@@ -417,6 +473,9 @@ class Algorithm(Section):
         "coppo",
         "a2po",
         "alternating_ppo",
+        "iql",
+        "ma2ql",
+        "i2q",
     ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
@@ -432,6 +491,7 @@ class Algorithm(Section):
     trace: Trace | None = knob(
         None, "Advantages of the policies that acted, or corrected for agents that have moved since; null: as the recipe says."
     )
+    target: Target | None = knob(None, "What is learnt of actions; null: as the recipe says.")
     reward: Literal["own", "khop_mean"] = knob(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
@@ -504,6 +564,7 @@ class Algorithm(Section):
         "count squared; shared_return_norm: one return statistic for reward and costs; fixed_value_head: value heads are not "
         "rescaled when return statistics move; unmasked_divergence: FOCOPS masks the advantage's term alone.",
     )
+    off_policy: OffPolicy = OffPolicy()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Algorithm":
@@ -512,6 +573,10 @@ class Algorithm(Section):
         conflict = self.recipe.conflict()
         if conflict is not None:
             raise ValueError(conflict)
+        if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
+            raise ValueError(
+                f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"
+            )
         return self
 
     @property
@@ -519,6 +584,11 @@ class Algorithm(Section):
         """The row named by `name`, with the axes that this scenario overrides."""
         row = RECIPES[self.name]
         return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
+
+    @property
+    def turn_rounds(self) -> int:
+        """Rounds that a turn lasts, where agents take turns."""
+        return 1 if self.recipe.target == "advantage" else self.off_policy.turn_rounds
 
 
 class Device(Section):
@@ -631,7 +701,7 @@ class Scenario(Section):
                 "kind 'file' and a path go together"
             )
         batch = self.env.copies * self.rollout.steps
-        if self.algorithm.minibatches > batch:
+        if self.algorithm.recipe.target == "advantage" and self.algorithm.minibatches > batch:
             raise ValueError(
                 f"algorithm.minibatches: got {self.algorithm.minibatches}; a round has only {batch} samples "
                 "(env.copies x rollout.steps)"

@@ -57,6 +57,9 @@ def test_kinds_and_sizes_are_those_of_the_scenario() -> None:
     halved = {each.kind: each for each in loads(ready("kappa=2", "network.codec.state=float16"))}
     assert halved[Kind.STATE].wire_bytes < by_kind[Kind.STATE].wire_bytes
     assert loads(ready("kappa=0")) == []
+    (token,) = loads(ready("kappa=0", "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=3"))
+    assert (token.kind, token.per_link, token.reliable) == (Kind.TOKEN, 1, True)
+    assert 32 < token.wire_bytes < 100
     assert max(each.per_link for each in loads(ready("kappa=5", "routing=direct"))) == 9  # 3 left of the middle to 3 right
 
 

@@ -40,6 +40,13 @@ def refused(scenario: Scenario) -> str:
 def test_processes_are_told_how_many_actions_there_are_to_choose_from() -> None:
     assert plan(load("differential_game")).deployment.choices == (0, 0, 0)
     assert set(plan(load("matrix_climbing")).deployment.choices) == {3}
+    assert plan(load("stochastic_game", ["algorithm.name=iql"])).deployment.choices == (5, 5, 5)
+
+
+def test_tables_hold_choices_alone() -> None:
+    table = ["algorithm.name=iql", "algorithm.off_policy.representation=table"]
+    assert plan(load("stage_game", table)).deployment.choices == (3, 3)
+    assert "off_policy.representation: got 'table'; differential_game has continuous" in refused(load("differential_game", table))
 
 
 def test_a_deployment_without_choices_is_one_of_continuous_actions() -> None:

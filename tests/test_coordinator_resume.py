@@ -32,6 +32,8 @@ LOSSY = [
     "network.queue_bytes=600", "network.latency_ms=700", "network.jitter_ms=300",
 ]  # fmt: skip
 SLOW = ["network.latency_ms=40", "network.jitter_ms=30", "network.loss_prob=0.1", "kappa=2"]
+VALUES = ["algorithm.off_policy.warm_up_steps=16", "algorithm.off_policy.batch=8", "algorithm.off_policy.buffer=50"]
+TABLE = [*VALUES, "algorithm.off_policy.representation=table"]
 CASES = {
     "lq": [*LQ, "algorithm.name=scal_mappo_l"],
     "lq, bad links": [*LQ, *LOSSY, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
@@ -45,6 +47,10 @@ CASES = {
     "cheetah": [*CHEETAH, "algorithm.name=mafocops"],
     "cheetah, slow links": [*CHEETAH, *SLOW, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
     "cheetah, quirks": [*CHEETAH, "algorithm.name=mappo_l", "algorithm.quirks=[shared_return_norm]"],
+    "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],
+    "game, turns, bad links": [*GAME, *LOSSY, *TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=2"],
+    "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],
+    "lq, ideal numbers": [*LQ, *VALUES, "algorithm.name=i2q"],
 }  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")
 

@@ -102,3 +102,22 @@ def test_random_orders_differ_by_round_and_seed_and_are_the_same_for_all() -> No
     assert all(len(alike) == 1 for alike in orders.values())
     assert len({order for alike in orders.values() for order in alike}) > 5
     assert all(agenda.order(3) == (0, 1, 2, 3, 4) for agenda in agendas(GRAPHS["ring"], order="fixed"))
+
+
+@pytest.mark.parametrize("routing", ["relay", "direct"])
+def test_the_token_goes_from_turn_to_turn_and_one_agent_at_most_has_it(routing: str) -> None:
+    them = agendas(GRAPHS["star"], routing=routing, name="ma2ql", off_policy={"turn_rounds": 2})
+    for round_ in range(22):
+        holders = [i for i, agenda in enumerate(them) if agenda.has_turn(round_)]
+        assert holders == [round_ // 2 % 5]
+        comes_to = {i for i, agenda in enumerate(them) if agenda.routes(Kind.TOKEN, round_).uses == set(holders)}
+        assert comes_to == ({(holders[0] + 1) % 5} if round_ % 2 else set())
+        for agenda in them:
+            for hops in agenda.routes(Kind.TOKEN, round_).next_hops.values():
+                assert set(hops) <= set(agenda.speaks_to())
+
+
+def test_without_turns_everybody_learns_and_there_is_no_token() -> None:
+    for agenda in [*agendas(GRAPHS["line"], name="iql"), *agendas(nx.empty_graph(1), name="ma2ql")]:
+        assert all(agenda.has_turn(round_) for round_ in range(4))
+        assert all(agenda.routes(Kind.TOKEN, round_) == NOBODY for round_ in range(4))

@@ -544,7 +544,7 @@ def test_naming_all_columns_is_the_same_as_naming_none(input_norm: str) -> None:
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------------
 
-ALONE = [name for name, recipe in RECIPES.items() if recipe.critic_scope != "central"]
+ALONE = [name for name, recipe in RECIPES.items() if recipe.target == "advantage"]
 
 
 @pytest.mark.parametrize("name", [*ALONE, "mappo_l with quirks"])

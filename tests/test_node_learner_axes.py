@@ -19,7 +19,9 @@ from scenarios.schema import Algorithm
 
 Floats = NDArray[np.float32]
 T, E, D = 12, 4, 5
-ON_THEIR_OWN = [name for name, row in RECIPES.items() if row.order != "simultaneous" or row.factor == "none"]
+ON_THEIR_OWN = [
+    name for name, row in RECIPES.items() if row.target == "advantage" and (row.order != "simultaneous" or row.factor == "none")
+]
 
 
 def algorithm(**knobs: Any) -> Algorithm:

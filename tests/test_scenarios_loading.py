@@ -1,5 +1,6 @@
 """Scenarios: what is written is what runs, and every mistake is told in one line that names key, value and the right one."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: str, told: str) -> None:
-    assert told in mistake("quickstart", *override.split(" ") if told == "" else [override])
+    assert told in mistake("quickstart", *re.split(r" (?=[\w.]+=)", override))
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -403,3 +404,22 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
         else:
             continue
         assert told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["algorithm.name=ma2ql", "algorithm.factor=khop"], "factor: got 'khop' with order 'alternating'"),
+        (["algorithm.name=iql", "algorithm.order=fixed", "algorithm.factor=khop"], "factor: got 'khop' with target 'q'"),
+        (["algorithm.name=i2q", "algorithm.constraint=lagrangian"], "constraint: got 'lagrangian' with target 'ideal_q'"),
+        (["algorithm.name=iql", "algorithm.critic_scope=khop"], "critic_scope: got 'khop' with target 'q'"),
+        (["algorithm.name=iql", "algorithm.off_policy.turn_accuracy=0.1"], "turn_accuracy: got 0.1; only tables"),
+        (
+            ["algorithm.name=i2q", "algorithm.off_policy.representation=table", "algorithm.off_policy.turn_accuracy=0.1"],
+            "turn_accuracy: got 0.1; ideal values",
+        ),
+    ],
+)
+def test_off_policy_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        load("stage_game", words)

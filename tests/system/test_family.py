@@ -31,8 +31,11 @@ PAYLOAD: dict[str, dict[str, int]] = {
     "coppo": {"STATE": GLOBAL_STATE, "RATIO_MB": EPOCHS * 4 * B * PAIRS},
     "a2po": {**SEQUENTIAL, "SCORE": 4 * PAIRS * COPIES * ROUNDS},
     "alternating_ppo": {"TOKEN": 32 * COPIES * ROUNDS},
+    "iql": {},
+    "ma2ql": {"TOKEN": 32 * COPIES * ROUNDS},
+    "i2q": {},
 }
-TALKATIVE = ["coppo", "a2po", "alternating_ppo"]
+TALKATIVE = ["coppo", "a2po", "alternating_ppo", "ma2ql"]
 
 
 def payload(run: Alone) -> Counter[str]:
@@ -69,7 +72,7 @@ def test_one_agent_has_nobody_to_tell_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("routing", ["relay", "direct"])
 @pytest.mark.parametrize("name", TALKATIVE)
 def test_routing_changes_neither_what_is_told_nor_what_is_learnt(tmp_path: Path, name: str, routing: str) -> None:
-    here = ["algorithm.factor=khop", "kappa=2"] if name != "alternating_ppo" else []
+    here = ["algorithm.factor=khop", "kappa=2"] if RECIPES[name].order != "alternating" else []
     run = Alone(tmp_path / "run", f"algorithm.name={name}", f"routing={routing}", *here)
     other = Alone(tmp_path / "other", f"algorithm.name={name}", *here)
     assert (payload(run), run.weights) == (payload(other), other.weights)
@@ -86,8 +89,10 @@ def test_a_run_with_losses_and_an_agent_down_completes(tmp_path: Path, name: str
     crash = "network.events=[{do: crash, agent: 2, from_s: 5}]"
     run = Alone(tmp_path / "run", f"algorithm.name={name}", "kappa=2", "topology.kind=ring", *HARD, crash)
     assert len(run.reports) == N * ROUNDS
-    learned = {key for key, report in run.reports.items() if "kl" in report.metrics}
-    assert learned == {(i, k) for i in range(N) for k in range(ROUNDS) if i != 2 and (name != "alternating_ppo" or i == k)}
+    figure = "kl" if RECIPES[name].target == "advantage" else "replay"
+    learned = {key for key, report in run.reports.items() if figure in report.metrics}
+    in_turns = RECIPES[name].order == "alternating"
+    assert learned == {(i, k) for i in range(N) for k in range(ROUNDS) if i != 2 and (not in_turns or i == k)}
 
 
 def test_agents_that_miss_most_scores_find_the_same_order_all_the_same(tmp_path: Path) -> None:

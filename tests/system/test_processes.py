@@ -331,8 +331,22 @@ def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     assert len(told["node_pids"]) == 4
 
 
+GAME = ["env.name=stochastic_game", "env.game.states=6", "env.game.choices=3", "algorithm.off_policy.warm_up_steps=0"]
+TABLE = [*GAME, "algorithm.off_policy.representation=table"]
+
+
 @pytest.mark.parametrize(
-    "more", [[], ["algorithm.factor=khop", "algorithm.order=random", "kappa=2"], ["routing=direct", "kappa=3"]]
+    "more",
+    [
+        [],
+        ["algorithm.factor=khop", "algorithm.order=random", "kappa=2"],
+        ["routing=direct", "kappa=3"],
+        [*TABLE, "algorithm.name=iql"],
+        [*TABLE, "algorithm.name=i2q"],
+        [*TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_accuracy=0.01", "network.loss_prob=0.2"],
+        [*GAME, "algorithm.name=i2q"],
+        ["algorithm.name=i2q", "algorithm.off_policy.warm_up_steps=0"],
+    ],
 )
 def test_one_process_and_many_give_the_same_weights_and_ledger(start: Any, more: list[str]) -> None:
     told = []
