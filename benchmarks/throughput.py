@@ -146,7 +146,7 @@ def seconds_per_round(ready: Plan, *, learns: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
-        recorder = Recorder(run_dir, env_steps_per_round=1, tensorboard=False)
+        recorder = Recorder(run_dir, env_steps_per_round=1)
         outcome = launch.run(ready, run_dir, recorder, lambda report: None)
         recorder.close()
         if outcome.error is not None:

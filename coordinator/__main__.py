@@ -341,7 +341,7 @@ def _execute(
     by_hand: str = "",
     in_process: bool = False,
 ) -> None:
-    from coordinator import launch
+    from coordinator import launch, sinks
     from coordinator.display import Display, failure, summary, traffic
     from coordinator.forecast import warnings
     from coordinator.plan import check_ports, first_free, make_run_dir
@@ -370,8 +370,12 @@ def _execute(
         drop_others(run_dir, resumed_after)
         ready.deployment.write(run_dir)
     per_round = scenario.env.copies * scenario.rollout.steps
+    after = None if resumed_after is None else (resumed_after + 1) * per_round
     recorder = Recorder(
-        run_dir, env_steps_per_round=per_round, tensorboard=scenario.record.tensorboard, resumed_after=resumed_after
+        run_dir,
+        env_steps_per_round=per_round,
+        sinks=sinks.opened(scenario.record, run_dir, after=after),
+        resumed_after=resumed_after,
     )
     console = Console(stderr=True)
     for text in () if quiet else doubts:

@@ -110,7 +110,7 @@ def film(scenario: Scenario, weights: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="kappahop-film-") as folder:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
-        recorder = Recorder(run_dir, env_steps_per_round=1, tensorboard=False)
+        recorder = Recorder(run_dir, env_steps_per_round=1)
         world = _Filmed(make(ready.scenario.env, graph, ready.scenario.seed), every)
         outcome = in_process.run(ready, run_dir, recorder, note, env=world)
         recorder.close()

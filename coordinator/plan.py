@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from coordinator import sinks
 from envs.interface import EnvSpec
 from envs.registry import spec as env_spec
 from scenarios.loading import ScenarioError, dump, load
@@ -45,9 +46,10 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         weights: Checkpoint folder to evaluate; None: train from scratch.
 
     Raises:
-        ScenarioError: the checkpoint lacks an agent. Another ValueError: the world has no such partition, or the graph
-            does not fit. The text names key, value and what is allowed.
+        ScenarioError: the checkpoint lacks an agent, or a sink its package. Another ValueError: the world has no such
+            partition, or the graph does not fit. The text names key, value and what is allowed.
     """
+    sinks.check(scenario.record)
     if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
         resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
         scenario = scenario.model_copy(update={"topology": resolved})
@@ -81,9 +83,10 @@ def reopened(run_dir: Path, round_: int) -> Plan:
     """The plan of a run that goes on from its stored states of a round: on the graph that it was begun with.
 
     Raises:
-        ValueError: what the run's directory says of it cannot be read.
+        ValueError: what the run's directory says of it cannot be read, or a sink lacks its package.
     """
     scenario = load(str(run_dir / SCENARIO_FILE))
+    sinks.check(scenario.record)
     deployment = Deployment.read(run_dir).model_copy(update={"resumed_after": round_})
     return Plan(scenario, env_spec(scenario.env), deployment)
 

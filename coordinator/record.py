@@ -1,4 +1,4 @@
-"""Recording a run: a SQLite file in WAL mode, which others may read while the run goes on, and TensorBoard events.
+"""Recording a run: a SQLite file in WAL mode, which others may read while the run goes on, and sinks of scalars.
 
 Only the coordinator writes. What processes report in any order ends up the same: rows have keys that do not depend on
 arrival, and traffic rows of the same key are added up (the sender books what was sent, the receiver what arrived).
@@ -8,16 +8,16 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from coordinator.sinks import Sink
 from topology.control import EpisodeRow, RoundReport
 from topology.ledger import Row, imbalance
 
 DATABASE = "run.sqlite"
-TENSORBOARD = "tensorboard"
 
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -54,24 +54,26 @@ _ROUND_COLUMNS = (
 
 
 class Recorder:
-    """Writer of a run's database and TensorBoard events.
+    """Writer of a run's database, which tells scalars to sinks as well.
 
     Args:
         run_dir: The run's directory.
         env_steps_per_round: E·T.
-        tensorboard: Whether to write TensorBoard events.
+        sinks: What is told every scalar; closed with the recorder.
         resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
 
     Attributes:
         wall_s: Seconds that the run has taken up to where it goes on.
     """
 
-    def __init__(self, run_dir: Path, *, env_steps_per_round: int, tensorboard: bool, resumed_after: int | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, *, env_steps_per_round: int, sinks: Sequence[Sink] = (), resumed_after: int | None = None
+    ) -> None:
         self._database = sqlite3.connect(run_dir / DATABASE)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._per_round = env_steps_per_round
-        self._board = _Board(run_dir / TENSORBOARD) if tensorboard else None
+        self._sinks = sinks
         self.wall_s = 0.0
         if resumed_after is None:
             self._database.executescript(_SCHEMA)
@@ -87,8 +89,6 @@ class Recorder:
         self._database.execute("DELETE FROM meta")
         (self.wall_s,) = self._database.execute("SELECT coalesce(max(wall_s), 0.0) FROM rounds").fetchone()
         self._database.commit()
-        if self._board is not None:
-            self._board.purge((round_ + 1) * self._per_round + 1)
 
     def meta(self, **values: object) -> None:
         """Keep facts about the run, as JSON by name."""
@@ -113,8 +113,8 @@ class Recorder:
                     episode.length,
                 ),
             )
-            if self._board is not None:
-                self._board.scalars(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
+            for sink in self._sinks:
+                sink.scalars(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
 
     def round(self, report: RoundReport, wall_s: float) -> None:
         """Keep a node's figures of a round, and its traffic."""
@@ -132,8 +132,8 @@ class Recorder:
         for virtual_s, text in report.incidents:
             self.event(wall_s, report.role, text, virtual_s=virtual_s, round_=report.round)
         self.refusals(wall_s, report.role, report.round, report.refused, report.refusals)
-        if self._board is not None:
-            self._board.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
+        for sink in self._sinks:
+            sink.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
 
     def traffic(self, rows: Iterable[Row]) -> None:
         """Add ledger rows to what is known of their links."""
@@ -153,49 +153,20 @@ class Recorder:
     def commit(self) -> None:
         """Make everything so far visible to readers."""
         self._database.commit()
-        if self._board is not None:
-            self._board.flush()
+        for sink in self._sinks:
+            sink.flush()
 
     def close(self) -> None:
         """Commit and close."""
         self.commit()
         self._database.close()
-        if self._board is not None:
-            self._board.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def _number(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
-
-
-class _Board:
-    """TensorBoard events without torch."""
-
-    def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary, self._session = Event, Summary, SessionLog
-        self._writer = EventFileWriter(str(folder))
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Write named numbers at a step."""
-        summary = self._summary(value=[self._summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._writer.add_event(self._event(step=step, summary=summary))
-
-    def purge(self, step: int) -> None:
-        """Tell readers to forget what was written of this step and later ones."""
-        self._writer.add_event(self._event(step=step, session_log=self._session(status=self._session.START)))
-
-    def flush(self) -> None:
-        """Write out what is buffered."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
 
 
 class Results:

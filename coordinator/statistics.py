@@ -253,22 +253,3 @@ def median_crossing(crossings: list[Crossing]) -> float:
     at, share = survival(crossings)
     below = np.flatnonzero(share <= 0.5)
     return float(at[below[0]]) if len(below) else float(np.inf)
-
-
-def rate_by_age(age_s: Array, violated: NDArray[np.bool_], edges_s: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Violation rate by age of information.
-
-    Args:
-        age_s: Age of what an agent acted on, in seconds.
-        violated: Whether the constraint was violated then.
-        edges_s: Ascending; bin b holds edges_s[b] <= age < edges_s[b+1]. Ages outside are left out.
-
-    Returns:
-        Share of violations per bin (nan where it is empty) and number of samples per bin.
-    """
-    place = np.searchsorted(edges_s, age_s, side="right") - 1
-    inside = (place >= 0) & (place < len(edges_s) - 1)
-    bins = len(edges_s) - 1
-    count = np.bincount(place[inside], minlength=bins)
-    hits = np.bincount(place[inside & violated], minlength=bins)
-    return np.divide(hits, count, out=np.full(bins, np.nan), where=count > 0), count

@@ -641,6 +641,8 @@ class Record(Section):
     """What a run writes besides its database."""
 
     tensorboard: bool = knob(True, "Write TensorBoard events.")
+    wandb: bool = knob(False, "Write a Weights & Biases run, offline; needs the extra `wandb`.")
+    mlflow: bool = knob(False, "Write an MLflow run, into files; needs the extra `mlflow`.")
     checkpoint_rounds: int = knob(0, "Write all weights every so many rounds; 0: at the end only.", unit="rounds", ge=0)
     state_rounds: int = knob(
         10,

@@ -90,7 +90,7 @@ def recorded() -> Callable[..., Path]:
         usual = ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "env.copies=1", "rollout.steps=10"]
         ready = plan(load("quickstart", [*usual, f"budget.env_steps={10 * len(round_bytes)}", *words]))
         make_run_dir(folder, ready)
-        with closing(Recorder(folder, env_steps_per_round=10, tensorboard=False)) as recorder:
+        with closing(Recorder(folder, env_steps_per_round=10)) as recorder:
             recorder.episodes(
                 EpisodeRow(
                     round=i // 2,

@@ -53,7 +53,7 @@ class Blind:
 def trained(folder: Path, *words: str) -> Plan:
     ready = plan(load("quickstart", [*SMALL, "topology.kind=line", *words]))
     make_run_dir(folder, ready)
-    recorder = Recorder(folder, env_steps_per_round=4, tensorboard=False)
+    recorder = Recorder(folder, env_steps_per_round=4)
     assert in_process.run(ready, folder, recorder, lambda report: None).error is None
     recorder.close()
     return ready

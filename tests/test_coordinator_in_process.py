@@ -31,7 +31,7 @@ def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int,
     words = [f"topology.kind={kind}", f"kappa={kappa}", f"routing={routing}", f"env.copies={copies}"]
     ready = plan(load("quickstart", [*SMALL, *words, f"budget.env_steps={copies * STEPS * ROUNDS}"]))
     make_run_dir(tmp_path / "run", ready)
-    recorder = Recorder(tmp_path / "run", env_steps_per_round=copies * STEPS, tensorboard=False)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=copies * STEPS)
     outcome = in_process.run(ready, tmp_path / "run", recorder, lambda report: None)
     recorder.close()
     assert outcome.error is None
@@ -46,7 +46,7 @@ def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int,
 def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
     ready = plan(load("quickstart", [*SMALL, "env.copies=1", f"budget.env_steps={100 * STEPS}"]))
     make_run_dir(tmp_path / "run", ready)
-    recorder = Recorder(tmp_path / "run", env_steps_per_round=STEPS, tensorboard=False)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=STEPS)
     seen = 0
 
     def watch(report: object) -> None:

@@ -15,6 +15,7 @@ from coordinator.desk import Outcome
 from coordinator.plan import plan
 from coordinator.record import DATABASE, Recorder, Results
 from coordinator.report import Report, report
+from coordinator.sinks import TensorBoard
 from scenarios.loading import load
 from topology.control import AgeRow, EpisodeRow, RoundReport
 from topology.ledger import Row
@@ -22,7 +23,7 @@ from topology.ledger import Row
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    opened = Recorder(tmp_path, env_steps_per_round=40, tensorboard=False)
+    opened = Recorder(tmp_path, env_steps_per_round=40)
     yield opened
     opened.close()
 
@@ -131,7 +132,7 @@ def test_the_ledgers_digest_does_not_depend_on_the_order_of_reports(
         [data.draw(st.permutations([row for page in pages for row in page]))],
     ):
         folder = tmp_path_factory.mktemp("r")
-        with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
+        with closing(Recorder(folder, env_steps_per_round=1)) as recorder:
             for page in order:
                 recorder.traffic(page)
         with results(folder) as found:
@@ -146,7 +147,7 @@ def test_the_ledgers_digest_changes_with_every_figure(tmp_path: Path) -> None:
         changed[place] = 7 if isinstance(changed[place], int) else "world"
         folder = tmp_path / str(place)
         folder.mkdir()
-        with closing(Recorder(folder, env_steps_per_round=1, tensorboard=False)) as recorder:
+        with closing(Recorder(folder, env_steps_per_round=1)) as recorder:
             recorder.traffic([Row._make(changed)])
         with results(folder) as found:
             digests.add(found.ledger_sha256())
@@ -236,7 +237,7 @@ def test_bytes_are_told_by_plane_and_kind(recorder: Recorder, tmp_path: Path) ->
 def test_tensorboard_events_hold_episodes_and_metrics(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True)) as recorder:
+    with closing(Recorder(tmp_path, env_steps_per_round=40, sinks=[TensorBoard(tmp_path)])) as recorder:
         recorder.episodes([episode(10, -3.0)])
         recorder.round(round_report(2, metrics={"kl": 0.5}), 1.0)
     (file,) = (tmp_path / "tensorboard").iterdir()
@@ -245,14 +246,16 @@ def test_tensorboard_events_hold_episodes_and_metrics(tmp_path: Path) -> None:
 
 
 def test_going_on_drops_what_is_later_and_what_only_the_end_tells(tmp_path: Path) -> None:
-    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True)) as recorder:
+    with closing(Recorder(tmp_path, env_steps_per_round=40, sinks=[TensorBoard(tmp_path)])) as recorder:
         for round_ in range(4):
             recorder.episodes([episode(40 * round_ + 10, -3.0).model_copy(update={"round": round_})])
             rows = (SENT._replace(round=round_), CAME._replace(round=round_))
             recorder.round(round_report(0, round=round_, traffic=rows, ages=((1, 6, 1, 0.5, 1.0),), refused=1), 1.5 * round_)
         recorder.event(7.0, "coordinator", "interrupted")
         recorder.meta(env_steps=160)
-    with closing(Recorder(tmp_path, env_steps_per_round=40, tensorboard=True, resumed_after=1)) as recorder:
+    with closing(
+        Recorder(tmp_path, env_steps_per_round=40, sinks=[TensorBoard(tmp_path, after=80)], resumed_after=1)
+    ) as recorder:
         assert recorder.wall_s == 1.5
         for table in ("episodes", "rounds", "traffic", "ages"):
             assert len(rows_of(tmp_path, table)) == 2, table
@@ -263,8 +266,8 @@ def test_going_on_drops_what_is_later_and_what_only_the_end_tells(tmp_path: Path
         recorder.round(round_report(0, round=2), 4.0)  # and it can be told once more
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [event.step for event in board.Scalars("episode/return")] == [10, 50]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("episode/return")] == [10, 50]
 
 
 def reported(run_dir: Path, outcome: Outcome) -> Report:

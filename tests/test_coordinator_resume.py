@@ -59,7 +59,7 @@ def perform(ready: Plan, folder: Path, watch: Callable[[Control], None] = lambda
     scenario = ready.scenario
     per_round = scenario.env.copies * scenario.rollout.steps
     with contextlib.closing(
-        Recorder(folder, env_steps_per_round=per_round, tensorboard=False, resumed_after=ready.deployment.resumed_after)
+        Recorder(folder, env_steps_per_round=per_round, resumed_after=ready.deployment.resumed_after)
     ) as recorder:
         return in_process.run(ready, folder, recorder, watch)
 

@@ -20,7 +20,6 @@ from coordinator.statistics import (
     mean_interval,
     median_crossing,
     performance_profile,
-    rate_by_age,
     resampled,
     survival,
 )
@@ -197,12 +196,3 @@ def test_survival_of_runs_that_all_arrive_is_the_share_not_yet_there(times: list
 def test_if_fewer_than_half_arrive_the_median_is_never() -> None:
     assert median_crossing([Crossing(1.0, True), Crossing(4.0, False), Crossing(4.0, False)]) == np.inf
     assert median_crossing([Crossing(4.0, False)]) == np.inf
-
-
-def test_violation_rate_by_age() -> None:
-    age = np.array([0.0, 0.4, 0.5, 0.9, 3.0, -1.0])
-    violated = np.array([False, True, True, True, True, True])
-    rate, count = rate_by_age(age, violated, np.array([0.0, 0.5, 1.0, 2.0]))
-    assert count.tolist() == [2, 2, 0]
-    assert rate[:2].tolist() == [0.5, 1.0]
-    assert np.isnan(rate[2])

@@ -222,7 +222,7 @@ def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -
     ready = plan(load(scenario, ["record.tensorboard=false", "algorithm.hidden=[8]", *words]), weights=weights)
     make_run_dir(folder, ready)
     size = ready.scenario.env.copies * ready.scenario.rollout.steps
-    recorder = Recorder(folder, env_steps_per_round=size, tensorboard=False)
+    recorder = Recorder(folder, env_steps_per_round=size)
     outcome = in_process.run(ready, folder, recorder, lambda report: None)
     recorder.close()
     assert outcome.error is None, outcome.error

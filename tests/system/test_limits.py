@@ -27,7 +27,7 @@ class Alone:
         scenario = load("quickstart", [*SMALL, *overrides])
         ready = plan(scenario)
         make_run_dir(folder, ready)
-        recorder = Recorder(folder, env_steps_per_round=1, tensorboard=False)
+        recorder = Recorder(folder, env_steps_per_round=1)
         self.reports: dict[tuple[int, int], RoundReport] = {}
         outcome = in_process.run(ready, folder, recorder, self._watch)
         recorder.close()
