@@ -11,7 +11,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check fmt bench docs wheel lock clean
+.PHONY: help setup demo test slow browser check fmt bench docs wheel lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ demo: $(VENV)/.ready ## run the scenario "quickstart"
 	$(BIN)/kappahop run quickstart
 
 test: $(VENV)/.ready ## the whole test suite, with real processes
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not browser and not slow"
+
+slow: $(VENV)/.ready ## the tests that take longest: hostile peers, real time, killed sweeps, constrained learning
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 browser: $(VENV)/.ready ## the report and the live page in a headless Chromium; brings one, or set KAPPAHOP_CHROMIUM=/path
 	@$(PIP) install -q -c constraints.txt -e '.[browser]'

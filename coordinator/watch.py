@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+import signal
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -176,6 +177,7 @@ def serve(folder: Path, port: int, announce: Callable[[str], None]) -> None:
         server = Server(live, port)
     except OSError as error:
         raise ScenarioError(f"--port: cannot have {port} ({error.strerror or error})") from None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this beside itself has it ignored
     with server:
         announce(server.url)
         with contextlib.suppress(KeyboardInterrupt):

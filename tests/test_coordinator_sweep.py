@@ -196,6 +196,7 @@ def until(holds: Callable[[], bool]) -> None:
     pytest.fail("it never came to hold")
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(150)
 def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no_leaks: None) -> None:
@@ -222,6 +223,7 @@ def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no
     assert not list((tmp_path / "sweep").rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("in_process", [True, False])
@@ -240,6 +242,7 @@ def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: Non
     assert not list((tmp_path / "sweep").rglob("seed=0.json*"))
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(150)
 def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tmp_path: Path, no_leaks: None) -> None:
@@ -259,6 +262,7 @@ def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tm
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.slow
 @pytest.mark.system
 @pytest.mark.timeout(150)
 def test_a_run_that_is_killed_is_told_with_how(tmp_path: Path, no_leaks: None) -> None:

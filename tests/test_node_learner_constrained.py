@@ -11,6 +11,8 @@ from node.learner import Learner
 from node.rollout import Rollout
 from scenarios.schema import Algorithm
 
+pytestmark = pytest.mark.slow
+
 ROUNDS, LIMIT = 120, 1.0
 
 

@@ -35,7 +35,7 @@ from topology.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Keyring, m
 from topology.links import Context, new_context
 from topology.wire import FLOAT32, VERSION, Header, Kind, encode_header
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(300)]
 
 UP_S = 90.0
 END_S = 120.0

@@ -26,7 +26,7 @@ from topology.links import RouterLinks, ipc_endpoint, new_context
 from topology.wire import Kind
 from topology.world_plane import WorldHub, pack_sense
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(180)]
 
 END_S = 90.0
 DT = 0.02  # control period of the swiftest world that has a robot of four agents
