@@ -14,7 +14,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
+from envs.episodes import Episodes
+from envs.interface import Bools, EnvSpec, Floats, Transition
 from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import Env
 from topology.snapshot import State, restore_streams, streams
@@ -105,13 +106,11 @@ class DifferentialGame:
         self._full = env.observation == "full"
         self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
         self._x = np.ones((env.copies, self.spec.n_agents))
-        self._age = np.zeros(env.copies, np.int64)
-        self._ret = np.zeros(env.copies)
+        self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
 
     def reset(self) -> list[Floats]:
         """Start every copy anew; per agent the first observation, (E, 1) or (E, n)."""
-        self._restart(np.arange(self.copies))
-        return self._observe()
+        return self._episodes.begin()
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's action, (E, 1)."""
@@ -121,33 +120,19 @@ class DifferentialGame:
         paid = np.where(faults, 0.0, ring(self._x) if self._moves else basin(u))
         if self._moves:
             self._x = np.clip(self._x + STEP * np.clip(u, -1.0, 1.0), -1.0, 1.0)
-        self._age += 1
-        self._ret += paid
         terminated = faults if self._moves else np.ones(self.copies, bool)
-        truncated = (self._age >= self.spec.horizon) & ~terminated
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
         reward[:] = paid
-        obs = self._observe()
-        final: list[Floats] | None = None
-        episodes: tuple[Episode, ...] = ()
-        ended = np.flatnonzero(terminated | truncated)
-        if len(ended):
-            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
-            final = obs
-            self._restart(ended)
-            obs = self._observe()
-        return Transition(
-            obs=obs, reward=reward, cost=np.zeros((*reward.shape, 0), np.float32), terminated=terminated.copy(),
-            truncated=truncated, final_obs=final, episodes=episodes, faults=faults,
-        )  # fmt: skip
+        return self._episodes.conclude(paid, reward, terminated, faults)
 
     def state(self) -> State:
         """See `VecEnv.state`."""
-        return {"x": self._x.copy(), "age": self._age.copy(), "ret": self._ret.copy(), "streams": streams(self._rngs)}
+        return {"x": self._x.copy(), "episodes": self._episodes.state(), "streams": streams(self._rngs)}
 
     def restore(self, state: State) -> None:
         """See `VecEnv.restore`."""
-        self._x, self._age, self._ret = state["x"], state["age"], state["ret"]
+        self._x = state["x"]
+        self._episodes.restore(state["episodes"])
         restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
@@ -157,8 +142,6 @@ class DifferentialGame:
         if self._moves:
             for e in ids:
                 self._x[e] = self._rngs[e].uniform(-1.0, 1.0, self._x.shape[1])
-        self._age[ids] = 0
-        self._ret[ids] = 0.0
 
     def _observe(self) -> list[Floats]:
         x = self._x.astype(np.float32)

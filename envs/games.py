@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import tabular
-from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
+from envs.episodes import Episodes
+from envs.interface import Bools, EnvSpec, Floats, Transition
 from envs.knobs import count_agents, refuse_robots
 from envs.tabular import Array, Game, Indices
 from scenarios.schema import Env
@@ -384,13 +385,11 @@ class GameWorld:
         self._chance = np.zeros((env.copies, RANDOM_BLOCK))
         self._drawn = RANDOM_BLOCK  # columns of the block already used
         self._state = np.zeros(env.copies, np.intp)
-        self._age = np.zeros(env.copies, np.int64)
-        self._ret = np.zeros(env.copies)
+        self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
 
     def reset(self) -> list[Floats]:
         """Start every copy anew; per agent the first observation, (E, d_i)."""
-        self._restart(np.arange(self.copies))
-        return self._observe()
+        return self._episodes.begin()
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's choice, (E, 1)."""
@@ -399,36 +398,21 @@ class GameWorld:
         branch = np.minimum((chance[:, None] >= reached).sum(axis=1), reached.shape[1] - 1)
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
         reward[:] = self._reward[:, state, act]
-        self._ret += self._team[state, act]
-        self._age += 1
         self._state = self._successor[state, act, branch]
         terminated: Bools = chance >= reached[:, -1]
-        truncated = (self._age >= self.spec.horizon) & ~terminated
-        obs = self._observe()
-        final: list[Floats] | None = None
-        episodes: tuple[Episode, ...] = ()
-        ended = np.flatnonzero(terminated | truncated)
-        if len(ended):
-            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
-            final = obs
-            self._restart(ended)
-            obs = self._observe()
-        return Transition(
-            obs=obs, reward=reward, cost=np.zeros((*reward.shape, 0), np.float32), terminated=terminated, truncated=truncated,
-            final_obs=final, episodes=episodes, faults=np.zeros(self.copies, bool),
-        )  # fmt: skip
+        return self._episodes.conclude(self._team[state, act], reward, terminated, np.zeros(self.copies, bool))
 
     def state(self) -> State:
         """See `VecEnv.state`."""
         return {
-            "state": self._state.copy(), "chance": self._chance.copy(), "drawn": self._drawn, "age": self._age.copy(),
-            "ret": self._ret.copy(), "streams": streams(self._rngs),
+            "state": self._state.copy(), "chance": self._chance.copy(), "drawn": self._drawn,
+            "episodes": self._episodes.state(), "streams": streams(self._rngs),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """See `VecEnv.restore`."""
         self._state, self._chance, self._drawn = state["state"], state["chance"], state["drawn"]
-        self._age, self._ret = state["age"], state["ret"]
+        self._episodes.restore(state["episodes"])
         restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
@@ -446,8 +430,6 @@ class GameWorld:
     def _restart(self, ids: NDArray[np.intp]) -> None:
         for e in ids:
             self._state[e] = np.searchsorted(self._first, self._rngs[e].random(), side="right")
-        self._age[ids] = 0
-        self._ret[ids] = 0.0
 
     def _observe(self) -> list[Floats]:
         digits = np.unravel_index(self._state, self._parts)

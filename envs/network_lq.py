@@ -17,7 +17,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
+from envs.episodes import Episodes
+from envs.interface import Bools, EnvSpec, Floats, Transition
 from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import LQ, Env
 from topology.snapshot import State, restore_streams, streams
@@ -86,13 +87,11 @@ class NetworkLQ:
         self._x = np.zeros((self.copies, n))
         self._noise = np.zeros((self.copies, NOISE_BLOCK, n))
         self._drawn = NOISE_BLOCK  # rows of the block already used
-        self._age = np.zeros(self.copies, np.int64)
-        self._ret = np.zeros(self.copies)
+        self._episodes = Episodes(self.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
 
     def reset(self) -> list[Floats]:
         """Start every copy anew; per node the first observation, (E, 1) or (E, N)."""
-        self._restart(np.arange(self.copies))
-        return self._observe()
+        return self._episodes.begin()
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's control, (E, 1)."""
@@ -104,37 +103,21 @@ class NetworkLQ:
         self._x = self._x @ self._a + u + self._disturbance()
         faults |= np.any(~(np.abs(self._x) < DIVERGED), axis=1)
         np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
-        self._age += 1
-        self._ret += ret
-        truncated = (self._age >= self.spec.horizon) & ~faults
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
         reward[:] = paid.T if self._local else ret
-        cost = np.zeros((self.spec.n_agents, self.copies, 0), np.float32)
-        obs = self._observe()
-        final: list[Floats] | None = None
-        episodes: tuple[Episode, ...] = ()
-        ended = np.flatnonzero(faults | truncated)
-        if len(ended):
-            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
-            final = obs
-            self._restart(ended)
-            obs = self._observe()
-        return Transition(
-            obs=obs, reward=reward, cost=cost, terminated=faults.copy(), truncated=truncated, final_obs=final,
-            episodes=episodes, faults=faults,
-        )  # fmt: skip
+        return self._episodes.conclude(ret, reward, faults, faults)
 
     def state(self) -> State:
         """See `VecEnv.state`."""
         return {
-            "x": self._x.copy(), "noise": self._noise.copy(), "drawn": self._drawn, "age": self._age.copy(),
-            "ret": self._ret.copy(), "streams": streams(self._rngs),
+            "x": self._x.copy(), "noise": self._noise.copy(), "drawn": self._drawn,
+            "episodes": self._episodes.state(), "streams": streams(self._rngs),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """See `VecEnv.restore`."""
         self._x, self._noise, self._drawn = state["x"], state["noise"], state["drawn"]
-        self._age, self._ret = state["age"], state["ret"]
+        self._episodes.restore(state["episodes"])
         restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
@@ -152,8 +135,6 @@ class NetworkLQ:
     def _restart(self, ids: NDArray[np.intp]) -> None:
         for e in ids:
             self._x[e] = self._rngs[e].standard_normal(self._x.shape[1])
-        self._age[ids] = 0
-        self._ret[ids] = 0.0
 
     def _observe(self) -> list[Floats]:
         x = self._x.astype(np.float32)

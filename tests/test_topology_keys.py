@@ -189,7 +189,8 @@ def test_whoever_may_be_heard_comes_in_under_its_own_name(inbox: ZmqLinks, clien
     friend.send_multipart([b"I am node-2", b"honestly"])
     assert heard(inbox) == [b"I am node-2", b"honestly"]
     assert inbox.sender == 1
-    assert (gate_of(inbox).outside, gate_of(inbox).refused.total) == (0, 0)
+    until(lambda: gate_of(inbox).outside == 0)  # the gate may read of the handshake after its first message was here
+    assert gate_of(inbox).refused.total == 0
 
 
 def test_the_key_of_a_node_out_of_earshot_stays_outside_and_is_named(inbox: ZmqLinks, clients: Clients) -> None:
@@ -197,7 +198,7 @@ def test_the_key_of_a_node_out_of_earshot_stays_outside_and_is_named(inbox: ZmqL
         clients.node(agent, inbox.endpoint).send_multipart([b"x", b"y"])
     until(lambda: gate_of(inbox).refused.total == 2)
     assert gate_of(inbox).refused.texts == ["key of node-2, which has no business here, from 127.0.0.1"] * 2
-    assert gate_of(inbox).outside == 2
+    until(lambda: gate_of(inbox).outside == 2)
     assert inbox.receive(0.2) is None
 
 
@@ -247,13 +248,15 @@ def test_bytes_that_are_no_handshake_stay_outside_and_disturb_nobody(inbox: ZmqL
     friend = clients.node(1, inbox.endpoint)
     friend.send(b"before")
     assert heard(inbox) == [b"before"]
+    until(lambda: gate_of(inbox).outside == 0)
     with socket.create_connection(("127.0.0.1", int(inbox.endpoint.rpartition(":")[2]))) as rogue:
         rogue.sendall(raw)
         until(lambda: gate_of(inbox).outside == 1)
         friend.send(b"after")
         assert heard(inbox) == [b"after"]
     assert inbox.receive(0.1) is None
-    assert (gate_of(inbox).outside, gate_of(inbox).refused.total) == (1, 0)
+    until(lambda: gate_of(inbox).outside == 1)
+    assert gate_of(inbox).refused.total == 0
 
 
 def test_a_socket_whose_gate_is_gone_lets_nobody_in(

@@ -1,0 +1,79 @@
+"""The running episodes of a world without costs: how old they are, what they have returned, and how a step ends some."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.interface import Bools, Episode, Floats, Transition
+from topology.snapshot import State
+
+
+class Episodes:
+    """One running episode per copy.
+
+    Args:
+        copies: E.
+        horizon: Steps after which an episode is cut.
+        restart: Begins anew in the copies given by index.
+        observe: Per agent the observation of all copies, (E, d_i), in memory of its own.
+    """
+
+    def __init__(
+        self,
+        copies: int,
+        horizon: int,
+        *,
+        restart: Callable[[NDArray[np.intp]], None],
+        observe: Callable[[], list[Floats]],
+    ) -> None:
+        self._horizon = horizon
+        self._restart = restart
+        self._observe = observe
+        self._age = np.zeros(copies, np.int64)
+        self._ret = np.zeros(copies)
+
+    def begin(self) -> list[Floats]:
+        """Start every copy anew; the first observations."""
+        self._begin(np.arange(len(self._age)))
+        return self._observe()
+
+    def conclude(self, paid: NDArray[np.float64], reward: Floats, terminated: Bools, faults: Bools) -> Transition:
+        """What a step that has been made comes to: episodes that are over begin anew.
+
+        Args:
+            paid: (E,) what the step adds to an episode's return.
+            reward: (n, E) what each agent is told of it.
+            terminated: (E,) where the episode reached an end of its own.
+            faults: (E,) where the simulation diverged.
+        """
+        self._age += 1
+        self._ret += paid
+        truncated = (self._age >= self._horizon) & ~terminated
+        obs = self._observe()
+        final: list[Floats] | None = None
+        episodes: tuple[Episode, ...] = ()
+        ended = np.flatnonzero(terminated | truncated)
+        if len(ended):
+            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
+            final = obs
+            self._begin(ended)
+            obs = self._observe()
+        no_cost = np.zeros((*reward.shape, 0), np.float32)
+        return Transition(
+            obs=obs, reward=reward, cost=no_cost, terminated=terminated.copy(), truncated=truncated, final_obs=final,
+            episodes=episodes, faults=faults,
+        )  # fmt: skip
+
+    def state(self) -> State:
+        """Age and return of every copy's episode."""
+        return {"age": self._age.copy(), "ret": self._ret.copy()}
+
+    def restore(self, state: State) -> None:
+        """Take the episodes of a world made alike."""
+        self._age, self._ret = state["age"], state["ret"]
+
+    def _begin(self, ids: NDArray[np.intp]) -> None:
+        self._restart(ids)
+        self._age[ids] = 0
+        self._ret[ids] = 0.0
