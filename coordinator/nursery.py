@@ -57,7 +57,6 @@ def main() -> None:
 
 def _preload() -> None:
     import torch  # noqa: F401
-    import torch._dynamo  # noqa: F401  (Adam imports it lazily, seconds into the first round)
 
     import envs.world  # noqa: F401
     import node.process  # noqa: F401

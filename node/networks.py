@@ -92,33 +92,50 @@ class Trainer:
         self.weights = nn.Parameter(flat)
         self.weights.grad = self.gradient
         self._lr = lr
+        self._step_size = lr
+        self._eps = eps
         self._max_grad_norm = max_grad_norm
-        self._adam = torch.optim.Adam([self.weights], lr=lr, eps=eps, fused=True)
+        self._first, self._second = torch.zeros_like(flat), torch.zeros_like(flat)
+        self._steps = torch.zeros(())
 
     def step(self) -> float:
         """One Adam step on the gradient gathered since the last; returns the gradient's norm before clipping."""
         norm = float(self.gradient.norm())
         if norm > self._max_grad_norm:
             self.gradient.mul_(self._max_grad_norm / norm)
-        self._adam.step()
+        self._steps += 1
+        with torch.no_grad():
+            # the kernel of torch.optim.Adam(fused=True); the class itself imports torch's compiler, more than a second
+            torch._fused_adam_(
+                [self.weights],
+                [self.gradient],
+                [self._first],
+                [self._second],
+                [],
+                [self._steps],
+                lr=self._step_size,
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=0.0,
+                eps=self._eps,
+                amsgrad=False,
+                maximize=False,
+            )
         self.gradient.zero_()
         return norm
 
     def state(self) -> State:
         """Parameters and Adam's moments; the step's size is set by who trains."""
-        moments = self._adam.state.get(self.weights, {})
-        return {
-            "weights": self.weights.detach().numpy().copy(),
-            "moments": {name: moment.numpy().copy() for name, moment in moments.items()},
-        }
+        kept = {"weights": self.weights.detach(), "first": self._first, "second": self._second}
+        return {name: vector.numpy().copy() for name, vector in kept.items()} | {"steps": int(self._steps)}
 
     def restore(self, state: State) -> None:
         """Take the state of a trainer of the same module."""
         with torch.no_grad():
-            self.weights.copy_(torch.from_numpy(state["weights"]))
-        self._adam.state[self.weights] = {name: torch.from_numpy(moment) for name, moment in state["moments"].items()}
+            for vector, name in ((self.weights, "weights"), (self._first, "first"), (self._second, "second")):
+                vector.copy_(torch.from_numpy(state[name]))
+        self._steps.fill_(state["steps"])
 
     def decay(self, fraction: float) -> None:
         """Set the step to this fraction of the one at the start."""
-        for group in self._adam.param_groups:
-            group["lr"] = self._lr * fraction
+        self._step_size = self._lr * fraction

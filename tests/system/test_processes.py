@@ -255,7 +255,7 @@ def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: An
     assert [path for path in (run.dir / "checkpoints").rglob("*.partial")] == []
 
 
-@pytest.mark.parametrize(("graph", "victim"), [("line", 1), ("ring", 3)])
+@pytest.mark.parametrize(("graph", "victim"), [("line", 1), pytest.param("ring", 3, marks=pytest.mark.slow)])
 def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: Any, graph: str, victim: int) -> None:
     rounds = 150
     run = start(
@@ -301,6 +301,7 @@ def test_a_node_that_stands_still_is_named(start: Any) -> None:
     assert err.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_gb(start: Any) -> None:
     began = time.monotonic()
     run = start("env.partition=64x1", "topology.kind=ring")
@@ -339,12 +340,12 @@ TABLE = [*GAME, "algorithm.off_policy.representation=table"]
     "more",
     [
         [],
-        ["algorithm.factor=khop", "algorithm.order=random", "kappa=2"],
-        ["routing=direct", "kappa=3"],
-        [*TABLE, "algorithm.name=iql"],
-        [*TABLE, "algorithm.name=i2q"],
+        pytest.param(["algorithm.factor=khop", "algorithm.order=random", "kappa=2"], marks=pytest.mark.slow),
+        pytest.param(["routing=direct", "kappa=3"], marks=pytest.mark.slow),
+        pytest.param([*TABLE, "algorithm.name=iql"], marks=pytest.mark.slow),
+        pytest.param([*TABLE, "algorithm.name=i2q"], marks=pytest.mark.slow),
         [*TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_accuracy=0.01", "network.loss_prob=0.2"],
-        [*GAME, "algorithm.name=i2q"],
+        pytest.param([*GAME, "algorithm.name=i2q"], marks=pytest.mark.slow),
         ["algorithm.name=i2q", "algorithm.off_policy.warm_up_steps=0"],
     ],
 )
