@@ -290,7 +290,7 @@ def _execute(
         if in_process and scenario.clock == "wall":
             raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
         if not in_process:
-            check_ports(scenario, ready.spec.n_agents)
+            check_ports(scenario, ready.deployment.n_nodes)
         doubts = warnings(ready)
         run_dir = place if isinstance(place, Path) else first_free(place)
         make_run_dir(run_dir, ready)

@@ -3,8 +3,8 @@
 Theory of operation. The same parts as in a run with processes, on other carriers: the protocol, the learner, the planes
 and the ledger cannot tell the difference, and so the same scenario and seed give the same weights and the same ledger,
 byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
-the nodes in ascending id; if nobody has, nobody ever will, and that is a fault of ours. For debugging (one stack, one
-debugger), for teaching, and as the reference that processes are compared with.
+the nodes in ascending id, the central critic last; if nobody has, nobody ever will, and that is a fault of ours. For
+debugging (one stack, one debugger), for teaching, and as the reference that processes are compared with.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from coordinator.critic import CentralCritic
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
@@ -66,20 +67,23 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
         env.close()
         desk.close(str(error))
         return desk.outcome
+    peers = MemoryLinks.mesh(deployment.n_nodes)
     runtimes = [
-        node.join(links, to_world, reports, world=n)
-        for node, links, to_world in zip(nodes, MemoryLinks.mesh(n), to_agents, strict=False)
+        node.join(links, to_world, reports, world=n) for node, links, to_world in zip(nodes, peers, to_agents, strict=False)
     ]
-    for role in (ROLE, *map(role_of, range(n))):
+    critics = [CentralCritic(scenario, deployment, links, reports) for links in peers[n:]]
+    for role in (ROLE, *map(role_of, range(deployment.n_nodes))):
         desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         desk.begin()
         for runtime in runtimes:
             runtime.begin()
-        _take_turns([world, *runtimes])
+        _take_turns([world, *runtimes, *critics])
         for node in nodes:
             desk.take(node.conclude())
+        for critic in critics:
+            desk.take(critic.conclude())
         desk.take(Finished(role=ROLE))
         desk.close()
     except KeyboardInterrupt:
@@ -90,7 +94,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher) -> Outco
     return desk.outcome
 
 
-def _take_turns(everybody: list[World | Runtime]) -> None:
+def _take_turns(everybody: list[World | Runtime | CentralCritic]) -> None:
     while not all(who.is_over for who in everybody):
         moved = False
         for who in everybody:

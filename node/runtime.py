@@ -60,7 +60,7 @@ from topology.peer_plane import PeerPlane
 from topology.process import StopRequested
 from topology.schedule import Schedule
 from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
-from topology.world_plane import Sense, WorldPort
+from topology.world_plane import END_TERMINATED, END_TRUNCATED, Sense, WorldPort
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
@@ -134,6 +134,8 @@ class Runtime:
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
+        self._is_advised = deployment.critic is not None
+        self._signals = n_signals(scenario, deployment)
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._patience_s = scenario.network.patience_s
@@ -368,6 +370,10 @@ class Runtime:
         if kind is Kind.RATIO_MB:
             batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
             return batch // parts + (step % parts < batch % parts), 1
+        if kind is Kind.JOINT:
+            return self._copies, self._steps * joint_width(self._dims[origin], self._signals)
+        if kind is Kind.ADVANTAGE:
+            return self._copies, self._steps * self._signals
         return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
@@ -447,6 +453,8 @@ class Runtime:
             return self._rollout.reward.T
         if kind is Kind.RATIO_MB:
             return self._own_ratios[:, None]
+        if kind is Kind.JOINT:
+            return self._joint()
         if kind is Kind.SCORE:
             return np.full((self._copies, 1), self._score, np.float32)
         if kind is Kind.TOKEN:
@@ -493,6 +501,9 @@ class Runtime:
         if not self._agenda.has_turn(round_):
             self._figures = self._learner.sit_out(self._rollout)
             return
+        if self._is_advised:
+            self._take_advantages(round_)
+            return
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
@@ -501,6 +512,23 @@ class Runtime:
         self._attend("values", self._learner.learn_values(round_, self._rollout, reward))
         if self._scenario.algorithm.recipe.is_ranked:
             self._score = self._learner.score(self._rollout)
+
+    def _joint(self) -> Floats:
+        """What the world has told this agent in a round, as the central critic wants it: (E, T·w)."""
+        rollout, own = self._rollout, self._agenda.sight.places[self._agent]
+        end = rollout.terminated * END_TERMINATED + rollout.truncated * END_TRUNCATED
+        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], rollout.cost[:, :, : self._signals - 1], end[:, :, None])
+        return np.concatenate(told, axis=2, dtype=np.float32).transpose(1, 0, 2).reshape(self._copies, -1)
+
+    def _take_advantages(self, round_: int) -> None:
+        """Take what the central critic has answered; where it has not come, advantages are 0."""
+        there = self._await(Kind.ADVANTAGE, [self._agent], round_)[self._agent]
+        if self._was_off:
+            self._figures = self._learner.sit_out(self._rollout)
+            return
+        data = self._kept[Kind.ADVANTAGE, self._agent, round_, 0].data.reshape(self._copies, self._steps, self._signals)
+        signals = np.where(there[:, None, None], data.astype(np.float64), 0.0).transpose(2, 1, 0).reshape(self._signals, -1)
+        self._learner.take_advantages(round_, self._rollout, signals[0], list(signals[1:]))
 
     def _rank(self, round_: int) -> None:
         """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""
@@ -690,6 +718,16 @@ class Runtime:
     def _forget(self, over: Callable[[Key], bool]) -> None:
         for key in [key for key in self._kept if over(key)]:
             del self._kept[key]
+
+
+def n_signals(scenario: Scenario, deployment: Deployment) -> int:
+    """What there are advantages of: the reward, and every cost where the recipe minds costs."""
+    return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
+
+
+def joint_width(obs_dim: int, signals: int) -> int:
+    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
+    return obs_dim + signals + 1
 
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:

@@ -26,6 +26,7 @@ class Deployment(BaseModel):
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         edges: The communication graph, pairs i < j, ascending.
+        critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
     """
@@ -38,6 +39,7 @@ class Deployment(BaseModel):
     cost_limits: tuple[float, ...]
     dt: float
     edges: tuple[tuple[int, int], ...]
+    critic_edges: tuple[int, ...] = ()
     learns: bool = True
     weights: str | None = None
 
@@ -58,6 +60,22 @@ class Deployment(BaseModel):
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(self.n_agents))
         graph.add_edges_from(sorted(self.edges))
+        return graph
+
+    @property
+    def critic(self) -> int | None:
+        """The central critic's place in the network, behind the last agent; None if there is none."""
+        return self.n_agents if self.critic_edges else None
+
+    @property
+    def n_nodes(self) -> int:
+        """Agents, and the central critic if there is one."""
+        return self.n_agents + bool(self.critic_edges)
+
+    def wires(self) -> "nx.Graph[int]":
+        """The topology with the central critic, if there is one."""
+        graph = self.graph()
+        graph.add_edges_from((agent, self.n_agents) for agent in self.critic_edges)
         return graph
 
     def write(self, run_dir: Path) -> None:

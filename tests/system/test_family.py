@@ -116,6 +116,77 @@ def test_whoever_is_missing_in_coupled_learning_is_waited_for_once_a_round(tmp_p
         assert report.metrics["missing_ratio_mb"] == COPIES * EPOCHS * MINIBATCHES
 
 
+# ------------------------------------------------------------------------------------------ the central critic
+
+CENTRAL = ["algorithm.name=mappo", "algorithm.critic_scope=central"]
+WIDTH = 1 + 1 + 1  # a sample of a JOINT: observation, reward, end flag
+
+
+def on_plane(run: Alone, plane: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in run.rows:
+        if row.plane == plane:
+            found[row.kind] += row.payload_bytes
+    found.pop("BOOTSTRAP", None)
+    return found
+
+
+@pytest.mark.parametrize("place", [None, 0, 2])
+def test_centralisation_costs_its_closed_form_wherever_the_critic_is(tmp_path: Path, place: int | None) -> None:
+    run = Alone(tmp_path / "run", *CENTRAL, *([] if place is None else [f"central.at={place}"]))
+    assert on_plane(run, "central") == {"JOINT": 4 * WIDTH * B * N, "ADVANTAGE": 4 * B * N}
+    assert on_plane(run, "peer") == {}
+    hops = N if place is None else sum(1 + abs(i - place) for i in range(N))
+    for kind in ("JOINT", "ADVANTAGE", "BOOTSTRAP"):
+        assert sum(row.messages for row in run.rows if row.kind == kind) == hops * COPIES * ROUNDS
+    assert {row.src for row in run.rows if row.dst == "critic"} == {str(i) for i in ([place] if place is not None else range(N))}
+
+
+def test_where_the_critic_is_changes_what_it_costs_and_not_what_is_learnt(tmp_path: Path) -> None:
+    star, hung = (Alone(tmp_path / str(i), *CENTRAL, *more) for i, more in enumerate([[], ["central.at=4"]]))
+    assert star.weights == hung.weights
+    assert on_plane(star, "central") == on_plane(hung, "central")
+
+
+def test_all_agents_get_the_same_advantages_and_costs_count_where_the_recipe_minds_them(tmp_path: Path) -> None:
+    world = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kinematic", "env.threads=1"]
+    run = Alone(tmp_path / "run", *world, "algorithm.name=mappo_l", "algorithm.critic_scope=central")
+    for round_ in range(ROUNDS):
+        assert len({run.reports[agent, round_].metrics["advantage_std"] for agent in range(3)}) == 1
+        assert run.reports[3, round_].metrics.keys() >= {"value_loss", "cost_value_loss_0"}
+    assert on_plane(run, "central")["ADVANTAGE"] == 4 * 2 * B * 3
+
+
+def test_on_slow_links_a_round_waits_for_the_critic(tmp_path: Path) -> None:
+    one_round = [*CENTRAL, "budget.env_steps=40", "network.latency_ms=500", "compute.values_ms=3000"]
+    run = Alone(tmp_path / "run", *one_round)
+    assert run.reports[N, 0].virtual_s == pytest.approx(20 + 0.5 + 3)
+    assert [run.reports[agent, 0].virtual_s for agent in range(N)] == pytest.approx([20 + 0.5 + 3 + 0.5] * N)
+
+
+@pytest.mark.parametrize("down", range(N + 1))
+@pytest.mark.parametrize("place", ["null", "2"])
+def test_a_centralised_run_completes_with_losses_and_anybody_down(tmp_path: Path, down: int, place: str) -> None:
+    hard = [*HARD, "network.delivery.joint=datagram", "network.delivery.advantage=datagram", "network.patience_s=8"]
+    crash = f"network.events=[{{do: crash, agent: {down}, from_s: 5, until_s: 45}}]"
+    run = Alone(tmp_path / "run", *CENTRAL, f"central.at={place}", *hard, crash, "budget.env_steps=120")
+    assert len(run.reports) == (N + 1) * 3
+    assert ("value_loss" in run.reports[N, 0].metrics) == (down != N)
+    assert "value_loss" in run.reports[N, 2].metrics
+
+
+@pytest.mark.parametrize("place", [[], ["central.at=1"]], ids=["star", "at 1"])
+@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+def test_processes_with_a_central_critic_do_what_one_process_does(
+    stage: Stage, tmp_path: Path, links: list[str], place: list[str]
+) -> None:
+    overrides = [*links, *place, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "algorithm.actor_scope=khop"]
+    alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
+    assert many.weights == alone.weights
+    assert many.rows == alone.rows
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
+
+
 # ------------------------------------------------------------------------------------------ what agrees with what
 
 
