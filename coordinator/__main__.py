@@ -210,6 +210,18 @@ def links(
             console.print(f"  [yellow]mind:[/] {text}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def algorithms() -> None:
+    """List the algorithms by axis, and what agents that follow them tell each other.
+
+    None needs a coordinator: every agent has critics of its own. Where "central critic" says "may", the override
+    algorithm.critic_scope=central gives all of them one that is the coordinator's.
+    """
+    from coordinator import display
+
+    Console().print(display.algorithms())
+
+
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios that come with kappahop."""

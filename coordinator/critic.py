@@ -27,12 +27,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from node.agenda import CENTRAL
+from node.agenda import CENTRAL, joint_width, n_signals
 from node.compute import Thinking
 from node.critics import Critics, Shape
 from node.process import digest
 from node.rollout import Rollout
-from node.runtime import joint_width, n_signals
 from node.seeds import Purpose, stream
 from scenarios.loading import load
 from scenarios.schema import Scenario

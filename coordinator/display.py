@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from coordinator.forecast import Load, crossing, duration
 from coordinator.record import Results
+from scenarios.recipes import AXES, RECIPES
 from topology.control import Control, RoundReport
 from topology.control import Progress as WorldProgress
 from topology.link_model import LinkSpec
@@ -60,7 +62,7 @@ class Display:
     def watch(self, report: Control) -> None:
         """Take in one report and show where the run is."""
         if isinstance(report, RoundReport):
-            self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane == "peer")
+            self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane != "world")
         elif isinstance(report, WorldProgress):
             if self._steps == 0:  # speed counts from the first report, not from start-up
                 self._bar.reset(self._task, total=self._total, figures="")
@@ -145,4 +147,16 @@ def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
             *(duration(value) for value in one.delay_s),
             f"{one.loss_prob:.2%}",
         )
+    return table
+
+
+def algorithms() -> Table:
+    """The recipe table, with what agents tell each other and whether the critic may be the coordinator's."""
+    table = Table(title="algorithms: a row each, every axis a key of `algorithm`", title_justify="left")
+    for heading in ("name", *AXES, "agents say", "central critic"):
+        table.add_column(heading.replace("_", " "))
+    for name, recipe in RECIPES.items():
+        may = replace(recipe, critic_scope="central").conflict() is None
+        says = " ".join(recipe.says) or "nothing"
+        table.add_row(name, *(str(getattr(recipe, axis)) for axis in AXES), says, "may" if may else "cannot")
     return table

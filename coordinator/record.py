@@ -181,16 +181,16 @@ class Results:
         self._database = sqlite3.connect(f"{(run_dir / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
 
     def ledger_sha256(self) -> str:
-        """Digest of all traffic rows of the peer and world planes, in key order."""
+        """Digest of all traffic rows, in key order."""
         sha = hashlib.sha256()
         for row in self.traffic():
             sha.update(json.dumps(row).encode())
         return sha.hexdigest()
 
     def peer_bytes(self) -> tuple[int, int]:
-        """Payload and wire bytes of the peer plane."""
+        """Payload and wire bytes of the peer plane, and of the central one where there is a central critic."""
         payload, wire = self._database.execute(
-            "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane = 'peer'"
+            "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane != 'world'"
         ).fetchone()
         return int(payload), int(wire)
 
@@ -199,9 +199,9 @@ class Results:
         return float(self._database.execute("SELECT coalesce(max(virtual_s), 0) FROM rounds").fetchone()[0])
 
     def delivered_frac(self) -> float | None:
-        """Part of the peer plane's messages that were delivered; None if there were none."""
+        """Part of the messages that `peer_bytes` counts that were delivered; None if there were none."""
         sent, delivered = self._database.execute(
-            "SELECT coalesce(sum(messages), 0), sum(delivered) FROM traffic WHERE plane = 'peer'"
+            "SELECT coalesce(sum(messages), 0), sum(delivered) FROM traffic WHERE plane != 'world'"
         ).fetchone()
         return delivered / sent if sent else None
 

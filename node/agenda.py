@@ -119,3 +119,13 @@ class Agenda:
 
     def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
         return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)
+
+
+def n_signals(scenario: Scenario, deployment: Deployment) -> int:
+    """What there are advantages of: the reward, and every cost where the recipe minds costs."""
+    return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
+
+
+def joint_width(obs_dim: int, signals: int) -> int:
+    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
+    return obs_dim + signals + 1

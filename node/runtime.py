@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from node.agenda import Agenda
+from node.agenda import Agenda, joint_width, n_signals
 from node.compute import Task, Thinking
 from node.critics import Shape
 from node.hearing import Hearing
@@ -718,16 +718,6 @@ class Runtime:
     def _forget(self, over: Callable[[Key], bool]) -> None:
         for key in [key for key in self._kept if over(key)]:
             del self._kept[key]
-
-
-def n_signals(scenario: Scenario, deployment: Deployment) -> int:
-    """What there are advantages of: the reward, and every cost where the recipe minds costs."""
-    return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
-
-
-def joint_width(obs_dim: int, signals: int) -> int:
-    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
-    return obs_dim + signals + 1
 
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:

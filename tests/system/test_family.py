@@ -1,6 +1,7 @@
 """Every row of the recipe table, as whole runs: what agents tell each other, who gets through, what agrees with what."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def payload(run: Alone) -> Counter[str]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path: Path, name: str) -> None:
     found = payload(Alone(tmp_path / "run", f"algorithm.name={name}"))
+    assert {*found} == {*RECIPES[name].says}
     found.pop("BOOTSTRAP", None)
     assert found == PAYLOAD[name]
 
@@ -136,6 +138,7 @@ def test_centralisation_costs_its_closed_form_wherever_the_critic_is(tmp_path: P
     run = Alone(tmp_path / "run", *CENTRAL, *([] if place is None else [f"central.at={place}"]))
     assert on_plane(run, "central") == {"JOINT": 4 * WIDTH * B * N, "ADVANTAGE": 4 * B * N}
     assert on_plane(run, "peer") == {}
+    assert {row.kind for row in run.rows if row.plane == "central"} == {*replace(RECIPES["mappo"], critic_scope="central").says}
     hops = N if place is None else sum(1 + abs(i - place) for i in range(N))
     for kind in ("JOINT", "ADVANTAGE", "BOOTSTRAP"):
         assert sum(row.messages for row in run.rows if row.kind == kind) == hops * COPIES * ROUNDS
