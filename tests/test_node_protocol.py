@@ -544,6 +544,23 @@ def test_a_relay_passes_messages_on_while_it_learns() -> None:
     assert passed
 
 
+def test_a_ratio_that_comes_before_the_order_is_known_waits_for_it() -> None:
+    # 1 lacks the score of 0 for as long as anything else can happen; 2 does not, learns, and tells 1 its ratio
+    laid_aside: set[Arrived] = set()
+    for seed in range(5):
+        triangle = Setting(3, ((0, 1), (0, 2), (1, 2)), factor="global", order="semi_greedy", rounds=1, steps=1, seed=seed)
+        network = Network(triangle, after_each=lambda network: laid_aside.update(network.early[1]))
+
+        def last(moves: list[Move], network: Network = network) -> Move:
+            scores = [move for move in moves if move[0] == "deliver" and network.links[0, 1] and move[1:] == (1, 0)]
+            held = {move for move in scores if network.links[0, 1][0].kind is Kind.SCORE}
+            return next((move for move in moves if move not in held), moves[0])
+
+        network.run(last)
+        network.check_honest()
+    assert (Kind.RATIO, 2) in {(event.kind, event.origin) for event in laid_aside}
+
+
 # --------------------------------------------------------------------------------------------------- the dead and the silent
 
 

@@ -3,12 +3,17 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from node.seeds import Purpose, stream
 from scenarios.recipes import RECIPES
 from tests.system.stage import Stage
 from tests.system.test_limits import LOSSY, Alone, told
+from topology.peer_plane import PeerPlane
+from topology.wire import Kind
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -75,6 +80,29 @@ def test_routing_changes_neither_what_is_told_nor_what_is_learnt(tmp_path: Path,
     run = Alone(tmp_path / "run", f"algorithm.name={name}", f"routing={routing}", *here)
     other = Alone(tmp_path / "other", f"algorithm.name={name}", *here)
     assert (payload(run), run.weights) == (payload(other), other.weights)
+
+
+def test_ratios_on_a_minibatch_are_charged_to_the_copies_whose_samples_are_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: dict[tuple[int, int], list[int]] = {}
+    send = PeerPlane.send
+
+    def noted(self: PeerPlane, kind: Kind, body: bytes, **more: Any) -> None:
+        if kind is Kind.RATIO_MB:
+            sizes = charged.setdefault((more["round_"], more["step"]), list(map(int, more["copy_bytes"])))
+            assert sizes == list(map(int, more["copy_bytes"]))
+            assert len(body) == sum(sizes)
+        send(self, kind, body, **more)
+
+    monkeypatch.setattr(PeerPlane, "send", noted)
+    Alone(tmp_path / "run", "algorithm.name=coppo", "env.copies=4", "budget.env_steps=160")
+    for round_ in range(2):
+        draw = stream(0, round_, Purpose.JOINT_SHUFFLE)
+        halves = [half for _ in range(EPOCHS) for half in np.split(draw.permutation(80), MINIBATCHES)]
+        expected = [[4 * sum(int(row) % 4 == copy for row in half) for copy in range(4)] for half in halves]
+        assert [charged[round_, m] for m in range(EPOCHS * MINIBATCHES)] == expected
+        assert expected[0] != expected[1]
 
 
 # ------------------------------------------------------------------------------------------ who gets through
@@ -176,6 +204,15 @@ def test_a_centralised_run_completes_with_losses_and_anybody_down(tmp_path: Path
     assert len(run.reports) == (N + 1) * 3
     assert ("value_loss" in run.reports[N, 0].metrics) == (down != N)
     assert "value_loss" in run.reports[N, 2].metrics
+
+
+def test_the_critic_gives_a_silent_agent_up_in_time_for_the_others(tmp_path: Path) -> None:
+    crash = ["network.events=[{do: crash, agent: 3, from_s: 5}]", "network.patience_s=8", "budget.env_steps=40"]
+    run = Alone(tmp_path / "run", *CENTRAL, *crash)
+    for agent in {*range(N)} - {3}:
+        assert run.reports[agent, 0].virtual_s == pytest.approx(20 + 8 / 2)
+        assert "missing_advantage" not in run.reports[agent, 0].metrics
+    assert run.reports[N, 0].metrics["missing_joint"] == 2 * COPIES  # JOINT and BOOTSTRAP
 
 
 @pytest.mark.parametrize("place", [[], ["central.at=1"]], ids=["star", "at 1"])
