@@ -268,6 +268,19 @@ def links(
             console.print(f"  [yellow]mind:[/] {text}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def algorithms() -> None:
+    """List the algorithms by axis, and what agents that follow them tell each other.
+
+    None needs a coordinator: every agent has critics of its own. Where "central critic" says "may", the override
+    algorithm.critic_scope=central gives all of them one that is the coordinator's.
+    """
+    from coordinator import display
+
+    console = Console()
+    console.print(display.algorithms(console.width))
+
+
 @app.command("list")
 def list_scenarios() -> None:
     """List the scenarios that come with kappahop."""
@@ -358,7 +371,7 @@ def _execute(
         if in_process and scenario.clock == "wall":
             raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
         if not in_process:
-            check_ports(scenario, ready.spec.n_agents)
+            check_ports(scenario, ready.deployment.n_nodes)
         doubts = warnings(ready)
         run_dir = place if isinstance(place, Path) else first_free(place)
         if resumed_after is None:

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from coordinator.forecast import Load, crossing, duration
 from coordinator.record import Results
+from scenarios.recipes import AXES, RECIPES
 from topology.control import Control, RoundReport
 from topology.control import Progress as WorldProgress
 from topology.link_model import LinkSpec
@@ -60,7 +62,7 @@ class Display:
     def watch(self, report: Control) -> None:
         """Take in one report and show where the run is."""
         if isinstance(report, RoundReport):
-            self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane == "peer")
+            self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane != "world")
         elif isinstance(report, WorldProgress):
             if self._steps == 0:  # speed counts from the first report, not from start-up
                 self._bar.reset(self._task, total=self._total, figures="")
@@ -147,4 +149,24 @@ def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
             *(duration(value) for value in one.delay_s),
             f"{one.loss_prob:.2%}",
         )
+    return table
+
+
+def algorithms(width: int) -> Table:
+    """The recipe table, with what agents tell each other and whether the critic may be the coordinator's.
+
+    Args:
+        width: Characters in a line; where a column per axis does not fit, a row says `axis=value` for each.
+    """
+    wide = width >= 150
+    table = Table(title="algorithms: a row each, every axis a key of `algorithm`", title_justify="left", show_lines=not wide)
+    for heading in ("name", *(AXES if wide else ("axes",)), "agents say", "central critic"):
+        width_here = None if wide else {"agents say": 9, "central critic": 7}.get(heading)
+        table.add_column(heading.replace("_", " "), no_wrap=heading == "name", width=width_here)
+    for name, recipe in RECIPES.items():
+        may = replace(recipe, critic_scope="central").conflict() is None
+        says = " ".join(recipe.says) or "nothing"
+        axes = [str(getattr(recipe, axis)) for axis in AXES]
+        cells = axes if wide else [" ".join(f"{axis}={value}" for axis, value in zip(AXES, axes, strict=True))]
+        table.add_row(name, *cells, says, "may" if may else "cannot")
     return table

@@ -18,11 +18,11 @@ from topology.kinds import dtype_of, is_reliable
 from topology.ledger import wire_bytes
 from topology.link_model import IDEAL, LinkSpec
 from topology.neighbourhood import path
+from topology.routes import answers
 from topology.schedule import Schedule
 from topology.wire import VERSION, Header, Kind, encode_header
 
 Link = tuple[int, int]
-_KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.SCORE, Kind.RATIO, Kind.TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +61,48 @@ class Crossing:
 
 def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
-    from node.agenda import Agenda  # pays for torch, which the command otherwise does without
+    from node.agenda import Agenda, joint_width, n_signals  # pays for torch, which the command otherwise does without
     from node.turns import TOKEN_WIDTH
 
     scenario, deployment = ready.scenario, ready.deployment
     network, steps = scenario.network, scenario.rollout.steps
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
-    widest = max(deployment.obs_dims)
-    widths = {Kind.STATE: widest, Kind.BOOTSTRAP: widest, Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}
-    round_ = scenario.algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
+    width, signals = max(deployment.obs_dims), n_signals(scenario, deployment)
+    algorithm = scenario.algorithm
+    samples = -(-steps // algorithm.minibatches)  # of one copy in a minibatch, on average
+    round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
+    shapes = {  # rows and numbers per row
+        Kind.STATE: (1, width),
+        Kind.BOOTSTRAP: (1, width),
+        Kind.REWARD: (1, steps),
+        Kind.JOINT: (1, steps * joint_width(width, signals)),
+        Kind.ADVANTAGE: (1, steps * signals),
+        Kind.SCORE: (1, 1),
+        Kind.RATIO: (1, steps),
+        Kind.RATIO_MB: (samples, 1),
+        Kind.TOKEN: (1, TOKEN_WIDTH),
+    }
     found = []
-    for kind in _KINDS:
+    for kind, (rows, numbers) in shapes.items():
         used: dict[Link, int] = {}
-        for agent, agenda in enumerate(agendas):
-            for to, origins in agenda.routes(kind, round_).outgoing:
+        outgoing = [(agent, agenda.routes(kind, round_).outgoing) for agent, agenda in enumerate(agendas)]
+        if kind is Kind.ADVANTAGE and deployment.critic is not None:
+            outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))
+        for agent, sends in outgoing:
+            for to, origins in sends:
                 way = path(deployment.graph(), agent, to) if scenario.routing == "direct" else (agent, to)
                 for link in pairwise(way):
                     used[link] = used.get(link, 0) + len(origins)
         if not used:
             continue
+        times = algorithm.epochs * algorithm.minibatches if kind is Kind.RATIO_MB else 1
         dtype = dtype_of(network, kind)
         header = Header(VERSION, int(kind), int(dtype), 0, 0, scenario.n_rounds - 1, steps - 1, 0, steps * scenario.n_rounds, 0.0)
         found.append(
             Load(
                 kind=kind,
-                wire_bytes=wire_bytes(len(encode_header(header)), row_bytes(widths.get(kind, steps), dtype)),
-                per_link=max(used.values()),
+                wire_bytes=wire_bytes(len(encode_header(header)), rows * row_bytes(numbers, dtype)),
+                per_link=times * max(used.values()),
                 reliable=is_reliable(network, kind),
                 due_s=scenario.rollout.slack_frac * deployment.dt if kind is Kind.STATE else network.patience_s,
             )
@@ -112,9 +128,9 @@ def crossing(load: Load, spec: LinkSpec) -> Crossing:
 
 def link_specs(ready: Plan) -> dict[LinkSpec, list[tuple[float, Link]]]:
     """Every spec that links of a scenario ever have, with the links and from when on."""
-    schedule = Schedule(ready.scenario.network, ready.deployment.graph(), ready.scenario.seed)
+    schedule = Schedule(ready.scenario.network, ready.deployment.wires(), ready.scenario.seed)
     found: dict[LinkSpec, list[tuple[float, Link]]] = {}
-    for a, b in ready.deployment.edges:
+    for a, b in sorted(ready.deployment.wires().edges):
         for link in ((a, b), (b, a)):
             for start_s, spec in schedule.segments(*link):
                 found.setdefault(spec, []).append((start_s, link))

@@ -3,8 +3,8 @@
 Theory of operation. The same parts as in a run with processes, on other carriers: the protocol, the learner, the planes
 and the ledger cannot tell the difference, and so the same scenario and seed give the same weights and the same ledger,
 byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
-the nodes in ascending id; if nobody has, nobody ever will, and that is a fault of ours. For debugging (one stack, one
-debugger), for teaching, and as the reference that processes are compared with.
+the nodes in ascending id, the central critic last; if nobody has, nobody ever will, and that is a fault of ours. For
+debugging (one stack, one debugger), for teaching, and as the reference that processes are compared with.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from coordinator.critic import CentralCritic
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
@@ -57,7 +58,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     torch.set_num_threads(1)
     scenario, deployment = ready.scenario, ready.deployment
     n = deployment.n_agents
-    desk = Desk(recorder, watch, States(run_dir, 1 + n))
+    desk = Desk(recorder, watch, States(run_dir, 1 + deployment.n_nodes))
     reports = _Reports(desk)
     env = env or make(scenario.env, deployment.graph(), scenario.seed)
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
@@ -65,24 +66,27 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     try:
         world = World(run_dir, scenario, deployment, env, hub, reports)
         nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+        peers = MemoryLinks.mesh(deployment.n_nodes)
+        critics = [CentralCritic(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
     except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
         desk.close(str(error))
         return desk.outcome
     runtimes = [
-        node.join(links, to_world, reports, world=n)
-        for node, links, to_world in zip(nodes, MemoryLinks.mesh(n), to_agents, strict=False)
+        node.join(links, to_world, reports, world=n) for node, links, to_world in zip(nodes, peers, to_agents, strict=False)
     ]
-    for role in (ROLE, *map(role_of, range(n))):
+    for role in (ROLE, *map(role_of, range(deployment.n_nodes))):
         desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         desk.begin()
         for runtime in runtimes:
             runtime.begin()
-        _take_turns([world, *runtimes])
+        _take_turns([world, *runtimes, *critics])
         for node in nodes:
             desk.take(node.conclude())
+        for critic in critics:
+            desk.take(critic.conclude())
         desk.take(Finished(role=ROLE))
         desk.close()
     except KeyboardInterrupt:
@@ -93,7 +97,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     return desk.outcome
 
 
-def _take_turns(everybody: list[World | Runtime]) -> None:
+def _take_turns(everybody: list[World | Runtime | CentralCritic]) -> None:
     while not all(who.is_over for who in everybody):
         moved = False
         for who in everybody:

@@ -31,7 +31,7 @@ from coordinator.record import Recorder
 from coordinator.states import States
 from topology.control import Control, ControlHub, Fault, Gone, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
-from topology.keys import COORDINATOR, Keyring
+from topology.keys import COORDINATOR, Keyring, role_of
 from topology.links import ipc_endpoint
 
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
@@ -57,7 +57,7 @@ def run(
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
     """
-    desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_agents))
+    desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_nodes))
     asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
     return desk.outcome
 
@@ -86,7 +86,8 @@ class _Supervisor:
         self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
-        self._roles = ["world", *(f"node-{agent}" for agent in range(self._n))]
+        self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
+        self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._orphaned = False
         self._hub: ControlHub | None = None  # once everybody is up
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
@@ -135,7 +136,7 @@ class _Supervisor:
             item = await self._next(left)
             if item is None:
                 absent = [role for role in self._roles if role not in self._hellos]
-                raise _Failure(f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(_spoken, absent))}")
+                raise _Failure(f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(self._spoken, absent))}")
             if isinstance(item, dict) and "ready" in item:
                 self._order_births(nursery, hub, folder)
             else:
@@ -144,11 +145,11 @@ class _Supervisor:
         self._hub = hub
         start = Start(
             world=self._hellos["world"].endpoint,
-            peers=tuple(self._hellos[f"node-{agent}"].endpoint for agent in range(self._n)),
+            peers=tuple(self._hellos[role].endpoint for role in self._roles[1:]),
         )
         for role in self._roles:
             if not await hub.send(role, start):
-                raise _Failure(f"{_spoken(role)} said hello, and cannot be reached")
+                raise _Failure(f"{self._spoken(role)} said hello, and cannot be reached")
         silence_s = 2 * self._scenario.supervision.deadline_s
         while self._alive or not self._desk.finished.issuperset(self._by_hand):
             item = await self._next(silence_s)
@@ -177,7 +178,7 @@ class _Supervisor:
                 "bind": self._address(folder, role, place),
             }
             if role != "world":
-                order["agent"] = place - 1
+                order |= {"agent": place - 1, "critic": role == self._critic}
             nursery.stdin.write(json.dumps(order).encode() + b"\n")
 
     async def _on(self, item: Control | dict[str, Any] | signal.Signals) -> None:
@@ -187,7 +188,7 @@ class _Supervisor:
             await self._on_nursery(item)
             return
         if isinstance(item, Fault):
-            raise _Failure(f"{_spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
+            raise _Failure(f"{self._spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
         if isinstance(item, Refused):
             self._note_refused(item)
             return
@@ -203,7 +204,7 @@ class _Supervisor:
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
             if status != 0 or role not in self._desk.finished:
-                story = f"{_spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
+                story = f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
                 if not self._may_go_on_without(role):
                     raise _Failure(story)
                 await self._tell_gone(role, story)
@@ -297,18 +298,19 @@ class _Supervisor:
             return ipc_endpoint(folder, name)
         return f"tcp://{network.host}:{network.port + place if network.port else '*'}"
 
+    def _spoken(self, role: str) -> str:
+        if role == self._critic:
+            return "the central critic"
+        return role if role == "world" else role.replace("-", " ")
+
     def _halted(self) -> str:
         """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
         halted = []
         for role, pid in self._alive.items():
             with contextlib.suppress(psutil.Error):
                 if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-                    halted.append(f"{_spoken(role)} (pid {pid})")
+                    halted.append(f"{self._spoken(role)} (pid {pid})")
         return f"; stopped from outside: {', '.join(halted)}" if halted else ""
-
-
-def _spoken(role: str) -> str:
-    return role if role == "world" else role.replace("-", " ")
 
 
 def _how(status: int) -> str:

@@ -58,6 +58,7 @@ def main() -> None:
 def _preload() -> None:
     import torch  # noqa: F401
 
+    import coordinator.critic  # noqa: F401
     import envs.world  # noqa: F401
     import node.process  # noqa: F401
 
@@ -86,12 +87,15 @@ def _fork(order: dict[str, Any]) -> int:
 
 
 def _entry(order: dict[str, Any]) -> Callable[[], int]:
+    from coordinator.critic import run_critic
     from envs.world import run_world
     from node.process import run_node
 
     run_dir = Path(order["run_dir"])
     if order["role"] == "world":
         return lambda: run_world(run_dir, order["control"], order["bind"])
+    if order.get("critic"):
+        return lambda: run_critic(run_dir, order["control"], order["bind"])
     return lambda: run_node(run_dir, order["agent"], order["control"], order["bind"])
 
 

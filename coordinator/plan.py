@@ -69,6 +69,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
         edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),
+        critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
     )
@@ -91,6 +92,17 @@ def reopened(run_dir: Path, round_: int) -> Plan:
     return Plan(scenario, env_spec(scenario.env), deployment)
 
 
+def _critic_edges(scenario: Scenario, n: int) -> tuple[int, ...]:
+    if scenario.algorithm.recipe.critic_scope != "central":
+        return ()
+    at = scenario.central.at
+    if at is None:
+        return tuple(range(n))
+    if at >= n:
+        raise ScenarioError(f"central.at: got {at}; the agents are 0..{n - 1}")
+    return (at,)
+
+
 def _with_traces_from_anywhere(section: _Links) -> _Links:
     """A section whose `trace:PATH` presets lead there from any working directory."""
     found: dict[str, object] = {}
@@ -104,7 +116,7 @@ def _with_traces_from_anywhere(section: _Links) -> _Links:
     return section.model_copy(update=found)
 
 
-def check_ports(scenario: Scenario, n_agents: int) -> None:
+def check_ports(scenario: Scenario, n_nodes: int) -> None:
     """Make sure that the sockets of a scenario can be had: its fixed tcp ports, or short enough ipc addresses.
 
     Raises:
@@ -119,9 +131,9 @@ def check_ports(scenario: Scenario, n_agents: int) -> None:
                 "or network.transport=tcp"
             )
         return
-    last = network.port + n_agents + 1
+    last = network.port + n_nodes + 1
     if last > 65535:
-        raise ScenarioError(f"network.port: got {network.port}; {n_agents + 2} ports from there end at {last}, above 65535")
+        raise ScenarioError(f"network.port: got {network.port}; {n_nodes + 2} ports from there end at {last}, above 65535")
     for port in range(network.port, last + 1) if network.port else (0,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,7 +182,7 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
         (run_dir / SCENARIO_FILE).write_text(dump(ready.scenario), encoding="utf-8")
         ready.deployment.write(run_dir)
         if is_secured(ready.scenario.network):
-            make_keys(run_dir, ready.deployment.n_agents)
+            make_keys(run_dir, ready.deployment.n_nodes)
         (run_dir / MANIFEST_FILE).write_text(json.dumps(manifest(ready.scenario), indent=1), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None

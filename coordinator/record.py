@@ -176,16 +176,16 @@ class Results:
         self._database = sqlite3.connect(f"{(run_dir / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
 
     def ledger_sha256(self) -> str:
-        """Digest of all traffic rows of the peer and world planes, in key order."""
+        """Digest of all traffic rows, in key order."""
         sha = hashlib.sha256()
         for row in self.traffic():
             sha.update(json.dumps(row).encode())
         return sha.hexdigest()
 
     def peer_bytes(self) -> tuple[int, int]:
-        """Payload and wire bytes of the peer plane."""
+        """Payload and wire bytes of the peer plane, and of the central one where there is a central critic."""
         payload, wire = self._database.execute(
-            "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane = 'peer'"
+            "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane != 'world'"
         ).fetchone()
         return int(payload), int(wire)
 
@@ -194,9 +194,9 @@ class Results:
         return float(self._database.execute("SELECT coalesce(max(virtual_s), 0) FROM rounds").fetchone()[0])
 
     def delivered_frac(self, gone: Iterable[int] = ()) -> float | None:
-        """Part of the peer plane's messages that were delivered, links of agents that died apart; None if there were none."""
+        """Part of the messages between nodes that were delivered, links of agents that died apart; None if there were none."""
         left_out = {str(agent) for agent in gone}
-        rows = [row for row in self.traffic() if row.plane == "peer" and not {row.src, row.dst} & left_out]
+        rows = [row for row in self.traffic() if row.plane != "world" and not {row.src, row.dst} & left_out]
         sent = sum(row.messages for row in rows)
         return sum(row.delivered for row in rows) / sent if sent else None
 

@@ -16,9 +16,9 @@ class Report(TypedDict):
 
     `return_mean` and `cost_mean` are means over the episodes that ended in the last tenth of the environment steps
     (over all episodes if none did; null if no episode ended at all). `payload_bytes`, `wire_bytes` and
-    `bytes_per_agent_step` (wire bytes) are those of the peer plane, and so is `delivered_frac`, the part of its messages
-    that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s` the mean age
-    of the states of others that agents acted on (null if they see none).
+    `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part
+    of their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time,
+    `mean_age_s` the mean age of the states of others that agents acted on (null if they see none).
     """
 
     run_dir: str

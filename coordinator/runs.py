@@ -289,7 +289,7 @@ def _curve(run: Run) -> Curve:
     rounds = _numbers(
         run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round HAVING count(*) = {run.n_agents} ORDER BY round"
     )
-    sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane = 'peer' GROUP BY round ORDER BY round")
+    sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane != 'world' GROUP BY round ORDER BY round")
     episodes = _numbers(
         run, 'SELECT env_step, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL ORDER BY env_step'
     )

@@ -12,10 +12,11 @@ from node.sight import Sight, scope_agents
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.neighbourhood import audiences, visible
-from topology.routes import NOBODY, Routes, routes
+from topology.routes import NOBODY, Routes, answers, routes
 from topology.wire import Kind
 
 Audiences = Sequence[Sequence[int]]
+CENTRAL = (Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE)  # kinds of the central plane, where there is a central critic
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
@@ -44,24 +45,31 @@ class Agenda:
         self._turn_rounds = scenario.algorithm.turn_rounds
         self.visible = visible(self._graph, scenario.kappa, scenario.kappa_unit)
         actor = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
-        critic = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
-        sights = [sorted({*actor[i], *critic[i]}) for i in range(n)]
-        self.actor_agents, self.critic_agents = actor[agent], critic[agent]
+        scopes = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
+        sights = [sorted({*actor[i], *scopes[i]}) for i in range(n)]
+        self.actor_agents, self.critic_agents = actor[agent], scopes[agent]
         self.sight = Sight.of(sights[agent], deployment.obs_dims)
         nobody: Audiences = [()] * n
         everybody = [[i for i in range(n) if i != j] for j in range(n)]
         factor: Audiences = {"none": nobody, "khop": audiences(self.visible), "global": everybody}[recipe.factor]
         self._audiences: dict[Kind, Audiences] = {
             Kind.STATE: audiences(sights),
-            Kind.BOOTSTRAP: audiences(critic),
+            Kind.BOOTSTRAP: audiences(scopes),
             Kind.REWARD: audiences(self.visible) if scenario.algorithm.reward == "khop_mean" else nobody,
             Kind.RATIO_MB: factor if recipe.is_coupled else nobody,
             Kind.SCORE: everybody if recipe.is_ranked else nobody,
             Kind.RATIO: nobody if recipe.is_coupled else factor,
+            Kind.JOINT: nobody,
+            Kind.ADVANTAGE: nobody,
             Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
         }
         changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
         self._fixed = {kind: self._route(who) for kind, who in self._audiences.items() if kind not in changing}
+        self._wires = deployment.wires()
+        if (critic := deployment.critic) is not None:
+            towards = routes(self._wires, agent, [(critic,)] * n, direct=False)
+            back = answers(self._wires, agent, critic)
+            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind.ADVANTAGE: back}
         self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
@@ -103,13 +111,13 @@ class Agenda:
     def hears(self) -> tuple[int, ...]:
         """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""
         if not self._direct:
-            return tuple(sorted(self._graph.neighbors(self._agent)))
+            return tuple(sorted(self._wires.neighbors(self._agent)))
         return tuple(j for j in range(self._n) if any(self._agent in who[j] for who in self._audiences.values()))
 
     def speaks_to(self) -> tuple[int, ...]:
         """Whom this node opens a link to: its neighbours, or with direct routing all whom it may address."""
         if not self._direct:
-            return tuple(sorted(self._graph.neighbors(self._agent)))
+            return tuple(sorted(self._wires.neighbors(self._agent)))
         return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
 
     def _holder(self, round_: int) -> int:
@@ -117,3 +125,13 @@ class Agenda:
 
     def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
         return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)
+
+
+def n_signals(scenario: Scenario, deployment: Deployment) -> int:
+    """What there are advantages of: the reward, and every cost where the recipe minds costs."""
+    return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
+
+
+def joint_width(obs_dim: int, signals: int) -> int:
+    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
+    return obs_dim + signals + 1

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.agenda import Agenda
+from node.agenda import CENTRAL, Agenda
 from node.runtime import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
@@ -124,7 +124,7 @@ class Node:
             control: Where it reports.
             world: Where the world is on its carrier.
         """
-        scenario, graph = self._scenario, self._deployment.graph()
+        scenario, graph, critic = self._scenario, self._deployment.wires(), self._deployment.critic
         extra = frame_extra(scenario.network)
         direct = scenario.routing == "direct"
         schedule = Schedule(scenario.network, graph, scenario.seed)
@@ -140,10 +140,13 @@ class Node:
                 self.agenda.speaks_to(),
                 direct=direct,
                 model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
+                critic=critic,
             ),
             reliable=reliable_kinds(scenario.network),
             copies=scenario.env.copies,
             frame_extra=extra,
+            critic=critic,
+            central=() if critic is None else CENTRAL,
         )
         runtime = Runtime(
             self._scenario,

@@ -19,6 +19,9 @@ and where agents learn at the same time on each other's ratios (`coupled`, the n
     ESTIMATING ─ValuesLearned─► Step(0) ─► STEPPING ─Stepped─► send RATIO_MB(m) ─► COUPLING ─all RATIO_MB(m)─► Step(m+1) …
     COUPLING ─all RATIO_MB of the last─► LearnPolicy ─► IMPROVING
 
+With a central critic an agent also tells it its part of the round (JOINT), and between CLOSING and ESTIMATING it is ADVISED:
+it waits until what the critic answers (ADVANTAGE) is here, its own and what passes through it.
+
 Rules that couple the agents and must not change:
 1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so nobody waits for
 somebody who merely learns.
@@ -27,10 +30,10 @@ used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
 everybody has learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
-and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, SCORE,
-RATIO, TOKEN. The link model needs that order to be the same in every run. Nobody waits in a circle for it: whoever says
-its RATIO has handled every BOOTSTRAP, REWARD and SCORE. RATIO_MB of successive minibatches leave one after the other,
-because over every link that carries any an agent's own goes first.
+and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, JOINT,
+ADVANTAGE, SCORE, RATIO, TOKEN. The link model needs that order to be the same in every run. Nobody waits in a circle for
+it: whoever says something of one of these kinds has handled every message of those before it. RATIO_MB of successive
+minibatches leave one after the other, because over every link that carries any an agent's own goes first.
 5. A RATIO that comes before the order is known cannot be judged: it is handed back (`Later`) and in again after `Ranked`.
 
 Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
@@ -190,6 +193,7 @@ class Phase(Enum):
     SENSING = "sensing"
     GATHERING = "gathering"
     CLOSING = "closing"
+    ADVISED = "waiting for advantages"
     ESTIMATING = "estimating"
     SCORING = "waiting for scores"
     RANKING = "ranking"
@@ -203,16 +207,18 @@ class Phase(Enum):
 
 
 WAITS_FOR_PEERS = frozenset({
-    Phase.GATHERING, Phase.CLOSING, Phase.SCORING, Phase.WAITING, Phase.COUPLING, Phase.RELAYING,
+    Phase.GATHERING, Phase.CLOSING, Phase.ADVISED, Phase.SCORING, Phase.WAITING, Phase.COUPLING, Phase.RELAYING,
 })  # fmt: skip
-_PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD)
+_PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD, Kind.JOINT)
 _LAST = (Kind.RATIO, Kind.TOKEN)
-_AT_THE_END = (*_PER_ROUND, Kind.SCORE, *_LAST)  # of a round, in the order in which they leave
+_AT_THE_END = (*_PER_ROUND, Kind.ADVANTAGE, Kind.SCORE, *_LAST)  # of a round, in the order in which they leave
 _AWAITED = {
-    Phase.CLOSING: _PER_ROUND, Phase.SCORING: (Kind.SCORE,), Phase.WAITING: (Kind.RATIO,), Phase.RELAYING: _LAST,
-}  # fmt: skip
-
-
+    Phase.CLOSING: _PER_ROUND,
+    Phase.ADVISED: (Kind.ADVANTAGE,),
+    Phase.SCORING: (Kind.SCORE,),
+    Phase.WAITING: (Kind.RATIO,),
+    Phase.RELAYING: _LAST,
+}
 _RANKED = frozenset({Phase.WAITING, Phase.IMPROVING, Phase.RELAYING})  # phases in which an order that is found is known
 Key = tuple[Kind, int, int]  # kind, round, step
 
@@ -389,6 +395,10 @@ class Protocol:
                 return [Act(self.round, self.step - 1)]
         elif self.phase is Phase.CLOSING:
             if enough or all(self._has_all(kind) for kind in _PER_ROUND):
+                self.phase = Phase.ADVISED
+                return self._advance()
+        elif self.phase is Phase.ADVISED:
+            if enough or self._has_all(Kind.ADVANTAGE):
                 self.phase = Phase.ESTIMATING
                 return [LearnValues(self.round)]
         elif self.phase is Phase.SCORING:
@@ -531,6 +541,8 @@ class Protocol:
 
     def _silence(self) -> str:
         who = f"agents {self._missing()}" if self.waits_for_peers else "the world"
+        if self.phase is Phase.ADVISED:
+            who = "the central critic"
         return f"{self._story()}: heard nothing in time from {who}"
 
     def _story(self) -> str:

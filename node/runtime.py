@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from node.agenda import Agenda
+from node.agenda import Agenda, joint_width, n_signals
 from node.compute import Task, Thinking
 from node.critics import Shape
 from node.hearing import Hearing
@@ -62,7 +62,7 @@ from topology.process import StopRequested
 from topology.schedule import Schedule
 from topology.snapshot import State
 from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
-from topology.world_plane import Sense, WorldPort
+from topology.world_plane import END_TERMINATED, END_TRUNCATED, Sense, WorldPort
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
@@ -140,6 +140,8 @@ class Runtime:
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
+        self._is_advised = deployment.critic is not None
+        self._signals = n_signals(scenario, deployment)
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._patience_s = scenario.network.patience_s
@@ -401,6 +403,10 @@ class Runtime:
         if kind is Kind.RATIO_MB:
             batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
             return batch // parts + (step % parts < batch % parts), 1
+        if kind is Kind.JOINT:
+            return self._copies, self._steps * joint_width(self._dims[origin], self._signals)
+        if kind is Kind.ADVANTAGE:
+            return self._copies, self._steps * self._signals
         return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
@@ -483,6 +489,8 @@ class Runtime:
             return self._rollout.reward.T
         if kind is Kind.RATIO_MB:
             return self._own_ratios[:, None]
+        if kind is Kind.JOINT:
+            return self._joint()
         if kind is Kind.SCORE:
             return np.full((self._copies, 1), self._score, np.float32)
         if kind is Kind.TOKEN:
@@ -531,6 +539,9 @@ class Runtime:
         if not self._agenda.has_turn(round_):
             self._figures = self._learner.sit_out(self._rollout)
             return
+        if self._is_advised:
+            self._take_advantages(round_)
+            return
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
@@ -540,6 +551,24 @@ class Runtime:
         if self._scenario.algorithm.recipe.is_ranked:
             assert isinstance(self._learner, Learner), "off-policy learners have no scores to tell"
             self._score = self._learner.score(self._rollout)
+
+    def _joint(self) -> Floats:
+        """What the world has told this agent in a round, as the central critic wants it: (E, T·w)."""
+        rollout, own = self._rollout, self._agenda.sight.places[self._agent]
+        end = rollout.terminated * END_TERMINATED + rollout.truncated * END_TRUNCATED
+        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], rollout.cost[:, :, : self._signals - 1], end[:, :, None])
+        return np.concatenate(told, axis=2, dtype=np.float32).transpose(1, 0, 2).reshape(self._copies, -1)
+
+    def _take_advantages(self, round_: int) -> None:
+        """Take what the central critic has answered; where it has not come, advantages are 0."""
+        assert isinstance(self._learner, Learner), "off-policy learners ask no central critic"
+        there = self._await(Kind.ADVANTAGE, [self._agent], round_)[self._agent]
+        if self._was_off:
+            self._figures = self._learner.sit_out(self._rollout)
+            return
+        data = self._kept[Kind.ADVANTAGE, self._agent, round_, 0].data.reshape(self._copies, self._steps, self._signals)
+        signals = np.where(there[:, None, None], data.astype(np.float64), 0.0).transpose(2, 1, 0).reshape(self._signals, -1)
+        self._learner.take_advantages(round_, self._rollout, signals[0], list(signals[1:]))
 
     def _rank(self, round_: int) -> None:
         """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""

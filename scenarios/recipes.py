@@ -73,6 +73,24 @@ class Recipe:
         """Whether the order of updates depends on what agents tell each other."""
         return self.order == "semi_greedy" and self.factor != "none"
 
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The kinds of message by which agents that follow it learn, in the order of a round."""
+        told = []
+        if {self.actor_scope, self.critic_scope} & {"khop", "global"}:
+            told.append("STATE")
+        if self.critic_scope != "local":
+            told.append("BOOTSTRAP")
+        if self.critic_scope == "central":
+            told += ["JOINT", "ADVANTAGE"]
+        if self.is_ranked:
+            told.append("SCORE")
+        if self.factor != "none":
+            told.append("RATIO_MB" if self.is_coupled else "RATIO")
+        if self.order == "alternating":
+            told.append("TOKEN")
+        return tuple(told)
+
     def conflict(self) -> str | None:
         """Why these choices do not go together; None if they do."""
         if self.constraint == "cpo" and self.objective != "trust_region":

@@ -342,6 +342,8 @@ class Delivery(Section):
     ratio: Literal["datagram", "reliable"] = knob("reliable", "Importance ratios, final ones and those on a minibatch.")
     score: Literal["datagram", "reliable"] = knob("reliable", "Scores, by which agents find their order.")
     token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
+    joint: Literal["datagram", "reliable"] = knob("reliable", "What agents tell the central critic of a round.")
+    advantage: Literal["datagram", "reliable"] = knob("reliable", "What the central critic answers.")
 
 
 class Codec(Section):
@@ -351,6 +353,8 @@ class Codec(Section):
     bootstrap: Precision = knob("float32", "Last states of a round.")
     reward: Precision = knob("float32", "Rewards of a round.")
     ratio: Precision = knob("float32", "Importance ratios, final ones and those on a minibatch.")
+    joint: Precision = knob("float32", "What agents tell the central critic of a round.")
+    advantage: Precision = knob("float32", "What the central critic answers.")
 
 
 class Network(LinkAttributes):
@@ -591,6 +595,14 @@ class Algorithm(Section):
         return 1 if self.recipe.target == "advantage" else self.off_policy.turn_rounds
 
 
+class Central(Section):
+    """The central critic's host (critic_scope: central). In `network` it is known as agent n, behind the last."""
+
+    at: int | None = knob(
+        None, "The agent by whose links it hangs on the topology; null: it has links of its own to every agent.", ge=0
+    )
+
+
 class Device(Section):
     """What an agent's thinking costs in virtual time."""
 
@@ -678,6 +690,7 @@ class Scenario(Section):
     rollout: Rollout = Rollout()
     budget: Budget = Budget()
     algorithm: Algorithm = Algorithm()
+    central: Central = Central()
     supervision: Supervision = Supervision()
     record: Record = Record()
 
@@ -692,7 +705,7 @@ class Scenario(Section):
                     f"network.patience_s: got {self.network.patience_s:g} with clock 'wall'; an agent may wait so long three "
                     f"times a round, and all of it must fit supervision.deadline_s, {self.supervision.deadline_s:g}"
                 )
-        self._refuse_axes_without_messages()
+        self._refuse_what_cannot_be_agreed_on()
         if self.kappa_unit == "agents" and self.kappa < 1:
             raise ValueError(
                 f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"
@@ -710,17 +723,23 @@ class Scenario(Section):
             )
         return self
 
-    def _refuse_axes_without_messages(self) -> None:
+    def _refuse_what_cannot_be_agreed_on(self) -> None:
         recipe = self.algorithm.recipe
-        for axis, value, why in (("critic_scope", "central", "the coordinator keeps no critic yet"),):
-            if getattr(recipe, axis) == value:
-                raise ValueError(f"algorithm.{axis}: got {value!r}; {why}")
         if recipe.is_ranked and (self.clock == "wall" or self.supervision.on_node_death == "continue"):
             where = "clock 'wall'" if self.clock == "wall" else "supervision.on_node_death 'continue'"
             raise ValueError(
                 f"algorithm.order: got 'semi_greedy' with {where}; agents that miss a score would find another order than the "
                 "rest, so choose 'random' or 'fixed'"
             )
+        if recipe.critic_scope == "central":
+            for key, value, needed in (
+                ("clock", self.clock, "virtual"),
+                ("routing", self.routing, "relay"),
+                ("supervision.on_node_death", self.supervision.on_node_death, "stop"),
+                ("algorithm.reward", self.algorithm.reward, "own"),
+            ):
+                if value != needed:
+                    raise ValueError(f"{key}: got {value!r}; with critic_scope 'central' it must be {needed!r}")
 
     def stores_after(self, round_: int) -> bool:
         """Whether processes store their states after a round."""

@@ -14,6 +14,7 @@ from coordinator import __main__ as command
 from coordinator import guard, launch
 from coordinator.plan import first_free
 from scenarios.loading import dotted_keys, load, shipped
+from scenarios.recipes import RECIPES
 
 LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
 
@@ -233,3 +234,20 @@ def test_an_old_python_stops_the_command_before_it_does_anything(tmp_path: Path,
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "kappahop needs Python 3.11 or newer, this is 3.9" in done.stderr
+
+
+def test_algorithms_are_listed_with_what_their_agents_say(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
+    shown = call("algorithms")
+    assert shown.code in (0, None)
+    rows = {
+        words[0]: words for line in shown.out.splitlines() if len(words := [cell.strip() for cell in line.split("│")[1:-1]]) > 3
+    }
+    assert rows.keys() == RECIPES.keys()
+    assert rows["a2po"][3:5] == ["semi_greedy", "global"]
+    assert rows["a2po"][-2:] == ["STATE BOOTSTRAP SCORE RATIO", "cannot"]
+    assert rows["ippo"][-2:] == ["nothing", "may"]
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = call("algorithms").out
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert all(word in narrow.split() for word in ("order=semi_greedy", "BOOTSTRAP", "alternating_ppo", "order=alternating"))

@@ -1,5 +1,7 @@
 """What is said of links before a run: held against the link model itself."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +10,7 @@ from coordinator.__main__ import app
 from coordinator.forecast import Load, crossing, duration, link_specs, loads, objections, warnings
 from coordinator.plan import Plan, plan
 from scenarios.loading import load
+from tests.system.test_limits import Alone
 from topology.link_model import Fate, LinkModel, LinkSpec
 from topology.presets import PRESETS
 from topology.wire import Kind
@@ -61,6 +64,25 @@ def test_kinds_and_sizes_are_those_of_the_scenario() -> None:
     assert (token.kind, token.per_link, token.reliable) == (Kind.TOKEN, 1, True)
     assert 32 < token.wire_bytes < 100
     assert max(each.per_link for each in loads(ready("kappa=5", "routing=direct"))) == 9  # 3 left of the middle to 3 right
+
+
+def test_every_kind_that_a_run_sends_is_forecast_with_its_size(tmp_path: Path) -> None:
+    # one copy: then a message is a deployment's own, and the forecast its very bytes (headers grow with round and step)
+    for number, words in enumerate([
+        ["algorithm.name=coppo"], ["algorithm.name=a2po"], ["algorithm.name=alternating_ppo"],
+        ["algorithm.name=mappo_l", "algorithm.critic_scope=central"],
+        ["algorithm.name=mappo", "algorithm.critic_scope=central", "central.at=3"],
+    ]):  # fmt: skip
+        run = Alone(tmp_path / str(number), *words, "env.copies=1", "env.horizon=7", "budget.env_steps=20")
+        rows = [row for row in run.rows if row.plane != "world"]
+        told = {each.kind.name: each for each in loads(run.ready)}
+        assert told.keys() == {row.kind for row in rows}
+        for kind, one in told.items():
+            of = [row for row in rows if row.kind == kind]
+            per_round = one.per_link * (20 if kind == "STATE" else 1)
+            assert max(row.messages for row in of) == per_round
+            if kind != "BOOTSTRAP":  # as many rows as there are cuts, told before the run for one
+                assert max(row.wire_bytes / row.messages for row in of) == pytest.approx(one.wire_bytes, abs=12)
 
 
 def test_a_ratio_of_40_kb_over_lora_is_told_before_the_run() -> None:

@@ -47,6 +47,8 @@ CASES = {
     "cheetah": [*CHEETAH, "algorithm.name=mafocops"],
     "cheetah, slow links": [*CHEETAH, *SLOW, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
     "cheetah, quirks": [*CHEETAH, "algorithm.name=mappo_l", "algorithm.quirks=[shared_return_norm]"],
+    "lq, central critic": [*LQ, "algorithm.name=mappo", "algorithm.critic_scope=central"],
+    "lq, central critic, bad links": [*LQ, *LOSSY, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "central.at=1"],
     "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],
     "game, turns, bad links": [*GAME, *LOSSY, *TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=2"],
     "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],
@@ -101,7 +103,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str)
     reports: list[Control] = []
     whole = perform(ready, tmp_path / "whole", reports.append)
     assert whole.error is None
-    assert len(tables(tmp_path / "whole")["rounds"]) == ROUNDS * ready.deployment.n_agents
+    assert len(tables(tmp_path / "whole")["rounds"]) == ROUNDS * ready.deployment.n_nodes
     folder = tmp_path / "broken"
     broken = perform(begun(folder, *CASES[name]), folder, Interrupter(round(0.55 * len(reports))))
     assert broken.interrupted

@@ -49,7 +49,7 @@ from node.protocol import (
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.neighbourhood import distances
-from topology.routes import Routes
+from topology.routes import Routes, answers
 from topology.wire import PEER_KINDS, Kind
 
 Edges = tuple[tuple[int, int], ...]
@@ -74,14 +74,17 @@ class Setting:
     seed: int = 0
     learns: bool = True
     lockstep: bool = True
+    center: tuple[int, ...] = ()  # agents with an edge to a central critic
 
     @functools.cache  # noqa: B019  (settings live as long as the tests)
     def agendas(self) -> list[Agenda]:
         scenario = Scenario.model_validate(
             {
-                "kappa": self.kappa, "kappa_unit": self.unit, "routing": self.routing, "seed": self.seed,
+                "kappa": self.kappa, "kappa_unit": self.unit, "routing": "relay" if self.center else self.routing,
+                "seed": self.seed,
                 "algorithm": {
-                    "factor": self.factor, "order": self.order, "critic_scope": self.critic, "reward": self.reward,
+                    "factor": self.factor, "order": self.order, "critic_scope": "central" if self.center else self.critic,
+                    "reward": self.reward,
                     "objective": "double_clip" if self.is_coupled else "clip", "constraint": "none",
                 },
             }
@@ -92,6 +95,7 @@ class Setting:
             cost_limits=(),
             dt=1.0,
             edges=tuple(sorted(self.edges)),
+            critic_edges=self.center,
             learns=self.learns,
         )
         return [Agenda(scenario, deployment, i) for i in range(self.n)]
@@ -144,6 +148,14 @@ def settings(
         seed=draw(st.integers(0, 9)),
         learns=draw(st.integers(0, 4)) > 0,
     )
+
+
+@st.composite
+def centralised(draw: st.DrawFn) -> Setting:
+    """A setting with a central critic, hanging on one agent or joined to all."""
+    setting = draw(settings(NO_SCORES))
+    center = draw(st.sampled_from([tuple(range(setting.n)), *((i,) for i in range(setting.n))]))
+    return dataclasses.replace(setting, center=center, reward="own", routing="relay")
 
 
 Move = tuple[str, int, int]  # what, to whom, from whom or about whom
@@ -200,6 +212,7 @@ class Network:
     loses: Callable[[], bool] = lambda: False
     hasty: bool = False
     after_each: Callable[["Network"], None] = lambda network: None
+    graph: "nx.Graph[int]" = field(init=False)
     agendas: list[Agenda] = field(init=False)
     nodes: list[Protocol] = field(init=False)
     world: World = field(init=False)
@@ -220,6 +233,9 @@ class Network:
     made: int = 0
 
     def __post_init__(self) -> None:
+        self.graph = nx.Graph(self.setting.edges)
+        self.graph.add_nodes_from(range(self.setting.n))
+        self.graph.add_edges_from((i, self.setting.n) for i in self.setting.center)
         self.agendas = [copy.copy(agenda) for agenda in self.setting.agendas()]  # what they know of orders is each run's own
         self.nodes = [self.setting.protocol(i, agenda) for i, agenda in enumerate(self.agendas)]
         self.world = World(self.setting.n, self.setting.rounds, self.setting.steps)
@@ -293,19 +309,36 @@ class Network:
         self.found[i, Kind.RATIO, round_] = self.agendas[i].routes(Kind.RATIO, round_)
         self.links[i, i].extend(self.early.pop(i, []))
 
+    def _tell_critic(self, event: Arrived) -> None:
+        """The central critic, agent n, answers all once it has heard all."""
+        n = self.setting.n
+        assert event.kind in (Kind.JOINT, Kind.BOOTSTRAP)
+        assert event.hops_left == 0
+        self.had[n].append(event)
+        round_ = event.round
+        if not all(self._has(n, kind, round_, 0) == set(range(n)) for kind in (Kind.JOINT, Kind.BOOTSTRAP)):
+            return
+        part = answers(self.graph, n, n)
+        for to, addressees in part.outgoing:
+            for i in addressees:
+                self.crossings[Kind.ADVANTAGE, (i, to) in part.addressed] += 1
+                self.links[n, to].append(Arrived(Kind.ADVANTAGE, i, round_, 0, part.hops_left[i] - 1))
+
     def _deliver(self, i: int, event: Arrived) -> None:
+        if i == self.setting.n:
+            return self._tell_critic(event)
         round_ = self.nodes[i].round
         effects = self.nodes[i].handle(event)
         if effects and isinstance(effects[0], Refuse):
             assert len(effects) == 1
             self.refused.append((i, round_, event, effects[0]))
-            return
+            return None
         if effects and isinstance(effects[0], Later):
             assert len(effects) == 1
             self.early[i].append(event)
-            return
+            return None
         self.had[i].append(event)
-        self._carry_out(i, effects)
+        return self._carry_out(i, effects)
 
     def routes(self, i: int, kind: Kind, round_: int) -> Routes:
         """The part of agent i, by the order that was found in the round."""
@@ -326,7 +359,7 @@ class Network:
             match effect:
                 case Send():
                     assert effect.hops_left >= 0
-                    assert self.setting.routing == "direct" or tuple(sorted((i, effect.to))) in self.setting.edges
+                    assert self.setting.routing == "direct" or self.graph.has_edge(i, effect.to)
                     assert effect.to not in self.dead or (i, effect.to) in self.news
                     self.crossings[effect.kind, effect.addressed] += 1
                     self.said[i, effect.to].append((effect.kind, effect.round, effect.step, effect.origin))
@@ -339,6 +372,7 @@ class Network:
                     self.acted[i].append((round_, step))
                     self.world.hear(i, effect)
                 case LearnValues(round_):
+                    assert self._complete(i, Kind.ADVANTAGE, round_) or not strict
                     assert (self._complete(i, Kind.BOOTSTRAP, round_) and self._complete(i, Kind.REWARD, round_)) or not strict
                     self.learning[i] = ValuesLearned()
                 case Rank(round_):
@@ -404,6 +438,21 @@ def test_every_honest_run_ends_with_all_work_done_and_nothing_refused(
     network = Network(setting)
     network.run(choose)
     network.check_honest()
+
+
+@effort(max_examples=60)
+@given(setting=centralised(), first=orders, second=orders)
+def test_with_a_central_critic_everybody_ends_and_links_carry_the_same_in_every_run(
+    setting: Setting, first: Callable[[list[Move]], Move], second: Callable[[list[Move]], Move]
+) -> None:
+    one, other = Network(setting), Network(setting)
+    one.run(first)
+    other.run(second)
+    for network in (one, other):
+        network.check_honest()
+        for kind in (Kind.JOINT, Kind.BOOTSTRAP, Kind.ADVANTAGE):
+            assert network.crossings[kind, True] == setting.n * setting.rounds * setting.learns
+    assert one.said == other.said
 
 
 @effort(max_examples=50)
@@ -493,6 +542,23 @@ def test_a_relay_passes_messages_on_while_it_learns() -> None:
     network.run(lambda moves: next((move for move in moves if move[:2] != ("learn", 1)), moves[0]))
     network.check_end()
     assert passed
+
+
+def test_a_ratio_that_comes_before_the_order_is_known_waits_for_it() -> None:
+    # 1 lacks the score of 0 for as long as anything else can happen; 2 does not, learns, and tells 1 its ratio
+    laid_aside: set[Arrived] = set()
+    for seed in range(5):
+        triangle = Setting(3, ((0, 1), (0, 2), (1, 2)), factor="global", order="semi_greedy", rounds=1, steps=1, seed=seed)
+        network = Network(triangle, after_each=lambda network: laid_aside.update(network.early[1]))
+
+        def last(moves: list[Move], network: Network = network) -> Move:
+            scores = [move for move in moves if move[0] == "deliver" and network.links[0, 1] and move[1:] == (1, 0)]
+            held = {move for move in scores if network.links[0, 1][0].kind is Kind.SCORE}
+            return next((move for move in moves if move not in held), moves[0])
+
+        network.run(last)
+        network.check_honest()
+    assert (Kind.RATIO, 2) in {(event.kind, event.origin) for event in laid_aside}
 
 
 # --------------------------------------------------------------------------------------------------- the dead and the silent

@@ -208,7 +208,7 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     network = load("quickstart", []).network
     assert network.delivery.model_dump() == {
         "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "score": "reliable",
-        "token": "reliable",
+        "token": "reliable", "joint": "reliable", "advantage": "reliable",
     }  # fmt: skip
     assert set(network.codec.model_dump().values()) == {"float32"}
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())
@@ -291,10 +291,6 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
         ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
-        ("algorithm.name=a2po clock=wall", "algorithm.order: got 'semi_greedy' with clock 'wall'"),
-        ("algorithm.name=a2po supervision.on_node_death=continue", "with supervision.on_node_death 'continue'"),
-        ("algorithm.order=semi_greedy algorithm.factor=khop algorithm.critic_scope=central", "order: got 'semi_greedy' with"),
-        ("algorithm.critic_scope=central", "algorithm.critic_scope: got 'central'; the coordinator keeps no critic yet"),
         ("topology.kind=file", "topology.file: got None with topology.kind=file"),
         ("topology.file=x.edges", "kind 'file' and a path go together"),
         ("kappa_unit=agents kappa=0", ""),
@@ -302,6 +298,28 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
 )  # fmt: skip
 def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: str, told: str) -> None:
     assert told in mistake("quickstart", *re.split(r" (?=[\w.]+=)", override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["algorithm.name=a2po", "clock=wall"], "algorithm.order: got 'semi_greedy' with clock 'wall'"),
+        (
+            ["algorithm.name=a2po", "supervision.on_node_death=continue"],
+            "'semi_greedy' with supervision.on_node_death 'continue'",
+        ),
+        (
+            ["algorithm.critic_scope=central", "algorithm.order=semi_greedy", "algorithm.factor=khop"],
+            "order: got 'semi_greedy' with",
+        ),
+        (["algorithm.critic_scope=central", "clock=wall"], "clock: got 'wall'; with critic_scope 'central' it must be 'virtual'"),
+        (["algorithm.critic_scope=central", "routing=direct"], "routing: got 'direct'"),
+        (["algorithm.critic_scope=central", "supervision.on_node_death=continue"], "supervision.on_node_death: got 'continue'"),
+        (["algorithm.critic_scope=central", "algorithm.reward=khop_mean"], "algorithm.reward: got 'khop_mean'"),
+    ],
+)
+def test_what_agents_could_not_agree_on_is_refused(overrides: list[str], told: str) -> None:
+    assert told in mistake("quickstart", *overrides)
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class Deployment(BaseModel):
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         edges: The communication graph, pairs i < j, ascending.
+        critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
         resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
@@ -39,6 +40,7 @@ class Deployment(BaseModel):
     cost_limits: tuple[float, ...]
     dt: float
     edges: tuple[tuple[int, int], ...]
+    critic_edges: tuple[int, ...] = ()
     learns: bool = True
     weights: str | None = None
     resumed_after: int | None = None
@@ -65,6 +67,22 @@ class Deployment(BaseModel):
     def state_file(self, run_dir: Path, role: str) -> Path | None:
         """What a process goes on from; None: from nothing."""
         return None if self.resumed_after is None else state_folder(run_dir, self.resumed_after) / f"{role}.safetensors"
+
+    @property
+    def critic(self) -> int | None:
+        """The central critic's place in the network, behind the last agent; None if there is none."""
+        return self.n_agents if self.critic_edges else None
+
+    @property
+    def n_nodes(self) -> int:
+        """Agents, and the central critic if there is one."""
+        return self.n_agents + bool(self.critic_edges)
+
+    def wires(self) -> "nx.Graph[int]":
+        """The topology with the central critic, if there is one."""
+        graph = self.graph()
+        graph.add_edges_from((agent, self.n_agents) for agent in self.critic_edges)
+        return graph
 
     def write(self, run_dir: Path) -> None:
         """Store it in a run directory, whole or not at all."""

@@ -62,7 +62,7 @@ def frame_extra(network: Network) -> int:
     return CURVE_BYTES if is_secured(network) else 0
 
 
-def make_keys(run_dir: Path, n_agents: int) -> None:
+def make_keys(run_dir: Path, n_nodes: int) -> None:
     """Make a run's keys.
 
     Raises:
@@ -73,7 +73,7 @@ def make_keys(run_dir: Path, n_agents: int) -> None:
     folder = run_dir / KEYS
     folder.mkdir(mode=0o700)
     public = {}
-    for role in (COORDINATOR, WORLD_ROLE, *map(role_of, range(n_agents))):
+    for role in (COORDINATOR, WORLD_ROLE, *map(role_of, range(n_nodes))):
         key, secret = zmq.curve_keypair()
         public[role] = key.decode()
         with os.fdopen(os.open(_secret_file(folder, role), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

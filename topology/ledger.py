@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from topology.snapshot import State
 from topology.wire import framed
 
-Plane = Literal["peer", "world"]
+Plane = Literal["peer", "world", "central"]
 REASONS = ("loss", "queue", "outage", "crash", "gave_up", "late")  # in the order of `link_model.Fate`, from Fate.LOSS on
 
 
@@ -30,8 +30,8 @@ class Row(NamedTuple):
 
     Attributes:
         round: The round that the messages belong to.
-        plane: `peer` or `world`.
-        src: Who sent: an agent id, or "world".
+        plane: `peer`, `world` or `central`.
+        src: Who sent: an agent id, "world" or "critic".
         dst: Who received.
         kind: Name of the message kind.
         messages: Messages put on the link.

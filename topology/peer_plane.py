@@ -15,7 +15,7 @@ With direct routing every overlay connection has the links of its path to itself
 other at the nodes between (docs/limitations.md).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -68,6 +68,7 @@ def roads(
     *,
     direct: bool,
     model: Callable[[int, int, tuple[int, ...]], LinkModel],
+    critic: int | None = None,
 ) -> dict[int, Road]:
     """The roads from `agent` to every node that it speaks to.
 
@@ -77,12 +78,13 @@ def roads(
         speaks_to: Where to.
         direct: Whether a socket crosses several links.
         model: Makes the model of the link (src, dst), given the name of its random stream.
+        critic: The central critic's node, if there is one.
     """
     found = {}
     for to in speaks_to:
         way = path(graph, agent, to) if direct else (agent, to)
         models = tuple(model(a, b, (agent, to, a, b) if direct else (a, b)) for a, b in pairwise(way))
-        found[to] = Road(_names(way), () if all(each.is_ideal for each in models) else models)
+        found[to] = Road(_names(way, critic), () if all(each.is_ideal for each in models) else models)
     return found
 
 
@@ -99,6 +101,8 @@ class PeerPlane:
         reliable: Kinds that are retransmitted when they are lost.
         copies: E.
         frame_extra: Bytes that encryption adds to each frame.
+        critic: The central critic's node, if there is one.
+        central: Kinds of the central plane, which is booked apart and shares the links.
     """
 
     def __init__(
@@ -113,6 +117,8 @@ class PeerPlane:
         reliable: frozenset[Kind] = frozenset(),
         copies: int,
         frame_extra: int = 0,
+        critic: int | None = None,
+        central: Collection[Kind] = (),
     ) -> None:
         self._agent = agent
         self._graph = graph
@@ -124,7 +130,10 @@ class PeerPlane:
         self._copies = copies
         self._extra = frame_extra
         self._news = np.zeros(copies, np.bool_)  # no copy is null
-        self._ledger = Ledger("peer")
+        self._critic = critic
+        self._peer_ledger = Ledger("peer")
+        self._central_ledger = Ledger("central")
+        self._central = frozenset(central)
         self._last_hop: dict[int, Hop] = {}
         self._seq: dict[int, int] = {}
         self.refused = Refusals()
@@ -171,6 +180,7 @@ class PeerPlane:
         header = encode_header(Header(VERSION, int(kind), int(dtype), self._agent, origin, round_, step, hops_left, seq, time))
         road = self._roads[to]
         name = KIND_NAMES[kind]
+        ledger = self._books(kind)
         if marks is None and not road.models:
             self._links.send(to, (header, body))
             if isinstance(copy_bytes, int):
@@ -178,10 +188,10 @@ class PeerPlane:
             else:
                 on_wire = sum(wire_bytes(len(header), int(size), frame_extra=self._extra) for size in copy_bytes)
             for src, dst in road.hops[:-1]:
-                self._ledger.sent(round_, src, dst, name, self._copies, 0, on_wire)
-                self._ledger.delivered(round_, src, dst, name, self._copies)
+                ledger.sent(round_, src, dst, name, self._copies, 0, on_wire)
+                ledger.delivered(round_, src, dst, name, self._copies)
             payload = len(body) if addressed else 0
-            self._ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
+            ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
             return
         if marks is None:
             marks = Marks(np.full(self._copies, time), self._news)
@@ -211,15 +221,15 @@ class PeerPlane:
 
     def taken(self, header: Header, copies: int) -> None:
         """Book that `copies` copies of a received message have been delivered."""
-        self._ledger.delivered(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], copies)
+        self._books(header.kind).delivered(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], copies)
 
     def late(self, header: Header, copies: int) -> None:
         """Book that `copies` copies of a received message came too late to be accepted (wall clock, or a death on its way)."""
-        self._ledger.dropped(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], _LATE, copies)
+        self._books(header.kind).dropped(header.round, *self._hop_from(header.sender), KIND_NAMES[header.kind], _LATE, copies)
 
     def in_flight(self, sender: int, round_: int, kind: Kind, copies: int) -> None:
         """Book that copies which have been received will only arrive after the end of the run."""
-        self._ledger.in_flight(round_, *self._hop_from(sender), KIND_NAMES[kind], copies)
+        self._peer_ledger.in_flight(round_, *self._hop_from(sender), KIND_NAMES[kind], copies)
 
     def refuse(self, reason: str) -> None:
         """Count a message that the protocol will not have."""
@@ -233,7 +243,7 @@ class PeerPlane:
 
     def drain(self) -> list[Row]:
         """The ledger rows since the last call."""
-        return self._ledger.drain()
+        return [*self._peer_ledger.drain(), *self._central_ledger.drain()]
 
     def state(self) -> State:
         """What later messages depend on: numbers of messages, and the links; its books are empty once drained."""
@@ -266,6 +276,7 @@ class PeerPlane:
     ) -> NDArray[np.float64]:
         """When each copy arrives at the end of a road, having booked it on every hop."""
         name = KIND_NAMES[kind]
+        ledger = self._books(kind)
         leave, null = marks
         framing = framed(header_bytes + self._extra)
         wire = framing + (framed(sizes + self._extra) if isinstance(sizes, int) else _framed(sizes + self._extra))
@@ -282,28 +293,31 @@ class PeerPlane:
                     offered = self._copies - counts[Fate.NOT_SENT]
                     for reason, lost in enumerate(counts[Fate.LOSS :]):
                         if lost:
-                            self._ledger.dropped(round_, src, dst, name, reason, lost)
+                            ledger.dropped(round_, src, dst, name, reason, lost)
             last = place == len(road.hops) - 1
             payload = _total(sizes, there, present) if last and addressed else 0
             if np.count_nonzero(null):
-                self._ledger.nulls(round_, src, dst, name, int(np.count_nonzero(null & (leave < np.inf))))
+                ledger.nulls(round_, src, dst, name, int(np.count_nonzero(null & (leave < np.inf))))
             if offered:
-                self._ledger.sent(round_, src, dst, name, offered, payload, sent, resent)
+                ledger.sent(round_, src, dst, name, offered, payload, sent, resent)
             if not last and present:
-                self._ledger.delivered(round_, src, dst, name, present)
+                ledger.delivered(round_, src, dst, name, present)
             leave = arrive
         return leave
+
+    def _books(self, kind: int) -> Ledger:
+        return self._central_ledger if kind in self._central else self._peer_ledger
 
     def _hop_from(self, sender: int) -> Hop:
         hop = self._last_hop.get(sender)
         if hop is None:
             way = path(self._graph, sender, self._agent) if self._direct else (sender, self._agent)
-            hop = self._last_hop[sender] = _names(way)[-1]
+            hop = self._last_hop[sender] = _names(way, self._critic)[-1]
         return hop
 
 
-def _names(way: Sequence[int]) -> tuple[Hop, ...]:
-    return tuple((str(a), str(b)) for a, b in pairwise(way))
+def _names(way: Sequence[int], critic: int | None) -> tuple[Hop, ...]:
+    return tuple(pairwise("critic" if node == critic else str(node) for node in way))
 
 
 def _there(times: NDArray[np.float64]) -> tuple[NDArray[np.bool_], int]:

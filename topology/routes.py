@@ -110,3 +110,45 @@ def routes(
         outgoing=tuple((to, tuple(origin for _, origin in sorted(outgoing[to]))) for to in sorted(outgoing)),
         via=via,
     )
+
+
+def answers(graph: "nx.Graph[int]", agent: int, root: int) -> Routes:
+    """The part that `agent` has in bringing each node an answer of its own from `root`, along the tree of `root`.
+
+    Here the origin of a message is the node that it is for.
+
+    Example:
+        >>> part = answers(nx.path_graph(4), 1, root=0)
+        >>> sorted(part.awaited), sorted(part.uses), part.next_hops
+        ([1, 2, 3], [1], {2: (2,), 3: (2,)})
+    """
+    awaited: set[int] = set()
+    next_hops: dict[int, tuple[int, ...]] = {}
+    hops_left: dict[int, int] = {}
+    addressed: set[tuple[int, int]] = set()
+    outgoing: dict[int, list[int]] = {}
+    via: dict[int, frozenset[int]] = {}
+    for addressee in sorted(set(graph) - {root}):
+        way = path(graph, root, addressee)
+        if agent not in way:
+            continue
+        place = way.index(agent)
+        hops_left[addressee] = len(way) - 1 - place
+        if agent != root:
+            awaited.add(addressee)
+            via[addressee] = frozenset(way[:place])
+        if agent != addressee:
+            child = way[place + 1]
+            next_hops[addressee] = (child,)
+            outgoing.setdefault(child, []).append(addressee)
+            if child == addressee:
+                addressed.add((addressee, child))
+    return Routes(
+        awaited=frozenset(awaited),
+        uses=frozenset({agent} & awaited),
+        next_hops=next_hops,
+        hops_left=hops_left,
+        addressed=frozenset(addressed),
+        outgoing=tuple((to, tuple(outgoing[to])) for to in sorted(outgoing)),
+        via=via,
+    )

@@ -52,6 +52,8 @@ class Kind(IntEnum):
     RATIO_MB = 5  # log-ratios on one minibatch (`step`), for those who learn at the same time
     SCORE = 6  # how much an agent has to gain, for the order of updates
     TOKEN = 7  # the end of a turn, to the agent whose turn is next
+    JOINT = 8  # an agent's SENSEs of a round, to the central critic
+    ADVANTAGE = 9  # the central critic's answer; its origin is the agent it is for
     SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
     ACT = 17  # world plane: one agent's actions
     JOIN = 18  # world plane: a node is there; carries nothing
@@ -60,7 +62,17 @@ class Kind(IntEnum):
 
 
 KIND_NAMES = {int(kind): kind.name for kind in Kind}  # an enum look-up costs ten times as much
-PEER_KINDS = frozenset({Kind.STATE, Kind.RATIO, Kind.REWARD, Kind.BOOTSTRAP, Kind.RATIO_MB, Kind.SCORE, Kind.TOKEN})
+PEER_KINDS = frozenset({
+    Kind.STATE,
+    Kind.RATIO,
+    Kind.REWARD,
+    Kind.BOOTSTRAP,
+    Kind.RATIO_MB,
+    Kind.SCORE,
+    Kind.TOKEN,
+    Kind.JOINT,
+    Kind.ADVANTAGE,
+})
 
 
 class ProtocolError(Exception):

@@ -206,7 +206,7 @@ class Stage:
                 router = RouterLinks(self._context, ipc_endpoint(folder, "w"), deadline_s=UP_S)
                 hub = WorldHub(router, n_agents=deployment.n_agents, copies=scenario.env.copies)
                 stack.callback(hub.close)
-            roles = [*([] if hub else ["world"]), *(f"node-{i}" for i in range(deployment.n_agents))]
+            roles = [*([] if hub else ["world"]), *(f"node-{i}" for i in range(deployment.n_nodes))]
             if shuffle is not None:
                 random.Random(shuffle).shuffle(roles)
             for role in roles:
@@ -228,14 +228,15 @@ class Stage:
                     stack.callback(process.wait, 10)
                 else:
                     order = {"role": role, "run_dir": str(done.run_dir), "control": ipc_endpoint(folder, "c"), "bind": bind}
-                    self._nursery.fork(order | ({"agent": agent} if agent >= 0 else {}))
+                    critic = {"critic": agent == deployment.critic}
+                    self._nursery.fork(order | ({"agent": agent, **critic} if agent >= 0 else {}))
             hellos: dict[str, Hello] = {}
             while len(hellos) < len(roles):
                 message = hear(control, done)
                 if isinstance(message, Hello):
                     hellos[message.role] = message
             world = router.endpoint if router else hellos["world"].endpoint
-            peers = tuple(hellos[f"node-{i}"].endpoint for i in range(deployment.n_agents))
+            peers = tuple(hellos[f"node-{i}"].endpoint for i in range(deployment.n_nodes))
             for role in roles:
                 control.send_multipart([role.encode(), encode_control(Start(world=world, peers=peers))])
             rows: list[Row] = []

@@ -1,13 +1,19 @@
 """Every row of the recipe table, as whole runs: what agents tell each other, who gets through, what agrees with what."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from node.seeds import Purpose, stream
 from scenarios.recipes import RECIPES
 from tests.system.stage import Stage
 from tests.system.test_limits import LOSSY, Alone, told
+from topology.peer_plane import PeerPlane
+from topology.wire import Kind
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -49,6 +55,7 @@ def payload(run: Alone) -> Counter[str]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path: Path, name: str) -> None:
     found = payload(Alone(tmp_path / "run", f"algorithm.name={name}"))
+    assert {*found} == {*RECIPES[name].says}
     found.pop("BOOTSTRAP", None)
     assert found == PAYLOAD[name]
 
@@ -76,6 +83,29 @@ def test_routing_changes_neither_what_is_told_nor_what_is_learnt(tmp_path: Path,
     run = Alone(tmp_path / "run", f"algorithm.name={name}", f"routing={routing}", *here)
     other = Alone(tmp_path / "other", f"algorithm.name={name}", *here)
     assert (payload(run), run.weights) == (payload(other), other.weights)
+
+
+def test_ratios_on_a_minibatch_are_charged_to_the_copies_whose_samples_are_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: dict[tuple[int, int], list[int]] = {}
+    send = PeerPlane.send
+
+    def noted(self: PeerPlane, kind: Kind, body: bytes, **more: Any) -> None:
+        if kind is Kind.RATIO_MB:
+            sizes = charged.setdefault((more["round_"], more["step"]), list(map(int, more["copy_bytes"])))
+            assert sizes == list(map(int, more["copy_bytes"]))
+            assert len(body) == sum(sizes)
+        send(self, kind, body, **more)
+
+    monkeypatch.setattr(PeerPlane, "send", noted)
+    Alone(tmp_path / "run", "algorithm.name=coppo", "env.copies=4", "budget.env_steps=160")
+    for round_ in range(2):
+        draw = stream(0, round_, Purpose.JOINT_SHUFFLE)
+        halves = [half for _ in range(EPOCHS) for half in np.split(draw.permutation(80), MINIBATCHES)]
+        expected = [[4 * sum(int(row) % 4 == copy for row in half) for copy in range(4)] for half in halves]
+        assert [charged[round_, m] for m in range(EPOCHS * MINIBATCHES)] == expected
+        assert expected[0] != expected[1]
 
 
 # ------------------------------------------------------------------------------------------ who gets through
@@ -119,6 +149,87 @@ def test_whoever_is_missing_in_coupled_learning_is_waited_for_once_a_round(tmp_p
         report = run.reports[agent, 0]
         assert report.virtual_s == pytest.approx(20 + 7 + 7)  # for the last states, and for the ratios
         assert report.metrics["missing_ratio_mb"] == COPIES * EPOCHS * MINIBATCHES
+
+
+# ------------------------------------------------------------------------------------------ the central critic
+
+CENTRAL = ["algorithm.name=mappo", "algorithm.critic_scope=central"]
+WIDTH = 1 + 1 + 1  # a sample of a JOINT: observation, reward, end flag
+
+
+def on_plane(run: Alone, plane: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for row in run.rows:
+        if row.plane == plane:
+            found[row.kind] += row.payload_bytes
+    found.pop("BOOTSTRAP", None)
+    return found
+
+
+@pytest.mark.parametrize("place", [None, 0, 2])
+def test_centralisation_costs_its_closed_form_wherever_the_critic_is(tmp_path: Path, place: int | None) -> None:
+    run = Alone(tmp_path / "run", *CENTRAL, *([] if place is None else [f"central.at={place}"]))
+    assert on_plane(run, "central") == {"JOINT": 4 * WIDTH * B * N, "ADVANTAGE": 4 * B * N}
+    assert on_plane(run, "peer") == {}
+    assert {row.kind for row in run.rows if row.plane == "central"} == {*replace(RECIPES["mappo"], critic_scope="central").says}
+    hops = N if place is None else sum(1 + abs(i - place) for i in range(N))
+    for kind in ("JOINT", "ADVANTAGE", "BOOTSTRAP"):
+        assert sum(row.messages for row in run.rows if row.kind == kind) == hops * COPIES * ROUNDS
+    assert {row.src for row in run.rows if row.dst == "critic"} == {str(i) for i in ([place] if place is not None else range(N))}
+
+
+def test_where_the_critic_is_changes_what_it_costs_and_not_what_is_learnt(tmp_path: Path) -> None:
+    star, hung = (Alone(tmp_path / str(i), *CENTRAL, *more) for i, more in enumerate([[], ["central.at=4"]]))
+    assert star.weights == hung.weights
+    assert on_plane(star, "central") == on_plane(hung, "central")
+
+
+def test_all_agents_get_the_same_advantages_and_costs_count_where_the_recipe_minds_them(tmp_path: Path) -> None:
+    world = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kinematic", "env.threads=1"]
+    run = Alone(tmp_path / "run", *world, "algorithm.name=mappo_l", "algorithm.critic_scope=central")
+    for round_ in range(ROUNDS):
+        assert len({run.reports[agent, round_].metrics["advantage_std"] for agent in range(3)}) == 1
+        assert run.reports[3, round_].metrics.keys() >= {"value_loss", "cost_value_loss_0"}
+    assert on_plane(run, "central")["ADVANTAGE"] == 4 * 2 * B * 3
+
+
+def test_on_slow_links_a_round_waits_for_the_critic(tmp_path: Path) -> None:
+    one_round = [*CENTRAL, "budget.env_steps=40", "network.latency_ms=500", "compute.values_ms=3000"]
+    run = Alone(tmp_path / "run", *one_round)
+    assert run.reports[N, 0].virtual_s == pytest.approx(20 + 0.5 + 3)
+    assert [run.reports[agent, 0].virtual_s for agent in range(N)] == pytest.approx([20 + 0.5 + 3 + 0.5] * N)
+
+
+@pytest.mark.parametrize("down", range(N + 1))
+@pytest.mark.parametrize("place", ["null", "2"])
+def test_a_centralised_run_completes_with_losses_and_anybody_down(tmp_path: Path, down: int, place: str) -> None:
+    hard = [*HARD, "network.delivery.joint=datagram", "network.delivery.advantage=datagram", "network.patience_s=8"]
+    crash = f"network.events=[{{do: crash, agent: {down}, from_s: 5, until_s: 45}}]"
+    run = Alone(tmp_path / "run", *CENTRAL, f"central.at={place}", *hard, crash, "budget.env_steps=120")
+    assert len(run.reports) == (N + 1) * 3
+    assert ("value_loss" in run.reports[N, 0].metrics) == (down != N)
+    assert "value_loss" in run.reports[N, 2].metrics
+
+
+def test_the_critic_gives_a_silent_agent_up_in_time_for_the_others(tmp_path: Path) -> None:
+    crash = ["network.events=[{do: crash, agent: 3, from_s: 5}]", "network.patience_s=8", "budget.env_steps=40"]
+    run = Alone(tmp_path / "run", *CENTRAL, *crash)
+    for agent in {*range(N)} - {3}:
+        assert run.reports[agent, 0].virtual_s == pytest.approx(20 + 8 / 2)
+        assert "missing_advantage" not in run.reports[agent, 0].metrics
+    assert run.reports[N, 0].metrics["missing_joint"] == 2 * COPIES  # JOINT and BOOTSTRAP
+
+
+@pytest.mark.parametrize("place", [[], ["central.at=1"]], ids=["star", "at 1"])
+@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+def test_processes_with_a_central_critic_do_what_one_process_does(
+    stage: Stage, tmp_path: Path, links: list[str], place: list[str]
+) -> None:
+    overrides = [*links, *place, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "algorithm.actor_scope=khop"]
+    alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
+    assert many.weights == alone.weights
+    assert many.rows == alone.rows
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
 
 
 # ------------------------------------------------------------------------------------------ what agrees with what

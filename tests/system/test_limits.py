@@ -25,7 +25,7 @@ class Alone:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         scenario = load("quickstart", [*SMALL, *overrides])
-        ready = plan(scenario)
+        self.ready = ready = plan(scenario)
         make_run_dir(folder, ready)
         recorder = Recorder(folder, env_steps_per_round=1)
         self.reports: dict[tuple[int, int], RoundReport] = {}

@@ -237,11 +237,12 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
         ("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round "),
         ("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round "),
         ("nursery", "kappahop: the nursery, from which all processes are forked, has died in round "),
+        ("critic", "kappahop: the central critic (pid {pid}) was killed by SIGKILL in round "),
     ],
-    ids=["node", "world", "nursery"],
+    ids=["node", "world", "nursery", "critic"],
 )
 def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: Any, victim: str, told: str) -> None:
-    run = start()
+    run = start(*(["algorithm.name=mappo", "algorithm.critic_scope=central"] if victim == "critic" else []))
     killed = run.until_running()[f"kappahop: {victim}"]
     killed.kill()
     code, out, err = run.ended(END_S)
