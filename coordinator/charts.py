@@ -135,7 +135,7 @@ def tick_words(values: Sequence[float]) -> list[str]:
 
 
 def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, limit: float | None = None) -> Markup:
-    """Curves over one axis, each with its band, and a limit to stay below if there is one.
+    """Curves over one axis, each with its band (a single point with a whisker), and a limit to stay below if there is one.
 
     The axis of values holds every curve, the limit, and the band at each curve's end; an earlier band may leave it and is
     cut off there.
@@ -163,16 +163,17 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
         inside.append(Markup('<path class="limit" d="M{0:.1f} {1:.1f}H{2:.1f}"/>').format(frame.edge, frame.y(limit), PLOT[2]))
     for line in lines:
         seen = np.isfinite(line.y)
-        d = "L".join(_places(frame, line.x[seen], line.y[seen]))
-        inside.append(
-            Markup('<path class="line s{}" stroke-dasharray="{}" d="M{}"><title>{}</title></path>').format(
-                line.style % COLOURS, dash(line.style), d, line.name
+        if seen.sum() == 1:
+            x, y, low, high = (float(values[seen][0]) for values in (line.x, line.y, line.low, line.high))
+            inside += [_whisker(line.style, frame, x, low, high)] if math.isfinite(low) else []
+            inside.append(_mark(line.style, frame, x, y, line.name))
+        elif seen.any():
+            d = "L".join(_places(frame, line.x[seen], line.y[seen]))
+            inside.append(
+                Markup('<path class="line s{}" stroke-dasharray="{}" d="M{}"><title>{}</title></path>').format(
+                    line.style % COLOURS, dash(line.style), d, line.name
+                )
             )
-            if seen.sum() > 1
-            else _mark(line.style, frame, float(line.x[seen][0]), float(line.y[seen][0]), line.name)
-            if seen.any()
-            else Markup("")
-        )
     # a svg of its own cuts off at its edges, without an id that would have to be unique on the page
     parts.append(_clipped(frame, inside))
     return _svg(title, parts)
@@ -205,13 +206,8 @@ def prices(points: Sequence[Point], *, title: str, x_title: str, y_title: str) -
         x, y = frame.x(point.x), frame.y(point.y)
         taken.append((x - 7, y - 7, x + 7, y + 7))
         if math.isfinite(point.low):
-            top, bottom = frame.y(point.high), frame.y(point.low)
-            taken.append((x - 3, top, x + 3, bottom))
-            parts.append(
-                Markup('<path class="whisker s{0}" d="M{1:.1f} {2:.1f}V{3:.1f}M{4:.1f} {2:.1f}h6M{4:.1f} {3:.1f}h6"/>').format(
-                    point.style % COLOURS, x, top, bottom, x - 3
-                )
-            )
+            taken.append((x - 3, frame.y(point.high), x + 3, frame.y(point.low)))
+            parts.append(_whisker(point.style, frame, point.x, point.low, point.high))
     parts += [_mark(point.style, frame, point.x, point.y, point.name, hollow=point.hollow) for point in points]
     for point in points:
         parts.append(_named(point.name, frame, frame.x(point.x), frame.y(point.y), taken))
@@ -319,6 +315,12 @@ def _clipped(frame: _Frame, parts: Sequence[Markup]) -> Markup:
 def _mark(style: int, frame: _Frame, x: float, y: float, name: str, *, hollow: bool = False) -> Markup:
     return Markup('<path class="mark s{}{}" transform="translate({:.1f} {:.1f})" d="{}"><title>{}</title></path>').format(
         style % COLOURS, " hollow" if hollow else "", frame.x(x), frame.y(y), _SHAPES[style % len(_SHAPES)], name
+    )
+
+
+def _whisker(style: int, frame: _Frame, x: float, low: float, high: float) -> Markup:
+    return Markup('<path class="whisker s{0}" d="M{1:.1f} {2:.1f}V{3:.1f}M{4:.1f} {2:.1f}h6M{4:.1f} {3:.1f}h6"/>').format(
+        style % COLOURS, frame.x(x), frame.y(high), frame.y(low), frame.x(x) - 3
     )
 
 

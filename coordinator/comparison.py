@@ -1,7 +1,7 @@
 """Comparing cells: what each reaches, how sure that is, and what it costs on the links.
 
 Theory of operation. Complete runs only: what broke off would stand for a shorter budget. A run's score is the mean return
-over the last tenth of its steps, as it reported it; a cell's is the interquartile mean over its seeds. Cells that spent
+of the episodes that ended last, as it reported it; a cell's is the interquartile mean over its seeds. Cells that spent
 differently are also compared where all have spent the same: every run's curve is asked what was known by as many steps,
 bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling is seeded,
 so the same runs give the same table.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coordinator.runs import Cell, Curve, Run, cells, find, shown
 from coordinator.statistics import (
     Interval,
+    Violations,
     crossing,
     improvement_interval,
     improvement_prob,
@@ -26,6 +27,7 @@ from coordinator.statistics import (
     mean_interval,
     median_crossing,
     performance_profile,
+    violations_by_age,
 )
 from scenarios.loading import ScenarioError
 
@@ -67,6 +69,8 @@ class Row:
         cost_limit: What it should stay below; None: nothing.
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
         equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
+        violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
+            rounds of the episode; of the whole course of the runs. Nothing without a limit, or if nobody heard of others.
         reached: When the threshold was reached; None: none was asked for.
     """
 
@@ -78,6 +82,7 @@ class Row:
     cost_limit: float | None
     bytes_per_agent_step: float
     equal: dict[Axis, Known]
+    violations: list[Violations]
     reached: Reached | None
 
 
@@ -118,6 +123,11 @@ class Comparison:
     threshold: float | None
     left_out: list[Path] = field(default_factory=list)
 
+    @property
+    def ages_differ(self) -> bool:
+        """Whether there is anything to say of violations against age: episodes with a limit, acted on news of several ages."""
+        return len({one.age_s for row in self.rows for one in row.violations}) > 1
+
     def as_json(self) -> dict[str, Any]:
         """Everything as plain data, with each run's figures, profiles, and every cell's probability of improving on each."""
         levels = np.unique(np.concatenate([row.ret[:, 0] for row in self.rows]))
@@ -139,6 +149,9 @@ class Comparison:
                     "bytes_per_agent_step": row.bytes_per_agent_step,
                     "return_at_equal": {axis: _finite(known.ret) for axis, known in row.equal.items()},
                     "cost_at_equal": {axis: _finite(known.cost) for axis, known in row.equal.items()},
+                    "violations": [
+                        {**one._asdict(), "interval": [_finite(end) for end in one.interval]} for one in row.violations
+                    ],
                     "reached": None
                     if row.reached is None
                     else {"runs": row.reached.runs, **{axis: _finite(value) for axis, value in row.reached.median.items()}},
@@ -225,8 +238,14 @@ def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], thre
         cost_limit=figures[0]["cost_limit"],
         bytes_per_agent_step=float(np.mean([one["bytes_per_agent_step"] for one in figures])),
         equal=equal,
+        violations=[] if (limit := figures[0]["cost_limit"]) is None else _violations(cell, limit),
         reached=None if threshold is None else _reached(curves, threshold, held),
     )
+
+
+def _violations(cell: Cell, limit: float) -> list[Violations]:
+    ages, costs = zip(*(run.ages_and_costs() for run in cell.runs), strict=True)
+    return violations_by_age(ages, [cost > limit for cost in costs])
 
 
 def _reached(curves: Sequence[Curve], threshold: float, held: int) -> Reached:

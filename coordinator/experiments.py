@@ -131,7 +131,7 @@ def export(
         typer.Option("--format", metavar="FORMAT", help="`csv` or `parquet`: a folder of tables; `marl-eval`: one JSON file."),
     ] = "csv",
 ) -> None:
-    """Write episodes, rounds and traffic of runs as tables for other programs, or as the JSON that marl-eval reads."""
+    """Write episodes, rounds, traffic and ages of runs as tables for other programs, or as the JSON that marl-eval reads."""
     from typing import get_args
 
     from coordinator.export import Format
@@ -212,6 +212,8 @@ def _compare(places: list[Path], *, threshold: float | None, held: int, as_json:
     console.print(tables.comparison(found))
     if threshold is not None:
         console.print(tables.reaching(found))
+    if found.ages_differ:
+        console.print(tables.violating(found))
     for sentence in tables.answers(found):
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if found.left_out:

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from coordinator.report import latest
 from coordinator.runs import Cell, Run, TableName, cells, find, shown
 from scenarios.loading import ScenarioError
 
 Format = Literal["csv", "parquet", "marl-eval"]
-TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "events")
+TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "ages", "events")
 POINTS = 20  # evaluations per run in marl-eval's JSON, at most
 _FIGURES = (
     "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit", "payload_bytes", "wire_bytes",
@@ -67,7 +68,7 @@ def export(places: Sequence[Path], form: Format, out: Path) -> list[Path]:
 
 
 def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
-    """`runs`, `episodes`, `rounds`, `traffic` and `events` of all runs, each row with the keys of its run."""
+    """`runs`, `episodes`, `rounds`, `traffic`, `ages` and `events` of all runs, each row with the keys of its run."""
     runs = [(cell, run) for cell in sorted_in for run in cell.runs]
     keys = [_keys(cell, run) for cell, run in runs]
     figures = [{"complete": run.is_complete} | {name: run.figures.get(name) for name in _FIGURES} for _, run in runs]
@@ -93,8 +94,8 @@ def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
     Environment is the world; task its partition with whatever else of the world was varied; algorithm the recipe with
     whatever else was varied, κ and the graph above all. Our runs learn and are judged at once, so a step's values are the
     episodes that ended since the step before; if none did, those of the step before. There are as many steps as every
-    run has episodes for, at most `POINTS`. `absolute_metrics` are the episodes of the last tenth: runs keep their last
-    weights, not their best ones.
+    run has episodes for, at most `POINTS`. `absolute_metrics` are the episodes that a run's return is the mean of: runs
+    keep their last weights, not their best ones.
 
     Raises:
         ScenarioError: runs are unfinished, differ in budget or seeds (marl-eval needs them alike), or ended no episode.
@@ -127,7 +128,7 @@ def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
         env, task, algorithm = _names(cell)
         entry = found.setdefault(env, {}).setdefault(task, {}).setdefault(algorithm, {})
         for run in cell.runs:
-            entry[f"seed_{run.scenario.seed}"] = _evaluations(episodes[run.folder], total, points)
+            entry[f"seed_{run.scenario.seed}"] = _evaluations(episodes[run.folder], total, points, learns=run.deployment.learns)
     return found
 
 
@@ -158,7 +159,7 @@ def _episodes(run: Run) -> Any:
     return found
 
 
-def _evaluations(episodes: Any, total: int, points: int) -> dict[str, Any]:
+def _evaluations(episodes: Any, total: int, points: int, *, learns: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     edges = [total * place // points for place in range(points + 1)]
     known = episodes[:0]
@@ -166,8 +167,8 @@ def _evaluations(episodes: Any, total: int, points: int) -> dict[str, Any]:
         fresh = episodes[(episodes[:, 0] > first) & (episodes[:, 0] <= last)]
         known = fresh if len(fresh) else known
         entry[f"step_{place}"] = {"step_count": last, **_metrics(known)}
-    tail = episodes[episodes[:, 0] > total - total // 10]
-    entry["absolute_metrics"] = _metrics(tail if len(tail) else known)
+    (first,), (behind,) = latest(episodes[:, 0], np.array([float(total)]), learns=learns)
+    entry["absolute_metrics"] = _metrics(episodes[first:behind])
     return entry
 
 

@@ -145,6 +145,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "courses": list(_courses(found, styles)) if found else [],
         "maps": _maps(of, found, carried),
         "ages": list(_ages(of, styles)),
+        "violations": _violations(found, styles) if found and found.ages_differ else None,
         "drops": _drops(of, carried),
         "glosses": _GLOSS,
         "table": _table(found, styles) if found else None,
@@ -272,8 +273,10 @@ def _prices(found: Comparison, styles: dict[str, int]) -> list[_Figure]:
 
 def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
     several = max(len(row.ret) for row in found.rows) > 1
-    how = "Mean over the episodes that ended in the last tenth of the steps so far" + (
-        "; interquartile mean over seeds, with its 95 % interval at each point." if several else "."
+    how = (
+        "Mean over the episodes that ended in the last tenth of the steps so far, or where none did, just before"
+        + ("; interquartile mean over seeds, with its 95 % interval at each point." if several else ".")
+        + " Where a curve ends is the return that the answers and the tables speak of."
     )
     yield _Section(
         "Return while learning",
@@ -286,7 +289,7 @@ def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
         )
         yield _Section(
             "Cost while learning",
-            f"Likewise.{limits}",
+            f"The same of costs.{limits}",
             list(_curves(found, styles, lambda run: run.curve.cost, "cost of an episode", limited=True)),
         )
 
@@ -325,6 +328,30 @@ def _ages(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Figure]:
     for group, lines in groups.items():
         title = "mean age of information against rounds" + (f", {group}" if group else "")
         yield _Figure(group, charts.curves(lines, title=title, x_title="round", y_title="mean age in ms"), _legend(lines))
+
+
+def _violations(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
+    """Share of episodes above the cost limit against age: one figure per group that has such episodes, and a table."""
+    figures = []
+    for group, rows in grouped(found.rows).items():
+        lines = [
+            charts.Line(
+                styles[_label(row.cell)],
+                _label(row.cell),
+                np.array([1000 * one.age_s for one in row.violations]),
+                *(100 * np.array(values) for values in zip(*((one.rate, *one.interval) for one in row.violations), strict=True)),
+            )
+            for row in rows
+            if row.violations
+        ]
+        if lines:
+            title = "episodes above the cost limit against age of information" + (f", {group}" if group else "")
+            chart = charts.curves(lines, title=title, x_title="mean age in ms", y_title="episodes above the limit in %")
+            figures.append(_Figure(group, chart, _legend(lines)))
+    return {
+        "figures": figures,
+        "lines": [{"name": row.cell.name, "words": tables.violation_words(one)} for row in found.rows for one in row.violations],
+    }
 
 
 def _legend(drawn: Sequence[charts.Line | charts.Point]) -> list[tuple[int, str]]:

@@ -205,14 +205,6 @@ class Results:
         used, aged = self._database.execute("SELECT coalesce(sum(used), 0), sum(used * mean_s) FROM ages").fetchone()
         return aged / used if used else None
 
-    def mean(self, first_step: int, last_step: int) -> tuple[float, float, int] | None:
-        """Mean return, mean cost and number of the episodes that ended in (first_step, last_step]; None if none did."""
-        ret, cost, count = self._database.execute(
-            f'SELECT avg("return"), avg(cost), count(*) FROM episodes WHERE {_KNOWN} AND env_step > ? AND env_step <= ?',
-            (first_step, last_step),
-        ).fetchone()
-        return (float(ret), float(cost), int(count)) if count else None
-
     def quarters(self) -> list[tuple[float, float, int]]:
         """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
         rows = self._database.execute(f'SELECT "return", cost FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy').fetchall()

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.record import DATABASE
-from coordinator.report import TAIL
+from coordinator.report import latest
 from scenarios.loading import ScenarioError, dotted_keys, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE, Deployment
 from topology.ledger import REASONS
 
-TableName = Literal["episodes", "rounds", "traffic", "events"]
+TableName = Literal["episodes", "rounds", "traffic", "ages", "events"]
 Table = dict[str, NDArray[Any]]
 Array = NDArray[np.float64]
 
@@ -51,9 +51,9 @@ class Run:
         return {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
 
     @cached_property
-    def n_agents(self) -> int:
-        """Number of agents."""
-        return Deployment.read(self.folder).n_agents
+    def deployment(self) -> Deployment:
+        """Its sizes and its graph."""
+        return Deployment.read(self.folder)
 
     @property
     def planned_steps(self) -> int:
@@ -91,7 +91,7 @@ class Run:
         """Of its figures those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
         if self.is_complete:
             return self.figures
-        curve, limits = self.curve, Deployment.read(self.folder).cost_limits
+        curve, limits = self.curve, self.deployment.cost_limits
         steps, sent, ret, cost = (
             values[-1] if len(values) else np.nan for values in (curve.env_step, curve.wire_bytes, curve.ret, curve.cost)
         )
@@ -99,7 +99,7 @@ class Run:
             "return_mean": float(ret),
             "cost_mean": float(cost),
             "cost_limit": sum(limits) if limits else None,
-            "bytes_per_agent_step": float(sent / (self.n_agents * steps)),
+            "bytes_per_agent_step": float(sent / (self.deployment.n_agents * steps)),
         }
 
     def traffic(self, stretches: int) -> "Traffic":
@@ -131,15 +131,46 @@ class Run:
             Rounds by the end of each stretch in which any were used, and their mean age in seconds.
         """
         n_rounds = self._n_rounds
-        parts = min(stretches, n_rounds)
-        if not parts:
-            return np.empty(0), np.empty(0)
+        edges = -(-np.arange(min(stretches, n_rounds) + 1) * n_rounds // max(min(stretches, n_rounds), 1))
+        aged, used = np.diff(self._aged[edges], axis=0).T
+        return edges[1:][used > 0].astype(np.float64), aged[used > 0] / used[used > 0]
+
+    def ages_and_costs(self) -> tuple[Array, Array]:
+        """Of every episode so far, how old the states of others were that agents acted on, and what it cost.
+
+        Ages are recorded by round, over all agents and copies: the age of an episode is the mean over the states used in
+        the rounds through which it ran. Episodes without such states are left out.
+
+        Returns:
+            Mean age in seconds and cost, each of shape (episodes,), in order of their end.
+        """
+        ended, length, cost = self._episodes[:, [0, 1, 3]].T
+        steps, copies = self.scenario.rollout.steps, self.scenario.env.copies
+        begun = np.maximum(ended // copies - length, 0) // steps
+        first, behind = begun.astype(np.int64), np.ceil(ended / (copies * steps)).astype(np.int64)
+        seen = behind <= self._n_rounds
+        aged, used = (self._aged[behind[seen]] - self._aged[first[seen]]).T
+        # sums of the same ages in another order may differ in their last digits: nanoseconds do
+        return np.round(aged[used > 0] / used[used > 0], 9), cost[seen][used > 0]
+
+    @cached_property
+    def _aged(self) -> Array:
+        """Before each round, and after the last, the ages in seconds of all states used so far, and their number."""
+        sums = np.zeros((self._n_rounds + 1, 2))
         found = _numbers(
-            self,
-            f"SELECT round * {parts} / {n_rounds}, sum(used * mean_s) / sum(used) FROM ages "
-            f"WHERE used > 0 AND round < {n_rounds} GROUP BY 1 ORDER BY 1",
+            self, f"SELECT round, sum(used * mean_s), sum(used) FROM ages WHERE round < {self._n_rounds} GROUP BY round"
         )
-        return -(-(found[:, 0] + 1) * n_rounds // parts), found[:, 1]
+        sums[found[:, 0].astype(np.int64) + 1] = found[:, 1:]
+        return np.cumsum(sums, axis=0)
+
+    @cached_property
+    def _episodes(self) -> Array:
+        """Environment step, length, return and cost of the episodes with known figures, in order of their end."""
+        return _numbers(
+            self,
+            'SELECT env_step, length, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL '
+            "ORDER BY env_step, copy",
+        )
 
     @property
     def _n_rounds(self) -> int:
@@ -148,10 +179,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A run's course, one value per round that all agents have reported, each array of shape (rounds,).
+    """A run's course, one value per round that all have reported, each array of shape (rounds,).
 
-    Return and cost are what `kappahop run` would have reported had it stopped there: means over the episodes that ended in the
-    last tenth of the steps so far. Where none did, what was known before holds; before the first that did, they are nan.
+    Return and cost are what `kappahop run` would have reported had it stopped there: means over the episodes that `latest`
+    names. Before the first episode has ended they are nan.
 
     Attributes:
         env_step: Environment steps by the end of each round, over all copies.
@@ -286,21 +317,16 @@ def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 def _curve(run: Run) -> Curve:
-    rounds = _numbers(
-        run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round HAVING count(*) = {run.n_agents} ORDER BY round"
-    )
+    # of a run that goes on the last round may still lack reports; of one that has ended, only those of agents that died
+    whole = "" if run.is_complete else f"HAVING count(*) = {run.deployment.n_nodes}"
+    rounds = _numbers(run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round {whole} ORDER BY round")
     sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane != 'world' GROUP BY round ORDER BY round")
-    episodes = _numbers(
-        run, 'SELECT env_step, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL ORDER BY env_step'
-    )
+    episodes = run._episodes
     wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
-    first = np.searchsorted(episodes[:, 0], rounds[:, 1] - rounds[:, 1] // TAIL, side="right")
-    last = np.searchsorted(episodes[:, 0], rounds[:, 1], side="right")
-    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(episodes[:, 1:], axis=0)])
-    known = last > first
-    means = np.where(known[:, None], (sums[last] - sums[first]) / np.maximum(last - first, 1)[:, None], np.nan)
-    held = np.maximum.accumulate(np.where(known, np.arange(len(rounds)), -1))
-    means = np.where((held >= 0)[:, None], means[held], np.nan)
+    first, behind = latest(episodes[:, 0], rounds[:, 1], learns=run.deployment.learns)
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(episodes[:, 2:], axis=0)])
+    known = behind > first
+    means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
     return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=means[:, 0], cost=means[:, 1])
 
 

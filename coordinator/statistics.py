@@ -11,7 +11,7 @@ stratified resampling; their library serves as an oracle in tests/test_coordinat
 from theirs, `mean_interval` says how and why.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 2000
+AGE_BINS = 4
 CONFIDENCE = 0.95
 _TRIMMED = 0.25  # off each end
 _AT_ONCE = 2**22  # resampled scores in memory
@@ -44,6 +45,22 @@ class Crossing(NamedTuple):
 
     position: float
     reached: bool
+
+
+class Violations(NamedTuple):
+    """How often episodes of about one age of information broke a limit.
+
+    Attributes:
+        age_s: Mean age of them, in seconds.
+        rate: Share that broke it, mean over runs.
+        interval: Confidence interval of that.
+        episodes: How many there are, over all runs.
+    """
+
+    age_s: float
+    rate: float
+    interval: Interval
+    episodes: int
 
 
 def interquartile_mean(scores: Array) -> Array:
@@ -253,3 +270,63 @@ def median_crossing(crossings: list[Crossing]) -> float:
     at, share = survival(crossings)
     below = np.flatnonzero(share <= 0.5)
     return float(at[below[0]]) if len(below) else float(np.inf)
+
+
+def violations_by_age(
+    ages: Sequence[Array],
+    violated: Sequence[NDArray[np.bool_]],
+    *,
+    bins: int = AGE_BINS,
+    confidence: float = CONFIDENCE,
+) -> list[Violations]:
+    """Violation rate against age of information: the share of episodes that broke a limit, by how old information was.
+
+    Episodes of all runs are sorted into bins of ascending age that hold about as many each; episodes of the same age stay
+    together, so there may be fewer bins. Within a bin each run that has episodes in it counts alike, whatever their number:
+    episodes of one run resemble each other, so runs are what varies. The mean is a plain one, as trimming would hide what is
+    rare, and its interval is that of Student's t over runs, cut off at 0 and 1.
+
+    Args:
+        ages: By run, in seconds, shape (episodes,).
+        violated: By run, whether each of them broke the limit.
+        bins: At most how many.
+        confidence: Nominal coverage, in (0, 1).
+
+    Returns:
+        By ascending age; nothing if there are no episodes. An interval is nan where fewer than two runs have episodes, or
+        where all have the same share: then nothing is known of their spread.
+
+    Example:
+        >>> old, broke = np.array([0.1, 0.1, 0.2, 0.2]), np.array([False, False, False, True])
+        >>> [(one.age_s, one.rate) for one in violations_by_age([old], [broke])]
+        [(0.1, 0.0), (0.2, 0.5)]
+    """
+    ends = _bin_ends(np.concatenate([*ages, np.empty(0)]), bins)
+    places = [np.searchsorted(ends, own, side="left") for own in ages]
+    found = []
+    for place in range(len(ends)):
+        within = [(own[at == place], broke[at == place]) for own, broke, at in zip(ages, violated, places, strict=True)]
+        shares = np.array([broke.mean() for _, broke in within if len(broke)])
+        together = np.concatenate([own for own, _ in within])
+        found.append(Violations(float(together.mean()), float(shares.mean()), _share_interval(shares, confidence), len(together)))
+    return found
+
+
+def _bin_ends(values: Array, bins: int) -> Array:
+    """Greatest values of bins that hold about as many each; a rest of less than half a share goes to the last one."""
+    share, filled, ends = len(values) / bins, 0, []
+    for value, count in zip(*np.unique(values, return_counts=True), strict=True):
+        filled += count
+        if filled >= share:
+            ends.append(value)
+            filled = 0
+    if filled:
+        ends = [*(ends if filled >= share / 2 else ends[:-1]), values.max()]
+    return np.array(ends)
+
+
+def _share_interval(shares: Array, confidence: float) -> Interval:
+    if len(shares) < 2 or np.ptp(shares) == 0:
+        return Interval(np.nan, np.nan)
+    reach = stats.t.ppf(0.5 + confidence / 2, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
+    return Interval(max(0.0, float(shares.mean() - reach)), min(1.0, float(shares.mean() + reach)))

@@ -14,7 +14,7 @@ from coordinator.comparison import AXES, Axis, Comparison, Row
 from coordinator.decay import Decay
 from coordinator.display import size
 from coordinator.runs import Run, shown
-from coordinator.statistics import Interval
+from coordinator.statistics import Interval, Violations
 from coordinator.sweep import Job, Sweep
 from scenarios.loading import ScenarioError
 
@@ -126,6 +126,23 @@ def reaching(found: Comparison) -> Table:
             medians = [amount(axis, row.reached.median[axis]) for axis in AXES]
             table.add_row(*_told_apart(row), *medians, f"{row.reached.runs} of {len(row.ret)}")
     return table
+
+
+def violating(found: Comparison) -> Table:
+    """A few lines per cell: how often episodes cost more than their limit, by how old the information was."""
+    table = Table(title="episodes above their cost limit, by age of what agents acted on")
+    _add_columns(table, found, ["mean age", "episodes", "above the limit", "95 % interval"])
+    for row in found.rows:
+        for place, one in enumerate(row.violations):
+            told = _told_apart(row) if place == 0 else [""] * len(_told_apart(row))
+            table.add_row(*told, *violation_words(one), end_section=place == len(row.violations) - 1)
+    return table
+
+
+def violation_words(one: Violations) -> list[str]:
+    """Mean age, number of episodes, share of them above the limit, and its interval."""
+    ends = "–" if np.isnan(one.interval.low) else f"[{100 * one.interval.low:.1f}, {100 * one.interval.high:.1f}] %"
+    return [f"{1000 * one.age_s:,.4g} ms", f"{one.episodes:,}", f"{100 * one.rate:.1f} %", ends]
 
 
 def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from coordinator.desk import Outcome
 from coordinator.plan import plan
 from coordinator.record import DATABASE, Recorder, Results
-from coordinator.report import Report, report
+from coordinator.report import Report, latest, report
 from coordinator.sinks import TensorBoard
 from scenarios.loading import load
 from topology.control import AgeRow, EpisodeRow, RoundReport
@@ -185,27 +186,26 @@ def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recor
     recorder.episodes([episode(step, step) for step in (1, 2, 3)] + [episode(4, float("nan"), (float("nan"),))])
     recorder.commit()
     with results(tmp_path) as found:
-        assert found.mean(0, 9) == (2.0, 0.0, 3)
+        assert found.episodes("return") == [(1, 1.0), (2, 2.0), (3, 3.0)]
         assert found.quarters() == []
 
 
 def test_readers_see_what_was_committed_while_the_writer_goes_on(recorder: Recorder, tmp_path: Path) -> None:
     recorder.episodes([episode(10, 1.0)])
     with results(tmp_path) as found:
-        assert found.mean(0, 99) is None
+        assert found.episodes("return") == []
         recorder.commit()
-        assert found.mean(0, 99) == (1.0, 0.0, 1)
+        assert found.episodes("return") == [(10, 1.0)]
         recorder.episodes([episode(20, 3.0)])
         recorder.commit()
-        assert found.mean(0, 99) == (2.0, 0.0, 2)
+        assert found.episodes("return") == [(10, 1.0), (20, 3.0)]
 
 
-def test_means_are_over_the_steps_asked_for_first_excluded_last_included(recorder: Recorder, tmp_path: Path) -> None:
+def test_the_cost_of_an_episode_is_the_sum_of_its_costs(recorder: Recorder, tmp_path: Path) -> None:
     recorder.episodes([episode(step, float(step), (step / 10, 1.0)) for step in (10, 20, 30)])
     recorder.commit()
     with results(tmp_path) as found:
-        assert found.mean(10, 30) == (25.0, 3.5, 2)
-        assert found.mean(30, 90) is None
+        assert found.episodes("cost") == [(10, 2.0), (20, 3.0), (30, 4.0)]
 
 
 def test_quarters_divide_the_episodes_in_the_order_in_which_they_ended(recorder: Recorder, tmp_path: Path) -> None:
@@ -294,7 +294,20 @@ def test_a_report_is_about_the_last_tenth_of_the_steps(recorder: Recorder, tmp_p
     outcome.env_steps = 40
     assert reported(tmp_path, outcome)["return_mean"] is None
     outcome.env_steps = 89
-    assert reported(tmp_path, outcome)["return_mean"] == 50.0  # none in the last tenth: all there are
+    assert reported(tmp_path, outcome)["return_mean"] == 50.0  # none in the last tenth: the last there is
+
+
+@given(ends=st.lists(st.integers(1, 300), max_size=12), by=st.integers(0, 400))
+def test_episodes_that_ended_last_are_those_of_the_last_tenth_that_has_any(ends: list[int], by: int) -> None:
+    ends = sorted(ends)
+    (first,), (behind,) = latest(np.array(ends, dtype=np.float64), np.array([float(by)]), learns=True)
+    so_far = [end for end in ends if end <= by]
+    tenth = [end for end in so_far if end > by - by // 10]
+    if so_far and not tenth:
+        tenth = [end for end in so_far if end > so_far[-1] - max(so_far[-1] // 10, 1)]
+    assert ends[first:behind] == tenth
+    (first,), (behind,) = latest(np.array(ends, dtype=np.float64), np.array([float(by)]), learns=False)
+    assert ends[first:behind] == so_far
 
 
 def test_a_run_that_never_began_has_a_report_too(recorder: Recorder, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_curve_holds_what_was_known_after_each_round(tmp_path: Path, record_ru
     assert curve.env_step.tolist() == [10, 20, 30, 40]
     assert curve.virtual_s.tolist() == [2.5, 5.0, 7.5, 10.0]
     assert curve.wire_bytes.tolist() == [100, 100, 150, 151]  # of the peer plane alone
-    assert np.array_equal(curve.ret, [np.nan, 4.0, 4.0, 8.0], equal_nan=True)
+    assert np.array_equal(curve.ret, [np.nan, 4.0, 5.0, 8.0], equal_nan=True)  # of the third none; the last ended in step 25
     assert np.array_equal(curve.cost, [np.nan, 0.5, 0.5, 0.5], equal_nan=True)
 
 
@@ -133,10 +133,48 @@ def test_a_curve_holds_what_was_known_after_each_round(tmp_path: Path, record_ru
 def test_a_curves_last_point_is_what_the_run_reports(
     returns: list[float | None], rounds: int, record_run: RecordRun, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    known = [*returns[: 2 * rounds - 1], 3.0]  # an episode ends in the last tenth
+    known = [3.0, *returns[1 : 2 * rounds]]
     run = only(record_run(tmp_path_factory.mktemp("runs") / "run", returns=known, round_bytes=[5] * rounds))
     assert run.curve.ret[-1] == pytest.approx(run.figures["return_mean"])
     assert run.curve.wire_bytes[-1] == run.figures["wire_bytes"]
+
+
+def test_rounds_of_a_run_with_a_central_critic_count_when_it_has_reported_too(tmp_path: Path, record_run: RecordRun) -> None:
+    run = only(record_run(tmp_path / "run", "algorithm.critic_scope=central", returns=[1.0] * 8, ended=False))
+    assert run.curve.ret.shape == (0,)
+    with closing(sqlite3.connect(run.folder / DATABASE)) as database:
+        database.execute(
+            "INSERT INTO rounds SELECT round, 2, env_step, wall_s, virtual_s + 1, value_loss, advantage_std, kl, entropy, std, "
+            "clip_frac, grad_norm, multiplier_0, cost_value_loss_0, episode_cost_0, more FROM rounds WHERE agent = 0 AND round < 3"
+        )
+        database.commit()
+    assert only(run.folder).curve.virtual_s.tolist() == [3.5, 6.0, 8.5]
+
+
+def test_a_run_that_has_ended_has_a_curve_to_its_end_though_an_agent_died(tmp_path: Path, record_run: RecordRun) -> None:
+    run = only(record_run(tmp_path / "run", returns=[1.0] * 8))
+    with closing(sqlite3.connect(run.folder / DATABASE)) as database:
+        database.execute("DELETE FROM rounds WHERE round > 1 AND agent = 0")
+        database.commit()
+    assert run.curve.env_step.tolist() == [10, 20, 30, 40]
+
+
+def test_the_age_of_an_episode_is_that_of_the_rounds_it_ran_through(tmp_path: Path, record_run: RecordRun) -> None:
+    # rounds of ten steps; episodes of five end in steps 5, 10, ..., and are then made to be of 15
+    run = only(record_run(tmp_path / "run", returns=[1.0, 1.0, 1.0, None, 1.0, 1.0]))
+    with closing(sqlite3.connect(run.folder / DATABASE)) as database:
+        database.execute("INSERT INTO ages VALUES (0, 0, 1, 10, 0, 0.1, 1), (0, 1, 0, 30, 0, 0.5, 1), (2, 0, 1, 10, 0, 0.6, 1)")
+        database.execute("UPDATE episodes SET cost = env_step")
+        database.commit()
+    ages, costs = only(run.folder).ages_and_costs()
+    assert costs.tolist() == [5, 10, 25, 30], "in the second round nobody acted on states of others"
+    assert ages.tolist() == [0.4, 0.4, 0.6, 0.6]
+    with closing(sqlite3.connect(run.folder / DATABASE)) as database:
+        database.execute("UPDATE episodes SET length = 15 WHERE env_step >= 15")
+        database.commit()
+    ages, costs = only(run.folder).ages_and_costs()
+    assert costs.tolist() == [5, 10, 15, 25, 30]
+    assert ages.tolist() == [0.4, 0.4, 0.4, 0.6, 0.6]  # steps 11 to 25 and 16 to 30 begin in the second round
 
 
 def test_a_round_counts_when_all_agents_have_reported_it(tmp_path: Path, record_run: RecordRun) -> None:

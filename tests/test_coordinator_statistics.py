@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,6 +23,7 @@ from coordinator.statistics import (
     performance_profile,
     resampled,
     survival,
+    violations_by_age,
 )
 
 Array = NDArray[np.float64]
@@ -196,3 +198,47 @@ def test_survival_of_runs_that_all_arrive_is_the_share_not_yet_there(times: list
 def test_if_fewer_than_half_arrive_the_median_is_never() -> None:
     assert median_crossing([Crossing(1.0, True), Crossing(4.0, False), Crossing(4.0, False)]) == np.inf
     assert median_crossing([Crossing(4.0, False)]) == np.inf
+
+
+def test_violations_are_counted_by_age_and_runs_count_alike() -> None:
+    ages = [np.array([0.1, 0.1, 0.3, 0.3]), np.array([0.3, 0.1])]
+    broke = [np.array([False, True, True, True]), np.array([False, False])]
+    young, old = violations_by_age(ages, broke)
+    assert (young.age_s, young.rate, young.episodes) == (pytest.approx(0.1), 0.25, 3)
+    assert (old.age_s, old.rate, old.episodes) == (pytest.approx(0.3), 0.5, 3)
+    assert (young.interval, old.interval) == ((0.0, 1.0), (0.0, 1.0)), "of two runs hardly anything is known"
+
+
+def test_the_interval_of_a_share_is_that_of_students_t_over_runs() -> None:
+    shares = [0.2, 0.3, 0.4, 0.5]
+    runs = [np.arange(10) < 10 * share for share in shares]
+    (found,) = violations_by_age([np.full(10, 0.5)] * 4, runs)
+    assert found.rate == pytest.approx(0.35)
+    expected = scipy.stats.ttest_1samp(shares, 0.0).confidence_interval(0.95)
+    assert found.interval == pytest.approx((expected.low, expected.high))
+
+
+def test_shares_that_do_not_vary_say_nothing_of_their_spread() -> None:
+    for runs in ([np.zeros(5, bool)] * 3, [np.arange(5) < 2]):
+        (found,) = violations_by_age([np.ones(5)] * len(runs), runs)
+        assert np.isnan(found.interval).all()
+    assert violations_by_age([np.empty(0)], [np.empty(0, bool)]) == []
+
+
+@given(ages=st.lists(st.lists(st.integers(0, 20), min_size=0, max_size=30), min_size=1, max_size=4), bins=st.integers(1, 6))
+def test_every_episode_is_in_one_bin_and_bins_ascend(ages: list[list[int]], bins: int) -> None:
+    runs = [np.array(own, dtype=np.float64) for own in ages]
+    found = violations_by_age(runs, [own > 10 for own in runs], bins=bins)
+    total = sum(map(len, ages))
+    assert sum(one.episodes for one in found) == total
+    assert len(found) <= bins
+    assert [one.age_s for one in found] == sorted({one.age_s for one in found})
+    assert sum(one.age_s * one.episodes for one in found) == pytest.approx(sum(map(sum, ages)))
+    if len(found) > 1:
+        assert min(one.episodes for one in found) >= total / bins / 2
+
+
+@given(st.integers(1, 5), st.integers(1, 40))
+def test_bins_of_ages_that_all_differ_hold_as_many_each(bins: int, each: int) -> None:
+    ages = np.arange(bins * each, dtype=np.float64)[::-1].copy()
+    assert [one.episodes for one in violations_by_age([ages], [ages > 3], bins=bins)] == [each] * bins
