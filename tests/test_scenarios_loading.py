@@ -441,3 +441,13 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
 def test_off_policy_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
     with pytest.raises(ScenarioError, match=told):
         load("stage_game", words)
+
+
+@pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
+def test_what_is_nested_without_end_is_told_in_one_line(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(opening * 200_000)
+    with pytest.raises(ScenarioError, match=r"deep\.yaml: cannot be read as YAML: nested more than 100 deep$"):
+        load(str(path))
+    with pytest.raises(ScenarioError, match=r"cannot be read as YAML: nested more than 100 deep$"):
+        load("quickstart", [f"kappa={opening * 200_000}"])
