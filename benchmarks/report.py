@@ -86,8 +86,8 @@ def tables(ready: Plan, n_rounds: int, draw: np.random.Generator) -> Iterator[tu
             episodes.append((place, end, copy, ret, cost, json.dumps([cost]), STEPS))
         for agent in range(n):
             rounds.append((place, agent, end, 0.3 * place, now, *draw.normal(size=10).tolist(), '{"late": 1.0}'))
-            for origin in sorted({*ball(graph, agent, kappa)} - {agent}):
-                ages.append((place, agent, origin, COPIES * STEPS, 10, draw.exponential(0.05), 0.5))
+            peers = sorted({*ball(graph, agent, kappa)} - {agent})
+            ages += [(place, agent, peer, COPIES * STEPS, 10, draw.exponential(0.05), 0.5) for peer in peers]
             for src, dst, name in ((str(agent), "world", "ACT"), ("world", str(agent), "SENSE")):
                 traffic.append(_row(place, "world", src, dst, name, 1000, 0))
         for (src, dst), name in itertools.product(links, KINDS):

@@ -155,7 +155,7 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
     inside = []
     for line in lines:
         banded = np.isfinite(line.low) & np.isfinite(line.high)
-        if banded.any():
+        if banded.sum() > 1:
             there = _places(frame, line.x[banded], line.high[banded])
             back = _places(frame, line.x[banded][::-1], line.low[banded][::-1])
             inside.append(Markup('<path class="band s{}" d="M{}Z"/>').format(line.style % COLOURS, "L".join(there + back)))

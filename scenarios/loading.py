@@ -138,7 +138,8 @@ def _value(text: str) -> Any:
     try:
         return _read(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ScenarioError(f"override value {_BRIEF.repr(text)} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        told = " ".join(str(error).split())
+        raise ScenarioError(f"override value {_BRIEF.repr(text)} cannot be read as YAML: {told}") from error
 
 
 def _read(text: str) -> Any:

@@ -112,11 +112,20 @@ def test_a_band_and_the_limit_are_where_they_belong() -> None:
     assert numbers(band)[3] < end < numbers(band)[5]
 
 
+def test_the_band_of_a_single_point_is_a_whisker() -> None:
+    svg = curves([line([1.0], [2.0], [1.0], [4.0]), line([0.0, 1.0], [1.0, 4.0], style=1)], title="t", x_title="x", y_title="y")
+    (path,), (whisker,) = found(svg, "line"), found(svg, "whisker")
+    _, low, right, high = numbers(path)
+    assert numbers(whisker)[:3] == pytest.approx([right, high, low], abs=0.1)
+    assert found(svg, "band") == []
+
+
 def test_what_is_not_known_is_not_drawn() -> None:
     svg = curves([line([0.0, 1.0, 2.0], [NAN, 2.0, 3.0]), line([1.0], [2.5], style=1)], title="t", x_title="x", y_title="y")
     (path,) = found(svg, "line")
     assert len(numbers(path)) == 4
     assert len(found(svg, "mark")) == 1, "a single point is a mark"
+    assert found(svg, "whisker") == []
     with pytest.raises(ValueError, match="no point to draw"):
         curves([line([1.0], [NAN])], title="t", x_title="x", y_title="y")
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from coordinator import tables
 from coordinator.comparison import compare
+from coordinator.record import DATABASE
 from scenarios.loading import ScenarioError
 
 RecordRun = Callable[..., Path]
@@ -182,3 +185,40 @@ def test_costs_are_shown_against_their_limit(tmp_path: Path, record_run: RecordR
     assert "0.5 (50)" in text
     assert "return, cost" in text
     assert "1, 0.5" in text
+
+
+def aging(record: RecordRun, root: Path, kappa: int, ages_s: tuple[float, float], seed: int) -> None:
+    """A run with a cost limit of 0.4 whose first half was acted on news of one age at a cost of 0.5, its second of another."""
+    words = ["env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.4", f"kappa={kappa}", f"seed={seed}"]
+    folder = record(root / f"{kappa}-{seed}", *words, returns=[1.0] * 8)
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        for place in range(4):
+            database.execute("INSERT INTO ages VALUES (?, 0, 1, 10, 0, ?, 1.0)", (place, ages_s[place // 2]))
+        database.execute("UPDATE episodes SET cost = 0.3 WHERE round > 1")
+        database.execute("UPDATE episodes SET cost = 0.5 WHERE round > 1 AND env_step = 25 + 5 * ?", (seed,))
+        database.commit()
+
+
+def test_violations_are_told_by_age_where_ages_differ(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "mute", "env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.4", "kappa=0", returns=[1.0])
+    for seed in (0, 7):  # where the one breaks the limit in the second half, the other never does
+        aging(record_run, tmp_path, 1, (0.2, 0.1), seed)
+    found = compare([tmp_path])
+    mute, heard = found.rows
+    assert mute.violations == []
+    young, old = heard.violations
+    assert (young.age_s, young.rate, young.episodes) == (0.1, 0.125, 8)
+    assert (old.age_s, old.rate, old.episodes) == (0.2, 1.0, 8)
+    assert found.ages_differ
+    told = printed(tables.violating(found))
+    assert "100 ms" in told
+    assert "12.5 %" in told
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["cells"][1]["violations"][1] == {
+        "age_s": 0.2, "rate": 1.0, "interval": [None, None], "episodes": 8,
+    }  # fmt: skip
+
+
+def test_of_one_age_there_is_nothing_to_tell(tmp_path: Path, record_run: RecordRun) -> None:
+    aging(record_run, tmp_path, 1, (0.1, 0.1 + 1e-12), 0)
+    assert [one.episodes for one in compare([tmp_path]).rows[0].violations] == [8]
+    assert not compare([tmp_path]).ages_differ

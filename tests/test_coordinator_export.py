@@ -38,7 +38,7 @@ def test_tables_hold_every_row_with_the_keys_of_its_run(runs: Path, tmp_path: Pa
     written = export([runs], form, tmp_path / "out")
     found = {path.stem: rows(path) for path in written}
     assert {name: len(table) for name, table in found.items()} == {
-        "runs": 4, "episodes": 32, "rounds": 32, "traffic": 32, "events": 0,
+        "runs": 4, "episodes": 32, "rounds": 32, "traffic": 32, "ages": 0, "events": 0,
     }  # fmt: skip
     for table in (found["runs"], found["episodes"], found["rounds"], found["traffic"]):
         assert {(row["cell"], str(row["seed"]), str(row["kappa"])) for row in table} == {

@@ -190,6 +190,21 @@ def test_ages_and_drops_are_shown_where_there_are_any(runs: Path) -> None:
     assert all(reason.replace("_", " ") in drops for reason in REASONS)
 
 
+def test_violations_against_age_are_shown_where_there_are_limits_and_ages_differ(tmp_path: Path, record_run: RecordRun) -> None:
+    for seed in (0, 1):
+        words = ("env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.6", f"seed={seed}")
+        folder = record_run(tmp_path / str(seed), *words, returns=[1.0] * 8)
+        change(folder, "INSERT INTO ages SELECT round, 0, 1, 10, 0, 0.1, 0.5 FROM rounds WHERE agent = 0")
+    assert "violations" not in Outline(document([tmp_path])).ids()
+    for seed in (0, 1):
+        change(tmp_path / str(seed), f"UPDATE episodes SET cost = 0.7 WHERE env_step = 5 * {seed + 1}")
+        change(tmp_path / str(seed), "UPDATE ages SET mean_s = 0.3 WHERE round = 0")
+    page = Outline(document([tmp_path]))
+    assert "violations" in page.ids()
+    told = page.words.partition("Limits broken")[2]
+    assert "quickstart 100 ms 12 0.0 % – quickstart 300 ms 4 50.0 % –" in told
+
+
 def test_traffic_is_by_link_per_round_in_each_stretch(tmp_path: Path, record_run: RecordRun) -> None:
     (run,) = find([record_run(tmp_path / "run", round_bytes=[10, 20, 60, 100, 100])])
     found = run.traffic(2)
