@@ -1,5 +1,6 @@
 """Films: what cannot be filmed is refused before anything starts, and what is shown is what was played."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,12 @@ SMALL = [
 def test_what_cannot_be_filmed_is_refused(words: list[str], name: str, told: str) -> None:
     with pytest.raises(ScenarioError, match=told):
         filming.check(load("quickstart", words), Path(name))
+
+
+def test_a_film_of_a_kind_that_nothing_here_can_write_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ScenarioError, match=r"^--film: got film.mp4; that needs ffmpeg, which is not installed here$"):
+        filming.check(load("quickstart"), Path("film.mp4"))
 
 
 class Blind:
@@ -79,6 +86,20 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
     assert len(loads) == 4
     assert all(set(load) == links and all(sent > 0 and gone == lost for sent, gone in load.values()) for load in loads)
     assert len(frames(tmp_path / "film.gif")) == 4
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = trained(tmp_path / "run")
+    monkeypatch.setattr(filming, "_Filmed", Blind)
+    filming.film(ready.scenario, tmp_path / "run" / "checkpoints" / "final", tmp_path / "film.mp4")
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(tmp_path / "film.mp4"), *raw], stdout=subprocess.PIPE, check=True, timeout=50
+    )
+    pictures = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 360, 900, 3)
+    robot = pictures[:, 180, 225].mean(axis=-1)  # in the middle of the left half: as bright as `Blind` took it
+    assert robot == pytest.approx([0, 40, 80, 120], abs=8)
 
 
 @pytest.mark.system
