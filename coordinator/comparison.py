@@ -85,6 +85,11 @@ class Row:
     violations: list[Violations]
     reached: Reached | None
 
+    @property
+    def exceeds(self) -> bool:
+        """Whether its cost is above the limit."""
+        return self.cost_limit is not None and self.cost > self.cost_limit
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -110,6 +115,8 @@ class Comparison:
     Attributes:
         rows: One per cell with a complete run.
         answers: One per group of cells that differ in κ only; if κ does not vary, one over all.
+        overall: One over all groups; None if there is only one, or if they differ in their world: returns then say nothing
+            of each other.
         positions: Where the cells are compared as to what they knew by then, by axis.
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
@@ -118,6 +125,7 @@ class Comparison:
 
     rows: list[Row]
     answers: list[Answer]
+    overall: Answer | None
     positions: dict[Axis, float]
     uneven: list[Axis]
     threshold: float | None
@@ -160,15 +168,8 @@ class Comparison:
                 }
                 for row in self.rows
             ],
-            "answers": [
-                {
-                    "group": answer.group,
-                    "best": answer.best.cell.name,
-                    "frugal": answer.frugal.cell.name,
-                    "improvement": answer.improvement,
-                }
-                for answer in self.answers
-            ],
+            "answers": [_plain(answer) for answer in self.answers],
+            "overall": None if self.overall is None else _plain(self.overall),
         }
 
 
@@ -204,7 +205,11 @@ def compare_runs(
     positions = {axis: _least(places) for axis, places in ends.items()}
     uneven = [axis for axis, places in ends.items() if len(set(places)) > 1]
     rows = [_row(cell, [curves[run.folder] for run in cell.runs], positions, threshold, held) for cell in sorted_in]
-    return Comparison(rows, _answers(rows), positions, uneven, threshold, list(left_out))
+    groups = grouped(rows)
+    answers = [_answer(name, members) for name, members in groups.items()]
+    same_world = not any(key.startswith("env.") for key in rows[0].cell.knobs)
+    overall = _answer("of all", rows) if len(groups) > 1 and same_world else None
+    return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out))
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -258,18 +263,24 @@ def _reached(curves: Sequence[Curve], threshold: float, held: int) -> Reached:
     return Reached(runs, median)
 
 
-def _answers(rows: Sequence[Row]) -> list[Answer]:
-    answers = []
-    for name, members in grouped(rows).items():
-        best = max(members, key=lambda row: row.iqm)
-        equals = [best]
-        for row in members:
-            low = improvement_interval(best.ret, row.ret, np.random.default_rng(0)).low
-            if np.isnan(low) or low <= 0.5:
-                equals.append(row)
-        frugal = min(equals, key=lambda row: row.bytes_per_agent_step)
-        answers.append(Answer(name, best, frugal, float(improvement_prob(best.ret, frugal.ret))))
-    return answers
+def _answer(group: str, rows: Sequence[Row]) -> Answer:
+    best = max(rows, key=lambda row: row.iqm)
+    equals = [best]
+    for row in rows:
+        low = improvement_interval(best.ret, row.ret, np.random.default_rng(0)).low
+        if np.isnan(low) or low <= 0.5:
+            equals.append(row)
+    frugal = min(equals, key=lambda row: row.bytes_per_agent_step)
+    return Answer(group, best, frugal, float(improvement_prob(best.ret, frugal.ret)))
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    return {
+        "group": answer.group,
+        "best": answer.best.cell.name,
+        "frugal": answer.frugal.cell.name,
+        "improvement": answer.improvement,
+    }
 
 
 def _column(values: Sequence[float]) -> Array:

@@ -28,7 +28,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from coordinator import charts, maps, tables
-from coordinator.comparison import Comparison, Row, compare_runs, grouped
+from coordinator.comparison import Answer, Comparison, Row, compare_runs, grouped
 from coordinator.display import size
 from coordinator.plan import MANIFEST_FILE
 from coordinator.record import Results
@@ -140,6 +140,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "left_out": [str(folder) for folder in found.left_out] if found else [],
         "answers": _answers(found) if found else [],
         "matrix": _matrix(found) if found else None,
+        "overall": found is not None and found.overall is not None,
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
         "prices": _prices(found, styles) if found else [],
         "courses": list(_courses(found, styles)) if found else [],
@@ -190,12 +191,8 @@ def _answers(found: Comparison) -> list[str]:
     if len(row.ret) > 1:
         told += f", 95 % interval {tables.interval(row.interval)} over {len(row.ret)} seeds"
     if row.cost_limit is not None:
-        told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}: {'exceeded' if _exceeds(row) else 'kept'}"
+        told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}: {'exceeded' if row.exceeds else 'kept'}"
     return [f"{told}; {row.bytes_per_agent_step:.1f} B per agent and step between agents"]
-
-
-def _exceeds(row: Row) -> bool:
-    return row.cost_limit is not None and row.cost > row.cost_limit
 
 
 def _matrix(found: Comparison) -> dict[str, Any] | None:
@@ -211,9 +208,10 @@ def _matrix(found: Comparison) -> dict[str, Any] | None:
                 "ret": tables.figure(row.iqm),
                 "bytes": f"{row.bytes_per_agent_step:.1f} B",
                 "cost": None if row.cost_limit is None else tables.figure(row.cost),
-                "exceeds": _exceeds(row),
+                "exceeds": row.exceeds,
                 "best": row is answer.best,
                 "frugal": row is answer.frugal,
+                "verdict": _verdict(row, answer, found.overall),
             }
             if (row := by_kappa.get(kappa))
             else None
@@ -221,6 +219,13 @@ def _matrix(found: Comparison) -> dict[str, Any] | None:
         ]
         lines.append({"group": group or found.rows[0].cell.runs[0].scenario.name, "entries": entries})
     return {"kappas": kappas, "lines": lines}
+
+
+def _verdict(row: Row, answer: Answer, overall: Answer | None) -> str:
+    told = [] if row is not answer.best else ["best of all" if overall is not None and row is overall.best else "best"]
+    if row is answer.frugal:
+        told.append("cheapest of all" if overall is not None and row is overall.frugal else "cheapest")
+    return ", ".join(told)
 
 
 # ------------------------------------------------------------------ figures
@@ -257,7 +262,7 @@ def _prices(found: Comparison, styles: dict[str, int]) -> list[_Figure]:
                 y=row.iqm,
                 low=row.interval.low,
                 high=row.interval.high,
-                hollow=_exceeds(row),
+                hollow=row.exceeds,
             )
             for row in rows
         ]

@@ -158,16 +158,16 @@ def _told_apart(row: Row) -> list[str]:
 
 
 def answers(found: Comparison) -> list[str]:
-    """Which κ on which graph at what price: a sentence per group of cells that differ in κ only."""
+    """Which κ on which graph at what price: a sentence per group of cells that differ in κ only, and one over all."""
     told = []
-    for answer in found.answers:
+    for answer in [*found.answers, *([] if found.overall is None else [found.overall])]:
         best, frugal = answer.best, answer.frugal
         where = f"{answer.group}: " if answer.group else ""
-        sentence = f"{where}highest return {_priced(best)}"
+        whole = answer is found.overall
+        sentence = f"{where}highest return {_priced(best, whole=whole)}"
         if frugal is not best:
-            sentence += (
-                f"; not surely less: {_priced(frugal)}, which a run of the former beats with probability {answer.improvement:.2f}"
-            )
+            sentence += f"; not surely less: {_priced(frugal, whole=whole)}, "
+            sentence += f"which a run of the former beats with probability {answer.improvement:.2f}"
         told.append(sentence)
     return told
 
@@ -177,9 +177,10 @@ def interval(ends: Interval) -> str:
     return "–" if np.isnan(ends.low) else f"[{figure(ends.low)}, {figure(ends.high)}]"
 
 
-def _priced(row: Row) -> str:
-    kappa = f"κ={row.cell.knobs['kappa']}" if "kappa" in row.cell.knobs else row.cell.name
-    return f"{figure(row.iqm)} {interval(row.interval)} with {kappa} at {row.bytes_per_agent_step:.1f} B per agent and step"
+def _priced(row: Row, *, whole: bool) -> str:
+    which = row.cell.name if whole or "kappa" not in row.cell.knobs else f"κ={row.cell.knobs['kappa']}"
+    over = f" (its cost {figure(row.cost)} is above the limit {row.cost_limit:g})" if row.exceeds else ""
+    return f"{figure(row.iqm)} {interval(row.interval)} with {which} at {row.bytes_per_agent_step:.1f} B per agent and step{over}"
 
 
 def figure(value: float) -> str:

@@ -94,7 +94,33 @@ def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) 
     found = compare([tmp_path])
     best = {answer.group: answer.best.cell.knobs["kappa"] for answer in found.answers}
     assert best == {"topology.kind=line": 1, "topology.kind=ring": 0}
-    assert tables.answers(found)[0].startswith("topology.kind=line: highest return 45.5 [")
+    line, ring, overall = tables.answers(found)
+    assert line.startswith("topology.kind=line: highest return 45.5 [")
+    assert ring.startswith("topology.kind=ring: highest return 11.0 [")
+    assert overall.startswith("of all: highest return 45.5 [")
+    assert overall.endswith("with topology.kind=line kappa=1 at 5.0 B per agent and step")
+    assert found.as_json()["overall"]["best"] == "topology.kind=line kappa=1"
+
+
+def test_cells_of_different_worlds_are_not_ranked(tmp_path: Path, record_run: RecordRun) -> None:
+    for horizon in (10, 20):
+        for kappa in (0, 1):
+            cell(record_run, tmp_path, kappa, [10.0, 12.0], kappa, f"env.horizon={horizon}")
+    found = compare([tmp_path])
+    assert len(found.answers) == 2
+    assert found.overall is None
+
+
+def test_an_answer_says_when_its_cost_is_above_the_limit(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa in (0, 1):
+        words = ["env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.6", f"kappa={kappa}"]
+        folder = record_run(tmp_path / str(kappa), *words, returns=[10.0 * (kappa + 1)] * 8, round_bytes=[kappa] * 4)
+        with closing(sqlite3.connect(folder / DATABASE)) as database:
+            database.execute("UPDATE meta SET value = ? WHERE key = 'cost_mean'", (str(0.5 + kappa),))
+            database.commit()
+    (told,) = tables.answers(compare([tmp_path]))
+    assert "with κ=1 at 0.1 B per agent and step (its cost 1.5 is above the limit 0.6); not surely less: 10.0 –" in told
+    assert "with κ=0 at 0.0 B per agent and step, which" in told
 
 
 def test_where_kappa_is_not_varied_all_cells_are_one_group(tmp_path: Path, record_run: RecordRun) -> None:
