@@ -114,13 +114,16 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, recorded: RecordRun) -> Path
                     f"topology.kind={kind}",
                     f"kappa={kappa}",
                     f"seed={seed}",
+                    "env.name=safe_ant",
+                    "env.partition=2x4",
+                    "algorithm.cost_limit=0.4",
                     returns=[None if i % 2 else 10.0 * kappa + i + seed for i in range(20)],
                     round_bytes=[400 * kappa] * 10,
                 )
                 with closing(sqlite3.connect(folder / DATABASE)) as database:
                     database.execute("UPDATE traffic SET messages = 100, dropped = 5, loss = 3, late = 2 WHERE plane = 'peer'")
                     database.execute("INSERT INTO ages SELECT round, 0, 1, 10, 0, 0.01 * round, 1.0 FROM rounds WHERE agent = 0")
-                    database.execute("UPDATE meta SET value = '0.4' WHERE key = 'cost_limit'")
+                    database.execute("UPDATE episodes SET cost = 0.3 WHERE env_step % 20 = ?", (5 + 10 * seed,))
                     database.commit()
     return root
 
@@ -136,7 +139,7 @@ def report(sweep: Path) -> str:
 def test_the_report_is_whole_and_readable(browser: Any, report: str, width: int, scheme: str) -> None:
     visit = Visit(browser, report, width, color_scheme=scheme)
     visit.assert_readable()
-    assert len(visit.page.query_selector_all("svg.chart")) == 8
+    assert len(visit.page.query_selector_all("svg.chart")) == 10
     assert len(visit.page.query_selector_all("svg.map")) == 6
     visit.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     visit.assert_readable()
