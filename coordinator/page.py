@@ -185,7 +185,8 @@ def _label(cell: Cell) -> str:
 
 def _answers(found: Comparison) -> list[str]:
     if len(found.rows) > 1:
-        return tables.answers(found)
+        sentences = tables.answers(found)
+        return sentences if found.overall is None else [sentences[-1], *sentences[:-1]]  # on a page what matters most comes first
     (row,) = found.rows
     told = f"Return {tables.figure(row.iqm)}"
     if len(row.ret) > 1:
@@ -211,7 +212,7 @@ def _matrix(found: Comparison) -> dict[str, Any] | None:
                 "exceeds": row.exceeds,
                 "best": row is answer.best,
                 "frugal": row is answer.frugal,
-                "verdict": _verdict(row, answer, found.overall),
+                "verdicts": _verdicts(row, answer, found.overall),
             }
             if (row := by_kappa.get(kappa))
             else None
@@ -221,11 +222,11 @@ def _matrix(found: Comparison) -> dict[str, Any] | None:
     return {"kappas": kappas, "lines": lines}
 
 
-def _verdict(row: Row, answer: Answer, overall: Answer | None) -> str:
+def _verdicts(row: Row, answer: Answer, overall: Answer | None) -> list[str]:
     told = [] if row is not answer.best else ["best of all" if overall is not None and row is overall.best else "best"]
-    if row is answer.frugal:
-        told.append("cheapest of all" if overall is not None and row is overall.frugal else "cheapest")
-    return ", ".join(told)
+    if overall is not None and row is overall.frugal:
+        return [*told, "worth its bytes among all"]
+    return [*told, "worth its bytes"] if row is answer.frugal else told
 
 
 # ------------------------------------------------------------------ figures
