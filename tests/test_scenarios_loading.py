@@ -140,13 +140,27 @@ def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path
     source = written(tmp_path, "algorithm: {preset: paper, clip: 0.17}\nenv: {copies: 3}\n")
     scenario = load(source, ["algorithm.epochs=2"])
     assert (scenario.algorithm.clip, scenario.env.copies, scenario.algorithm.epochs) == (0.17, 3, 2)
-    for name, value in PAPER["algorithm"].items():
-        if name not in ("clip", "epochs"):
-            given_ = getattr(scenario.algorithm, name)
-            assert (list(given_) if isinstance(given_, tuple) else given_) == value
-    assert scenario.rollout.steps == PAPER["rollout"]["steps"]
+    assert scenario.rollout.steps == PAPER["scal_mappo_l"]["rollout"]["steps"]
     assert load("quickstart", ["algorithm.preset=paper"]).algorithm.std == "sigmoid"
     assert load("quickstart").algorithm.std != "sigmoid"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_preset_is_that_of_the_algorithm(name: str) -> None:
+    found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
+    for section, knobs in PAPER[name].items():
+        assert {knob: found[section][knob] for knob in knobs} == knobs
+    assert (
+        load("quickstart", [f"algorithm.name={name}"]).algorithm
+        != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
+    )
+
+
+def test_what_no_paper_gives_settings_for_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"algorithm\.preset: got 'paper' with algorithm\.name iql"):
+        load("quickstart", ["algorithm.name=iql", "algorithm.preset=paper"])
+    with pytest.raises(ScenarioError, match=r"algorithm\.name: got 'none'"):
+        load("quickstart", ["algorithm.name=none", "algorithm.preset=paper"])
 
 
 def test_the_preset_does_not_seep_into_other_scenarios() -> None:
