@@ -47,6 +47,13 @@ class LQ(Section):
     beta: float = knob(0.27, "How much of each neighbour's state a node takes on per step.")
     control_weight: float = knob(30.0, "Price r of a squared control.", gt=0)
     noise_std: float = knob(1.0, "Standard deviation of the disturbance w.", ge=0)
+    control_limit: float | None = knob(
+        None,
+        "Squared control that a node may spend per step, on average over an episode; it is a cost then, team's or own as "
+        "`env.cost` says. null: the world has no cost.",
+        unit="control units²",
+        gt=0,
+    )
 
 
 class Game(Section):
@@ -483,8 +490,8 @@ class Algorithm(Section):
     ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
-        "Defaults beneath the values given here: from our search (docs/results.md), or the papers' "
-        "(also sets env.copies and rollout.steps).",
+        "Defaults beneath the values given here: from our search (docs/results.md), or those of the algorithm's paper "
+        "(on-policy rows; most set env.copies and rollout.steps too).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")
     critic_scope: CriticScope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
