@@ -60,6 +60,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         raise ScenarioError(
             f"algorithm.off_policy.representation: got 'table'; {scenario.env.name} has continuous actions, use network"
         )
+    if scenario.algorithm.recipe.is_led and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
+            "continuous actions"
+        )
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(

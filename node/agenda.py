@@ -16,7 +16,7 @@ from topology.routes import NOBODY, Routes, answers, routes
 from topology.wire import Kind
 
 Audiences = Sequence[Sequence[int]]
-CENTRAL = (Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE)  # kinds of the central plane, where there is a central critic
+CENTRAL = (Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE, Kind.POLICY)  # kinds of the central plane, where there is a central critic
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
@@ -61,6 +61,7 @@ class Agenda:
             Kind.RATIO: nobody if recipe.is_coupled else factor,
             Kind.JOINT: nobody,
             Kind.ADVANTAGE: nobody,
+            Kind.POLICY: nobody,
             Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
         }
         changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
@@ -69,7 +70,7 @@ class Agenda:
         if (critic := deployment.critic) is not None:
             towards = routes(self._wires, agent, [(critic,)] * n, direct=False)
             back = answers(self._wires, agent, critic)
-            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind.ADVANTAGE: back}
+            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind[recipe.answer]: back}
         self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
@@ -132,6 +133,7 @@ def n_signals(scenario: Scenario, deployment: Deployment) -> int:
     return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
 
 
-def joint_width(obs_dim: int, signals: int) -> int:
-    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
-    return obs_dim + signals + 1
+def joint_width(scenario: Scenario, deployment: Deployment, agent: int) -> int:
+    """Numbers per sample of a JOINT: observation, reward and costs, the action where it is needed to learn from, end flag."""
+    actions = deployment.act_dims[agent] if scenario.algorithm.recipe.is_led else 0
+    return deployment.obs_dims[agent] + n_signals(scenario, deployment) + actions + 1

@@ -18,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from node.action_values import policy_width
 from node.agenda import Agenda, joint_width, n_signals
 from node.compute import Task, Thinking
 from node.critics import Shape
+from node.executor import Executor
 from node.hearing import Hearing
 from node.learner import Learner
 from node.off_policy import OffPolicyLearner
@@ -71,7 +73,7 @@ EARLY = 4  # messages per agent that may wait for the order of updates to be fou
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
-AnyLearner = Learner | OffPolicyLearner
+AnyLearner = Learner | OffPolicyLearner | Executor
 Floats = NDArray[np.float32]
 
 
@@ -137,6 +139,7 @@ class Runtime:
         self._schedule = schedule
         self._checkpoint = checkpoint
         self._store = store
+        self._deployment = deployment
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
@@ -404,9 +407,11 @@ class Runtime:
             batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
             return batch // parts + (step % parts < batch % parts), 1
         if kind is Kind.JOINT:
-            return self._copies, self._steps * joint_width(self._dims[origin], self._signals)
+            return self._copies, self._steps * joint_width(self._scenario, self._deployment, origin)
         if kind is Kind.ADVANTAGE:
             return self._copies, self._steps * self._signals
+        if kind is Kind.POLICY:
+            return self._copies, policy_width(self._dims[origin], self._deployment.choices[origin], self._scenario.algorithm)
         return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
@@ -540,8 +545,9 @@ class Runtime:
             self._figures = self._learner.sit_out(self._rollout)
             return
         if self._is_advised:
-            self._take_advantages(round_)
+            self._take_answer(round_)
             return
+        assert not isinstance(self._learner, Executor), "executors learn nothing themselves"
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
@@ -556,17 +562,24 @@ class Runtime:
         """What the world has told this agent in a round, as the central critic wants it: (E, T·w)."""
         rollout, own = self._rollout, self._agenda.sight.places[self._agent]
         end = rollout.terminated * END_TERMINATED + rollout.truncated * END_TRUNCATED
-        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], rollout.cost[:, :, : self._signals - 1], end[:, :, None])
+        costs = rollout.cost[:, :, : self._signals - 1]
+        actions = rollout.action if isinstance(self._learner, Executor) else rollout.action[:, :, :0]
+        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], costs, actions, end[:, :, None])
         return np.concatenate(told, axis=2, dtype=np.float32).transpose(1, 0, 2).reshape(self._copies, -1)
 
-    def _take_advantages(self, round_: int) -> None:
-        """Take what the central critic has answered; where it has not come, advantages are 0."""
-        assert isinstance(self._learner, Learner), "off-policy learners ask no central critic"
-        there = self._await(Kind.ADVANTAGE, [self._agent], round_)[self._agent]
+    def _take_answer(self, round_: int) -> None:
+        """Take what the central critic has answered; where it has not come, advantages are 0, or weights stay as they are."""
+        kind = Kind.POLICY if isinstance(self._learner, Executor) else Kind.ADVANTAGE
+        there = self._await(kind, [self._agent], round_)[self._agent]
+        data = self._kept[kind, self._agent, round_, 0].data
+        if isinstance(self._learner, Executor):
+            self._learner.take_policy(data, there)
         if self._was_off:
             self._figures = self._learner.sit_out(self._rollout)
+        if self._was_off or isinstance(self._learner, Executor):
             return
-        data = self._kept[Kind.ADVANTAGE, self._agent, round_, 0].data.reshape(self._copies, self._steps, self._signals)
+        assert isinstance(self._learner, Learner), "learners of own values ask no central critic"
+        data = data.reshape(self._copies, self._steps, self._signals)
         signals = np.where(there[:, None, None], data.astype(np.float64), 0.0).transpose(2, 1, 0).reshape(self._signals, -1)
         self._learner.take_advantages(round_, self._rollout, signals[0], list(signals[1:]))
 
@@ -778,8 +791,12 @@ def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda:
     return Learner(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
 
 
-def make_off_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> OffPolicyLearner:
-    """The off-policy learner of one agent, sized to what it sees."""
+def make_off_policy_learner(
+    scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda
+) -> OffPolicyLearner | Executor:
+    """The off-policy learner of one agent, sized to what it sees; where the coordinator learns for all, an executor."""
+    if scenario.algorithm.recipe.is_led:
+        return Executor(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
     own = agenda.sight.places[agent]
     return OffPolicyLearner(_shape(scenario, deployment, agent, agenda), own, scenario.algorithm)
 

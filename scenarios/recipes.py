@@ -39,7 +39,8 @@ class Recipe:
 
     Attributes:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
-        critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's.
+        critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's. With values of
+            actions it then learns for all, and sends everybody the weights to act by.
         order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed
             each round, half drawn and half by the largest advantage, or one agent per turn while the others rest.
         factor: Whose ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
@@ -75,6 +76,16 @@ class Recipe:
         return self.order == "semi_greedy" and self.factor != "none"
 
     @property
+    def is_led(self) -> bool:
+        """Whether the coordinator learns for all agents, and they only act."""
+        return self.critic_scope == "central" and self.target != "advantage"
+
+    @property
+    def answer(self) -> Literal["ADVANTAGE", "POLICY"]:
+        """The kind of message by which a central critic answers."""
+        return "POLICY" if self.is_led else "ADVANTAGE"
+
+    @property
     def says(self) -> tuple[str, ...]:
         """The kinds of message by which agents that follow it learn, in the order of a round."""
         told = []
@@ -83,7 +94,7 @@ class Recipe:
         if self.critic_scope != "local":
             told.append("BOOTSTRAP")
         if self.critic_scope == "central":
-            told += ["JOINT", "ADVANTAGE"]
+            told += ["JOINT", self.answer]
         if self.is_ranked:
             told.append("SCORE")
         if self.factor != "none":
@@ -121,6 +132,14 @@ class Recipe:
             if getattr(self, axis) != only:
                 why = "costs are ignored" if axis == "constraint" else "there are no ratios"
                 return f"{axis}: got {getattr(self, axis)!r} with target {self.target!r}; {why}, so it must be {only!r}"
+        if self.is_led:
+            for axis, only in (("target", "q"), ("actor_scope", "local"), ("order", "simultaneous")):
+                if getattr(self, axis) != only:
+                    return (
+                        f"{axis}: got {getattr(self, axis)!r} with critic_scope 'central' and values of actions; the "
+                        f"coordinator learns for all at once, of what each senses itself, so it must be {only!r}"
+                    )
+            return None
         if self.actor_scope != self.critic_scope:
             return (
                 f"critic_scope: got {self.critic_scope!r} with target {self.target!r} and actor_scope {self.actor_scope!r}; "
@@ -248,6 +267,14 @@ RECIPES: dict[str, Recipe] = {
         factor="none",
         target="ideal_q",
         source="Jiang and Lu 2022, ideal independent Q-learning",
+    ),
+    "qmix": Recipe(
+        actor_scope="local",
+        critic_scope="central",
+        order="simultaneous",
+        factor="none",
+        target="q",
+        source="Rashid et al. 2018, arXiv:1803.11485, QMIX",
     ),
 }
 

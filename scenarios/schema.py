@@ -351,6 +351,7 @@ class Delivery(Section):
     token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
     joint: Literal["datagram", "reliable"] = knob("reliable", "What agents tell the central critic of a round.")
     advantage: Literal["datagram", "reliable"] = knob("reliable", "What the central critic answers.")
+    policy: Literal["datagram", "reliable"] = knob("reliable", "The same where it learns for all (qmix): weights to act by.")
 
 
 class Codec(Section):
@@ -362,6 +363,7 @@ class Codec(Section):
     ratio: Precision = knob("float32", "Importance ratios, final ones and those on a minibatch.")
     joint: Precision = knob("float32", "What agents tell the central critic of a round.")
     advantage: Precision = knob("float32", "What the central critic answers.")
+    policy: Precision = knob("float32", "The same where it learns for all (qmix): weights to act by.")
 
 
 class Network(LinkAttributes):
@@ -426,7 +428,7 @@ class Budget(Section):
 
 
 class OffPolicy(Section):
-    """What only off-policy algorithms (iql, ma2ql, i2q) know."""
+    """What only off-policy algorithms (iql, ma2ql, i2q, qmix) know."""
 
     representation: Literal["network", "table"] = knob(
         "network", "What holds the values: a network, or a table with a row per observation ever met (choices alone)."
@@ -487,6 +489,7 @@ class Algorithm(Section):
         "iql",
         "ma2ql",
         "i2q",
+        "qmix",
     ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
@@ -584,6 +587,8 @@ class Algorithm(Section):
         conflict = self.recipe.conflict()
         if conflict is not None:
             raise ValueError(conflict)
+        if self.recipe.is_led and self.off_policy.representation == "table":
+            raise ValueError("off_policy.representation: got 'table'; with critic_scope 'central' values are mixed, use network")
         if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
             raise ValueError(
                 f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"
