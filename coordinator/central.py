@@ -5,6 +5,7 @@ links all reach it (`central.at`). Its messages are routed, delayed, lost and ch
 own in the books ("central"). A round of it is
 
     all JOINT and BOOTSTRAP of the round ─► its mind learns from them ─► an answer to every agent
+    where agents share one policy, then: all PARAMETERS of the round ─► their mean to every agent (SHARED)
 
 What it learns, and what the answer is, is its mind's: `coordinator.critic` estimates advantages (ADVANTAGE), with which agents
 improve their policies as the recipe says; `coordinator.mixer` learns for all, and agents act by the weights that it sends
@@ -20,7 +21,7 @@ run ends it. If it dies the run stops and says so. Runs without it have no such 
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from node.agenda import CENTRAL, joint_width, n_signals
 from node.compute import Thinking
+from node.learner import policy_size
 from node.process import digest
 from node.rollout import Rollout
 from scenarios.schema import Scenario
@@ -49,6 +51,7 @@ from topology.world_plane import END_TERMINATED, END_TRUNCATED
 
 PATIENCE = 0.5  # of what agents have
 SLICE_S = 0.25
+_TOLD, _LEARNT = (Kind.JOINT, Kind.BOOTSTRAP), (Kind.PARAMETERS,)  # what it hears in a round, one after the other
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -134,6 +137,10 @@ class Central:
         self._signals = n_signals(scenario, deployment)
         self._joint_widths = [joint_width(scenario, deployment, agent) for agent in range(n)]
         self._kind = Kind[scenario.algorithm.recipe.answer]
+        self._hears: tuple[Kind, ...] = _TOLD
+        algorithm = scenario.algorithm
+        self._is_sharing = algorithm.share_policy
+        self._n_weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
         graph = deployment.wires()
         self._routes = answers(graph, n, n)
         self._schedule = schedule = Schedule(scenario.network, graph, scenario.seed)
@@ -162,7 +169,7 @@ class Central:
         self._places = list(zip(_places(self._dims), _places(told_actions), strict=True))
         self._rollout = Rollout.make(self._steps, self._copies, sum(self._dims), sum(told_actions), self._signals - 1)
         self._heard: dict[tuple[Kind, int], tuple[Message, Marks | None]] = {}
-        self._missing = 0
+        self._figures: dict[str, float] = {}
         self._round = 0
         self.is_over = False
         stored = deployment.state_file(run_dir, role_of(n))
@@ -204,22 +211,27 @@ class Central:
         key = Kind(header.kind), header.origin
         try:
             told = f"{key[0].name} of {header.origin}, round {header.round}"
-            if key[0] not in (Kind.JOINT, Kind.BOOTSTRAP) or header.origin >= self._n or header.hops_left != 0:
+            if key[0] not in (*_TOLD, *_LEARNT) or header.origin >= self._n or header.hops_left != 0:
                 raise ProtocolError(f"{told}: not for the central critic")
-            if (header.round, header.step) != (self._round, 0) or key in self._heard:
+            if (header.round, header.step) != (self._round, 0) or key in self._heard or key[0] not in self._hears:
                 raise ProtocolError(f"{told}: out of time or twice, the central critic is at round {self._round}")
             if header.dtype != dtype_of(self._scenario.network, key[0]):
                 raise ProtocolError(f"{told}: dtype {header.dtype} is not the agreed one")
             marks = decode_marks(message, self._copies)
             if key[0] is Kind.JOINT:
                 self._joint(message, marks)  # a size that does not fit shows here
+            elif key[0] is Kind.PARAMETERS:
+                self._parameters(message, marks)
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return
         self._peers.taken(header, self._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
         self._heard[key] = message, marks
-        if len(self._heard) == 2 * self._n:
-            self._answer()
+        if len(self._heard) == len(self._hears) * self._n:
+            if self._hears is _TOLD:
+                self._answer()
+            else:
+                self._share()
 
     def _joint(self, message: Message, marks: Marks | None) -> Floats:
         """What an agent was told in a round, (E, T, w)."""
@@ -228,6 +240,12 @@ class Central:
         if marks is not None and not message.bodies[0]:
             return np.zeros(shape, np.float32)
         return table(message, self._copies, self._steps * width).reshape(shape)
+
+    def _parameters(self, message: Message, marks: Marks | None) -> Floats:
+        """The weights of an agent's policy, (E, P), the same in every copy in which they have come."""
+        if marks is not None and not message.bodies[0]:
+            return np.zeros((self._copies, self._n_weights), np.float32)
+        return table(message, self._copies, self._n_weights)
 
     # -------------------------------------------------------------- learning
 
@@ -242,11 +260,36 @@ class Central:
         else:
             self._mind.learn(self._round, self._told(there))
         clock += self._thinking("values", clock, time.perf_counter() - began)
-        self._tell(clock)
-        self._report(clock, {} if is_off else dict(self._mind.figures()))
+        self._tell(self._kind, self._mind.answer, clock)
+        if not is_off:
+            self._figures |= self._mind.figures()
         self._heard.clear()
-        self._missing = 0
         self._rollout.clear()
+        if self._is_sharing:
+            self._hears = _LEARNT
+        else:
+            self._end_round(clock)
+
+    def _share(self) -> None:
+        """Everybody's weights are here: tell everybody the mean of those that have come in any copy; copies feed one learner."""
+        clock, there = self._arrived(max(message.header.send_time for message, _ in self._heard.values()))
+        came = [
+            self._parameters(message, marks)[there[key].argmax()]
+            for key, (message, marks) in sorted(self._heard.items())
+            if there[key].any()
+        ]
+        mean = np.mean(came, axis=0, dtype=np.float64) if came else np.zeros(self._n_weights)
+        data = np.tile(mean.astype(np.float32), (self._copies, 1))
+        nothing = Marks(np.full(self._copies, np.inf), np.zeros(self._copies, np.bool_))  # to be sent: agents keep their own
+        self._tell(Kind.SHARED, lambda _: data, clock, None if came else nothing)
+        self._heard.clear()
+        self._hears = _TOLD
+        self._end_round(clock)
+
+    def _end_round(self, clock: float) -> None:
+        """Report the round, store what is to be stored, be ready for the next."""
+        self._report(clock)
+        self._figures.clear()
         if self._scenario.stores_after(self._round):
             state = {"mind": self._mind.state(), "peers": self._peers.state()}
             write(state_folder(self._run_dir, self._round) / f"{role_of(self._n)}.safetensors", state)
@@ -257,14 +300,16 @@ class Central:
     def _arrived(self, spoken: float) -> tuple[float, dict[tuple[Kind, int], Bools]]:
         """When the wait is over, and per message in which copies it has come by then."""
         deadline = spoken + PATIENCE * self._scenario.network.patience_s
-        clock, there = spoken, {}
+        clock, there, missing = spoken, {}, 0
         for key, (_, marks) in sorted(self._heard.items()):
             came = np.ones(self._copies, np.bool_) if marks is None else marks.arrive <= deadline
             if marks is not None:
                 clock = max(clock, float(marks.arrive[came].max(initial=clock)))
-            self._missing += int((~came).sum())
+            missing += int((~came).sum())
             there[key] = came
-        return deadline if self._missing else clock, there
+        if missing:
+            self._figures["missing_joint" if self._hears is _TOLD else "missing_parameters"] = float(missing)
+        return deadline if missing else clock, there
 
     def _told(self, there: Mapping[tuple[Kind, int], Bools]) -> Told:
         """Put the round together."""
@@ -311,14 +356,14 @@ class Central:
 
     # --------------------------------------------------------------- telling
 
-    def _tell(self, clock: float) -> None:
-        """Send every agent its answer, one row per copy."""
-        dtype = dtype_of(self._scenario.network, self._kind)
+    def _tell(self, kind: Kind, data_for: Callable[[int], Floats], clock: float, marks: Marks | None = None) -> None:
+        """Send every agent what is for it, one row per copy."""
+        dtype = dtype_of(self._scenario.network, kind)
         for to, addressees in self._routes.outgoing:
             for addressee in addressees:
-                data = self._mind.answer(addressee)
+                data = data_for(addressee)
                 self._peers.send(
-                    self._kind,
+                    kind,
                     encode(data, dtype),
                     dtype=dtype,
                     to=to,
@@ -329,9 +374,10 @@ class Central:
                     time=clock,
                     addressed=(addressee, to) in self._routes.addressed,
                     copy_bytes=row_bytes(data.shape[1], dtype),
+                    marks=marks,
                 )
 
-    def _report(self, clock: float, metrics: dict[str, float]) -> None:
+    def _report(self, clock: float) -> None:
         refused, texts = self._peers.refused.drain()
         self._control.send(
             RoundReport(
@@ -339,7 +385,7 @@ class Central:
                 agent=self._n,
                 round=self._round,
                 virtual_s=clock,
-                metrics=metrics | ({"missing_joint": float(self._missing)} if self._missing else {}),
+                metrics=dict(self._figures),
                 traffic=tuple(self._peers.drain()),
                 refused=refused,
                 refusals=texts,

@@ -63,6 +63,7 @@ def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
     from node.action_values import policy_width  # pays for torch, which the command otherwise does without
     from node.agenda import Agenda, joint_width, n_signals
+    from node.learner import policy_size
     from node.turns import TOKEN_WIDTH
 
     scenario, deployment = ready.scenario, ready.deployment
@@ -70,7 +71,8 @@ def loads(ready: Plan) -> list[Load]:
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
     width, signals = max(deployment.obs_dims), n_signals(scenario, deployment)
     algorithm = scenario.algorithm
-    answer = Kind[algorithm.recipe.answer]
+    answers_by = (Kind[algorithm.recipe.answer], Kind.SHARED) if algorithm.share_policy else (Kind[algorithm.recipe.answer],)
+    weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
     each = range(deployment.n_agents)
     samples = -(-steps // algorithm.minibatches)  # of one copy in a minibatch, on average
     round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
@@ -81,6 +83,8 @@ def loads(ready: Plan) -> list[Load]:
         Kind.JOINT: (1, steps * max(joint_width(scenario, deployment, agent) for agent in each)),
         Kind.ADVANTAGE: (1, steps * signals),
         Kind.POLICY: (1, max(policy_width(deployment.obs_dims[i], deployment.choices[i], algorithm) for i in each)),
+        Kind.PARAMETERS: (1, weights),
+        Kind.SHARED: (1, weights),
         Kind.SCORE: (1, 1),
         Kind.RATIO: (1, steps),
         Kind.RATIO_MB: (samples, 1),
@@ -90,7 +94,7 @@ def loads(ready: Plan) -> list[Load]:
     for kind, (rows, numbers) in shapes.items():
         used: dict[Link, int] = {}
         outgoing = [(agent, agenda.routes(kind, round_).outgoing) for agent, agenda in enumerate(agendas)]
-        if kind is answer and deployment.critic is not None:
+        if kind in answers_by and deployment.critic is not None:
             outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))
         for agent, sends in outgoing:
             for to, origins in sends:

@@ -16,7 +16,9 @@ from topology.routes import NOBODY, Routes, answers, routes
 from topology.wire import Kind
 
 Audiences = Sequence[Sequence[int]]
-CENTRAL = (Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE, Kind.POLICY)  # kinds of the central plane, where there is a central critic
+CENTRAL = (  # kinds of the central plane, where there is a central critic
+    Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE, Kind.POLICY, Kind.PARAMETERS, Kind.SHARED,
+)  # fmt: skip
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
@@ -62,6 +64,8 @@ class Agenda:
             Kind.JOINT: nobody,
             Kind.ADVANTAGE: nobody,
             Kind.POLICY: nobody,
+            Kind.PARAMETERS: nobody,
+            Kind.SHARED: nobody,
             Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
         }
         changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
@@ -71,6 +75,8 @@ class Agenda:
             towards = routes(self._wires, agent, [(critic,)] * n, direct=False)
             back = answers(self._wires, agent, critic)
             self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind[recipe.answer]: back}
+            if scenario.algorithm.share_policy:
+                self._fixed |= {Kind.PARAMETERS: towards, Kind.SHARED: back}
         self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:

@@ -144,6 +144,7 @@ class Runtime:
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
         self._is_advised = deployment.critic is not None
+        self._is_sharing = self._is_advised and scenario.algorithm.share_policy
         self._signals = n_signals(scenario, deployment)
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
@@ -412,6 +413,9 @@ class Runtime:
             return self._copies, self._steps * self._signals
         if kind is Kind.POLICY:
             return self._copies, policy_width(self._dims[origin], self._deployment.choices[origin], self._scenario.algorithm)
+        if kind in (Kind.PARAMETERS, Kind.SHARED):
+            assert isinstance(self._learner, Learner), "values of actions are not shared"
+            return self._copies, len(self._learner.policy())
         return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
@@ -500,7 +504,9 @@ class Runtime:
             return np.full((self._copies, 1), self._score, np.float32)
         if kind is Kind.TOKEN:
             return np.tile(self._token(round_), (self._copies, 1))
-        assert isinstance(self._learner, Learner), "off-policy learners have no ratios to tell"
+        assert isinstance(self._learner, Learner), "off-policy learners have neither ratios nor a policy to tell"
+        if kind is Kind.PARAMETERS:
+            return np.tile(self._learner.policy(), (self._copies, 1))
         return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
@@ -583,6 +589,13 @@ class Runtime:
         signals = np.where(there[:, None, None], data.astype(np.float64), 0.0).transpose(2, 1, 0).reshape(self._signals, -1)
         self._learner.take_advantages(round_, self._rollout, signals[0], list(signals[1:]))
 
+    def _share(self, round_: int) -> None:
+        """Take the policy that all share, if it has come in any copy: copies feed one learner; otherwise keep one's own."""
+        assert isinstance(self._learner, Learner), "values of actions are not shared"
+        there = self._await(Kind.SHARED, [self._agent], round_)[self._agent]
+        if there.any():
+            self._learner.take_policy(self._kept[Kind.SHARED, self._agent, round_, 0].data[there.argmax()].copy())
+
     def _rank(self, round_: int) -> None:
         """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""
         others = sorted(self._agenda.routes(Kind.SCORE, round_).uses)
@@ -638,6 +651,8 @@ class Runtime:
     def _end_round(self, round_: int) -> None:
         metrics: Mapping[str, float] = {}
         self._await(Kind.TOKEN, sorted(self._agenda.routes(Kind.TOKEN, round_).uses) if self._learns else (), round_)
+        if self._is_sharing:
+            self._share(round_)
         if self._learns:
             metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
         if not self._lockstep:

@@ -351,7 +351,9 @@ class Delivery(Section):
     token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
     joint: Literal["datagram", "reliable"] = knob("reliable", "What agents tell the central critic of a round.")
     advantage: Literal["datagram", "reliable"] = knob("reliable", "What the central critic answers.")
-    policy: Literal["datagram", "reliable"] = knob("reliable", "The same where it learns for all (qmix): weights to act by.")
+    policy: Literal["datagram", "reliable"] = knob(
+        "reliable", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
+    )
 
 
 class Codec(Section):
@@ -363,7 +365,9 @@ class Codec(Section):
     ratio: Precision = knob("float32", "Importance ratios, final ones and those on a minibatch.")
     joint: Precision = knob("float32", "What agents tell the central critic of a round.")
     advantage: Precision = knob("float32", "What the central critic answers.")
-    policy: Precision = knob("float32", "The same where it learns for all (qmix): weights to act by.")
+    policy: Precision = knob(
+        "float32", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
+    )
 
 
 class Network(LinkAttributes):
@@ -510,6 +514,11 @@ class Algorithm(Section):
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
     )
+    share_policy: bool = knob(
+        False,
+        "One policy for all agents: they start alike, and after every round the central node sends everybody the mean of their "
+        "weights. Needs critic_scope: central.",
+    )
     ratio: Literal["joint", "per_dim"] = knob(
         "joint", "One importance ratio per action, or one per action dimension (as one public code has it)."
     )
@@ -587,6 +596,8 @@ class Algorithm(Section):
         conflict = self.recipe.conflict()
         if conflict is not None:
             raise ValueError(conflict)
+        if self.share_policy:
+            self._refuse_what_is_not_shared()
         if self.recipe.is_led and self.off_policy.representation == "table":
             raise ValueError("off_policy.representation: got 'table'; with critic_scope 'central' values are mixed, use network")
         if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
@@ -594,6 +605,19 @@ class Algorithm(Section):
                 f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"
             )
         return self
+
+    def _refuse_what_is_not_shared(self) -> None:
+        recipe = self.recipe
+        for key, value, allowed in (
+            ("critic_scope", recipe.critic_scope, ("central",)),
+            ("target", recipe.target, ("advantage",)),
+            ("actor_scope", recipe.actor_scope, ("local",)),
+            ("order", recipe.order, ("simultaneous", "fixed", "random")),
+            ("factor", recipe.factor, ("none",)),  # ratios that are told belong to weights that are not kept
+            ("input_norm", self.input_norm, ("layer", "none")),  # statistics of inputs are part of a policy, and each has its own
+        ):
+            if value not in allowed:
+                raise ValueError(f"{key}: got {value!r} with share_policy; it must be {' or '.join(map(repr, allowed))}")
 
     @property
     def recipe(self) -> Recipe:
