@@ -105,6 +105,14 @@ class Agenda:
         """Whether this agent learns in a round."""
         return self._recipe.order != "alternating" or self._holder(round_) == self._agent
 
+    def begins_turn(self, round_: int) -> bool:
+        """Whether a turn of this agent begins with a round."""
+        return self._takes_turns(round_) and round_ % self._turn_rounds == 0
+
+    def ends_turn(self, round_: int) -> bool:
+        """Whether a turn of this agent ends with a round."""
+        return self._takes_turns(round_) and (round_ + 1) % self._turn_rounds == 0
+
     def order(self, round_: int) -> tuple[int, ...]:
         """The order of updates in a round, the same on every node; where it depends on scores, from `rank` on."""
         if self._recipe.order == "random":
@@ -126,6 +134,9 @@ class Agenda:
         if not self._direct:
             return tuple(sorted(self._wires.neighbors(self._agent)))
         return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
+
+    def _takes_turns(self, round_: int) -> bool:
+        return self._recipe.order == "alternating" and self._holder(round_) == self._agent
 
     def _holder(self, round_: int) -> int:
         return turns.holder(round_, self._n, self._turn_rounds)

@@ -511,6 +511,8 @@ class Runtime:
 
     def _act(self, effect: Act) -> None:
         now, until = self._clock, self._clock + self._slack_s
+        if effect.step == 0 and self._learns and self._agenda.begins_turn(effect.round):
+            self._incidents.append((now, "turn begins"))
         self._let_in(effect)
         if self._off:
             action, took_s = np.zeros_like(self._rollout.action[effect.step]), 0.0
@@ -657,6 +659,8 @@ class Runtime:
             metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
         if not self._lockstep:
             self._clock = time.monotonic() + self._offset_s
+        if self._learns and self._agenda.ends_turn(round_):
+            self._incidents.append((self._clock, "turn ends"))
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)

@@ -92,11 +92,15 @@ def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
         {"order": "alternating", "factor": "khop"},
         {"order": "simultaneous", "trace": "preopc"},
         {"critic_scope": "central", "trace": "preopc"},
+        {"name": "qmix", "target": "ideal_q"},
+        {"name": "qmix", "order": "alternating"},
+        {"name": "qmix", "actor_scope": "khop"},
+        {"name": "qmix", "constraint": "lagrangian"},
     ],
     ids=str,
 )
 def test_axes_that_do_not_go_together_are_refused_by_name(axes: dict[str, str]) -> None:
-    first = next(axis for axis in ("constraint", "factor", "trace") if axis in axes)
+    first = next(axis for axis in ("constraint", "factor", "trace", "target", "order", "actor_scope") if axis in axes)
     with pytest.raises(ValueError, match=rf"{first}: got '{axes[first]}' with"):
         Algorithm.model_validate(axes)
 
@@ -222,7 +226,7 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     network = load("quickstart", []).network
     assert network.delivery.model_dump() == {
         "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "score": "reliable",
-        "token": "reliable", "joint": "reliable", "advantage": "reliable",
+        "token": "reliable", "joint": "reliable", "advantage": "reliable", "policy": "reliable",
     }  # fmt: skip
     assert set(network.codec.model_dump().values()) == {"float32"}
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())
