@@ -122,6 +122,7 @@ def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
         )
         for array in (rollout.sight, rollout.reward, rollout.cost, rollout.action):
             array[:] = draw.standard_normal(array.shape)
+        rollout.truncated[-1] = True  # where no episode ends no cost is known, and MACPO would not look at costs
         rollout.cut_sight = rollout.sight[-1]
         learner.begin_round(0)
         for repeat in range(1 + repeats):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from envs.games import PAYOFFS, STAGE_CHOICES, stage_game, stochastic_game
 from envs.tabular import Game, constant, nash_gap, optimum, performance
-from node.mixer import Mixer
-from node.networks import Trainer
+from node.mixer import Team
 from node.tables import IdealQ, Transitions, iterated, replayed
+from scenarios.schema import Algorithm
 from scenarios.schema import Game as Knobs
 
 Indices = NDArray[np.intp]
@@ -182,29 +182,26 @@ def turns(
         yield performance(game, policies, GAMMA), nash_gap(game, policies, GAMMA)
 
 
-def mixed_fit(payoff: Array, seed: int, *, steps: int = 500) -> Array:
+def mixed_fit(payoff: Array, seed: int, *, steps: int = 800) -> Array:
     """QMIX on one-shot games: the table Q_tot that two agents' values and the mixer come to under uniform data.
 
     Args:
         payoff: (A, A).
-        seed: Of the mixer's weights.
+        seed: Of the networks' weights.
         steps: Of Adam, 0.02, each on all joint actions.
 
     Returns:
         Q_tot of every joint action, (A, A).
     """
-    draw = torch.Generator().manual_seed(seed)
-    players = torch.nn.ParameterList([0.1 * torch.randn(len(payoff), generator=draw) for _ in range(2)])
-    mix = Mixer(2, 1, draw)
-    trainer = Trainer(torch.nn.ModuleList([players, mix]), lr=0.02, eps=1e-8, max_grad_norm=1e3)
-    target = torch.from_numpy(payoff.astype(np.float32)).flatten()
-    rows, columns = torch.cartesian_prod(torch.arange(len(payoff)), torch.arange(len(payoff))).T
-    state, team = torch.ones(len(rows), 1), torch.zeros(0)
+    knobs = {"name": "qmix", "hidden": [], "input_norm": "none", "critic_lr": 0.02, "max_grad_norm": 1e3, "head_gain": 0.1}
+    team = Team((1, 1), payoff.shape, Algorithm.model_validate(knobs), seed)
+    action = np.argwhere(np.ones_like(payoff)).astype(np.float32)
+    sight, ends = np.ones_like(action), np.ones(len(action), np.bool_)
     for _ in range(steps):
-        team = mix(torch.stack((players[0][rows], players[1][columns]), dim=1), state)
-        (team - target).square().mean().backward()
-        trainer.step()
-    return np.asarray(team.detach().numpy().reshape(payoff.shape), np.float64)
+        team.step(sight, action, payoff.astype(np.float32).ravel(), sight, ends)
+    with torch.no_grad():
+        table = team.value(torch.from_numpy(sight), torch.from_numpy(action).long())
+    return np.asarray(table.numpy().reshape(payoff.shape), np.float64)
 
 
 def main() -> None:

@@ -272,8 +272,9 @@ def links(
 def algorithms() -> None:
     """List the algorithms by axis, and what agents that follow them tell each other.
 
-    None needs a coordinator: every agent has critics of its own. Where "central critic" says "may", the override
-    algorithm.critic_scope=central gives all of them one that is the coordinator's.
+    Where "central critic" says "needed", the coordinator learns for all and sends everybody weights to act by. In all other
+    rows every agent learns by itself. Where it says "may", the override algorithm.critic_scope=central gives all agents one
+    critic that is the coordinator's; of values of actions that makes QMIX.
     """
     from coordinator import display
 

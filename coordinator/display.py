@@ -153,7 +153,7 @@ def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
 
 
 def algorithms(width: int) -> Table:
-    """The recipe table, with what agents tell each other and whether the critic may be the coordinator's.
+    """The recipe table, with what agents tell each other and whether the critic may, or must, be the coordinator's.
 
     Args:
         width: Characters in a line; where a column per axis does not fit, a row says `axis=value` for each.
@@ -164,9 +164,10 @@ def algorithms(width: int) -> Table:
         width_here = None if wide else {"agents say": 9, "central critic": 7}.get(heading)
         table.add_column(heading.replace("_", " "), no_wrap=heading == "name", width=width_here)
     for name, recipe in RECIPES.items():
-        may = replace(recipe, critic_scope="central").conflict() is None
+        may = "may" if replace(recipe, critic_scope="central").conflict() is None else "cannot"
+        central = "needed" if recipe.critic_scope == "central" else may
         says = " ".join(recipe.says) or "nothing"
         axes = [str(getattr(recipe, axis)) for axis in AXES]
         cells = axes if wide else [" ".join(f"{axis}={value}" for axis, value in zip(AXES, axes, strict=True))]
-        table.add_row(name, *cells, says, "may" if may else "cannot")
+        table.add_row(name, *cells, says, central)
     return table

@@ -31,7 +31,7 @@ class Load:
 
     Attributes:
         kind: Which.
-        wire_bytes: Size of one message of one copy; of states and last states the largest agent's.
+        wire_bytes: Size of one message of one copy; of what differs by agent the largest agent's.
         per_link: Most messages of it that one link carries at a step (STATE) or in a round (the others).
         reliable: Whether it is retransmitted.
         due_s: How long after it is sent it is still of use.
@@ -61,7 +61,9 @@ class Crossing:
 
 def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
-    from node.agenda import Agenda, joint_width, n_signals  # pays for torch, which the command otherwise does without
+    from node.action_values import policy_width  # pays for torch, which the command otherwise does without
+    from node.agenda import Agenda, joint_width, n_signals
+    from node.learner import policy_size
     from node.turns import TOKEN_WIDTH
 
     scenario, deployment = ready.scenario, ready.deployment
@@ -69,14 +71,20 @@ def loads(ready: Plan) -> list[Load]:
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
     width, signals = max(deployment.obs_dims), n_signals(scenario, deployment)
     algorithm = scenario.algorithm
+    answers_by = (Kind[algorithm.recipe.answer], Kind.SHARED) if algorithm.share_policy else (Kind[algorithm.recipe.answer],)
+    weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
+    each = range(deployment.n_agents)
     samples = -(-steps // algorithm.minibatches)  # of one copy in a minibatch, on average
     round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
     shapes = {  # rows and numbers per row
         Kind.STATE: (1, width),
         Kind.BOOTSTRAP: (1, width),
         Kind.REWARD: (1, steps),
-        Kind.JOINT: (1, steps * joint_width(width, signals)),
+        Kind.JOINT: (1, steps * max(joint_width(scenario, deployment, agent) for agent in each)),
         Kind.ADVANTAGE: (1, steps * signals),
+        Kind.POLICY: (1, max(policy_width(deployment.obs_dims[i], deployment.choices[i], algorithm) for i in each)),
+        Kind.PARAMETERS: (1, weights),
+        Kind.SHARED: (1, weights),
         Kind.SCORE: (1, 1),
         Kind.RATIO: (1, steps),
         Kind.RATIO_MB: (samples, 1),
@@ -86,7 +94,7 @@ def loads(ready: Plan) -> list[Load]:
     for kind, (rows, numbers) in shapes.items():
         used: dict[Link, int] = {}
         outgoing = [(agent, agenda.routes(kind, round_).outgoing) for agent, agenda in enumerate(agendas)]
-        if kind is Kind.ADVANTAGE and deployment.critic is not None:
+        if kind in answers_by and deployment.critic is not None:
             outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))
         for agent, sends in outgoing:
             for to, origins in sends:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from coordinator.critic import CentralCritic
+from coordinator.central import Central
 from coordinator.desk import Desk, Outcome, Watcher
+from coordinator.host import make_central
 from coordinator.plan import Plan
 from coordinator.record import Recorder
 from coordinator.states import States
@@ -67,7 +68,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
         world = World(run_dir, scenario, deployment, env, hub, reports)
         nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
         peers = MemoryLinks.mesh(deployment.n_nodes)
-        critics = [CentralCritic(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
+        critics = [make_central(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
     except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
         desk.close(str(error))
@@ -97,7 +98,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     return desk.outcome
 
 
-def _take_turns(everybody: list[World | Runtime | CentralCritic]) -> None:
+def _take_turns(everybody: list[World | Runtime | Central]) -> None:
     while not all(who.is_over for who in everybody):
         moved = False
         for who in everybody:

@@ -58,7 +58,7 @@ def main() -> None:
 def _preload() -> None:
     import torch  # noqa: F401
 
-    import coordinator.critic  # noqa: F401
+    import coordinator.host  # noqa: F401
     import envs.world  # noqa: F401
     import node.process  # noqa: F401
 
@@ -87,7 +87,7 @@ def _fork(order: dict[str, Any]) -> int:
 
 
 def _entry(order: dict[str, Any]) -> Callable[[], int]:
-    from coordinator.critic import run_critic
+    from coordinator.host import run_central
     from envs.world import run_world
     from node.process import run_node
 
@@ -95,7 +95,7 @@ def _entry(order: dict[str, Any]) -> Callable[[], int]:
     if order["role"] == "world":
         return lambda: run_world(run_dir, order["control"], order["bind"])
     if order.get("critic"):
-        return lambda: run_critic(run_dir, order["control"], order["bind"])
+        return lambda: run_central(run_dir, order["control"], order["bind"])
     return lambda: run_node(run_dir, order["agent"], order["control"], order["bind"])
 
 

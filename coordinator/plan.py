@@ -60,6 +60,18 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         raise ScenarioError(
             f"algorithm.off_policy.representation: got 'table'; {scenario.env.name} has continuous actions, use network"
         )
+    if scenario.algorithm.recipe.is_led and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
+            "continuous actions"
+        )
+    if scenario.algorithm.share_policy:
+        for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.choices)):
+            if len(set(widths)) > 1:
+                raise ScenarioError(
+                    f"algorithm.share_policy: got true; agents of {scenario.env.name} {scenario.env.partition} {name} "
+                    f"differently ({', '.join(map(str, widths))}), so no policy fits all"
+                )
     graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(

@@ -1,4 +1,4 @@
-"""The running episodes of a world without costs: how old they are, what they have returned, and how a step ends some."""
+"""The running episodes of a world without a robot: how old they are, what they have come to, and how a step ends some."""
 
 from collections.abc import Callable
 
@@ -17,6 +17,7 @@ class Episodes:
         horizon: Steps after which an episode is cut.
         restart: Begins anew in the copies given by index.
         observe: Per agent the observation of all copies, (E, d_i), in memory of its own.
+        n_costs: m, how many costs the world has.
     """
 
     def __init__(
@@ -26,19 +27,30 @@ class Episodes:
         *,
         restart: Callable[[NDArray[np.intp]], None],
         observe: Callable[[], list[Floats]],
+        n_costs: int = 0,
     ) -> None:
         self._horizon = horizon
         self._restart = restart
         self._observe = observe
         self._age = np.zeros(copies, np.int64)
         self._ret = np.zeros(copies)
+        self._cost = np.zeros((copies, n_costs))
 
     def begin(self) -> list[Floats]:
         """Start every copy anew; the first observations."""
         self._begin(np.arange(len(self._age)))
         return self._observe()
 
-    def conclude(self, paid: NDArray[np.float64], reward: Floats, terminated: Bools, faults: Bools) -> Transition:
+    def conclude(
+        self,
+        paid: NDArray[np.float64],
+        reward: Floats,
+        terminated: Bools,
+        faults: Bools,
+        *,
+        spent: NDArray[np.float64] | None = None,
+        cost: Floats | None = None,
+    ) -> Transition:
         """What a step that has been made comes to: episodes that are over begin anew.
 
         Args:
@@ -46,34 +58,42 @@ class Episodes:
             reward: (n, E) what each agent is told of it.
             terminated: (E,) where the episode reached an end of its own.
             faults: (E,) where the simulation diverged.
+            spent: (E, m) what the step adds to an episode's costs; None in a world without.
+            cost: (n, E, m) what each agent is told of them; None in a world without.
         """
         self._age += 1
         self._ret += paid
+        if spent is not None:
+            self._cost += spent
         truncated = (self._age >= self._horizon) & ~terminated
         obs = self._observe()
         final: list[Floats] | None = None
         episodes: tuple[Episode, ...] = ()
         ended = np.flatnonzero(terminated | truncated)
         if len(ended):
-            episodes = tuple(Episode(copy=int(e), ret=float(self._ret[e]), cost=(), length=int(self._age[e])) for e in ended)
+            episodes = tuple(
+                Episode(copy=int(e), ret=float(self._ret[e]), cost=tuple(map(float, self._cost[e])), length=int(self._age[e]))
+                for e in ended
+            )
             final = obs
             self._begin(ended)
             obs = self._observe()
-        no_cost = np.zeros((*reward.shape, 0), np.float32)
+        told = np.zeros((*reward.shape, 0), np.float32) if cost is None else cost
         return Transition(
-            obs=obs, reward=reward, cost=no_cost, terminated=terminated.copy(), truncated=truncated, final_obs=final,
+            obs=obs, reward=reward, cost=told, terminated=terminated.copy(), truncated=truncated, final_obs=final,
             episodes=episodes, faults=faults,
         )  # fmt: skip
 
     def state(self) -> State:
-        """Age and return of every copy's episode."""
-        return {"age": self._age.copy(), "ret": self._ret.copy()}
+        """Age, return and costs of every copy's episode."""
+        return {"age": self._age.copy(), "ret": self._ret.copy(), "cost": self._cost.copy()}
 
     def restore(self, state: State) -> None:
         """Take the episodes of a world made alike."""
-        self._age, self._ret = state["age"], state["ret"]
+        self._age, self._ret, self._cost = state["age"], state["ret"], state["cost"]
 
     def _begin(self, ids: NDArray[np.intp]) -> None:
         self._restart(ids)
         self._age[ids] = 0
         self._ret[ids] = 0.0
+        self._cost[ids] = 0.0

@@ -3,17 +3,18 @@
 from scenarios.schema import Env
 
 
-def refuse_robots(env: Env) -> None:
+def refuse_robots(env: Env, *, has_costs: bool = False) -> None:
     """Refuse knobs that only a robot's world knows.
 
     Args:
         env: The scenario's section.
+        has_costs: Whether the world has costs, which then may be the team's or agents' own.
 
     Raises:
         ValueError: One of them is set; the text names field, value and what there is instead.
     """
     for knob, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
-        if getattr(env, knob) != only:
+        if getattr(env, knob) != only and not (knob == "cost" and has_costs):
             raise ValueError(f"env.{knob}: got {getattr(env, knob)!r}; {env.name} has {only}")
     if env.observation == "reference":
         raise ValueError(f"env.observation: got 'reference'; {env.name} has own, full")

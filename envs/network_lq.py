@@ -4,8 +4,9 @@ Theory of operation. Node i keeps x_i' = alpha x_i + beta sum_{j~i} x_j + u_i + 
 of the dynamics *is* the communication graph, so influence decays with hops. For linear feedback u = -K x the average cost per
 step and node is J(K) = noise² tr(P) / N, P = I + r KᵀK + MᵀPM, M = A - K. `optimal_cost` minimises over all K (Riccati),
 `best_local_gain` over the K whose entry (i, j) is 0 when j is more than kappa hops from i: the ratio of the two is what a
-decentralised learner with kappa hops can at best reach. The exact part works on plain matrices and never touches the
-simulation; tests compare the two.
+decentralised learner with kappa hops can at best reach. Where control is limited (`control_limit`) the same answers hold at a
+higher price of control: the least cost within the limit is that of the price at which the optimum spends just so much
+(`limited_cost`). The exact part works on plain matrices and never touches the simulation; tests compare the two.
 
 Source: problem as in environments note, section 5.7; gradient of J after Fazel et al. 2018 (arXiv:1801.05039), lemma 1, there
 for a start distribution, here for stationary noise (Sigma is then the stationary covariance).
@@ -41,19 +42,20 @@ def spec(env: Env) -> EnvSpec:
         env: The scenario's section.
 
     Returns:
-        No costs; one number sensed (all N with `observation: full`) and one control per node; time unit 1.
+        A cost if control is limited; one number sensed (all N with `observation: full`) and one control per node; time unit 1.
 
     Raises:
         ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a knob makes no sense here.
     """
-    refuse_robots(env)
+    refuse_robots(env, has_costs=env.lq.control_limit is not None)
     n = count_agents(env, 1, MAX_NODES)
+    horizon = EPISODE if env.horizon is None else env.horizon
     return EnvSpec(
         obs_dims=(n if env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
         choices=(0,) * n,
-        cost_limits=(),
-        horizon=EPISODE if env.horizon is None else env.horizon,
+        cost_limits=() if env.lq.control_limit is None else (env.lq.control_limit * horizon,),
+        horizon=horizon,
         dt=1.0,
         edges=tuple((i, i + 1) for i in range(n - 1)),
     )
@@ -63,9 +65,10 @@ class NetworkLQ:
     """E copies of the network.
 
     Observation of node i: x_i (or all of x). Action: u_i, not clipped. Reward: -(x_i² + r u_i²) of the state acted on, each
-    node's own (`local`) or their mean over nodes (`team`). Ends: truncation at the horizon; a state or control beyond 1e9 or
-    not finite is a fault and terminates. Start: x ~ N(0, I). The exact costs below are averages over an infinite run; an
-    episode from this start pays less in its first steps wherever the stationary variance is above 1.
+    node's own (`local`) or their mean over nodes (`team`). Cost, if control is limited: u_i², own or mean likewise. Ends:
+    truncation at the horizon; a state or control beyond 1e9 or not finite is a fault and terminates. Start: x ~ N(0, I). The
+    exact costs below are averages over an infinite run; an episode from this start pays less in its first steps wherever the
+    stationary variance is above 1.
     """
 
     def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
@@ -80,6 +83,7 @@ class NetworkLQ:
         self.copies = env.copies
         self._full = env.observation == "full"
         self._local = env.reward == "local"
+        self._limited, self._own_cost = env.lq.control_limit is not None, env.cost == "local"
         self._price, self._noise_std = env.lq.control_weight, env.lq.noise_std
         self._a = dynamics(graph, env.lq)
         self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
@@ -87,7 +91,9 @@ class NetworkLQ:
         self._x = np.zeros((self.copies, n))
         self._noise = np.zeros((self.copies, NOISE_BLOCK, n))
         self._drawn = NOISE_BLOCK  # rows of the block already used
-        self._episodes = Episodes(self.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
+        self._episodes = Episodes(
+            self.copies, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
+        )
 
     def reset(self) -> list[Floats]:
         """Start every copy anew; per node the first observation, (E, 1) or (E, N)."""
@@ -105,7 +111,13 @@ class NetworkLQ:
         np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
         reward[:] = paid.T if self._local else ret
-        return self._episodes.conclude(ret, reward, faults, faults)
+        if not self._limited:
+            return self._episodes.conclude(ret, reward, faults, faults)
+        squared = u**2
+        spent = squared.mean(axis=1, keepdims=True)
+        cost = np.empty((*reward.shape, 1), np.float32)
+        cost[:, :, 0] = squared.T if self._own_cost else spent[:, 0]
+        return self._episodes.conclude(ret, reward, faults, faults, spent=spent, cost=cost)
 
     def state(self) -> State:
         """See `VecEnv.state`."""
@@ -220,6 +232,44 @@ def gain_cost(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         p = _lyapunov(a - k, np.eye(len(a)) + r * k.T @ k)
     return float("inf") if p is None else float(noise_std**2 * np.trace(p) / len(a))
+
+
+def limited_cost(a: Matrix, lq: LQ) -> tuple[float, float]:
+    """The least average cost of any controller that sees everything and keeps the nodes' mean squared control within its limit.
+
+    Lagrange: minimising E[x² + r u²] with E[u²] <= limit is minimising E[x² + r' u²] at the price r' >= r at which the optimum
+    spends the limit, found by bisection of its logarithm.
+
+    Args:
+        a: A, (N, N).
+        lq: The scenario's section, with a `control_limit`.
+
+    Returns:
+        J* per step and node, at the world's own price r, and what the optimum spends: E[u²] per node.
+
+    Raises:
+        ValueError: There is no limit, or no controller found within it.
+    """
+    limit, r, noise = lq.control_limit, lq.control_weight, lq.noise_std
+    if limit is None:
+        raise ValueError("lq.control_limit: got null; without a limit `optimal_cost` has the answer")
+
+    def spends(price: float) -> tuple[float, Matrix]:
+        gain = optimal_cost(a, price)[1]
+        states = _lyapunov((a - gain).T, noise**2 * np.eye(len(a)))
+        assert states is not None, "the optimal gain is stable"
+        return float(np.trace(gain @ states @ gain.T)) / len(a), gain
+
+    low, high = np.log(r), np.log(r)
+    while spends(np.exp(high))[0] > limit:
+        if high - low > np.log(1e6):
+            raise ValueError(f"lq.control_limit: got {limit}; no controller known that spends so little")
+        high += 1.0
+    for _ in range(50 if high > low else 0):
+        middle = (low + high) / 2
+        low, high = (middle, high) if spends(np.exp(middle))[0] > limit else (low, middle)
+    spent, gain = spends(np.exp(high))
+    return gain_cost(a, gain, r, noise), spent
 
 
 def gain_gradient(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> Matrix:

@@ -19,6 +19,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -290,10 +291,10 @@ class Lagging:
             for (mine, _), stored in zip(self._pairs, state, strict=True):
                 mine.copy_(torch.from_numpy(stored))
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """The copy's outputs."""
         with torch.no_grad():
-            output: Tensor = self.module(x)
+            output: Tensor = self.module(*inputs)
         return output
 
 
@@ -309,6 +310,14 @@ def network(algorithm: Algorithm, n_in: int, n_out: int, generator: torch.Genera
         head_gain=algorithm.head_gain,
         generator=generator,
     )
+
+
+def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
+    """Numbers of a POLICY: the weights of a `network` of choices, then offset and scale of each of its inputs."""
+    widths = [width, *algorithm.hidden, choices]
+    linear = sum(a * b + b for a, b in pairwise(widths))
+    norms = 2 * sum(algorithm.hidden) if algorithm.layer_norm else 0
+    return linear + norms + (2 * width if algorithm.input_norm == "layer" else 0) + 2 * width
 
 
 def trainer(module: nn.Module, algorithm: Algorithm, lr: float) -> Trainer:

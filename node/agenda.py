@@ -16,7 +16,9 @@ from topology.routes import NOBODY, Routes, answers, routes
 from topology.wire import Kind
 
 Audiences = Sequence[Sequence[int]]
-CENTRAL = (Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE)  # kinds of the central plane, where there is a central critic
+CENTRAL = (  # kinds of the central plane, where there is a central critic
+    Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE, Kind.POLICY, Kind.PARAMETERS, Kind.SHARED,
+)  # fmt: skip
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
@@ -61,6 +63,9 @@ class Agenda:
             Kind.RATIO: nobody if recipe.is_coupled else factor,
             Kind.JOINT: nobody,
             Kind.ADVANTAGE: nobody,
+            Kind.POLICY: nobody,
+            Kind.PARAMETERS: nobody,
+            Kind.SHARED: nobody,
             Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
         }
         changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
@@ -69,7 +74,9 @@ class Agenda:
         if (critic := deployment.critic) is not None:
             towards = routes(self._wires, agent, [(critic,)] * n, direct=False)
             back = answers(self._wires, agent, critic)
-            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind.ADVANTAGE: back}
+            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind[recipe.answer]: back}
+            if scenario.algorithm.share_policy:
+                self._fixed |= {Kind.PARAMETERS: towards, Kind.SHARED: back}
         self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
@@ -98,6 +105,14 @@ class Agenda:
         """Whether this agent learns in a round."""
         return self._recipe.order != "alternating" or self._holder(round_) == self._agent
 
+    def begins_turn(self, round_: int) -> bool:
+        """Whether a turn of this agent begins with a round."""
+        return self._takes_turns(round_) and round_ % self._turn_rounds == 0
+
+    def ends_turn(self, round_: int) -> bool:
+        """Whether a turn of this agent ends with a round."""
+        return self._takes_turns(round_) and (round_ + 1) % self._turn_rounds == 0
+
     def order(self, round_: int) -> tuple[int, ...]:
         """The order of updates in a round, the same on every node; where it depends on scores, from `rank` on."""
         if self._recipe.order == "random":
@@ -120,6 +135,9 @@ class Agenda:
             return tuple(sorted(self._wires.neighbors(self._agent)))
         return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
 
+    def _takes_turns(self, round_: int) -> bool:
+        return self._recipe.order == "alternating" and self._holder(round_) == self._agent
+
     def _holder(self, round_: int) -> int:
         return turns.holder(round_, self._n, self._turn_rounds)
 
@@ -132,6 +150,7 @@ def n_signals(scenario: Scenario, deployment: Deployment) -> int:
     return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
 
 
-def joint_width(obs_dim: int, signals: int) -> int:
-    """Numbers per sample of a JOINT: observation, reward and costs, end flag."""
-    return obs_dim + signals + 1
+def joint_width(scenario: Scenario, deployment: Deployment, agent: int) -> int:
+    """Numbers per sample of a JOINT: observation, reward and costs, the action where it is needed to learn from, end flag."""
+    actions = deployment.act_dims[agent] if scenario.algorithm.recipe.is_led else 0
+    return deployment.obs_dims[agent] + n_signals(scenario, deployment) + actions + 1

@@ -18,7 +18,8 @@ costs go into the trust region's step.
 - trace: with preopc advantages depend on the earlier agents' ratios, so (1) waits for them and becomes a part of (2).
 - order "simultaneous" with the double clip: (2) is `learn_coupled`, which asks for the others' ratios at every
 minibatch. Order "alternating": an agent that has not its turn does `sit_out` instead of (1) to (3).
-- critic scope "central": the agent has no critics; `take_advantages` stands for (1).
+- critic scope "central": the agent has no critics; `take_advantages` stands for (1). With a shared policy (2) is followed by
+`take_policy`, which puts the mean of all agents' weights in the place of the agent's own.
 
 `learn_values` and `learn_policy` are generators that pause after every minibatch, so that the node can pass messages on
 meanwhile. A minibatch is worked through in chunks that fit the processor's cache; their gradients add up to the
@@ -108,11 +109,30 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
         layer_norm=algorithm.layer_norm,
         input_layer_norm=algorithm.input_norm == "layer",
         head_gain=algorithm.head_gain,
-        generator=torch_stream(shape.seed, Purpose.INIT, shape.agent, 0),
+        generator=torch_stream(shape.seed, Purpose.INIT, 0 if algorithm.share_policy else shape.agent, 0),
     )
     if shape.choices:
         return CategoricalActor(net, shape.choices)
     return GaussianActor(net, shape.n_actions, std=algorithm.std, std_init=algorithm.std_init)
+
+
+def policy_size(obs_dim: int, n_actions: int, choices: int, algorithm: Algorithm) -> int:
+    """How many weights the policy of an agent has that sees itself alone."""
+    shape = Shape(
+        agent=0,
+        seed=0,
+        steps=1,
+        copies=1,
+        rounds=1,
+        actor_columns=slice(None),
+        critic_columns=slice(0),
+        actor_width=obs_dim,
+        critic_width=0,
+        n_actions=n_actions,
+        choices=choices,
+        cost_limits=(),
+    )
+    return sum(parameter.numel() for parameter in make_actor(shape, algorithm).parameters())
 
 
 def added(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
@@ -266,6 +286,15 @@ class Learner:
     def log_ratio(self) -> Floats:
         """Final log-ratios (B,), summed over action dimensions: what later agents need."""
         return self._log_ratio.numpy()
+
+    def policy(self) -> Floats:
+        """The weights of the actor, (P,)."""
+        return self._actor_trainer.weights.detach().numpy()
+
+    def take_policy(self, weights: Floats) -> None:
+        """Go on with other weights of the actor, (P,); Adam's moments stay the agent's own."""
+        with torch.no_grad():
+            self._actor_trainer.weights.copy_(torch.from_numpy(weights))
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's figures by name."""

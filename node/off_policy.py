@@ -22,7 +22,7 @@ from node.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDela
 from node.critics import Shape
 from node.rollout import Rollout
 from node.seeds import Purpose, stream, torch_stream
-from scenarios.schema import Algorithm
+from scenarios.schema import Algorithm, OffPolicy
 from topology.snapshot import State
 
 Floats = NDArray[np.float32]
@@ -38,6 +38,55 @@ def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
     return TwinDelayed(shape.actor_width, shape.n_actions, algorithm, generator)
 
 
+class Exploration:
+    """Chance in what an agent does: a round's of it is drawn when the round begins.
+
+    Args:
+        shape: Sizes.
+        knobs: Hyperparameters.
+
+    Attributes:
+        epsilon: Probability of a random choice in the round.
+    """
+
+    def __init__(self, shape: Shape, knobs: OffPolicy) -> None:
+        self._shape = shape
+        self._knobs = knobs
+        self._random = np.zeros((0, 0), np.bool_)  # which actions of the round are drawn at random
+        self._noise = np.zeros((0, 0, 0), np.float32)  # what those are, or what is added to the others
+        self.epsilon = 0.0
+
+    def begin(self, round_: int, *, explore: bool) -> None:
+        """Draw a round's; without `explore` there is none."""
+        shape, knobs = self._shape, self._knobs
+        draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
+        size = (shape.steps, shape.copies)
+        done = round_ * shape.steps * shape.copies
+        is_new = done < knobs.warm_up_steps
+        chance = draw.random(size)
+        if shape.choices:
+            left = max(0.0, 1.0 - done / knobs.epsilon_steps) if knobs.epsilon_steps else 0.0
+            self.epsilon = 1.0 if is_new else knobs.epsilon_end + left * (knobs.epsilon_start - knobs.epsilon_end)
+            self._noise = draw.integers(shape.choices, size=(*size, 1)).astype(np.float32)
+            self._random = chance < self.epsilon
+        else:
+            each = (*size, shape.n_actions)
+            noise = draw.uniform(-1.0, 1.0, each) if is_new else knobs.noise_std * draw.standard_normal(each)
+            self._noise = (knobs.action_bound * noise).astype(np.float32)
+            self._random = np.full(chance.shape, is_new)
+        if not explore:
+            self._random = np.zeros(chance.shape, np.bool_)
+            self._noise = np.zeros_like(self._noise)
+
+    def __call__(self, step: int, liked: Floats) -> Floats:
+        """Actions (E, A) of a step, given those liked best."""
+        random, noise = self._random[step][:, None], self._noise[step]
+        if self._shape.choices:
+            return np.where(random, noise, liked)
+        bound = self._knobs.action_bound
+        return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
+
+
 class OffPolicyLearner:
     """One agent's values, its exploration and its replay.
 
@@ -49,13 +98,10 @@ class OffPolicyLearner:
 
     def __init__(self, shape: Shape, own: slice, algorithm: Algorithm) -> None:
         self._shape = shape
-        self._choices = shape.choices
         self._own = own
         self._algorithm = algorithm
         self._values = make_values(shape, algorithm)
-        self._random = np.zeros((0, 0), np.bool_)  # which actions of the round are drawn at random
-        self._noise = np.zeros((0, 0, 0), np.float32)  # what those are, or what is added to the others
-        self._epsilon = 0.0
+        self._exploration = Exploration(shape, algorithm.off_policy)
         self._earned = 0.0  # minibatches not yet learnt from
         self._has_rested = False
 
@@ -63,34 +109,11 @@ class OffPolicyLearner:
 
     def begin_round(self, round_: int, *, explore: bool = True) -> None:
         """Draw the round's exploration."""
-        shape, knobs = self._shape, self._algorithm.off_policy
-        draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
-        size = (shape.steps, shape.copies)
-        done = round_ * shape.steps * shape.copies
-        is_new = done < knobs.warm_up_steps
-        chance = draw.random(size)
-        if self._choices:
-            left = max(0.0, 1.0 - done / knobs.epsilon_steps) if knobs.epsilon_steps else 0.0
-            self._epsilon = 1.0 if is_new else knobs.epsilon_end + left * (knobs.epsilon_start - knobs.epsilon_end)
-            self._noise = draw.integers(self._choices, size=(*size, 1)).astype(np.float32)
-            self._random = chance < self._epsilon
-        else:
-            each = (*size, shape.n_actions)
-            noise = draw.uniform(-1.0, 1.0, each) if is_new else knobs.noise_std * draw.standard_normal(each)
-            self._noise = (knobs.action_bound * noise).astype(np.float32)
-            self._random = np.full(chance.shape, is_new)
-        if not explore:
-            self._random = np.zeros(chance.shape, np.bool_)
-            self._noise = np.zeros_like(self._noise)
+        self._exploration.begin(round_, explore=explore)
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
-        liked = self._values.best(np.ascontiguousarray(sight[:, self._shape.actor_columns]))
-        random, noise = self._random[step][:, None], self._noise[step]
-        if self._choices:
-            return np.where(random, noise, liked)
-        bound = self._algorithm.off_policy.action_bound
-        return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
+        return self._exploration(step, self._values.best(np.ascontiguousarray(sight[:, self._shape.actor_columns])))
 
     # -------------------------------------------------------------- learning
 
@@ -128,7 +151,7 @@ class OffPolicyLearner:
         sights = rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.actor_columns]
         self._values.end(sights)
         figures = {"replay": float(len(self._values.replay)), **self._values.figures()}
-        return figures | {"epsilon": self._epsilon} if self._choices else figures
+        return figures | {"epsilon": self._exploration.epsilon} if self._shape.choices else figures
 
     # ------------------------------------------------------------- checkpoint
 

@@ -7,7 +7,7 @@ is lost or late means for the data is the runtime's business. One round k runs
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
     ESTIMATING ─ValuesLearned─► WAITING ─all RATIO of earlier agents I depend on─► LearnPolicy ─► IMPROVING
-    IMPROVING ─PolicyLearned─► send RATIO, TOKEN ─► RELAYING ─all that pass through me─► EndRound, Ready ─► STARTING
+    IMPROVING ─PolicyLearned─► send RATIO, TOKEN, PARAMETERS ─► RELAYING ─all that pass through me─► EndRound, Ready ─► STARTING
     STARTING ─Started(k+1)─► SENSING of the next round; after the last round ENDED
 
 Two recipes put more between ESTIMATING and IMPROVING. Where the order of updates depends on scores (`ranked`):
@@ -20,7 +20,9 @@ and where agents learn at the same time on each other's ratios (`coupled`, the n
     COUPLING ─all RATIO_MB of the last─► LearnPolicy ─► IMPROVING
 
 With a central critic an agent also tells it its part of the round (JOINT), and between CLOSING and ESTIMATING it is ADVISED:
-it waits until what the critic answers (ADVANTAGE) is here, its own and what passes through it.
+it waits until what the critic answers (ADVANTAGE, or POLICY where the critic learns for all) is here, its own and what
+passes through it. Where all share one policy the critic hears the weights of each (PARAMETERS) when it has learned, and an
+agent is RELAYING until their mean (SHARED) is here too.
 
 Rules that couple the agents and must not change:
 1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so nobody waits for
@@ -31,9 +33,10 @@ used or relayed.
 everybody has learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
 and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, JOINT,
-ADVANTAGE, SCORE, RATIO, TOKEN. The link model needs that order to be the same in every run. Nobody waits in a circle for
-it: whoever says something of one of these kinds has handled every message of those before it. RATIO_MB of successive
-minibatches leave one after the other, because over every link that carries any an agent's own goes first.
+ADVANTAGE, POLICY, SCORE, RATIO, TOKEN, PARAMETERS, SHARED. The link model needs that order to be the same in every run.
+Nobody waits in a circle for it: whoever says something of one of these kinds has handled every message of those before it.
+RATIO_MB of successive minibatches leave one after the other, because over every link that carries any an agent's own goes
+first.
 5. A RATIO that comes before the order is known cannot be judged: it is handed back (`Later`) and in again after `Ranked`.
 
 Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
@@ -193,7 +196,7 @@ class Phase(Enum):
     SENSING = "sensing"
     GATHERING = "gathering"
     CLOSING = "closing"
-    ADVISED = "waiting for advantages"
+    ADVISED = "waiting for the central critic"
     ESTIMATING = "estimating"
     SCORING = "waiting for scores"
     RANKING = "ranking"
@@ -210,14 +213,16 @@ WAITS_FOR_PEERS = frozenset({
     Phase.GATHERING, Phase.CLOSING, Phase.ADVISED, Phase.SCORING, Phase.WAITING, Phase.COUPLING, Phase.RELAYING,
 })  # fmt: skip
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD, Kind.JOINT)
-_LAST = (Kind.RATIO, Kind.TOKEN)
-_AT_THE_END = (*_PER_ROUND, Kind.ADVANTAGE, Kind.SCORE, *_LAST)  # of a round, in the order in which they leave
+_ANSWERS = (Kind.ADVANTAGE, Kind.POLICY)
+_LAST = (Kind.RATIO, Kind.TOKEN, Kind.PARAMETERS)  # what an agent says when it has learned
+_TO_THE_END = (*_LAST, Kind.SHARED)  # what it has to have handled before its round is over
+_AT_THE_END = (*_PER_ROUND, *_ANSWERS, Kind.SCORE, *_TO_THE_END)  # of a round, in the order in which they leave
 _AWAITED = {
     Phase.CLOSING: _PER_ROUND,
-    Phase.ADVISED: (Kind.ADVANTAGE,),
+    Phase.ADVISED: _ANSWERS,
     Phase.SCORING: (Kind.SCORE,),
     Phase.WAITING: (Kind.RATIO,),
-    Phase.RELAYING: _LAST,
+    Phase.RELAYING: _TO_THE_END,
 }
 _RANKED = frozenset({Phase.WAITING, Phase.IMPROVING, Phase.RELAYING})  # phases in which an order that is found is known
 Key = tuple[Kind, int, int]  # kind, round, step
@@ -398,7 +403,7 @@ class Protocol:
                 self.phase = Phase.ADVISED
                 return self._advance()
         elif self.phase is Phase.ADVISED:
-            if enough or self._has_all(Kind.ADVANTAGE):
+            if enough or all(self._has_all(kind) for kind in _ANSWERS):
                 self.phase = Phase.ESTIMATING
                 return [LearnValues(self.round)]
         elif self.phase is Phase.SCORING:
@@ -417,7 +422,7 @@ class Protocol:
             if enough or self._has((Kind.RATIO, self.round, 0), routes, routes.uses):
                 self.phase = Phase.IMPROVING
                 return [LearnPolicy(self.round)]
-        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in _LAST)):
+        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in _TO_THE_END)):
             return self._end_round()
         return []
 

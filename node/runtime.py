@@ -18,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from node.action_values import policy_width
 from node.agenda import Agenda, joint_width, n_signals
 from node.compute import Task, Thinking
 from node.critics import Shape
+from node.executor import Executor
 from node.hearing import Hearing
 from node.learner import Learner
 from node.off_policy import OffPolicyLearner
@@ -71,7 +73,7 @@ EARLY = 4  # messages per agent that may wait for the order of updates to be fou
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 Key = tuple[Kind, int, int, int]  # kind, origin, round, step
-AnyLearner = Learner | OffPolicyLearner
+AnyLearner = Learner | OffPolicyLearner | Executor
 Floats = NDArray[np.float32]
 
 
@@ -137,10 +139,12 @@ class Runtime:
         self._schedule = schedule
         self._checkpoint = checkpoint
         self._store = store
+        self._deployment = deployment
         self._dims = deployment.obs_dims
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.copies
         self._is_advised = deployment.critic is not None
+        self._is_sharing = self._is_advised and scenario.algorithm.share_policy
         self._signals = n_signals(scenario, deployment)
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
@@ -404,9 +408,14 @@ class Runtime:
             batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
             return batch // parts + (step % parts < batch % parts), 1
         if kind is Kind.JOINT:
-            return self._copies, self._steps * joint_width(self._dims[origin], self._signals)
+            return self._copies, self._steps * joint_width(self._scenario, self._deployment, origin)
         if kind is Kind.ADVANTAGE:
             return self._copies, self._steps * self._signals
+        if kind is Kind.POLICY:
+            return self._copies, policy_width(self._dims[origin], self._deployment.choices[origin], self._scenario.algorithm)
+        if kind in (Kind.PARAMETERS, Kind.SHARED):
+            assert isinstance(self._learner, Learner), "values of actions are not shared"
+            return self._copies, len(self._learner.policy())
         return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
 
     # --------------------------------------------------------------- effects
@@ -495,11 +504,15 @@ class Runtime:
             return np.full((self._copies, 1), self._score, np.float32)
         if kind is Kind.TOKEN:
             return np.tile(self._token(round_), (self._copies, 1))
-        assert isinstance(self._learner, Learner), "off-policy learners have no ratios to tell"
+        assert isinstance(self._learner, Learner), "off-policy learners have neither ratios nor a policy to tell"
+        if kind is Kind.PARAMETERS:
+            return np.tile(self._learner.policy(), (self._copies, 1))
         return self._learner.log_ratio().reshape(self._steps, self._copies).T
 
     def _act(self, effect: Act) -> None:
         now, until = self._clock, self._clock + self._slack_s
+        if effect.step == 0 and self._learns and self._agenda.begins_turn(effect.round):
+            self._incidents.append((now, "turn begins"))
         self._let_in(effect)
         if self._off:
             action, took_s = np.zeros_like(self._rollout.action[effect.step]), 0.0
@@ -540,8 +553,9 @@ class Runtime:
             self._figures = self._learner.sit_out(self._rollout)
             return
         if self._is_advised:
-            self._take_advantages(round_)
+            self._take_answer(round_)
             return
+        assert not isinstance(self._learner, Executor), "executors learn nothing themselves"
         self._rollout.cut_sight = self._sight_at_cuts(round_)
         reward = self._reward(round_)
         if self._was_off:
@@ -556,19 +570,33 @@ class Runtime:
         """What the world has told this agent in a round, as the central critic wants it: (E, T·w)."""
         rollout, own = self._rollout, self._agenda.sight.places[self._agent]
         end = rollout.terminated * END_TERMINATED + rollout.truncated * END_TRUNCATED
-        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], rollout.cost[:, :, : self._signals - 1], end[:, :, None])
+        costs = rollout.cost[:, :, : self._signals - 1]
+        actions = rollout.action if isinstance(self._learner, Executor) else rollout.action[:, :, :0]
+        told = (rollout.sight[:, :, own], rollout.reward[:, :, None], costs, actions, end[:, :, None])
         return np.concatenate(told, axis=2, dtype=np.float32).transpose(1, 0, 2).reshape(self._copies, -1)
 
-    def _take_advantages(self, round_: int) -> None:
-        """Take what the central critic has answered; where it has not come, advantages are 0."""
-        assert isinstance(self._learner, Learner), "off-policy learners ask no central critic"
-        there = self._await(Kind.ADVANTAGE, [self._agent], round_)[self._agent]
+    def _take_answer(self, round_: int) -> None:
+        """Take what the central critic has answered; where it has not come, advantages are 0, or weights stay as they are."""
+        kind = Kind.POLICY if isinstance(self._learner, Executor) else Kind.ADVANTAGE
+        there = self._await(kind, [self._agent], round_)[self._agent]
+        data = self._kept[kind, self._agent, round_, 0].data
+        if isinstance(self._learner, Executor):
+            self._learner.take_policy(data, there)
         if self._was_off:
             self._figures = self._learner.sit_out(self._rollout)
+        if self._was_off or isinstance(self._learner, Executor):
             return
-        data = self._kept[Kind.ADVANTAGE, self._agent, round_, 0].data.reshape(self._copies, self._steps, self._signals)
+        assert isinstance(self._learner, Learner), "learners of own values ask no central critic"
+        data = data.reshape(self._copies, self._steps, self._signals)
         signals = np.where(there[:, None, None], data.astype(np.float64), 0.0).transpose(2, 1, 0).reshape(self._signals, -1)
         self._learner.take_advantages(round_, self._rollout, signals[0], list(signals[1:]))
+
+    def _share(self, round_: int) -> None:
+        """Take the policy that all share, if it has come in any copy: copies feed one learner; otherwise keep one's own."""
+        assert isinstance(self._learner, Learner), "values of actions are not shared"
+        there = self._await(Kind.SHARED, [self._agent], round_)[self._agent]
+        if there.any():
+            self._learner.take_policy(self._kept[Kind.SHARED, self._agent, round_, 0].data[there.argmax()].copy())
 
     def _rank(self, round_: int) -> None:
         """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""
@@ -625,10 +653,14 @@ class Runtime:
     def _end_round(self, round_: int) -> None:
         metrics: Mapping[str, float] = {}
         self._await(Kind.TOKEN, sorted(self._agenda.routes(Kind.TOKEN, round_).uses) if self._learns else (), round_)
+        if self._is_sharing:
+            self._share(round_)
         if self._learns:
             metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
         if not self._lockstep:
             self._clock = time.monotonic() + self._offset_s
+        if self._learns and self._agenda.ends_turn(round_):
+            self._incidents.append((self._clock, "turn ends"))
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
         self._checkpoint(round_)
@@ -778,8 +810,12 @@ def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda:
     return Learner(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
 
 
-def make_off_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> OffPolicyLearner:
-    """The off-policy learner of one agent, sized to what it sees."""
+def make_off_policy_learner(
+    scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda
+) -> OffPolicyLearner | Executor:
+    """The off-policy learner of one agent, sized to what it sees; where the coordinator learns for all, an executor."""
+    if scenario.algorithm.recipe.is_led:
+        return Executor(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
     own = agenda.sight.places[agent]
     return OffPolicyLearner(_shape(scenario, deployment, agent, agenda), own, scenario.algorithm)
 

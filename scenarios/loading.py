@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from scenarios.recipes import PAPER
-from scenarios.schema import Scenario
+from scenarios.recipes import PAPER, RECIPES
+from scenarios.schema import Algorithm, Scenario
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
@@ -81,7 +81,12 @@ def check(data: dict[Any, Any], *, where: str) -> Scenario:
     _refuse_flags(data, Scenario, where)
     algorithm = data.get("algorithm")
     if isinstance(algorithm, dict) and algorithm.get("preset") == "paper":
-        data = _merged(PAPER, data)
+        name = str(algorithm.get("name", Algorithm.model_fields["name"].default))
+        if name in RECIPES and name not in PAPER:
+            raise ScenarioError(
+                f"{where}: algorithm.preset: got 'paper' with algorithm.name {name}, for which there is only 'tuned'"
+            )
+        data = _merged(PAPER.get(name, {}), data)
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:

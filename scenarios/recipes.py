@@ -13,8 +13,9 @@ before it in the order. With `factor: none` the order changes nothing, unless ag
 objective "double_clip" is the one that takes them.
 - The constraint "cpo" bends the step of a trust region and knows no other.
 
-`PAPER` holds the settings printed in, or taken over by, the papers; `algorithm.preset=paper` puts them beneath the
-scenario's own values. The schema's defaults come from our own search (docs/results.md).
+`PAPER` holds the settings of the on-policy rows that are printed in, or taken over by, papers or their public code (which of
+them: docs/algorithms/); `algorithm.preset=paper` puts a row's beneath the scenario's own values. The schema's defaults come
+from our own search (docs/results.md).
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Recipe:
 
     Attributes:
         actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
-        critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's.
+        critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's. With values of
+            actions it then learns for all, and sends everybody the weights to act by.
         order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed
             each round, half drawn and half by the largest advantage, or one agent per turn while the others rest.
         factor: Whose ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
@@ -74,6 +76,16 @@ class Recipe:
         return self.order == "semi_greedy" and self.factor != "none"
 
     @property
+    def is_led(self) -> bool:
+        """Whether the coordinator learns for all agents, and they only act."""
+        return self.critic_scope == "central" and self.target != "advantage"
+
+    @property
+    def answer(self) -> Literal["ADVANTAGE", "POLICY"]:
+        """The kind of message by which a central critic answers."""
+        return "POLICY" if self.is_led else "ADVANTAGE"
+
+    @property
     def says(self) -> tuple[str, ...]:
         """The kinds of message by which agents that follow it learn, in the order of a round."""
         told = []
@@ -82,7 +94,7 @@ class Recipe:
         if self.critic_scope != "local":
             told.append("BOOTSTRAP")
         if self.critic_scope == "central":
-            told += ["JOINT", "ADVANTAGE"]
+            told += ["JOINT", self.answer]
         if self.is_ranked:
             told.append("SCORE")
         if self.factor != "none":
@@ -120,6 +132,14 @@ class Recipe:
             if getattr(self, axis) != only:
                 why = "costs are ignored" if axis == "constraint" else "there are no ratios"
                 return f"{axis}: got {getattr(self, axis)!r} with target {self.target!r}; {why}, so it must be {only!r}"
+        if self.is_led:
+            for axis, only in (("target", "q"), ("actor_scope", "local"), ("order", "simultaneous")):
+                if getattr(self, axis) != only:
+                    return (
+                        f"{axis}: got {getattr(self, axis)!r} with critic_scope 'central' and values of actions; the "
+                        f"coordinator learns for all at once, of what each senses itself, so it must be {only!r}"
+                    )
+            return None
         if self.actor_scope != self.critic_scope:
             return (
                 f"critic_scope: got {self.critic_scope!r} with target {self.target!r} and actor_scope {self.actor_scope!r}; "
@@ -248,35 +268,115 @@ RECIPES: dict[str, Recipe] = {
         target="ideal_q",
         source="Jiang and Lu 2022, ideal independent Q-learning",
     ),
+    "qmix": Recipe(
+        actor_scope="local",
+        critic_scope="central",
+        order="simultaneous",
+        factor="none",
+        target="q",
+        source="Rashid et al. 2018, arXiv:1803.11485, QMIX",
+    ),
 }
 
-# The MAPPO-L script's settings (Ant 2x4), which the Scal-MAPPO-L paper takes over unchanged.
-PAPER: dict[str, Any] = {
-    "env": {"copies": 16},
-    "rollout": {"steps": 1000},
-    "algorithm": {
-        "epochs": 5,
-        "minibatches": 40,
-        "actor_lr": 9e-5,
-        "critic_lr": 5e-3,
-        "gamma": 0.99,
-        "gae_lambda": 0.95,
-        "clip": 0.2,
-        "entropy_coef": 0.01,
-        "max_grad_norm": 10.0,
-        "hidden": [64, 64],
-        "activation": "relu",
-        "layer_norm": True,
-        "input_norm": "layer",
-        "value_norm": True,
-        "huber_delta": 10.0,
-        "value_clip": 0.2,
-        "std": "sigmoid",
-        "std_init": 0.3655,
-        "head_gain": 0.01,
-        "lr_decay": "none",
-        "adam_eps": 1e-5,
-        "mult_init": 0.78,
-        "mult_lr": 1e-7,
-    },
+# The MAPPO-L script's settings (Ant 2x4), which the Scal-MAPPO-L paper takes over unchanged, as well for its IPPO.
+_MAPPO_L: dict[str, Any] = {
+    "epochs": 5,
+    "minibatches": 40,
+    "actor_lr": 9e-5,
+    "critic_lr": 5e-3,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip": 0.2,
+    "entropy_coef": 0.01,
+    "max_grad_norm": 10.0,
+    "hidden": [64, 64],
+    "activation": "relu",
+    "layer_norm": True,
+    "input_norm": "layer",
+    "value_norm": True,
+    "huber_delta": 10.0,
+    "value_clip": 0.2,
+    "std": "sigmoid",
+    "std_init": 0.3655,
+    "head_gain": 0.01,
+    "lr_decay": "none",
+    "adam_eps": 1e-5,
+    "mult_init": 0.78,
+    "mult_lr": 1e-7,
+}
+_UNPRICED = {name: value for name, value in _MAPPO_L.items() if not name.startswith("mult_")}
+
+# HARL's tuned settings for Ant 4x2.
+_HARL: dict[str, Any] = _UNPRICED | {
+    "minibatches": 1,
+    "actor_lr": 5e-4,
+    "critic_lr": 5e-4,
+    "clip": 0.1,
+    "value_clip": 0.1,
+    "entropy_coef": 0.0,
+    "hidden": [128, 128, 128],
+}
+
+# The A2PO paper's for Ant, beside which it runs CoPPO.
+_A2PO: dict[str, Any] = _UNPRICED | {
+    "epochs": 8,
+    "minibatches": 1,
+    "actor_lr": 3e-4,
+    "critic_lr": 3e-4,
+    "gae_lambda": 0.93,
+    "entropy_coef": 0.0,
+    "hidden": [64, 64, 64],
+    "std": "exp",
+    "std_init": 0.6065,
+    "clip_others_frac": 0.5,
+    "clip_ramp": 0.5,
+}
+
+# The DPO repository's, which says nothing of copies and steps; alternating PPO is a mode of it.
+_DPO: dict[str, Any] = {
+    "epochs": 15,
+    "actor_lr": 5e-4,
+    "critic_lr": 5e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "entropy_coef": 0.01,
+    "hidden": [128, 128],
+    "value_norm": False,
+    "huber_delta": None,
+    "std": "exp",
+    "std_init": 1.0,
+    "lr_decay": "none",
+}
+
+
+def _settings(copies: int, steps: int, knobs: dict[str, Any]) -> dict[str, Any]:
+    return {"env": {"copies": copies}, "rollout": {"steps": steps}, "algorithm": knobs}
+
+
+PAPER: dict[str, dict[str, Any]] = {
+    "scal_mappo_l": _settings(16, 1000, _MAPPO_L),
+    "mappo_l": _settings(16, 1000, _MAPPO_L),
+    "ippo": _settings(16, 1000, _UNPRICED),
+    "mappo": _settings(20, 200, _HARL),
+    "happo": _settings(20, 200, _HARL),
+    "hatrpo": _settings(20, 200, _HARL | {"value_clip": 0.2, "kl_bound": 0.005, "damping": 0.1, "backtrack": 0.8}),
+    "macpo": _settings(16, 1000, _UNPRICED | {"kl_bound": 0.0065, "damping": 0.1, "backtrack": 0.5}),
+    "mafocops": _settings(
+        16,
+        1000,
+        _MAPPO_L
+        | {
+            "minibatches": 62,  # of 258 samples; the paper has minibatches of 256
+            "kl_bound": 0.0125,
+            "focops_temperature": 2.2,
+            "mult_init": 0.0,
+            "mult_lr": 5e-5,
+            "mult_max": 1.3,
+            "huber_delta": None,
+        },
+    ),
+    "dpo": {"algorithm": _DPO | {"kl_target": 0.01}},
+    "coppo": _settings(20, 200, _A2PO | {"epochs": 5, "gae_lambda": 0.95}),
+    "a2po": _settings(20, 200, _A2PO),
+    "alternating_ppo": {"algorithm": _DPO | {"clip": 0.2}},
 }

@@ -47,6 +47,13 @@ class LQ(Section):
     beta: float = knob(0.27, "How much of each neighbour's state a node takes on per step.")
     control_weight: float = knob(30.0, "Price r of a squared control.", gt=0)
     noise_std: float = knob(1.0, "Standard deviation of the disturbance w.", ge=0)
+    control_limit: float | None = knob(
+        None,
+        "Squared control that a node may spend per step, on average over an episode; it is a cost then, team's or own as "
+        "`env.cost` says. null: the world has no cost.",
+        unit="control units²",
+        gt=0,
+    )
 
 
 class Game(Section):
@@ -344,6 +351,9 @@ class Delivery(Section):
     token: Literal["datagram", "reliable"] = knob("reliable", "Turns.")
     joint: Literal["datagram", "reliable"] = knob("reliable", "What agents tell the central critic of a round.")
     advantage: Literal["datagram", "reliable"] = knob("reliable", "What the central critic answers.")
+    policy: Literal["datagram", "reliable"] = knob(
+        "reliable", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
+    )
 
 
 class Codec(Section):
@@ -355,6 +365,9 @@ class Codec(Section):
     ratio: Precision = knob("float32", "Importance ratios, final ones and those on a minibatch.")
     joint: Precision = knob("float32", "What agents tell the central critic of a round.")
     advantage: Precision = knob("float32", "What the central critic answers.")
+    policy: Precision = knob(
+        "float32", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
+    )
 
 
 class Network(LinkAttributes):
@@ -419,7 +432,7 @@ class Budget(Section):
 
 
 class OffPolicy(Section):
-    """What only off-policy algorithms (iql, ma2ql, i2q) know."""
+    """What only off-policy algorithms (iql, ma2ql, i2q, qmix) know."""
 
     representation: Literal["network", "table"] = knob(
         "network", "What holds the values: a network, or a table with a row per observation ever met (choices alone)."
@@ -480,11 +493,12 @@ class Algorithm(Section):
         "iql",
         "ma2ql",
         "i2q",
+        "qmix",
     ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
-        "Defaults beneath the values given here: from our search (docs/results.md), or the papers' "
-        "(also sets env.copies and rollout.steps).",
+        "Defaults beneath the values given here: from our search (docs/results.md), or those of the algorithm's paper "
+        "(on-policy rows; most set env.copies and rollout.steps too).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")
     critic_scope: CriticScope | None = knob(None, "Whose states the critics see; null: as the recipe says.")
@@ -499,6 +513,11 @@ class Algorithm(Section):
     reward: Literal["own", "khop_mean"] = knob(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
+    )
+    share_policy: bool = knob(
+        False,
+        "One policy for all agents: they start alike, and after every round the central node sends everybody the mean of their "
+        "weights. Needs critic_scope: central.",
     )
     ratio: Literal["joint", "per_dim"] = knob(
         "joint", "One importance ratio per action, or one per action dimension (as one public code has it)."
@@ -577,11 +596,28 @@ class Algorithm(Section):
         conflict = self.recipe.conflict()
         if conflict is not None:
             raise ValueError(conflict)
+        if self.share_policy:
+            self._refuse_what_is_not_shared()
+        if self.recipe.is_led and self.off_policy.representation == "table":
+            raise ValueError("off_policy.representation: got 'table'; with critic_scope 'central' values are mixed, use network")
         if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
             raise ValueError(
                 f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"
             )
         return self
+
+    def _refuse_what_is_not_shared(self) -> None:
+        recipe = self.recipe
+        for key, value, allowed in (
+            ("critic_scope", recipe.critic_scope, ("central",)),
+            ("target", recipe.target, ("advantage",)),
+            ("actor_scope", recipe.actor_scope, ("local",)),
+            ("order", recipe.order, ("simultaneous", "fixed", "random")),
+            ("factor", recipe.factor, ("none",)),  # ratios that are told belong to weights that are not kept
+            ("input_norm", self.input_norm, ("layer", "none")),  # statistics of inputs are part of a policy, and each has its own
+        ):
+            if value not in allowed:
+                raise ValueError(f"{key}: got {value!r} with share_policy; it must be {' or '.join(map(repr, allowed))}")
 
     @property
     def recipe(self) -> Recipe:

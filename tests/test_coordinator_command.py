@@ -247,6 +247,7 @@ def test_algorithms_are_listed_with_what_their_agents_say(call: Call, monkeypatc
     assert rows["a2po"][3:5] == ["semi_greedy", "global"]
     assert rows["a2po"][-2:] == ["STATE BOOTSTRAP SCORE RATIO", "cannot"]
     assert rows["ippo"][-2:] == ["nothing", "may"]
+    assert rows["qmix"][-2:] == ["BOOTSTRAP JOINT POLICY", "needed"]
     monkeypatch.setenv("COLUMNS", "80")
     narrow = call("algorithms").out
     assert max(map(len, narrow.splitlines())) <= 80

@@ -52,6 +52,8 @@ CASES = {
     "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],
     "game, turns, bad links": [*GAME, *LOSSY, *TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=2"],
     "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],
+    "game, mixed values": [*GAME, *VALUES, "algorithm.name=qmix"],
+    "game, mixed values, bad links": [*GAME, *LOSSY, *VALUES, "network.delivery.policy=datagram", "algorithm.name=qmix"],
     "lq, ideal numbers": [*LQ, *VALUES, "algorithm.name=i2q"],
 }  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")

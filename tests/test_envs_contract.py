@@ -32,6 +32,8 @@ VARIANTS = [
     ("safe_manyagent_ant", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
     ("velocity_ant", "2x4", {"reward": "local", "observation": "full"}),
     ("network_lq", "5x1", {"reward": "local", "observation": "full"}),
+    ("network_lq", "3x1", {"lq": {"control_limit": 0.1}}),
+    ("network_lq", "3x1", {"reward": "local", "cost": "local", "lq": {"control_limit": 0.1}}),
     ("mamujoco_humanoid", "17x1", {"reward": "local", "observation": "full", "action_map": "reference"}),
     ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
     *(("matrix_game", "2x1", {"game": {"payoff": payoff}}) for payoff in ("penalty", "miscoordination", "non_monotone")),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from envs.interface import VecEnv
-from envs.network_lq import best_local_gain, dynamics, gain_cost, gain_gradient, kappa_curve, optimal_cost, within
+from envs.network_lq import best_local_gain, dynamics, gain_cost, gain_gradient, kappa_curve, limited_cost, optimal_cost, within
 from envs.registry import make, spec
 from scenarios.schema import LQ, Env
 
@@ -152,3 +152,45 @@ def test_thousand_nodes_step() -> None:
     world = make(Env(name="network_lq", partition="1024x1", copies=2), nx.path_graph(1024), 0)
     world.reset()
     assert world.step([np.zeros((2, 1), np.float32)] * 1024).reward.shape == (1024, 2)
+
+
+def test_least_cost_within_a_limit_lies_on_the_curve_of_prices() -> None:
+    a = dynamics(nx.path_graph(4), WEAK)
+    free, gain = optimal_cost(a, 0.3)
+    spent = [limited_cost(a, LQ(control_weight=0.3, control_limit=limit)) for limit in (0.02, 0.05, 0.1, 10.0)]
+    assert [part for _, part in spent[:3]] == pytest.approx([0.02, 0.05, 0.1])
+    costs = [cost for cost, _ in spent]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[3] == pytest.approx(free)  # a limit that does not bind
+    # the envelope theorem: a limit's price is r' - r, and -d cost / d limit
+    step = 1e-4
+    up, down = (limited_cost(a, LQ(control_weight=0.3, control_limit=0.05 + each))[0] for each in (step, -step))
+    price = -(up - down) / (2 * step)
+    dearer = optimal_cost(a, 0.3 + price)[0]
+    assert dearer == pytest.approx(costs[1] + price * 0.05, rel=1e-6)
+    assert gain_cost(a, gain, 0.3) == pytest.approx(free)
+
+
+def test_a_limit_that_no_controller_can_keep_is_refused() -> None:
+    a = np.array([[1.2]])
+    with pytest.raises(ValueError, match=r"lq\.control_limit: got 0\.001"):
+        limited_cost(a, LQ(control_weight=0.3, control_limit=0.001))
+    with pytest.raises(ValueError, match=r"lq\.control_limit: got null"):
+        limited_cost(a, LQ())
+
+
+@pytest.mark.parametrize("cost", ["team", "local"])
+def test_where_control_is_limited_it_is_a_cost(cost: str) -> None:
+    env = Env.model_validate({"name": "network_lq", "partition": "2x1", "copies": 1, "horizon": 3, "cost": cost})
+    world = make(env.model_copy(update={"lq": LQ(control_limit=0.2)}), nx.path_graph(2), 0)
+    assert world.spec.cost_limits == pytest.approx((0.6,))
+    world.reset()
+    steps = [world.step([np.array([[1.0]], np.float32), np.array([[-3.0]], np.float32)]) for _ in range(3)]
+    told = [5.0, 5.0] if cost == "team" else [1.0, 9.0]
+    assert [step.cost[:, 0, 0].tolist() for step in steps] == [told] * 3
+    assert steps[-1].episodes[0].cost == pytest.approx((15.0,))
+
+
+def test_without_a_limit_there_are_no_costs_to_be_local() -> None:
+    with pytest.raises(ValueError, match=r"env\.cost: got 'local'; network_lq has team"):
+        spec(Env(name="network_lq", partition="2x1", cost="local"))

@@ -107,7 +107,7 @@ def test_choices_are_random_as_often_as_epsilon_says_and_liked_otherwise() -> No
     liked = one.act(0, sight)
     for round_, epsilon in ((0, 1.0), (1, 0.75), (2, 0.6), (4, 0.3), (99, 0.3)):
         one.begin_round(round_)
-        assert one._epsilon == pytest.approx(epsilon)
+        assert one._exploration.epsilon == pytest.approx(epsilon)
     other = []
     for round_ in range(9, 109):
         one.begin_round(round_)

@@ -92,11 +92,15 @@ def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
         {"order": "alternating", "factor": "khop"},
         {"order": "simultaneous", "trace": "preopc"},
         {"critic_scope": "central", "trace": "preopc"},
+        {"name": "qmix", "target": "ideal_q"},
+        {"name": "qmix", "order": "alternating"},
+        {"name": "qmix", "actor_scope": "khop"},
+        {"name": "qmix", "constraint": "lagrangian"},
     ],
     ids=str,
 )
 def test_axes_that_do_not_go_together_are_refused_by_name(axes: dict[str, str]) -> None:
-    first = next(axis for axis in ("constraint", "factor", "trace") if axis in axes)
+    first = next(axis for axis in ("constraint", "factor", "trace", "target", "order", "actor_scope") if axis in axes)
     with pytest.raises(ValueError, match=rf"{first}: got '{axes[first]}' with"):
         Algorithm.model_validate(axes)
 
@@ -140,13 +144,27 @@ def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path
     source = written(tmp_path, "algorithm: {preset: paper, clip: 0.17}\nenv: {copies: 3}\n")
     scenario = load(source, ["algorithm.epochs=2"])
     assert (scenario.algorithm.clip, scenario.env.copies, scenario.algorithm.epochs) == (0.17, 3, 2)
-    for name, value in PAPER["algorithm"].items():
-        if name not in ("clip", "epochs"):
-            given_ = getattr(scenario.algorithm, name)
-            assert (list(given_) if isinstance(given_, tuple) else given_) == value
-    assert scenario.rollout.steps == PAPER["rollout"]["steps"]
+    assert scenario.rollout.steps == PAPER["scal_mappo_l"]["rollout"]["steps"]
     assert load("quickstart", ["algorithm.preset=paper"]).algorithm.std == "sigmoid"
     assert load("quickstart").algorithm.std != "sigmoid"
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_preset_is_that_of_the_algorithm(name: str) -> None:
+    found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
+    for section, knobs in PAPER[name].items():
+        assert {knob: found[section][knob] for knob in knobs} == knobs
+    assert (
+        load("quickstart", [f"algorithm.name={name}"]).algorithm
+        != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
+    )
+
+
+def test_what_no_paper_gives_settings_for_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"algorithm\.preset: got 'paper' with algorithm\.name iql"):
+        load("quickstart", ["algorithm.name=iql", "algorithm.preset=paper"])
+    with pytest.raises(ScenarioError, match=r"algorithm\.name: got 'none'"):
+        load("quickstart", ["algorithm.name=none", "algorithm.preset=paper"])
 
 
 def test_the_preset_does_not_seep_into_other_scenarios() -> None:
@@ -208,7 +226,7 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     network = load("quickstart", []).network
     assert network.delivery.model_dump() == {
         "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "score": "reliable",
-        "token": "reliable", "joint": "reliable", "advantage": "reliable",
+        "token": "reliable", "joint": "reliable", "advantage": "reliable", "policy": "reliable",
     }  # fmt: skip
     assert set(network.codec.model_dump().values()) == {"float32"}
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())

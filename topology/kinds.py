@@ -5,7 +5,7 @@ from topology.codec import DType
 from topology.wire import PEER_KINDS, Kind
 
 _EXACT = frozenset({Kind.SCORE, Kind.TOKEN})  # agents must agree on them to the bit
-_KNOBS = {Kind.RATIO_MB: "ratio"}  # where the kind goes by another's settings
+_KNOBS = {Kind.RATIO_MB: "ratio", Kind.PARAMETERS: "policy", Kind.SHARED: "policy"}  # where the kind goes by another's settings
 
 
 def dtype_of(network: Network, kind: Kind) -> DType:

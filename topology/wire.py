@@ -54,6 +54,9 @@ class Kind(IntEnum):
     TOKEN = 7  # the end of a turn, to the agent whose turn is next
     JOINT = 8  # an agent's SENSEs of a round, to the central critic
     ADVANTAGE = 9  # the central critic's answer; its origin is the agent it is for
+    POLICY = 10  # its answer where it learns all there is to learn: the weights by which that agent acts from now on
+    PARAMETERS = 11  # the weights of an agent's policy, to the central node, where all share one
+    SHARED = 12  # their mean; its origin is the agent it is for
     SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
     ACT = 17  # world plane: one agent's actions
     JOIN = 18  # world plane: a node is there; carries nothing
@@ -72,6 +75,9 @@ PEER_KINDS = frozenset({
     Kind.TOKEN,
     Kind.JOINT,
     Kind.ADVANTAGE,
+    Kind.POLICY,
+    Kind.PARAMETERS,
+    Kind.SHARED,
 })
 
 

@@ -23,6 +23,10 @@ GLOBAL_STATE, KHOP_STATE = 4 * B * PAIRS, 4 * B * 2 * EDGES  # a state is one nu
 EACH_TO_LATER = 4 * B * PAIRS // 2
 SEQUENTIAL = {"STATE": GLOBAL_STATE, "RATIO": EACH_TO_LATER}
 
+SEEN = 3  # numbers that an agent sees of the game, which has two choices
+GAME = ["env.name=stochastic_game", f"env.game.states={SEEN}", "env.game.choices=2", "algorithm.off_policy.warm_up_steps=0"]
+WORLD = {"qmix": GAME}  # values of choices are mixed; all others play SMALL's
+
 # bytes of payload per run: closed forms, where every agent keeps a critic of its own (decisions 0005, 0012)
 PAYLOAD: dict[str, dict[str, int]] = {
     "scal_mappo_l": {"STATE": KHOP_STATE},
@@ -40,6 +44,7 @@ PAYLOAD: dict[str, dict[str, int]] = {
     "iql": {},
     "ma2ql": {"TOKEN": 32 * COPIES * ROUNDS},
     "i2q": {},
+    "qmix": {"JOINT": 4 * (SEEN + 3) * B * N, "POLICY": 4 * (SEEN * 8 + 8 + 8 * 2 + 2 + 2 * SEEN) * COPIES * ROUNDS * N},
 }
 TALKATIVE = ["coppo", "a2po", "alternating_ppo", "ma2ql"]
 
@@ -47,14 +52,14 @@ TALKATIVE = ["coppo", "a2po", "alternating_ppo", "ma2ql"]
 def payload(run: Alone) -> Counter[str]:
     found: Counter[str] = Counter()
     for row in run.rows:
-        if row.plane == "peer":
+        if row.plane != "world":
             found[row.kind] += row.payload_bytes
     return found
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path: Path, name: str) -> None:
-    found = payload(Alone(tmp_path / "run", f"algorithm.name={name}"))
+    found = payload(Alone(tmp_path / "run", f"algorithm.name={name}", *WORLD.get(name, [])))
     assert {*found} == {*RECIPES[name].says}
     found.pop("BOOTSTRAP", None)
     assert found == PAYLOAD[name]
@@ -117,11 +122,14 @@ HARD = ["network.loss_prob=0.1", "network.delivery.bootstrap=datagram", "network
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_with_losses_and_an_agent_down_completes(tmp_path: Path, name: str) -> None:
     crash = "network.events=[{do: crash, agent: 2, from_s: 5}]"
-    run = Alone(tmp_path / "run", f"algorithm.name={name}", "kappa=2", "topology.kind=ring", *HARD, crash)
-    assert len(run.reports) == N * ROUNDS
+    run = Alone(tmp_path / "run", f"algorithm.name={name}", *WORLD.get(name, []), "kappa=2", "topology.kind=ring", *HARD, crash)
+    assert len(run.reports) == (N + RECIPES[name].is_led) * ROUNDS
     figure = "kl" if RECIPES[name].target == "advantage" else "replay"
     learned = {key for key, report in run.reports.items() if figure in report.metrics}
     in_turns = RECIPES[name].order == "alternating"
+    if RECIPES[name].is_led:
+        assert learned == {(N, k) for k in range(ROUNDS)}
+        return
     assert learned == {(i, k) for i in range(N) for k in range(ROUNDS) if i != 2 and (not in_turns or i == k)}
 
 
@@ -232,13 +240,60 @@ def test_processes_with_a_central_critic_do_what_one_process_does(
     assert {key: told(report) for key, report in many.reports.items()} == alone.told()
 
 
+# ------------------------------------------------------------------------------------------ the coordinator learns for all
+
+QMIX = ["algorithm.name=qmix", *GAME]
+
+
+@pytest.mark.parametrize("place", ["null", "2"])
+def test_weights_come_back_to_everybody_once_a_round_over_all_links_between(tmp_path: Path, place: str) -> None:
+    run = Alone(tmp_path / "run", *QMIX, f"central.at={place}")
+    hops = N if place == "null" else sum(1 + abs(i - 2) for i in range(N))
+    for kind in ("JOINT", "BOOTSTRAP", "POLICY"):
+        assert sum(row.messages for row in run.rows if row.kind == kind) == hops * COPIES * ROUNDS
+    assert on_plane(run, "peer") == {}
+    assert [run.reports[N, k].metrics["replay"] for k in range(ROUNDS)] == [B / 2, B]
+    assert len({*run.weights.values()}) == N + 1
+
+
+def test_copies_that_weights_do_not_reach_act_by_those_that_they_have(tmp_path: Path) -> None:
+    lost = ["network.delivery.policy=datagram", "network.loss_prob=0.5", "network.patience_s=4", "budget.env_steps=320"]
+    run = Alone(tmp_path / "run", *QMIX, *lost)
+    agents = [run.reports[i, k].metrics for i in range(N) for k in range(8)]
+    assert {metrics["versions"] for metrics in agents} == {1.0, 2.0}
+    assert 0.3 < sum(metrics.get("missing_policy", 0.0) for metrics in agents) / (COPIES * len(agents)) < 0.7
+    # what is lost costs patience, on the agents' side, and the world waits for the slowest
+    assert all(run.reports[i, 0].virtual_s == pytest.approx(24 if "missing_policy" in m else 20) for i, m in first(run))
+
+
+def first(run: Alone) -> list[tuple[int, dict[str, float]]]:
+    return [(agent, run.reports[agent, 0].metrics) for agent in range(N)]
+
+
+def test_a_round_that_somebody_did_not_tell_of_teaches_nothing(tmp_path: Path) -> None:
+    run = Alone(tmp_path / "run", *QMIX, "network.events=[{do: crash, agent: 3, from_s: 5, until_s: 25}]", "network.patience_s=8")
+    assert run.reports[N, 0].virtual_s == pytest.approx(20 + 8 / 2)
+    assert [run.reports[N, k].metrics["replay"] for k in range(ROUNDS)] == [0, B / 2]
+    assert [run.reports[N, k].metrics.get("missing_joint") for k in range(ROUNDS)] == [2 * COPIES, None]
+    assert [run.reports[3, k].metrics.keys() >= {"epsilon"} for k in range(ROUNDS)] == [False, True]
+
+
+@pytest.mark.parametrize("down", [0, N])
+def test_agents_go_on_while_the_mixer_is_down_or_one_of_them(tmp_path: Path, down: int) -> None:
+    hard = [*HARD, "network.delivery.joint=datagram", "network.delivery.policy=datagram", "network.patience_s=8"]
+    crash = f"network.events=[{{do: crash, agent: {down}, from_s: 5, until_s: 45}}]"
+    run = Alone(tmp_path / "run", *QMIX, *hard, crash, "budget.env_steps=120")
+    assert len(run.reports) == (N + 1) * 3
+    assert ("value_loss" in run.reports[N, 0].metrics) == (down != N)
+
+
 # ------------------------------------------------------------------------------------------ what agrees with what
 
 
 @pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
-@pytest.mark.parametrize("name", TALKATIVE)
+@pytest.mark.parametrize("name", [*TALKATIVE, "qmix"])
 def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, name: str, links: list[str]) -> None:
-    overrides = [*links, f"algorithm.name={name}", "compute.policy_ms=80"]
+    overrides = [*links, f"algorithm.name={name}", *WORLD.get(name, []), "compute.policy_ms=80"]
     alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
     assert many.weights == alone.weights
     assert many.rows == alone.rows

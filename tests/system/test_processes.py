@@ -279,6 +279,41 @@ def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: 
     assert run.query(f"SELECT sum(messages) > 0 FROM traffic WHERE {last}") == [(1,)]
 
 
+@pytest.mark.slow
+def test_turns_go_round_without_a_holder_that_was_killed_in_its_turn(start: Any) -> None:
+    n, turn, rounds = 3, 30, 135  # a turn takes some seconds of learning; the killed agent's second one is within the run
+    run = start(
+        "env.name=stochastic_game", "env.partition=3x1", "env.game.states=4", "env.game.choices=2", "algorithm.name=ma2ql",
+        f"algorithm.off_policy.turn_rounds={turn}", "algorithm.off_policy.updates_per_step=5", "algorithm.hidden=[64,64]",
+        "algorithm.off_policy.warm_up_steps=0", "network.loss_prob=0.2", "network.delivery.token=datagram",
+        "network.patience_s=5", "supervision.on_node_death=continue", f"budget.env_steps={rounds * 40}",
+    )  # fmt: skip
+    run.until_running()["kappahop: node 0"].kill()
+    code, out, err = run.ended(UP_S)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["env_steps"] == rounds * 40
+    done = dict(run.query("SELECT agent, count(*) FROM rounds GROUP BY agent"))
+    died = done.pop(0)
+    assert 2 <= died < turn
+    assert done == {1: rounds, 2: rounds}
+    learned = run.query("SELECT round, agent FROM rounds WHERE value_loss IS NOT NULL ORDER BY round, agent")
+    holders = [(round_, round_ // turn % n) for round_ in range(rounds)]
+    assert learned == [(round_, agent) for round_, agent in holders if agent != 0 or round_ < died]
+    told = run.query("SELECT virtual_s, round, role, text FROM events WHERE text LIKE 'turn %' ORDER BY virtual_s, round")
+    assert [(role, text.split()[1]) for _, _, role, text in told] == [
+        ("node-0", "begins"), ("node-1", "begins"), ("node-1", "ends"), ("node-2", "begins"), ("node-2", "ends"),
+        ("node-1", "begins"),
+    ]  # fmt: skip
+    times = {(role, text, round_): virtual_s for virtual_s, round_, role, text in told}
+    ((last_seen_s,),) = run.query("SELECT max(virtual_s) FROM rounds WHERE agent = 0")
+    assert last_seen_s < times["node-1", "turn begins", turn]
+    assert times["node-1", "turn ends", 2 * turn - 1] <= times["node-2", "turn begins", 2 * turn]
+    # the token that the dead agent would have passed on is waited for in vain, once, and nothing else is of it
+    waited = run.query(f"SELECT role FROM events WHERE text LIKE 'TOKEN of agent 0 missing%' AND round = {turn - 1}")
+    assert waited == [("node-1",)]
+    assert run.query(f"SELECT count(*) FROM traffic WHERE kind = 'TOKEN' AND src = '0' AND round >= {turn - 1}") == [(0,)]
+
+
 def test_a_killed_command_leaves_no_orphan(start: Any) -> None:
     run = start()
     assert len(run.until_running()) == 6

@@ -1,0 +1,179 @@
+"""The on-policy family side by side: `python benchmarks/family.py`.
+
+Trains every on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose critic
+sees everybody run a second time with the central critic, where they allow it. Everything else is as the scenario has it, and
+alike for all. `--out` keeps the runs and, rewritten after each, the table as Markdown and as JSON; what is finished there is
+not run again, so an interrupted comparison goes on when it is called again. Bytes are wire bytes. Rates are only comparable
+where the machine did nothing else.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coordinator.plan import plan
+from coordinator.record import Results
+from scenarios.loading import load
+from scenarios.recipes import RECIPES
+
+HEADINGS = ("algorithm", "critic", "return", "cost", "limit", "peer B", "central B", "env-steps/s", "command")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        algorithm: Its name in the recipe table.
+        words: What it adds to the scenario.
+    """
+
+    algorithm: str
+    words: tuple[str, ...]
+
+    @property
+    def critic(self) -> str:
+        """Whose critic it learns with."""
+        return "central" if "algorithm.critic_scope=central" in self.words else "own"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of one run.
+
+    Attributes:
+        command: What to type for it.
+        algorithm: Its name.
+        critic: "own" or "central".
+        seed: Of the run.
+        return_mean: Of the episodes that ended in the last tenth of the steps; None if none ever did.
+        cost_mean: Of the same episodes.
+        cost_limit: What it is held against; None where the world has no costs.
+        peer_bytes: Per agent and environment step, on the links between agents.
+        central_bytes: The same, to and from the central critic.
+        env_steps_per_s: Rate of the whole run, its start included.
+    """
+
+    command: str
+    algorithm: str
+    critic: str
+    seed: int
+    return_mean: float | None
+    cost_mean: float | None
+    cost_limit: float | None
+    peer_bytes: float
+    central_bytes: float
+    env_steps_per_s: float
+
+
+def family() -> list[Row]:
+    """All on-policy rows, and after each the one with the central critic where it makes sense."""
+    rows = []
+    for name, recipe in RECIPES.items():
+        if recipe.target != "advantage":
+            continue
+        words = (f"algorithm.name={name}", *(("kappa=1",) if "khop" in (recipe.actor_scope, recipe.critic_scope) else ()))
+        rows.append(Row(name, words))
+        if recipe.critic_scope == "global" and replace(recipe, critic_scope="central").conflict() is None:
+            rows.append(Row(name, (*words, "algorithm.critic_scope=central")))
+    return rows
+
+
+def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | None:
+    """The figures of a run, made now or before; None if it failed."""
+    words = [*common, *row.words, "--seed", str(seed)]
+    command = " ".join(("kappahop", "run", *words))
+    folder = out / "_".join(word for word in words if word != "--seed").replace("/", "-")
+    finished = folder.with_name(folder.name + ".json")
+    if finished.exists():
+        print("there already:", command, file=sys.stderr, flush=True)
+        return Figures(**json.loads(finished.read_text()))
+    print(command, file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "coordinator", "run", *words, "--out", str(folder), "--json"],
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        print(f"failed with exit code {done.returncode}: {command}", file=sys.stderr, flush=True)
+        return None
+    printed: dict[str, Any] = json.loads(done.stdout)
+    results = Results(folder)
+    wire = {"peer": 0, "central": 0, "world": 0}
+    for part in results.by_kind():
+        wire[part.plane] += part.wire_bytes
+    results.close()
+    agent_steps = plan(load(words[0], words[1:-2])).spec.n_agents * printed["env_steps"]
+    figures = Figures(
+        command=command,
+        algorithm=row.algorithm,
+        critic=row.critic,
+        seed=seed,
+        peer_bytes=wire["peer"] / agent_steps,
+        central_bytes=wire["central"] / agent_steps,
+        **{name: printed[name] for name in ("return_mean", "cost_mean", "cost_limit", "env_steps_per_s")},
+    )
+    finished.write_text(json.dumps(asdict(figures)))
+    return figures
+
+
+def table(found: Sequence[Figures]) -> str:
+    """Markdown: a line per algorithm and critic, its seeds side by side."""
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
+    groups: dict[tuple[str, str], list[Figures]] = {}
+    for figures in found:
+        groups.setdefault((figures.algorithm, figures.critic), []).append(figures)
+
+    def told(runs: Sequence[Figures], value: Callable[[Figures], float | None], form: str) -> str:
+        return ", ".join("–" if (number := value(run)) is None else format(number, form) for run in runs)
+
+    for (algorithm, critic), runs in groups.items():
+        cells = (
+            algorithm, critic,
+            told(runs, lambda run: run.return_mean, ".0f"),
+            told(runs, lambda run: run.cost_mean, ".1f"),
+            told(runs[:1], lambda run: run.cost_limit, "g"),
+            told(runs[:1], lambda run: run.peer_bytes, ".1f"),
+            told(runs[:1], lambda run: run.central_bytes, ".1f"),
+            told(runs, lambda run: run.env_steps_per_s, ",.0f"),
+            f"`{runs[0].command}`",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, write the table after every run, print it at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", default="safe_halfcheetah_6x1", help="what is learnt (default %(default)s)")
+    parser.add_argument("--env-steps", type=int, default=500_000, help="of each run (default %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run each (default 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/family"), help="folder of runs and table (default %(default)s)")
+    parser.add_argument("overrides", nargs="*", help="key=value, the same for all")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    common = [given.scenario, f"budget.env_steps={given.env_steps}", *given.overrides]
+    jobs = [(row, seed) for row in family() for seed in given.seeds]
+    found: list[Figures] = []
+    for place, (row, seed) in enumerate(jobs, start=1):
+        print(f"[{place}/{len(jobs)}] ", end="", file=sys.stderr)
+        figures = make(row, common, seed, given.out)
+        if figures is not None:
+            found.append(figures)
+            (given.out / "table.md").write_text(table(found) + "\n", encoding="utf-8")
+            (given.out / "table.json").write_text(json.dumps([asdict(each) for each in found], indent=1), encoding="utf-8")
+    print(table(found))
+    if len(found) < len(jobs):
+        sys.exit(f"family: {len(jobs) - len(found)} of {len(jobs)} runs failed; call again to try them once more")
+
+
+if __name__ == "__main__":
+    main()

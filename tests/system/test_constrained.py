@@ -1,0 +1,24 @@
+"""Whole runs on a world with a limit: what is safe stays within it and uses it, what is not exceeds it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.constrained import SAFE, UNSAFE, train
+
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("algorithm", SAFE)
+def test_constrained_algorithms_end_within_a_tenth_of_the_limit(tmp_path: Path, algorithm: str, seed: int) -> None:
+    outcome = train(algorithm, seed, tmp_path)
+    assert 0.7 <= outcome.spent <= 1.1
+    assert outcome.cost <= 1.4  # 1.8 at the start
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_unconstrained_one_exceeds_it(tmp_path: Path, seed: int) -> None:
+    outcome = train(UNSAFE, seed, tmp_path)
+    assert outcome.spent > 1.5
+    assert outcome.cost < 1.1
