@@ -8,6 +8,7 @@ where the machine did nothing else.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -89,8 +90,8 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
     """The figures of a run, made now or before; None if it failed."""
     words = [*common, *row.words, "--seed", str(seed)]
     command = " ".join(("kappahop", "run", *words))
-    folder = out / "_".join(word for word in words if word != "--seed").replace("/", "-")
-    finished = folder.with_name(folder.name + ".json")
+    folder = out / f"{row.algorithm}-{row.critic}-s{seed}-{hashlib.sha256(command.encode()).hexdigest()[:8]}"
+    finished = folder.with_suffix(".json")
     if finished.exists():
         print("there already:", command, file=sys.stderr, flush=True)
         return Figures(**json.loads(finished.read_text()))

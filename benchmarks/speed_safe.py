@@ -125,8 +125,10 @@ def main() -> None:
     console = Console(stderr=True)
     found = []
     for pair in PAIRS:
-        console.print(f"{pair.first} and {pair.second}: {pair.scenario} {pair.partition}", highlight=False)
+        console.print(f"{pair.first} / {pair.second}, {pair.scenario} {pair.partition}:", end=" ", highlight=False)
         found.append(measure(pair, given.network, given.rounds, given.turns))
+        told = f"{median(found[-1].ratios):.2f}, by CPU seconds of updates {found[-1].cpu_ratio:.2f}"
+        console.print(told, highlight=False)
     if given.json:
         print(json.dumps([asdict(figures) for figures in found]))
         return

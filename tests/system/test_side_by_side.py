@@ -1,0 +1,36 @@
+"""The comparison of the on-policy family: which rows it has, what it keeps, what a row tells."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.family import Row, family, make, table
+from scenarios.loading import load
+from scenarios.recipes import RECIPES
+from tests.system.stage import SMALL
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+
+
+def test_it_has_every_on_policy_algorithm_and_each_row_can_be_run() -> None:
+    rows = family()
+    assert {row.algorithm for row in rows if row.critic == "own"} == {k for k, v in RECIPES.items() if v.target == "advantage"}
+    assert {"mappo", "happo"} <= {row.algorithm for row in rows if row.critic == "central"}
+    for row in rows:
+        assert load("safe_halfcheetah_6x1", row.words).algorithm.name == row.algorithm
+
+
+def test_a_finished_run_is_kept_and_a_failed_one_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["quickstart", *SMALL, "record.tensorboard=false"]
+    row = Row("mappo", ("algorithm.name=mappo", "algorithm.critic_scope=central"))
+    assert make(row, [*common, "env.partition=nonsense"], 0, tmp_path) is None
+    found = make(row, common, 3, tmp_path)
+    assert found is not None
+    assert (found.critic, found.seed, found.peer_bytes) == ("central", 3, 0.0)
+    # JOINT 3 numbers a sample and ADVANTAGE 1, and what frames them
+    assert found.central_bytes > 4 * (3 + 1)
+    assert found.cost_limit is None
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("run again"))
+    assert make(row, common, 3, tmp_path) == found
+    assert f"| mappo | central | {found.return_mean:.0f} | 0.0 | – | 0.0 |" in table([found])
