@@ -77,9 +77,19 @@ def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_en
         state = np.where(end[:, None] > 0, 100.0, following).astype(np.float32)
         rollout.record_outcome(step, sensed(state, end, final))
     rollout.cut_sight = rollout.own_cut_blocks()
-    samples = learner(2)._samples(rollout, rollout.reward)
+    one = learner(2)
+    samples = one._samples(rollout, rollout.reward)
     np.testing.assert_array_equal(samples.following, samples.sight + 1.0)
     assert samples.terminated.reshape(T, E).nonzero() == (np.array([2]), np.array([1]))
+    begins = np.zeros((T, E), np.bool_)
+    begins[0] = begins[3, 1] = begins[3, 2] = True
+    np.testing.assert_array_equal(samples.is_first.reshape(T, E), begins)
+    rollout.truncated[-1, 0] = rollout.terminated[-1, 3] = True
+    one.sit_out(rollout)
+    rollout.cut_blocks[T - 1] = rollout.sight[-1]
+    rollout.cut_sight = np.zeros((len(rollout.cuts()), 1), np.float32)
+    after = one._samples(rollout, rollout.reward)
+    np.testing.assert_array_equal(after.is_first.reshape(T, E)[0], [True, False, False, True])
 
 
 @pytest.mark.parametrize(("name", "replay", "kept"), [("ma2ql", "per_turn", 2), ("ma2ql", "rolling", 4), ("iql", "per_turn", 4)])
