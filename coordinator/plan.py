@@ -55,10 +55,10 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         scenario = scenario.model_copy(update={"topology": resolved})
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
-    is_table = scenario.algorithm.off_policy.representation == "table"
-    if is_table and not all(spec.choices):
+    kind = scenario.algorithm.off_policy.representation
+    if kind != "network" and not all(spec.choices):
         raise ScenarioError(
-            f"algorithm.off_policy.representation: got 'table'; {scenario.env.name} has continuous actions, use network"
+            f"algorithm.off_policy.representation: got {kind!r}; {scenario.env.name} has continuous actions, use network"
         )
     if scenario.algorithm.recipe.is_led and not all(spec.choices):
         raise ScenarioError(

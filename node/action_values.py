@@ -18,7 +18,7 @@ Q to r + gamma·max_a' Q(s'*, a'), where s'* is f's guess if Q_ss prefers it to 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +49,7 @@ class Samples:
         reward: (B,).
         following: Sight after it, (B, D), before any restart.
         terminated: (B,).
+        is_first: (B,), whether an episode begins with it; only who remembers needs to know.
     """
 
     sight: Floats
@@ -56,6 +57,7 @@ class Samples:
     reward: Floats
     following: Floats
     terminated: NDArray[np.bool_]
+    is_first: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
 
 class ActionValues(ABC):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from node.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDelayed
 from node.critics import Shape
+from node.recurrent import RecurrentQ
 from node.rollout import Rollout
 from node.seeds import Purpose, stream, torch_stream
 from scenarios.schema import Algorithm, OffPolicy
@@ -33,6 +34,8 @@ def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
     if algorithm.off_policy.representation == "table":
         return Tabular(shape.choices, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
     generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
+    if algorithm.off_policy.representation == "recurrent":
+        return RecurrentQ(shape.actor_width, shape.choices, shape.steps, shape.copies, algorithm, generator)
     if shape.choices:
         return DoubleQ(shape.actor_width, shape.choices, algorithm, generator)
     return TwinDelayed(shape.actor_width, shape.n_actions, algorithm, generator)
@@ -104,6 +107,7 @@ class OffPolicyLearner:
         self._exploration = Exploration(shape, algorithm.off_policy)
         self._earned = 0.0  # minibatches not yet learnt from
         self._has_rested = False
+        self._begins = np.ones(shape.copies, np.bool_)  # copies in which an episode begins with the round
 
     # ---------------------------------------------------------------- acting
 
@@ -114,6 +118,11 @@ class OffPolicyLearner:
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
         return self._exploration(step, self._values.best(np.ascontiguousarray(sight[:, self._shape.actor_columns])))
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
+        if isinstance(self._values, RecurrentQ):
+            self._values.forget(ended)
 
     # -------------------------------------------------------------- learning
 
@@ -130,6 +139,7 @@ class OffPolicyLearner:
             self._values.replay.clear()
         self._has_rested = False
         self._values.take(self._samples(rollout, reward))
+        self._begins = rollout.terminated[-1] | rollout.truncated[-1]
         if (round_ + 1) * shape.steps * shape.copies <= knobs.warm_up_steps:
             return
         self._earned += knobs.updates_per_step * shape.steps * shape.copies
@@ -144,6 +154,7 @@ class OffPolicyLearner:
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
         """A round without a turn, or without a node: nothing learnt is touched, and there are no figures."""
         self._has_rested = self._algorithm.recipe.order == "alternating"
+        self._begins = rollout.terminated[-1] | rollout.truncated[-1]
         return {}
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
@@ -172,12 +183,17 @@ class OffPolicyLearner:
 
     def state(self) -> State:
         """All that later rounds depend on, as it is between two rounds; what a round draws, `begin_round` draws again."""
-        return {"values": self._values.state(), "earned": self._earned, "has_rested": self._has_rested}
+        return {
+            "values": self._values.state(),
+            "earned": self._earned,
+            "has_rested": self._has_rested,
+            "begins": self._begins.copy(),
+        }
 
     def restore(self, state: State) -> None:
         """Take the state of a learner of the same agent and scenario."""
         self._values.restore(state["values"])
-        self._earned, self._has_rested = state["earned"], state["has_rested"]
+        self._earned, self._has_rested, self._begins = state["earned"], state["has_rested"], state["begins"]
 
     # ---------------------------------------------------------------- pieces
 
@@ -195,4 +211,5 @@ class OffPolicyLearner:
             reward=reward.reshape(-1).copy(),
             following=following.reshape(-1, width)[:, columns],
             terminated=rollout.terminated.reshape(-1).copy(),
+            is_first=np.concatenate((self._begins[None], (rollout.terminated | rollout.truncated)[:-1])).reshape(-1),
         )

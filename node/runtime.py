@@ -64,7 +64,7 @@ from topology.process import StopRequested
 from topology.schedule import Schedule
 from topology.snapshot import State
 from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
-from topology.world_plane import END_TERMINATED, END_TRUNCATED, Sense, WorldPort
+from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, Sense, WorldPort
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
 SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
@@ -330,6 +330,8 @@ class Runtime:
         sense = Sense(message, copies=self._copies, obs_dim=self._dims[self._agent], n_costs=self._n_costs)
         if (sense.round, sense.step) != (0, 0):
             self._rollout.record_outcome((sense.step - 1) % self._steps, sense)
+            if isinstance(self._learner, OffPolicyLearner):
+                self._learner.forget(sense.end != END_NONE)
         self._clock = sense.time
         closes = sense.step == 0 and sense.round == self._protocol.round + 1
         if closes:

@@ -434,8 +434,16 @@ class Budget(Section):
 class OffPolicy(Section):
     """What only off-policy algorithms (iql, ma2ql, i2q, qmix) know."""
 
-    representation: Literal["network", "table"] = knob(
-        "network", "What holds the values: a network, or a table with a row per observation ever met (choices alone)."
+    representation: Literal["network", "table", "recurrent"] = knob(
+        "network",
+        "What holds the values: a network; a table with a row per observation ever met; or a network with a memory of the "
+        "episode, a GRU of 64 units. Tables and memories for choices alone; i2q has no memories, qmix neither.",
+    )
+    burn_in: int = knob(
+        10,
+        "recurrent: in a stretch of replay that begins within an episode, so many samples are read and not learnt from.",
+        unit="steps",
+        ge=0,
     )
     buffer: int = knob(100_000, "How many transitions the replay keeps.", unit="transitions", ge=1, le=10_000_000)
     replay: Literal["per_turn", "rolling"] = knob(
@@ -598,8 +606,11 @@ class Algorithm(Section):
             raise ValueError(conflict)
         if self.share_policy:
             self._refuse_what_is_not_shared()
-        if self.recipe.is_led and self.off_policy.representation == "table":
-            raise ValueError("off_policy.representation: got 'table'; with critic_scope 'central' values are mixed, use network")
+        kind = self.off_policy.representation
+        if self.recipe.is_led and kind != "network":
+            raise ValueError(f"off_policy.representation: got {kind!r}; with critic_scope 'central' it must be 'network'")
+        if self.recipe.target == "ideal_q" and kind == "recurrent":
+            raise ValueError("off_policy.representation: got 'recurrent'; ideal values need the state, use network or table")
         if self.recipe.target == "ideal_q" and self.off_policy.turn_accuracy is not None:
             raise ValueError(
                 f"off_policy.turn_accuracy: got {self.off_policy.turn_accuracy}; ideal values are learnt by minibatches"

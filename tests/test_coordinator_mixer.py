@@ -88,7 +88,7 @@ def test_the_team_misses_the_best_path_where_ideal_learners_find_it(tmp_path: Pa
 def test_a_world_of_numbers_is_refused_by_name() -> None:
     with pytest.raises(ScenarioError, match=r"got 'central' with target 'q'; values .* safe_halfcheetah has"):
         plan(load("quickstart", ["algorithm.name=qmix"]))
-    with pytest.raises(ScenarioError, match=r"off_policy\.representation: got 'table'; with critic_scope 'central'"):
+    with pytest.raises(ScenarioError, match=r"off_policy\.representation: got 'table'; with critic_scope 'central' it must"):
         load("stage_game", ["algorithm.name=qmix", "algorithm.off_policy.representation=table"])
 
 

@@ -54,6 +54,9 @@ CASES = {
     "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],
     "game, mixed values": [*GAME, *VALUES, "algorithm.name=qmix"],
     "game, mixed values, bad links": [*GAME, *LOSSY, *VALUES, "network.delivery.policy=datagram", "algorithm.name=qmix"],
+    "game, memories in turn": [
+        *GAME, *VALUES, "algorithm.name=ma2ql", "algorithm.off_policy.representation=recurrent", "algorithm.off_policy.burn_in=3",
+    ],
     "lq, ideal numbers": [*LQ, *VALUES, "algorithm.name=i2q"],
 }  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")

@@ -77,9 +77,19 @@ def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_en
         state = np.where(end[:, None] > 0, 100.0, following).astype(np.float32)
         rollout.record_outcome(step, sensed(state, end, final))
     rollout.cut_sight = rollout.own_cut_blocks()
-    samples = learner(2)._samples(rollout, rollout.reward)
+    one = learner(2)
+    samples = one._samples(rollout, rollout.reward)
     np.testing.assert_array_equal(samples.following, samples.sight + 1.0)
     assert samples.terminated.reshape(T, E).nonzero() == (np.array([2]), np.array([1]))
+    begins = np.zeros((T, E), np.bool_)
+    begins[0] = begins[3, 1] = begins[3, 2] = True
+    np.testing.assert_array_equal(samples.is_first.reshape(T, E), begins)
+    rollout.truncated[-1, 0] = rollout.terminated[-1, 3] = True
+    one.sit_out(rollout)
+    rollout.cut_blocks[T - 1] = rollout.sight[-1]
+    rollout.cut_sight = np.zeros((len(rollout.cuts()), 1), np.float32)
+    after = one._samples(rollout, rollout.reward)
+    np.testing.assert_array_equal(after.is_first.reshape(T, E)[0], [True, False, False, True])
 
 
 @pytest.mark.parametrize(("name", "replay", "kept"), [("ma2ql", "per_turn", 2), ("ma2ql", "rolling", 4), ("iql", "per_turn", 4)])
@@ -230,6 +240,7 @@ def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -
 
 
 TABLE = "algorithm.off_policy.representation=table"
+RECURRENT = "algorithm.off_policy.representation=recurrent"
 TURNS = ("stochastic_game", "algorithm.name=ma2ql", TABLE, "algorithm.off_policy.turn_accuracy=0.01", "env.copies=40",
          "rollout.steps=30", "env.game.states=6", "env.game.choices=3", "topology.kind=line",
          "algorithm.off_policy.warm_up_steps=0")  # fmt: skip
@@ -279,6 +290,7 @@ def test_a_holder_that_is_down_loses_its_turn_and_the_others_go_on(tmp_path: Pat
 
 @pytest.mark.parametrize("words", [
     ("stage_game", "algorithm.name=iql", TABLE), ("stage_game", "algorithm.name=i2q", TABLE),
+    ("stage_game", "algorithm.name=iql", RECURRENT),
     ("stochastic_game", "algorithm.name=iql"), ("stochastic_game", "algorithm.name=i2q"),
     ("differential_game", "algorithm.name=iql"), ("differential_game", "algorithm.name=i2q"),
 ], ids=" ".join)  # fmt: skip
@@ -306,7 +318,9 @@ def test_ideal_tables_come_through_a_run_and_its_checkpoint_to_the_best_path(tmp
 
 
 def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
-    kinds: list[tuple[int, dict[str, Any]]] = [(2, {"representation": "table"}), (2, {}), (0, {})]
+    kinds: list[tuple[int, dict[str, Any]]] = [
+        (2, {"representation": "table"}), (2, {}), (0, {}), (2, {"representation": "recurrent"}),
+    ]  # fmt: skip
     for choices, knobs in kinds:
         one = learner(choices, warm_up_steps=0, **knobs)
         rollout = Rollout.make(T, E, 1, 1, 0)
@@ -327,8 +341,10 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("input_norm", ["running", "none"])
-@pytest.mark.parametrize("name", ["iql", "i2q", "ma2ql"])
-@pytest.mark.parametrize(("choices", "representation"), [(2, "table"), (2, "network"), (0, "network")])
+@pytest.mark.parametrize(("name", "choices", "representation"), [
+    *((name, *kind) for name in ("iql", "i2q", "ma2ql") for kind in ((2, "table"), (2, "network"), (0, "network"))),
+    ("iql", 2, "recurrent"), ("ma2ql", 2, "recurrent"),
+])  # fmt: skip
 def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
     name: str, choices: int, representation: str, input_norm: str, tmp_path: Path
 ) -> None:
@@ -341,11 +357,12 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
             draw = np.random.default_rng(round_)
             rollout = Rollout.make(T, E, 1, 1, 0)
             rollout.cut_sight = np.full((E, 1), round_, np.float32)
-            rollout.truncated[-1] = True
+            rollout.truncated[-1, :2] = True  # in the other copies episodes go on
             one.begin_round(round_)
             for step in range(T):
                 rollout.sight[step] = draw.integers(round_ + 2, size=(E, 1))  # some of which are new in every round
                 rollout.action[step] = one.act(step, rollout.sight[step])
+            one.forget(rollout.truncated[-1])
             if name == "ma2ql" and round_ % 2:
                 found.append(dict(one.sit_out(rollout)))
                 continue

@@ -333,6 +333,11 @@ def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: s
         (["algorithm.critic_scope=central", "clock=wall"], "clock: got 'wall'; with critic_scope 'central' it must be 'virtual'"),
         (["algorithm.critic_scope=central", "routing=direct"], "routing: got 'direct'"),
         (["algorithm.critic_scope=central", "supervision.on_node_death=continue"], "supervision.on_node_death: got 'continue'"),
+        (["algorithm.name=i2q", "algorithm.off_policy.representation=recurrent"], "got 'recurrent'; ideal values need the state"),
+        (
+            ["algorithm.name=qmix", "algorithm.off_policy.representation=recurrent"],
+            "got 'recurrent'; with critic_scope 'central'",
+        ),
         (["algorithm.critic_scope=central", "algorithm.reward=khop_mean"], "algorithm.reward: got 'khop_mean'"),
     ],
 )
