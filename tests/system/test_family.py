@@ -34,6 +34,7 @@ PAYLOAD: dict[str, dict[str, int]] = {
     "macpo": SEQUENTIAL,
     "mafocops": SEQUENTIAL,
     "dpo": {},
+    "mdpo": {},
     "coppo": {"STATE": GLOBAL_STATE, "RATIO_MB": EPOCHS * 4 * B * PAIRS},
     "a2po": {**SEQUENTIAL, "SCORE": 4 * PAIRS * COPIES * ROUNDS},
     "alternating_ppo": {"TOKEN": 32 * COPIES * ROUNDS},
