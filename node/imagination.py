@@ -119,7 +119,7 @@ class ImaginingLearner(Learner):
 
     def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
         """Train the actor on the branches; pauses after every minibatch."""
-        return super().learn_policy(self._imagined, earlier)
+        yield from super().learn_policy(self._imagined, earlier)
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round that was; the round's figures by name."""

@@ -48,7 +48,11 @@ NARROWEST, WIDEST = -5.0, 2.0  # log standard deviations; a world without chance
 
 def drawn(output: Tensor, draw: np.random.Generator) -> Tensor:
     """A sample (B, Z) of the Gaussians whose means and log standard deviations are the halves of (B, 2Z)."""
-    mean, log_std = _halves(output)
+    return sampled(*_halves(output), draw)
+
+
+def sampled(mean: Tensor, log_std: Tensor, draw: np.random.Generator) -> Tensor:
+    """A sample of Gaussians, the shape of their means."""
     return mean + torch.exp(log_std) * torch.from_numpy(draw.standard_normal(mean.shape, dtype=np.float32))
 
 
@@ -170,7 +174,7 @@ class WorldModel:
         def of_predictor(rows: Tensor) -> Tensor:
             with torch.no_grad():
                 *past, now = [drawn(latent(rounds[-1].x[rows]), draw) for latent, _ in live]
-            mean, log_std = _halves(self._predictor(torch.cat(past, dim=1)))
+            mean, log_std = self._onward(past)
             return -gaussian_log_prob(now, mean, log_std).sum(-1).mean()
 
         trainers = [self._body_trainer, *(trainer for _, trainer in live)]
@@ -260,7 +264,13 @@ class WorldModel:
         live = self._live()
         if not self._predicts():
             return drawn(live[-1][0](x), draw)
-        return drawn(self._predictor(torch.cat([drawn(latent(x), draw) for latent, _ in live[1:]], dim=1)), draw)
+        mean, log_std = self._onward([drawn(latent(x), draw) for latent, _ in live[1:]])
+        return sampled(mean, log_std, draw)
+
+    def _onward(self, past: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of the latent after those of l - 1 rounds, (B, Z) each: the last, and a change."""
+        change, log_std = _halves(self._predictor(torch.cat(tuple(past), dim=1)))
+        return past[-1] + change, log_std
 
     def _fed(self, action: Floats) -> Tensor:
         """Actions as networks take them: one-hot where they are choices."""
