@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coordinator.plan import plan
 from envs.games import stochastic_game
 from envs.tabular import Array, chain, joint, values
+from node.agenda import Agenda
 from node.critics import Shape
 from node.imagination import ImaginingLearner, Model, branched
 from node.learner import Learner
 from node.rollout import Rollout
+from node.runtime import make_learner
+from scenarios.loading import load
 from scenarios.schema import Algorithm, Game
 
 Floats = NDArray[np.float32]
@@ -233,6 +237,28 @@ def test_prediction_changes_nothing_before_the_window_is_full_and_something_afte
         (figures, mine), (_, theirs) = round_of(one, round_), round_of(other, round_)
         assert torch.equal(mine["actor"], theirs["actor"]) is (round_ < 2)
         assert ("predictor_loss" in figures) is (round_ >= 2)
+
+
+KHOP = ["algorithm.actor_scope=khop", "algorithm.critic_scope=khop"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["stochastic_game"], [(0, 30)]),
+        (["stochastic_game", "env.game.encoding=index"], []),
+        (["truncation_chain", "env.partition=3x1"], [(0, 2)]),
+        (["truncation_chain", "env.partition=3x1", "env.observation=full"], [(0, 2), (2, 4), (4, 6)]),
+        (["truncation_chain", "env.partition=3x1", *KHOP], [(0, 2), (2, 4)]),
+        (["quickstart"], []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_model_is_told_which_columns_are_categories(words: list[str], parts: list[tuple[int, int]]) -> None:
+    ready = plan(load(words[0], ["algorithm.name=mdpo", "kappa=1", *words[1:]]))
+    learner = make_learner(ready.scenario, ready.deployment, 0, Agenda(ready.scenario, ready.deployment, 0))
+    assert isinstance(learner, ImaginingLearner)
+    assert [(part.start, part.stop) for part in learner._model._categories] == parts
 
 
 def test_equal_seeds_make_the_same_up() -> None:
