@@ -107,20 +107,25 @@ def test_samples_of_a_round_stay_together() -> None:
     np.testing.assert_array_equal(terminated, state == 2)
 
 
-def test_a_model_taken_back_to_where_another_was_goes_on_as_that_would(tmp_path: Path) -> None:
-    whole, half, again = (model(window=2, passes=2) for _ in range(3))
-    for k in range(5):
-        learn(whole, of_others(k, np.random.default_rng(k)), k)
-    for k in range(3):
-        learn(half, of_others(k, np.random.default_rng(k)), k)
+@pytest.mark.parametrize("kind", ["categories", "numbers"])
+def test_a_model_taken_back_to_where_another_was_goes_on_as_that_would(tmp_path: Path, kind: str) -> None:
+    sizes: dict[str, Any] = {"width": S} if kind == "categories" else {"width": 2, "choices": 0, "one_hot": False}
+
+    def learn_rounds(one: WorldModel, *rounds: int) -> None:
+        for k in rounds:
+            rng = np.random.default_rng(k)
+            learn(one, of_others(k, rng) if kind == "categories" else of_numbers(rng, B), k)
+
+    whole, half, again = (model(**sizes, window=2, passes=2) for _ in range(3))
+    learn_rounds(whole, 0, 1, 2, 3, 4)
+    learn_rounds(half, 0, 1, 2)
     write(tmp_path / "state", half.state())
     again.restore(read(tmp_path / "state"))
-    for k in range(3, 5):
-        learn(again, of_others(k, np.random.default_rng(k)), k)
+    learn_rounds(again, 3, 4)
     assert again.figures() == whole.figures()
     for name, tensor in whole.weights().items():
         assert torch.equal(again.weights()[name], tensor), name
-    asked = shown(np.arange(B) % S), np.zeros((B, 1), np.float32)
+    asked = np.eye(S, sizes["width"], dtype=np.float32), np.zeros((S, 1), np.float32)
     for mine, theirs in zip(*(one.step(*asked, np.random.default_rng(0)) for one in (whole, again)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -214,4 +219,4 @@ def test_prediction_is_nearer_to_the_round_to_come_than_the_last_one_is(seed: in
             if k >= 4:
                 _, reward, _ = one.step(shown(states), np.zeros((len(states), 1), np.float32), np.random.default_rng(0))
                 error.append(float(np.abs(reward.reshape(S, -1).mean(1) - 0.3 * (k + 1) * WORTH).mean()))
-    assert np.mean(errors[True]) < 0.75 * np.mean(errors[False])
+    assert np.mean(errors[True]) < 0.9 * np.mean(errors[False])
