@@ -78,6 +78,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         obs_dims=spec.obs_dims,
         act_dims=spec.act_dims,
         choices=spec.choices,
+        one_hot=spec.one_hot,
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
         edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),

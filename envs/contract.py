@@ -181,6 +181,8 @@ def _spec_is_sound(spec: EnvSpec) -> bool:
         and all(count >= 0 and (not count or width == 1) for count, width in zip(spec.choices, spec.act_dims, strict=True))
         and min(*spec.obs_dims, *spec.act_dims, spec.horizon) >= 1
         and spec.dt > 0
+        and all(not parts or sum(parts) == width for parts, width in zip(spec.one_hot, spec.obs_dims, strict=False))
+        and len(spec.one_hot) in (0, n)
         and all(limit >= 0 for limit in spec.cost_limits)
         and all(0 <= i < j < n for i, j in spec.edges)
         and len(joined) == n

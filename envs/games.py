@@ -316,14 +316,16 @@ def spec(env: Env) -> EnvSpec:
         raise ValueError(f"env.game.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")
     widths = parts if knobs.encoding == "one_hot" else (1,) * len(parts)
     pairs = [(i, j) for j in range(n) for i in range(j) if not table.is_path or j == i + 1]
+    shown = tuple(tuple(widths[k] for k in seen) for seen in _seen(env, n, len(parts)))
     return EnvSpec(
-        obs_dims=tuple(sum(widths[k] for k in seen) for seen in _seen(env, n, len(parts))),
+        obs_dims=tuple(map(sum, shown)),
         act_dims=(1,) * n,
         choices=choices,
         cost_limits=(),
         horizon=table.horizon(knobs) if env.horizon is None else env.horizon,
         dt=1.0,
         edges=tuple(sorted(pairs)),
+        one_hot=shown if knobs.encoding == "one_hot" else (),
     )
 
 

@@ -30,6 +30,8 @@ class EnvSpec:
         act_dims: Width of each agent's action.
         choices: How many discrete actions each agent has, whose action then is one index 0..choices-1 per copy, as a float;
             0: its actions are continuous.
+        one_hot: Widths of the one-hot parts that each agent's observation consists of, (): it is numbers; all are if nothing
+            is given.
         cost_limits: Default limit of each cost, on the undiscounted sum of an episode; its length is m, the number of
             costs.
         horizon: Steps after which an episode is truncated.
@@ -44,6 +46,7 @@ class EnvSpec:
     horizon: int
     dt: float
     edges: tuple[tuple[int, int], ...]
+    one_hot: tuple[tuple[int, ...], ...] = ()
 
     @property
     def n_agents(self) -> int:

@@ -40,6 +40,7 @@ class Shape:
         critic_width: How many those are.
         n_actions: A; 1 where the action is a choice.
         choices: C, how many actions there are to choose from; 0 where actions are continuous.
+        one_hot: Columns of each one-hot part of the sight, in the order of columns; the others are numbers.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
     """
@@ -55,6 +56,7 @@ class Shape:
     critic_width: int
     n_actions: int
     choices: int = 0
+    one_hot: tuple[slice, ...] = ()
     cost_limits: tuple[float, ...]
     reach: int = 1
 

@@ -184,10 +184,11 @@ class Learner:
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
-        with torch.inference_mode():
-            x = torch.from_numpy(sight[:, self._shape.actor_columns])
-            output = self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
-        return self._actor.action(output, self._noise[step])
+        return self._actor.action(self._output(sight), self._noise[step])
+
+    def sampled(self, sight: Floats, draw: np.random.Generator) -> Floats:
+        """The same for any number of sights (B, D), with fresh chance."""
+        return self._actor.action(self._output(sight), self._actor.noise(draw, 1, len(sight))[0])
 
     # -------------------------------------------------------------- learning
 
@@ -353,6 +354,11 @@ class Learner:
         self._running_cost = state["running_cost"]
 
     # ---------------------------------------------------------------- pieces
+
+    def _output(self, sight: Floats) -> Floats:
+        with torch.inference_mode():
+            x = torch.from_numpy(sight[:, self._shape.actor_columns])
+            return self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
         self._permutations = [torch.from_numpy(permutation) for permutation in self.permutations(round_)]

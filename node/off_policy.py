@@ -198,9 +198,7 @@ class OffPolicyLearner:
     # ---------------------------------------------------------------- pieces
 
     def _samples(self, rollout: Rollout, reward: Floats) -> Samples:
-        following = np.concatenate((rollout.sight[1:], rollout.sight[-1:]))
-        cuts = rollout.cuts()
-        following[cuts[:, 0], cuts[:, 1]] = rollout.cut_sight
+        following = rollout.following()
         for step, copy in np.argwhere(rollout.terminated):
             following[step, copy, self._own] = rollout.cut_blocks[int(step)][copy]
         columns = self._shape.actor_columns

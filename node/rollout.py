@@ -77,6 +77,13 @@ class Rollout:
             blocks[row] = self.cut_blocks[step][copy]
         return blocks
 
+    def following(self) -> Floats:
+        """(T, E, D), the sight after every sample, before any restart; where an episode terminated, of no meaning."""
+        following = np.concatenate((self.sight[1:], self.sight[-1:]))
+        cuts = self.cuts()
+        following[cuts[:, 0], cuts[:, 1]] = self.cut_sight
+        return following
+
     def clear(self) -> None:
         """Make ready for the next round."""
         self.cut_blocks.clear()

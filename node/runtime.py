@@ -13,6 +13,7 @@ time is the world's, in real seconds since its first step.
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from node.compute import Task, Thinking
 from node.critics import Shape
 from node.executor import Executor
 from node.hearing import Hearing
+from node.imagination import ImaginingLearner
 from node.learner import Learner
 from node.off_policy import OffPolicyLearner
 from node.protocol import (
@@ -809,7 +811,8 @@ class Runtime:
 
 def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
     """The on-policy learner of one agent, sized to what it sees."""
-    return Learner(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
+    kind = Learner if scenario.algorithm.recipe.model == "none" else ImaginingLearner
+    return kind(_shape(scenario, deployment, agent, agenda), scenario.algorithm)
 
 
 def make_off_policy_learner(
@@ -837,6 +840,18 @@ def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agend
         critic_width=sum(width[i] for i in agenda.critic_agents),
         n_actions=deployment.act_dims[agent],
         choices=deployment.choices[agent],
+        one_hot=_one_hot(deployment, agenda),
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
+
+
+def _one_hot(deployment: Deployment, agenda: Agenda) -> tuple[slice, ...]:
+    """The columns of every one-hot part of what an agent sees."""
+    if not deployment.one_hot:
+        return ()
+    columns = []
+    for origin, place in agenda.sight.places.items():
+        ends = np.cumsum((place.start, *deployment.one_hot[origin])).tolist()
+        columns += [slice(start, stop) for start, stop in pairwise(ends)]
+    return tuple(columns)

@@ -12,6 +12,7 @@ class Purpose(IntEnum):
     INIT = 1
     NOISE = 2
     SHUFFLE = 3
+    MODEL = 4
     ORDER = 0xA11  # shared by all agents: the same permutation everywhere without a message
     JOINT_SHUFFLE = 0xA12  # shared too: the same minibatches everywhere, for agents that learn on each other's ratios
 

@@ -12,6 +12,8 @@ before it in the order. With `factor: none` the order changes nothing, unless ag
 - In the order "simultaneous" nobody is earlier, so a factor can only be the ratios as they are at every minibatch; the
 objective "double_clip" is the one that takes them.
 - The constraint "cpo" bends the step of a trust region and knows no other.
+- A `model` makes up samples that nobody else has, without costs: neither factors, constraints, corrected traces nor a
+central critic go with it, and it makes them up whole, so actor and critic take the same inputs.
 
 `PAPER` holds the settings of the on-policy rows that are printed in, or taken over by, papers or their public code (which of
 them: docs/algorithms/); `algorithm.preset=paper` puts a row's beneath the scenario's own values. The schema's defaults come
@@ -29,8 +31,9 @@ Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops
 Constraint = Literal["none", "lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
 Target = Literal["advantage", "q", "ideal_q"]
+Model = Literal["none", "latent"]
 Quirk = Literal["signed_huber", "shared_return_norm", "fixed_value_head", "unmasked_divergence"]
-AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace", "target")
+AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace", "target", "model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Recipe:
         trace: Advantages of the policies that acted, or of those that earlier agents have moved to meanwhile.
         target: What is learnt: advantages of the policy that acted, values of own actions, or their values if all others do
             what is best.
+        model: What is learnt from: what the world did, or what a model of it with a latent for the others would do next.
         source: Where the algorithm is described.
     """
 
@@ -63,6 +67,7 @@ class Recipe:
     constraint: Constraint = "none"
     trace: Trace = "gae"
     target: Target = "advantage"
+    model: Model = "none"
     source: str
 
     @property
@@ -123,7 +128,22 @@ class Recipe:
             return "order: got 'semi_greedy' with critic_scope 'central'; agents' scores need critics of their own"
         if self.trace == "preopc" and self.critic_scope == "central":
             return "trace: got 'preopc' with critic_scope 'central'; the corrected advantages need a critic of the agent's own"
+        if self.model != "none" and (conflict := self._conflict_of_models()) is not None:
+            return conflict
         return None if self.target == "advantage" else self._conflict_of_values()
+
+    def _conflict_of_models(self) -> str | None:
+        """The same for samples of a model."""
+        for axis, only, why in (
+            ("target", "advantage", "replay needs no model"),
+            ("factor", "none", "others have other samples"),
+            ("constraint", "none", "the model knows no costs"),
+            ("trace", "gae", "others have other samples"),
+            ("critic_scope", self.actor_scope, "acting and learning take the same inputs"),
+        ):
+            if getattr(self, axis) != only:
+                return f"{axis}: got {getattr(self, axis)!r} with model {self.model!r}; {why}, so it must be {only!r}"
+        return None
 
     def _conflict_of_values(self) -> str | None:
         """The same for values of actions, which know neither ratios nor costs."""
@@ -219,6 +239,15 @@ RECIPES: dict[str, Recipe] = {
         factor="none",
         objective="kl_penalty",
         source="Su and Lu 2022, arXiv:2211.03032, decentralized policy optimization",
+    ),
+    "mdpo": Recipe(
+        actor_scope="local",
+        critic_scope="local",
+        order="simultaneous",
+        factor="none",
+        objective="kl_penalty",
+        model="latent",
+        source="Luo, Jiang and Lu 2023, arXiv:2302.08139, model-based decentralized policy optimization",
     ),
     "coppo": Recipe(
         actor_scope="local",

@@ -16,6 +16,7 @@ from scenarios.recipes import (
     Constraint,
     CriticScope,
     Factor,
+    Model,
     Objective,
     Order,
     Quirk,
@@ -482,6 +483,25 @@ class OffPolicy(Section):
         return self
 
 
+class WorldModel(Section):
+    """What only algorithms with a model (mdpo) know."""
+
+    window: int = knob(
+        4, "l: rounds whose samples the model is learnt from, each with a latent of its own.", unit="rounds", ge=2, le=64
+    )
+    latent: int = knob(8, "Width of the latent that stands for what the others do.", unit="numbers", ge=1, le=1024)
+    prediction: bool = knob(True, "Whether the latent is predicted for the next round, or is that of the last one.")
+    branch: int = knob(5, "Steps that the model goes on from a state that was met.", unit="steps", ge=1, le=1000)
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
+        (128, 128), "Widths of the hidden layers of the model, its latents and their predictor.", unit="units"
+    )
+    lr: float = knob(3e-4, "Adam step of all of them.", ge=0)
+    batch: int = knob(256, "Samples of each round in the window per minibatch.", unit="samples", ge=1, le=100_000)
+    passes: int = knob(
+        40, "The most passes over the window per round; they end sooner when samples held out gain no more.", unit="passes", ge=1
+    )
+
+
 class Algorithm(Section):
     """The learner: a row of the recipe table, each axis overridable, and its hyperparameters."""
 
@@ -495,6 +515,7 @@ class Algorithm(Section):
         "macpo",
         "mafocops",
         "dpo",
+        "mdpo",
         "coppo",
         "a2po",
         "alternating_ppo",
@@ -518,6 +539,7 @@ class Algorithm(Section):
         None, "Advantages of the policies that acted, or corrected for agents that have moved since; null: as the recipe says."
     )
     target: Target | None = knob(None, "What is learnt of actions; null: as the recipe says.")
+    model: Model | None = knob(None, "Whose samples policies are trained on, the world's or a model's; null: as the recipe says.")
     reward: Literal["own", "khop_mean"] = knob(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
@@ -596,6 +618,7 @@ class Algorithm(Section):
         "rescaled when return statistics move; unmasked_divergence: FOCOPS masks the advantage's term alone.",
     )
     off_policy: OffPolicy = OffPolicy()
+    world_model: WorldModel = WorldModel()
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Algorithm":

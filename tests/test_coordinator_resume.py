@@ -33,6 +33,7 @@ LOSSY = [
 ]  # fmt: skip
 SLOW = ["network.latency_ms=40", "network.jitter_ms=30", "network.loss_prob=0.1", "kappa=2"]
 VALUES = ["algorithm.off_policy.warm_up_steps=16", "algorithm.off_policy.batch=8", "algorithm.off_policy.buffer=50"]
+MODEL = ["algorithm.world_model.window=2", "algorithm.world_model.latent=2", "algorithm.world_model.passes=2"]
 TABLE = [*VALUES, "algorithm.off_policy.representation=table"]
 CASES = {
     "lq": [*LQ, "algorithm.name=scal_mappo_l"],
@@ -58,6 +59,9 @@ CASES = {
         *GAME, *VALUES, "algorithm.name=ma2ql", "algorithm.off_policy.representation=recurrent", "algorithm.off_policy.burn_in=3",
     ],
     "lq, ideal numbers": [*LQ, *VALUES, "algorithm.name=i2q"],
+    "game, model": [*GAME, *MODEL, "algorithm.name=mdpo"],
+    "lq, model, bad links": [*LQ, *LOSSY, *MODEL, "algorithm.name=mdpo", "algorithm.actor_scope=khop",
+        "algorithm.critic_scope=khop", "algorithm.objective=clip"],
 }  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")
 

@@ -10,6 +10,8 @@ KEYS = [
       for agent in (0, 1, 2, 1023) for index in (0, 1, 2, 3, 1000)),
     *((seed, round_, purpose) for seed in (0, 1, 2**32 - 1) for round_ in (0, 1, 2, 3, 1000)
       for purpose in (Purpose.ORDER, Purpose.JOINT_SHUFFLE)),
+    *((seed, Purpose.MODEL, agent, part, index) for seed in (0, 1, 2**32 - 1) for agent in (0, 1, 2, 1023) for part in (0, 1)
+      for index in (0, 1, 2, 3, 1000)),
 ]  # fmt: skip
 
 

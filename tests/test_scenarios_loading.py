@@ -459,9 +459,15 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
             ["algorithm.name=i2q", "algorithm.off_policy.representation=table", "algorithm.off_policy.turn_accuracy=0.1"],
             "turn_accuracy: got 0.1; ideal values",
         ),
+        (["algorithm.name=iql", "algorithm.model=latent"], "target: got 'q' with model 'latent'"),
+        (["algorithm.name=mdpo", "algorithm.order=fixed", "algorithm.factor=khop"], "factor: got 'khop' with model 'latent'"),
+        (["algorithm.name=mdpo", "algorithm.constraint=lagrangian"], "constraint: got 'lagrangian' with model 'latent'"),
+        (["algorithm.name=mdpo", "algorithm.order=fixed", "algorithm.trace=preopc"], "trace: got 'preopc' with model 'latent'"),
+        (["algorithm.name=mdpo", "algorithm.critic_scope=khop"], "critic_scope: got 'khop' with model 'latent'"),
+        (["algorithm.name=mdpo", "algorithm.critic_scope=central"], "critic_scope: got 'central' with model 'latent'"),
     ],
 )
-def test_off_policy_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
+def test_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
     with pytest.raises(ScenarioError, match=told):
         load("stage_game", words)
 

@@ -23,6 +23,8 @@ class Deployment(BaseModel):
         obs_dims: Width of each agent's observation.
         act_dims: Width of each agent's action.
         choices: How many discrete actions each agent has, 0: its actions are continuous; all are if nothing is given.
+        one_hot: Widths of the one-hot parts that each agent's observation consists of, (): it is numbers; all are if nothing
+            is given.
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         edges: The communication graph, pairs i < j, ascending.
@@ -37,6 +39,7 @@ class Deployment(BaseModel):
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
     choices: tuple[int, ...] = ()
+    one_hot: tuple[tuple[int, ...], ...] = ()
     cost_limits: tuple[float, ...]
     dt: float
     edges: tuple[tuple[int, int], ...]

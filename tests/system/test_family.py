@@ -38,6 +38,7 @@ PAYLOAD: dict[str, dict[str, int]] = {
     "macpo": SEQUENTIAL,
     "mafocops": SEQUENTIAL,
     "dpo": {},
+    "mdpo": {},
     "coppo": {"STATE": GLOBAL_STATE, "RATIO_MB": EPOCHS * 4 * B * PAIRS},
     "a2po": {**SEQUENTIAL, "SCORE": 4 * PAIRS * COPIES * ROUNDS},
     "alternating_ppo": {"TOKEN": 32 * COPIES * ROUNDS},
@@ -298,6 +299,17 @@ def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, name: 
     assert many.weights == alone.weights
     assert many.rows == alone.rows
     assert {key: told(report) for key, report in many.reports.items()} == alone.told()
+
+
+def test_processes_make_up_what_one_process_makes_up(stage: Stage, tmp_path: Path) -> None:
+    small = ["latent=2", "window=2", "hidden=[8]", "passes=2"]
+    overrides = ["algorithm.name=mdpo", *(f"algorithm.world_model.{knob}" for knob in small), "budget.env_steps=120"]
+    alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
+    assert many.weights == alone.weights
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
+    assert not payload(alone)
+    assert alone.reports[0, 2].metrics["model_rounds"] == 2
+    assert alone.reports[0, 2].metrics["predictor_passes"] == 2
 
 
 CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kinematic", "env.threads=1"]
