@@ -1,7 +1,7 @@
 """The on-policy family side by side: `python benchmarks/family.py`.
 
 Trains every on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose critic
-sees everybody run a second time with the central critic, where they allow it. Everything else is as the scenario has it, and
+sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything else is as the scenario has it, and
 alike for all. `--out` keeps the runs and, rewritten after each, the table as Markdown and as JSON; what is finished there is
 not run again, so an interrupted comparison goes on when it is called again. Bytes are wire bytes. Rates are only comparable
 where the machine did nothing else.
@@ -73,15 +73,17 @@ class Figures:
     env_steps_per_s: float
 
 
-def family() -> list[Row]:
-    """All on-policy rows, and after each the one with the central critic where it makes sense."""
+def family(*, both: bool = False) -> list[Row]:
+    """All on-policy rows, with the central critic where it makes sense; with `both` these without it too."""
     rows = []
     for name, recipe in RECIPES.items():
         if recipe.target != "advantage":
             continue
         words = (f"algorithm.name={name}", *(("kappa=1",) if "khop" in (recipe.actor_scope, recipe.critic_scope) else ()))
-        rows.append(Row(name, words))
-        if recipe.critic_scope == "global" and replace(recipe, critic_scope="central").conflict() is None:
+        may = recipe.critic_scope == "global" and replace(recipe, critic_scope="central").conflict() is None
+        if both or not may:
+            rows.append(Row(name, words))
+        if may:
             rows.append(Row(name, (*words, "algorithm.critic_scope=central")))
     return rows
 
@@ -154,15 +156,16 @@ def table(found: Sequence[Figures]) -> str:
 def main() -> None:
     """Run what is missing, write the table after every run, print it at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenario", default="safe_halfcheetah_6x1", help="what is learnt (default %(default)s)")
+    parser.add_argument("--scenario", default="safe_ant_4x2", help="what is learnt (default %(default)s)")
     parser.add_argument("--env-steps", type=int, default=500_000, help="of each run (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run each (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/family"), help="folder of runs and table (default %(default)s)")
+    parser.add_argument("--both", action="store_true", help="critics that see everybody also as the agents' own")
     parser.add_argument("overrides", nargs="*", help="key=value, the same for all")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     common = [given.scenario, f"budget.env_steps={given.env_steps}", *given.overrides]
-    jobs = [(row, seed) for row in family() for seed in given.seeds]
+    jobs = [(row, seed) for row in family(both=given.both) for seed in given.seeds]
     found: list[Figures] = []
     for place, (row, seed) in enumerate(jobs, start=1):
         print(f"[{place}/{len(jobs)}] ", end="", file=sys.stderr)

@@ -14,9 +14,12 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 
 def test_it_has_every_on_policy_algorithm_and_each_row_can_be_run() -> None:
-    rows = family()
-    assert {row.algorithm for row in rows if row.critic == "own"} == {k for k, v in RECIPES.items() if v.target == "advantage"}
+    on_policy = [name for name, recipe in RECIPES.items() if recipe.target == "advantage"]
+    rows = family(both=True)
+    assert [row.algorithm for row in rows if row.critic == "own"] == on_policy
     assert {"mappo", "happo"} <= {row.algorithm for row in rows if row.critic == "central"}
+    assert [row.algorithm for row in family()] == on_policy
+    assert {row.critic for row in family() if row.algorithm in ("mappo", "happo")} == {"central"}
     for row in rows:
         assert load("safe_halfcheetah_6x1", row.words).algorithm.name == row.algorithm
 
