@@ -1,10 +1,10 @@
 """The on-policy family side by side: `python benchmarks/family.py`.
 
-Trains every on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose critic
-sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything else is as the scenario has it, and
-alike for all. `--out` keeps the runs and, rewritten after each, the table as Markdown and as JSON; what is finished there is
-not run again, so an interrupted comparison goes on when it is called again. Bytes are wire bytes. Rates are only comparable
-where the machine did nothing else.
+Trains every on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose
+critic sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything
+else is as the scenario has it, and alike for all. `--out` keeps the runs and, rewritten after each, the table as
+Markdown and as JSON; what is finished there is not run again, so an interrupted comparison goes on when it is called
+again. Bytes are wire bytes. Rates are only comparable where the machine did nothing else.
 """
 
 import argparse
