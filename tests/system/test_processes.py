@@ -383,6 +383,7 @@ TABLE = [*GAME, "algorithm.off_policy.representation=table"]
         [*TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_accuracy=0.01", "network.loss_prob=0.2"],
         pytest.param([*GAME, "algorithm.name=i2q"], marks=pytest.mark.slow),
         pytest.param([*GAME, "algorithm.name=ma2ql", "algorithm.off_policy.representation=recurrent"], marks=pytest.mark.slow),
+        pytest.param([*GAME, "algorithm.name=qmix", "central.at=2"], marks=pytest.mark.slow),
         ["algorithm.name=i2q", "algorithm.off_policy.warm_up_steps=0"],
     ],
 )
