@@ -74,3 +74,12 @@ def test_decisions_are_listed() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = set(re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
     assert listed == {path.name for path in folder.glob("[0-9]*.md")}
+
+
+def test_every_oracle_is_a_test_that_exists() -> None:
+    page = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page.partition("|---|")[2])
+    assert len(named) > 30
+    for file, name in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in source, f"{file}::{name}"
