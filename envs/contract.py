@@ -181,12 +181,28 @@ def _spec_is_sound(spec: EnvSpec) -> bool:
         and all(count >= 0 and (not count or width == 1) for count, width in zip(spec.choices, spec.act_dims, strict=True))
         and min(*spec.obs_dims, *spec.act_dims, spec.horizon) >= 1
         and spec.dt > 0
-        and all(not parts or sum(parts) == width for parts, width in zip(spec.one_hot, spec.obs_dims, strict=False))
-        and len(spec.one_hot) in (0, n)
         and all(limit >= 0 for limit in spec.cost_limits)
         and all(0 <= i < j < n for i, j in spec.edges)
         and len(joined) == n
     )
+
+
+def _one_hot_where_told(run: Recording) -> bool:
+    spec = run.spec
+    if not spec.one_hot:
+        return True
+    if len(spec.one_hot) != spec.n_agents:
+        return False
+    for obs in run.observations():
+        for block, parts in zip(obs, spec.one_hot, strict=True):
+            if not parts:
+                continue
+            if sum(parts) != block.shape[1]:
+                return False
+            ends = np.cumsum(parts)[:-1]
+            if any((np.sort(piece) != np.eye(piece.shape[1])[-1]).any() for piece in np.split(block, ends, axis=1)):
+                return False
+    return True
 
 
 def _flags(step: Transition, copies: int) -> bool:
@@ -264,6 +280,10 @@ CONTRACT: tuple[Clause, ...] = (
         "The spec has positive widths, one-number actions where they are choices, non-negative limits, and edges i < j that join "
         "all agents.",
         lambda r: _spec_is_sound(r.run.spec),
+    ),
+    Clause(
+        "What the spec calls one-hot is zeros but for a single one, and all of an observation if any of it.",
+        lambda r: _one_hot_where_told(r.run),
     ),
     Clause(
         "Each agent's observation is (E, d_i), float32, contiguous and finite.",

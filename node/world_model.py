@@ -23,6 +23,7 @@ Source:
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -77,19 +78,23 @@ class Body(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(width))
 
 
+@dataclass(frozen=True, slots=True)
 class Round:
     """What the model has of one round: samples as tensors in its own units, the held-out ones first.
 
-    Args:
+    Attributes:
         x: Standardised observations, (B, D).
-        action: As networks take it, (B, A).
+        action: As networks take it, (B, A), one-hot where it is a choice.
         outcome: One-hot columns of what followed, and standardised changes of the others, (B, D).
         reward: Standardised, (B,).
         ended: 1 where the episode terminated, (B,).
     """
 
-    def __init__(self, x: Tensor, action: Tensor, outcome: Tensor, reward: Tensor, ended: Tensor) -> None:
-        self.x, self.action, self.outcome, self.reward, self.ended = x, action, outcome, reward, ended
+    x: Tensor
+    action: Tensor
+    outcome: Tensor
+    reward: Tensor
+    ended: Tensor
 
 
 class WorldModel:

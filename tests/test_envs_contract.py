@@ -11,7 +11,7 @@ from envs.contract import CONTRACT, Clause, Nature, Rehearsal, Share, broken, re
 from envs.interface import Floats, Transition, VecEnv
 from envs.registry import WORLDS, make, spec
 from envs.tasks import TASKS
-from scenarios.schema import Env
+from scenarios.schema import Env, Game
 from topology.snapshot import State
 
 WORLD_PARTITIONS = [
@@ -111,6 +111,19 @@ class Careless:
 
     def close(self) -> None:
         self._world.close()
+
+
+@pytest.mark.parametrize("told", [((3, 3),) * 2, ((7,),) * 2, ((6,),)], ids=str)
+def test_contract_notices_what_is_not_one_hot_as_told(told: tuple[tuple[int, ...], ...]) -> None:
+    env = Env(name="stochastic_game", partition="2x1", copies=2, game=Game(states=6, choices=2))
+
+    class Boasting(Careless):
+        def __init__(self, world: VecEnv) -> None:
+            super().__init__(world)
+            self.spec = replace(world.spec, one_hot=told)
+
+    found = broken(lambda seed, threads: Boasting(make(env, nx.path_graph(2), seed)), "team")
+    assert "What the spec calls one-hot is zeros but for a single one, and all of an observation if any of it." in found
 
 
 def test_contract_notices_a_careless_world() -> None:
