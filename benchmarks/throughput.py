@@ -35,8 +35,9 @@ from coordinator.plan import Plan, make_run_dir, plan
 from coordinator.record import DATABASE, Recorder
 from envs.registry import make
 from node.agenda import Agenda
+from node.executor import Executor
 from node.rollout import Rollout
-from node.runtime import make_learner
+from node.runtime import make_learner, make_off_policy_learner
 from scenarios.loading import load
 
 SETTINGS = (
@@ -116,7 +117,9 @@ def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
     forward = update = 0.0
     for agent in range(spec.n_agents):
         agenda = Agenda(scenario, ready.deployment, agent)
-        learner = make_learner(scenario, ready.deployment, agent, agenda)
+        make_its = make_learner if scenario.algorithm.recipe.target == "advantage" else make_off_policy_learner
+        learner = make_its(scenario, ready.deployment, agent, agenda)
+        assert not isinstance(learner, Executor), "whoever is led learns nothing"
         rollout = Rollout.make(
             scenario.rollout.steps, scenario.env.copies, agenda.sight.width, spec.act_dims[agent], spec.n_costs
         )
