@@ -115,8 +115,8 @@ class Comparison:
     Attributes:
         rows: One per cell with a complete run.
         answers: One per group of cells that differ in κ only; if κ does not vary, one over all.
-        overall: One over all groups; None if there is only one, or if they differ in their world: returns then say nothing
-            of each other.
+        overall: One over all groups; None if there is only one, or if they differ in their world (of which the graph is a part
+            with network_lq): returns then say nothing of each other.
         positions: Where the cells are compared as to what they knew by then, by axis.
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
@@ -207,7 +207,8 @@ def compare_runs(
     rows = [_row(cell, [curves[run.folder] for run in cell.runs], positions, threshold, held) for cell in sorted_in]
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
-    same_world = not any(key.startswith("env.") for key in rows[0].cell.knobs)
+    made_of = ("env.", "topology.") if any(run.scenario.env.name == "network_lq" for run in runs) else ("env.",)
+    same_world = not any(key.startswith(made_of) for key in rows[0].cell.knobs)
     overall = _answer("of all", rows) if len(groups) > 1 and same_world else None
     return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out))
 

@@ -89,8 +89,9 @@ def test_the_answer_is_the_best_kappa_and_the_cheapest_that_it_does_not_surely_b
 
 def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) -> None:
     for kind, better in (("ring", 0.0), ("line", 40.0)):
-        cell(record_run, tmp_path, 0, [10.0, 12.0], 0, f"topology.kind={kind}")
-        cell(record_run, tmp_path, 1, [5 + better, 6 + better], 100, f"topology.kind={kind}")
+        words = ["env.name=stochastic_game", f"topology.kind={kind}"]
+        cell(record_run, tmp_path, 0, [10.0, 12.0], 0, *words)
+        cell(record_run, tmp_path, 1, [5 + better, 6 + better], 100, *words)
     found = compare([tmp_path])
     best = {answer.group: answer.best.cell.knobs["kappa"] for answer in found.answers}
     assert best == {"topology.kind=line": 1, "topology.kind=ring": 0}
@@ -102,10 +103,11 @@ def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) 
     assert found.as_json()["overall"]["best"] == "topology.kind=line kappa=1"
 
 
-def test_cells_of_different_worlds_are_not_ranked(tmp_path: Path, record_run: RecordRun) -> None:
-    for horizon in (10, 20):
+@pytest.mark.parametrize("words", [("env.horizon=10", "env.horizon=20"), ("topology.kind=line", "topology.kind=ring")])
+def test_cells_of_different_worlds_are_not_ranked(tmp_path: Path, record_run: RecordRun, words: tuple[str, str]) -> None:
+    for word in words:  # the graph is part of a linear network
         for kappa in (0, 1):
-            cell(record_run, tmp_path, kappa, [10.0, 12.0], kappa, f"env.horizon={horizon}")
+            cell(record_run, tmp_path, kappa, [10.0, 12.0], kappa, word)
     found = compare([tmp_path])
     assert len(found.answers) == 2
     assert found.overall is None
