@@ -57,7 +57,8 @@ def test_table_of_settings_is_the_schema_and_the_preset(name: str) -> None:
 
 def test_every_on_policy_algorithm_has_its_papers_settings() -> None:
     assert [*PAPER] == sorted(PAPER, key=[*RECIPES].index)
-    assert {*PAPER} == {name for name, recipe in RECIPES.items() if recipe.target == "advantage"}
+    # mdpo's settings have not been published as far as we know
+    assert {*PAPER} == {name for name, recipe in RECIPES.items() if recipe.target == "advantage" and recipe.model == "none"}
 
 
 def words(value: Any) -> str:
