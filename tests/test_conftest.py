@@ -35,6 +35,7 @@ LEAKY = {
     "native thread": "KEPT.append(zmq.Context()); KEPT.append(KEPT[-1].socket(zmq.PAIR))",
     "descriptor": "KEPT.append(open(os.devnull))",
 }
+PROMPT = ("clean", "process", "thread", "descriptor")  # the others in `make slow`
 FOUND = {
     "clean": None,
     "process": "process ",
@@ -55,7 +56,7 @@ def test_annotations_of_our_packages_are_checked() -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("kind", LEAKY)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[] if kind in PROMPT else [pytest.mark.slow]) for kind in LEAKY])
 def test_each_kind_of_leak_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
     conftest = (Path(__file__).parent / "conftest.py").read_text(encoding="utf-8").replace("GRACE_S = 5.0", "GRACE_S = 1.0")
     assert "GRACE_S = 1.0" in conftest

@@ -63,6 +63,10 @@ CASES = {
     "lq, model, bad links": [*LQ, *LOSSY, *MODEL, "algorithm.name=mdpo", "algorithm.actor_scope=khop",
         "algorithm.critic_scope=khop", "algorithm.objective=clip"],
 }  # fmt: skip
+LATER = {  # `make slow`
+    "lq, bad links, overlay", "cheetah, slow links", "cheetah, quirks", "lq, central critic, bad links",
+    "game, mixed values, bad links", "lq, model, bad links",
+}  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")
 
 
@@ -106,7 +110,7 @@ def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LATER else []) for name in CASES])
 def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str) -> None:
     ready = begun(tmp_path / "whole", *CASES[name])
     reports: list[Control] = []

@@ -170,6 +170,7 @@ def test_ideal_learners_find_the_optimum_of_stage_games_and_independent_ones_do_
     assert plain.mean() <= ideal.mean() - 0.03
 
 
+@pytest.mark.slow
 def test_the_same_at_four_stages() -> None:
     games = [stage_game(4, seed) for seed in range(8)]
     ideal = stage_ratios("i2q", games, 100_000, 0, every=1000, step=0.9)
