@@ -1,6 +1,6 @@
 """The on-policy family side by side: `python benchmarks/family.py`.
 
-Trains every on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose
+Trains every model-free on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose
 critic sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything
 else is as the scenario has it, and alike for all. `--out` keeps the runs and, rewritten after each, the table as
 Markdown and as JSON; what is finished there is not run again, so an interrupted comparison goes on when it is called
@@ -74,10 +74,10 @@ class Figures:
 
 
 def family(*, both: bool = False) -> list[Row]:
-    """All on-policy rows, with the central critic where it makes sense; with `both` these without it too."""
+    """All model-free on-policy rows, with the central critic where it makes sense; with `both` these without it too."""
     rows = []
     for name, recipe in RECIPES.items():
-        if recipe.target != "advantage":
+        if recipe.target != "advantage" or recipe.model != "none":
             continue
         words = (f"algorithm.name={name}", *(("kappa=1",) if "khop" in (recipe.actor_scope, recipe.critic_scope) else ()))
         may = recipe.critic_scope == "global" and replace(recipe, critic_scope="central").conflict() is None
