@@ -72,7 +72,7 @@ def runs(tmp_path: Path, record_run: RecordRun) -> Path:
     for kind, best in (("line", 50.0), ("complete", 12.0)):
         for seed in (0, 1):
             for kappa, final, n_bytes in ((0, 10.0, 0), (1, best, 100)):
-                words = [f"topology.kind={kind}", f"kappa={kappa}", f"seed={seed}"]
+                words = ["env.name=stochastic_game", f"topology.kind={kind}", f"kappa={kappa}", f"seed={seed}"]
                 record_run(tmp_path / "-".join(words), *words, returns=rising(final + seed), round_bytes=[n_bytes] * 4)
     return tmp_path
 
