@@ -52,7 +52,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5, help="pairs of runs (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=100_000, help="environment steps per run (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=15_000, help="environment steps per run (default %(default)s)")
     arguments = parser.parse_args()
     found: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
