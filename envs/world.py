@@ -15,7 +15,6 @@ times per second, and never waits for it.
 
 import os
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ from scenarios.schema import Scenario
 from topology.control import (
     ControlPort,
     EpisodeRow,
-    Fault,
     Finished,
     Gone,
     Hello,
@@ -41,7 +39,7 @@ from topology.control import (
 )
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment, state_folder
 from topology.keys import WORLD_ROLE, Keyring, frame_extra
-from topology.links import PeerLostError, RouterLinks, new_context
+from topology.links import Context, PeerLostError, RouterLinks, new_context
 from topology.process import StopRequested, settle
 from topology.snapshot import State, read, write
 from topology.wire import KIND_NAMES, Kind, Message, ProtocolError, table
@@ -63,17 +61,25 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
 
     Returns:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
-    """  # noqa: DOC501  (what is raised inside is caught inside)
-    settle(ROLE, run_dir / LOGS / "world.log")
+    """
+    log = run_dir / LOGS / "world.log"
+    settle(ROLE, log)
     scenario = load(str(run_dir / SCENARIO_FILE))
     keys = Keyring.of(run_dir, ROLE, scenario.network)
     context = new_context()
     port = ControlPort(context, ROLE, control, keys=keys)
-    links: RouterLinks | None = None
     try:
-        deployment = Deployment.read(run_dir)
-        env = make(scenario.env, deployment.graph(), scenario.seed)
-        links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s, keys=keys)
+        return port.perform(lambda: _take_part(run_dir, scenario, port, context, bind, keys), log)
+    finally:
+        port.close()
+        context.term()
+
+
+def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Context, bind: str, keys: Keyring | None) -> None:
+    deployment = Deployment.read(run_dir)
+    env = make(scenario.env, deployment.graph(), scenario.seed)
+    links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s, keys=keys)
+    try:
         hub = WorldHub(
             links,
             n_agents=deployment.n_agents,
@@ -84,28 +90,13 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         port.send(Hello(role=ROLE, pid=os.getpid(), endpoint=links.endpoint))
         if not isinstance(port.receive(scenario.supervision.start_s), Start):
             raise StopRequested
-        try:
-            World(run_dir, scenario, deployment, env, hub, port).run()
-        finally:
-            env.close()
-            for refused in refused_at(links.gate, ROLE):  # before the last report, which may end the run
-                port.send(refused)
-        port.send(Finished(role=ROLE))
-    except StopRequested:
-        return 0
-    except (PeerLostError, ProtocolError) as error:
-        port.send(Fault(role=ROLE, text=str(error)))
-        return 1
-    except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
-        traceback.print_exc()
-        port.send(Fault(role=ROLE, text=f"{type(error).__name__}: {error} (see {LOGS}/world.log)"))
-        return 1
+        World(run_dir, scenario, deployment, env, hub, port).run()
     finally:
-        if links is not None:
-            links.close()
-        port.close()
-        context.term()
-    return 0
+        env.close()
+        for refused in refused_at(links.gate, ROLE):  # before the last report, which may end the run
+            port.send(refused)
+        links.close()
+    port.send(Finished(role=ROLE))
 
 
 class World:

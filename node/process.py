@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import traceback
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from node.agenda import CENTRAL, Agenda
 from node.runtime import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, Fault, Finished, Hello, Reports, Start, Stop, refused_at
+from topology.control import ControlPort, Finished, Hello, Reports, Start, Stop, refused_at
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment, state_folder
 from topology.keys import Keyring, frame_extra, role_of
 from topology.kinds import reliable_kinds
@@ -22,7 +21,7 @@ from topology.peer_plane import PeerPlane, roads
 from topology.process import StopRequested, settle
 from topology.schedule import Schedule
 from topology.snapshot import State, read, write
-from topology.wire import WORLD, ProtocolError
+from topology.wire import WORLD
 from topology.world_plane import WorldPort
 
 
@@ -43,25 +42,16 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     """
     scenario = load(str(run_dir / SCENARIO_FILE))
     keys = Keyring.of(run_dir, role_of(agent), scenario.network)
-    settle(f"node {agent}", run_dir / LOGS / f"node-{agent}.log")
+    log = run_dir / LOGS / f"node-{agent}.log"
+    settle(f"node {agent}", log)
     torch.set_num_threads(1)
     context = new_context()
     port = ControlPort(context, role_of(agent), control, keys=keys)
     try:
-        _take_part(run_dir, scenario, agent, port, context, bind, keys)
-    except StopRequested:
-        return 0
-    except (PeerLostError, ProtocolError) as error:
-        port.send(Fault(role=role_of(agent), text=str(error)))
-        return 1
-    except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
-        traceback.print_exc()
-        port.send(Fault(role=role_of(agent), text=f"{type(error).__name__}: {error} (see {LOGS}/node-{agent}.log)"))
-        return 1
+        return port.perform(lambda: _take_part(run_dir, scenario, agent, port, context, bind, keys), log)
     finally:
         port.close()
         context.term()
-    return 0
 
 
 def _take_part(

@@ -8,6 +8,9 @@ against the models below; a frame that does not fit is ignored and counted.
 On tcp every process proves with its key who it is (`topology.keys`), and the role it speaks for must be that one.
 """
 
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgpack
@@ -17,7 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from topology.keys import COORDINATOR, Gate, Keyring
 from topology.ledger import Row
+from topology.links import PeerLostError
+from topology.process import StopRequested
 from topology.refusals import Refusals
+from topology.wire import ProtocolError
 
 MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
 CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
@@ -200,6 +206,7 @@ class ControlPort:
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], role: str, connect: str, *, keys: Keyring | None = None) -> None:
+        self._role = role
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, role.encode())
         self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
@@ -231,6 +238,29 @@ class ControlPort:
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
         return decode_control(self._socket.recv())
+
+    def perform(self, work: Callable[[], None], log: Path) -> int:
+        """Do what the process is there for, and tell the coordinator why if that fails.
+
+        Args:
+            work: It.
+            log: Where more can be read of an error that nobody foresaw.
+
+        Returns:
+            The process's exit code: 0 done or asked to stop, 1 failed.
+        """
+        try:
+            work()
+        except StopRequested:
+            return 0
+        except (PeerLostError, ProtocolError) as error:
+            self.send(Fault(role=self._role, text=str(error)))
+            return 1
+        except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
+            traceback.print_exc()
+            self.send(Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})"))
+            return 1
+        return 0
 
     def close(self) -> None:
         """Close the socket; what was sent still leaves."""
