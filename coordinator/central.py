@@ -46,7 +46,7 @@ from topology.process import StopRequested
 from topology.routes import answers
 from topology.schedule import Schedule
 from topology.snapshot import State, read, write
-from topology.wire import Kind, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire import KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
 from topology.world_plane import END_TERMINATED, END_TRUNCATED
 
 PATIENCE = 0.5  # of what agents have
@@ -208,7 +208,7 @@ class Central:
 
     def _take(self, message: Message) -> None:
         header = message.header
-        key = Kind(header.kind), header.origin
+        key = KINDS[header.kind], header.origin
         try:
             told = f"{key[0].name} of {header.origin}, round {header.round}"
             if key[0] not in (*_TOLD, *_LEARNT) or header.origin >= self._n or header.hops_left != 0:

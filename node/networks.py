@@ -50,23 +50,30 @@ class MLP(nn.Module):
             gain = head_gain if layer is self.head else _GAIN[activation]
             nn.init.orthogonal_(layer.weight, gain, generator=generator)
             nn.init.zeros_(layer.bias)
-        # plain lists of the same parameters: going through modules costs as much per call as the arithmetic of a small batch
-        self._linears = [(layer.weight, layer.bias) for layer in linears]
-        self._norm_weights = [(norm.weight, norm.bias) for norm in norms] if layer_norm else None
+        # plain tuples of the same parameters: going through modules costs as much per call as the arithmetic of a small batch
+        norm_parameters = [_of_norm(norm) for norm in norms] if layer_norm else [None] * len(linears)
+        self._layers = [(layer.weight, layer.bias, own) for layer, own in zip(linears, norm_parameters, strict=True)]
+        self._ends = None if self._entry is None else _of_norm(self._entry), self.head.weight, self.head.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in) -> (B, n_out)."""
-        if self._entry is not None:
-            x = functional.layer_norm(x, self._entry.normalized_shape, self._entry.weight, self._entry.bias)
-        for place, (weight, bias) in enumerate(self._linears):
+        entry, head_weight, head_bias = self._ends
+        if entry is not None:
+            x = torch.layer_norm(x, *entry)
+        for weight, bias, norm in self._layers:
             x = self._activation(functional.linear(x, weight, bias))
-            if self._norm_weights is not None:
-                x = functional.layer_norm(x, weight.shape[:1], *self._norm_weights[place])
-        return functional.linear(x, self.head.weight, self.head.bias)
+            if norm is not None:
+                x = torch.layer_norm(x, *norm)
+        return functional.linear(x, head_weight, head_bias)
 
     def everywhere(self, x: Tensor, chunk: int) -> Tensor:
         """The same for any number of rows, `chunk` rows at a time."""
         return torch.cat([self(piece) for piece in x.split(chunk)]) if len(x) else self(x)
+
+
+def _of_norm(norm: nn.LayerNorm) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """What `torch.layer_norm` wants to know; `functional.layer_norm` looks at every flag of the library on the way there."""
+    return norm.normalized_shape, norm.weight, norm.bias
 
 
 class Trainer:

@@ -191,27 +191,33 @@ Effect = Send | Act | LearnValues | Rank | Step | LearnPolicy | EndRound | Ready
 
 
 class Phase(Enum):
-    """Where in a round the agent is."""
+    """Where in a round the agent is.
 
-    SENSING = "sensing"
-    GATHERING = "gathering"
-    CLOSING = "closing"
-    ADVISED = "waiting for the central critic"
-    ESTIMATING = "estimating"
-    SCORING = "waiting for scores"
-    RANKING = "ranking"
-    WAITING = "waiting for ratios"
-    STEPPING = "stepping"
-    COUPLING = "waiting for ratios of a minibatch"
-    IMPROVING = "improving"
-    RELAYING = "relaying"
-    STARTING = "waiting for the others to end their round"
-    ENDED = "ended"
+    Attributes:
+        story: The same in words.
+        waits_for_peers: Whether the next event must come from a peer.
+    """
+
+    SENSING = "sensing", False
+    GATHERING = "gathering", True
+    CLOSING = "closing", True
+    ADVISED = "waiting for the central critic", True
+    ESTIMATING = "estimating", False
+    SCORING = "waiting for scores", True
+    RANKING = "ranking", False
+    WAITING = "waiting for ratios", True
+    STEPPING = "stepping", False
+    COUPLING = "waiting for ratios of a minibatch", True
+    IMPROVING = "improving", False
+    RELAYING = "relaying", True
+    STARTING = "waiting for the others to end their round", False
+    ENDED = "ended", False
+
+    def __init__(self, story: str, waits_for_peers: bool) -> None:
+        self.story = story
+        self.waits_for_peers = waits_for_peers
 
 
-WAITS_FOR_PEERS = frozenset({
-    Phase.GATHERING, Phase.CLOSING, Phase.ADVISED, Phase.SCORING, Phase.WAITING, Phase.COUPLING, Phase.RELAYING,
-})  # fmt: skip
 _PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD, Kind.JOINT)
 _ANSWERS = (Kind.ADVANTAGE, Kind.POLICY)
 _LAST = (Kind.RATIO, Kind.TOKEN, Kind.PARAMETERS)  # what an agent says when it has learned
@@ -286,7 +292,7 @@ class Protocol:
     @property
     def waits_for_peers(self) -> bool:
         """Whether the next event must come from a peer (otherwise from the world, or from the agent's own learning)."""
-        return self.phase in WAITS_FOR_PEERS
+        return self.phase.waits_for_peers
 
     def handle(self, event: Event) -> list[Effect]:
         """The effects of one event, in the order in which they are to be carried out."""
@@ -552,7 +558,7 @@ class Protocol:
 
     def _story(self) -> str:
         where = f"minibatch {self.minibatch}" if self.phase in (Phase.STEPPING, Phase.COUPLING) else f"step {self.step}"
-        return f"agent {self._agent}, {self.phase.value} in round {self.round}, {where}"
+        return f"agent {self._agent}, {self.phase.story} in round {self.round}, {where}"
 
     def _expect(self, event: Event, phase: Phase) -> None:
         assert self.phase is phase, f"{self._story()}: {event} does not belong here"

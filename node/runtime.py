@@ -65,7 +65,7 @@ from topology.peer_plane import PeerPlane
 from topology.process import StopRequested
 from topology.schedule import Schedule
 from topology.snapshot import State
-from topology.wire import PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire import KINDS, PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
 from topology.world_plane import END_NONE, END_TERMINATED, END_TRUNCATED, Sense, WorldPort
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
@@ -360,7 +360,7 @@ class Runtime:
     def _take(self, message: Message) -> list[Effect]:
         """Hand an arrived message to the protocol; keep its data if it is accepted."""
         header = message.header
-        kind = Kind(header.kind)
+        kind = KINDS[header.kind]
         try:
             marks = decode_marks(message, self._copies)
             copies = self._copies if marks is None else int(np.isfinite(marks.arrive).sum())

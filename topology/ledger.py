@@ -16,6 +16,7 @@ A frame carries E copies of a message; the books count each, in sizes that one d
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from topology.snapshot import State
@@ -157,6 +158,7 @@ def imbalance(rows: Iterable[Row]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)  # a run knows a few sizes, and asks once per message
 def wire_bytes(header_bytes: int, *bodies: int, copies: int = 1, frame_extra: int = 0) -> int:
     """Bytes on the wire of one message, as `copies` deployments would send it.
 

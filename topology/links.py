@@ -21,7 +21,7 @@ its timeout.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -286,11 +286,10 @@ def send_frames(socket: zmq.Socket[bytes], frames: Frames) -> None:
 class Receiver:
     """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first."""
 
-    __slots__ = ("_socket", "_take", "_timeout_ms", "role")
+    __slots__ = ("_socket", "_timeout_ms", "role")
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        self._take: Callable[[], list[bytes]] = socket.recv_multipart
         self._timeout_ms = -1
         self.role = b""  # by whose key the last multipart came, where there are keys
 
@@ -301,9 +300,18 @@ class Receiver:
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             self._timeout_ms = timeout_ms
         try:
-            return self._take()
+            frame = self._socket.recv(copy=False)  # a frame knows whether more follow; asking the socket costs as much again
         except zmq.Again:
             return None
+        self._note(frame)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = self._socket.recv(copy=False)
+            frames.append(frame.bytes)
+        return frames
+
+    def _note(self, first: zmq.Frame) -> None:
+        """Look at what the connection says of a multipart."""
 
 
 class KeyedReceiver(Receiver):
@@ -311,14 +319,8 @@ class KeyedReceiver(Receiver):
 
     __slots__ = ()
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        super().__init__(socket)
-        self._take = self._take_known
-
-    def _take_known(self) -> list[bytes]:
-        first = self._socket.recv(copy=False)
+    def _note(self, first: zmq.Frame) -> None:
         self.role = str(first.get("User-Id")).encode()
-        return [first.bytes, *(self._socket.recv_multipart() if first.more else ())]
 
 
 def _name(agent: int) -> bytes:
