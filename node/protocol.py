@@ -353,7 +353,8 @@ class Protocol:
             story = f"{event.kind.name} of agent {event.origin}, round {event.round}, step {event.step}: {reason}"
             return [Refuse(story, late=self._is_late(event))]
         self._arrived.setdefault(key, set()).add(event.origin)
-        return [*self._pass_on(key, routes, event.origin), *self._advance()]
+        passed_on = self._pass_on(key, routes, event.origin) if event.origin in routes.next_hops else ()
+        return [*passed_on, *self._advance()]
 
     def _is_to_be_judged_later(self, event: Arrived) -> bool:
         unknown = self._ranked and self.phase in (Phase.SCORING, Phase.RANKING)
