@@ -41,7 +41,7 @@ def run_central(run_dir: Path, control: str, bind: str) -> int:
     scenario = load(str(run_dir / SCENARIO_FILE))
     deployment = Deployment.read(run_dir)
     log = run_dir / LOGS / "critic.log"
-    settle("critic", log)
+    settle("critic", log, lockstep=scenario.clock == "virtual")
     torch.set_num_threads(1)
     role = role_of(deployment.n_agents)
     keys = Keyring.of(run_dir, role, scenario.network)

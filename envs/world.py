@@ -63,8 +63,8 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
     """
     log = run_dir / LOGS / "world.log"
-    settle(ROLE, log)
     scenario = load(str(run_dir / SCENARIO_FILE))
+    settle(ROLE, log, lockstep=scenario.clock == "virtual")
     keys = Keyring.of(run_dir, ROLE, scenario.network)
     context = new_context()
     port = ControlPort(context, ROLE, control, keys=keys)

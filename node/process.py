@@ -43,7 +43,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     scenario = load(str(run_dir / SCENARIO_FILE))
     keys = Keyring.of(run_dir, role_of(agent), scenario.network)
     log = run_dir / LOGS / f"node-{agent}.log"
-    settle(f"node {agent}", log)
+    settle(f"node {agent}", log, lockstep=scenario.clock == "virtual")
     torch.set_num_threads(1)
     context = new_context()
     port = ControlPort(context, role_of(agent), control, keys=keys)

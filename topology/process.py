@@ -4,7 +4,7 @@ A node and the world are started by the coordinator's nursery. If that dies, the
 command leaves no orphan.
 
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
-sixth more processor time than one after the other. So they ask the scheduler for long turns.
+sixth more processor time than one after the other. So in lockstep they ask the scheduler for long turns.
 """
 
 import contextlib
@@ -29,15 +29,17 @@ class StopRequested(BaseException):
     """The process was asked to end; it should give up its sockets and go."""
 
 
-def settle(role: str, log: Path | None) -> None:
+def settle(role: str, log: Path | None, *, lockstep: bool) -> None:
     """Take on a role: process title, log file, signals.
 
     Args:
         role: `node 3`, `world`.
         log: File that takes standard output and errors; None keeps them.
+        lockstep: Whether everybody waits for everybody anyway, so that nobody gains by cutting in.
     """
     setproctitle(f"kappahop: {role}")
-    _take_long_turns()
+    if lockstep:
+        _take_long_turns()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     signal.signal(signal.SIGTERM, _on_sigterm)
     if log is not None:
@@ -48,7 +50,7 @@ def settle(role: str, log: Path | None) -> None:
 
 
 def _take_long_turns() -> None:
-    """Ask for long turns, and that nobody cuts in when woken, by which in lockstep nobody gains; else do without."""
+    """Ask for long turns, and not to cut in when woken; where that is not to be had, do without."""
     if not hasattr(os, "SCHED_BATCH"):
         return
     with contextlib.suppress(OSError):  # some sandboxes forbid it
