@@ -10,7 +10,9 @@ CPU time;
 
     efficiency = (CPU seconds of world + n·forwards + n·updates, each alone) / cores / wall seconds of training
 
-is 1 if processes, messages and waiting cost nothing and all cores are always busy. Settings are those of the public
+is 1 if processes, messages and waiting cost nothing and all cores are always busy. Machines change their speed while one
+measures: so each part alone is measured before and after the training that it is compared with, and of rounds the median
+counts. Settings are those of the public
 single-process implementation that the table compares with: 10 copies x 1000 steps a round, 5 epochs of one full batch,
 networks 128 wide. Its networks have three hidden layers with LayerNorms; lighter ones are measured beside them.
 """
@@ -23,7 +25,9 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -75,11 +79,12 @@ def measure(scenario: str, network: str, rounds: int) -> Figures:
     budget = f"budget.env_steps={(rounds + WARM_UP_ROUNDS) * 10_000}"
     ready = plan(load(scenario, [*SETTINGS, *NETWORKS[network], budget, "record.tensorboard=false"]))
     per_round = ready.scenario.env.copies * ready.scenario.rollout.steps
-    world_rate, world_cpu_s = world_alone(ready)
-    forward_cpu_s, update_cpu_s = learning_alone(ready)
     cores = len(os.sched_getaffinity(0))
     rollout_s = seconds_per_round(ready, learns=False)
+    before = *world_alone(ready), *learning_alone(ready)
     training_s = seconds_per_round(ready, learns=True)
+    after = *world_alone(ready), *learning_alone(ready)
+    world_rate, world_cpu_s, forward_cpu_s, update_cpu_s = (mean(pair) for pair in zip(before, after, strict=True))
     return Figures(
         world_rate=world_rate,
         rollout_rate=per_round / rollout_s,
@@ -109,7 +114,7 @@ def world_alone(ready: Plan) -> tuple[float, float]:
     return steps * scenario.env.copies / times[0][0], times[1][1]
 
 
-def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
+def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
     """CPU seconds per round of all agents' forward passes and of all their updates, one agent after the other."""
     torch.set_num_threads(1)
     scenario, spec = ready.scenario, ready.spec
@@ -145,7 +150,7 @@ def learning_alone(ready: Plan, repeats: int = 3) -> tuple[float, float]:
 
 
 def seconds_per_round(ready: Plan, *, learns: bool) -> float:
-    """Wall seconds per round of a real run, the first round left out."""
+    """Wall seconds of the median round of a real run, the first round left out."""
     ready = Plan(ready.scenario, ready.spec, ready.deployment.model_copy(update={"learns": learns}))
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
@@ -156,7 +161,7 @@ def seconds_per_round(ready: Plan, *, learns: bool) -> float:
         if outcome.error is not None:
             sys.exit(f"throughput: {outcome.error}")
         ends = [row[0] for row in sqlite3.connect(run_dir / DATABASE).execute("SELECT max(wall_s) FROM rounds GROUP BY round")]
-    return float((ends[-1] - ends[WARM_UP_ROUNDS - 1]) / (len(ends) - WARM_UP_ROUNDS))
+    return median(later - earlier for earlier, later in pairwise(ends[WARM_UP_ROUNDS - 1 :]))
 
 
 def main() -> None:
