@@ -41,11 +41,11 @@ def run_central(run_dir: Path, control: str, bind: str) -> int:
     scenario = load(str(run_dir / SCENARIO_FILE))
     deployment = Deployment.read(run_dir)
     log = run_dir / LOGS / "critic.log"
-    settle("critic", log, lockstep=scenario.clock == "virtual")
+    settle("critic", log)
     torch.set_num_threads(1)
     role = role_of(deployment.n_agents)
     keys = Keyring.of(run_dir, role, scenario.network)
-    context = new_context()
+    context = new_context(lockstep=scenario.clock == "virtual")
     port = ControlPort(context, role, control, keys=keys)
     try:
         return port.perform(lambda: _take_part(run_dir, scenario, deployment, port, context, bind, keys), log)

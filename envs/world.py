@@ -64,9 +64,9 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
     """
     log = run_dir / LOGS / "world.log"
     scenario = load(str(run_dir / SCENARIO_FILE))
-    settle(ROLE, log, lockstep=scenario.clock == "virtual")
+    settle(ROLE, log)
     keys = Keyring.of(run_dir, ROLE, scenario.network)
-    context = new_context()
+    context = new_context(lockstep=scenario.clock == "virtual")
     port = ControlPort(context, ROLE, control, keys=keys)
     try:
         return port.perform(lambda: _take_part(run_dir, scenario, port, context, bind, keys), log)

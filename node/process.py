@@ -43,9 +43,9 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     scenario = load(str(run_dir / SCENARIO_FILE))
     keys = Keyring.of(run_dir, role_of(agent), scenario.network)
     log = run_dir / LOGS / f"node-{agent}.log"
-    settle(f"node {agent}", log, lockstep=scenario.clock == "virtual")
+    settle(f"node {agent}", log)
     torch.set_num_threads(1)
-    context = new_context()
+    context = new_context(lockstep=scenario.clock == "virtual")
     port = ControlPort(context, role_of(agent), control, keys=keys)
     try:
         return port.perform(lambda: _take_part(run_dir, scenario, agent, port, context, bind, keys), log)

@@ -28,6 +28,7 @@ from typing import Protocol, runtime_checkable
 import zmq
 
 from topology.keys import WORLD_ROLE, Keyring, role_of
+from topology.process import LONG_TURN_NS, SHORT_TURN_NS, take_turns
 from topology.wire import MAX_ARRAY_BYTES
 
 Frames = Sequence[bytes]
@@ -337,6 +338,15 @@ def ipc_endpoint(folder: Path, name: str) -> str:
     return f"ipc://{folder / name}"
 
 
-def new_context() -> Context:
-    """The one ZeroMQ context of this process. Open it after forking, never before."""
-    return zmq.Context(io_threads=1)
+def new_context(*, lockstep: bool = False) -> Context:
+    """The one ZeroMQ context of this process. Open it after forking, never before.
+
+    Args:
+        lockstep: Whether this thread and ZeroMQ's share the processor with others as lockstep has it (`topology.process`).
+    """
+    context = zmq.Context(io_threads=1)
+    if lockstep:
+        take_turns(SHORT_TURN_NS)
+        context.socket(zmq.PAIR).close()  # starts ZeroMQ's thread, which inherits them
+        take_turns(LONG_TURN_NS)
+    return context

@@ -4,7 +4,8 @@ A node and the world are started by the coordinator's nursery. If that dies, the
 command leaves no orphan.
 
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
-sixth more processor time than one after the other. So in lockstep they ask the scheduler for long turns.
+sixth more processor time than one after the other. So in lockstep, where nobody gains by cutting in, each asks the scheduler
+for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before anybody goes on computing.
 """
 
 import contextlib
@@ -22,24 +23,22 @@ from setproctitle import setproctitle
 
 _PR_SET_PDEATHSIG = 1
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the system call's number; C libraries do not know it yet
-_TURN_NS = 20_000_000  # usual are 3 ms, the most is 100 ms, which gains no more
+LONG_TURN_NS = 20_000_000  # usual are 3 ms; the most is 100 ms, which gains no more
+SHORT_TURN_NS = 100_000  # the least; who wants little is served first
 
 
 class StopRequested(BaseException):
     """The process was asked to end; it should give up its sockets and go."""
 
 
-def settle(role: str, log: Path | None, *, lockstep: bool) -> None:
+def settle(role: str, log: Path | None) -> None:
     """Take on a role: process title, log file, signals.
 
     Args:
         role: `node 3`, `world`.
         log: File that takes standard output and errors; None keeps them.
-        lockstep: Whether everybody waits for everybody anyway, so that nobody gains by cutting in.
     """
     setproctitle(f"kappahop: {role}")
-    if lockstep:
-        _take_long_turns()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     signal.signal(signal.SIGTERM, _on_sigterm)
     if log is not None:
@@ -49,15 +48,15 @@ def settle(role: str, log: Path | None, *, lockstep: bool) -> None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _take_long_turns() -> None:
-    """Ask for long turns, and not to cut in when woken; where that is not to be had, do without."""
+def take_turns(turn_ns: int) -> None:
+    """Ask the scheduler for turns of this length for this thread, and not to let it cut in when woken; else do without."""
     if not hasattr(os, "SCHED_BATCH"):
         return
     with contextlib.suppress(OSError):  # some sandboxes forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     number = _SCHED_SETATTR.get(platform.machine())
     if number is not None:  # size, policy, flags, nice, priority, runtime (here: the turn), deadline, period
-        wish = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, _TURN_NS, 0, 0)
+        wish = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, turn_ns, 0, 0)
         ctypes.CDLL(None).syscall(number, 0, ctypes.c_char_p(wish), 0)
 
 
