@@ -178,15 +178,15 @@ class MujocoWorld:
         Returns:
             See `envs.interface.Transition`.
         """
-        action = np.concatenate(actions, axis=1, dtype=np.float64)
-        self._ctrl[:, self._motors] = self._task.control_scale * action
+        control = self._task.control_scale * np.concatenate(actions, axis=1, dtype=np.float64)
+        self._ctrl[:, self._motors] = control
         if self._drive is not None:
             self._ctrl[:, self._drive] = obstacle_drive(self._time)
         x0, y0 = self._x.copy(), self._y.copy()
         faults = self._advance()
         now = Step(x0=x0, y0=y0, x=self._x, y=self._y, time=self._time, dt=self.spec.dt, obstacle=self._obstacle)
         fallen = self._fallen()
-        reward, ret = self._reward(now, action, fallen, faults)
+        reward, ret = self._reward(now, control, fallen, faults)
         self._age += 1
         terminated = fallen | faults
         truncated = (self._age >= self.spec.horizon) & ~terminated
@@ -195,7 +195,7 @@ class MujocoWorld:
         self._charged += charged
         obs = self._observe(now)
         ended = terminated | truncated
-        if not ended.any():
+        if not np.count_nonzero(ended):
             return Transition(
                 obs=obs,
                 reward=reward,
@@ -252,12 +252,14 @@ class MujocoWorld:
             self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
         except SimulationError as error:
             failed = error.ids
-        faults: Bools = ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
+        faults: Bools = np.zeros(self.copies, bool)
+        if not (np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all()):
+            faults |= ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
         if len(failed):
             faults[failed] = True
-        if self._fatal.any():
+        if np.count_nonzero(self._fatal):
             faults |= self._fatal.any(axis=1)  # the counters are zeroed by the restart that follows
-        if faults.any():
+        if np.count_nonzero(faults):
             np.nan_to_num(self._qpos, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
             np.nan_to_num(self._qvel, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         self._find_mass_centre()
@@ -268,7 +270,7 @@ class MujocoWorld:
         if self._inertial is not None:
             self._x[:], self._y[:] = (np.nan_to_num(self._inertial[:, :, axis] @ self._shares) for axis in (0, 1))
 
-    def _reward(self, now: Step, action: Array, fallen: Bools, faults: Bools) -> tuple[Floats, Array]:
+    def _reward(self, now: Step, control: Array, fallen: Bools, faults: Bools) -> tuple[Floats, Array]:
         """Each agent's reward (n, E) and the team's (E,); faulty copies are paid 0."""
         task = self._task
         shared = task.progress_price * (now.x - now.x0) / now.dt + task.alive_bonus
@@ -276,10 +278,9 @@ class MujocoWorld:
             shared[fallen] -= task.alive_bonus
         if task.contact_price is not None and self._contacts is not None:
             shared -= task.contact_price(self._contacts)
-        control = task.control_scale * action
         effort = task.control_price * np.add.reduceat(control * control, self._starts, axis=1).T
         ret = shared - effort.sum(axis=0)
-        if faults.any():
+        if np.count_nonzero(faults):
             shared[faults], effort[:, faults], ret[faults] = 0.0, 0.0, 0.0
         reward = np.empty(self._shape, np.float32)
         reward[:] = shared / self.spec.n_agents - effort if self._local_reward else ret

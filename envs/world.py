@@ -15,6 +15,7 @@ times per second, and never waits for it.
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,8 @@ class World:
             self._hub.go(round_=self._round, send_time=self._now)
         else:
             self._advance([
-                heard.get(agent, np.zeros((self._copies, size), np.float32)) for agent, size in enumerate(self._act_dims)
+                heard[agent] if agent in heard else np.zeros((self._copies, size), np.float32)
+                for agent, size in enumerate(self._act_dims)
             ])
 
     def _advance(self, actions: list[NDArray[np.float32]]) -> None:
@@ -241,8 +243,8 @@ class World:
             due = self._began + (step + 1) * self._dt
             self._now = max(due, self._latest)
             self._began += self._now - due
+        self._show(transition, self._round, self._step)  # first of all: until then everybody waits
         self._note(transition, round_, step)
-        self._show(transition, self._round, self._step)
         if self._step == 0:
             self._report(round_, self._steps, end=True)
             self._due = Kind.READY
@@ -277,19 +279,19 @@ class World:
     def _show_first(self, obs: list[NDArray[np.float32]]) -> None:
         zeros = np.zeros(self._copies, np.float32)
         no_cost = np.zeros((self._copies, self._env.spec.n_costs), np.float32)
-        self._hub.show([[pack_sense(block, zeros, no_cost, zeros)] for block in obs], round_=0, step=0, send_time=0.0)
+        self._hub.show(([pack_sense(block, zeros, no_cost, zeros)] for block in obs), round_=0, step=0, send_time=0.0)
 
     def _show(self, transition: Transition, round_: int, step: int) -> None:
+        self._hub.show(self._senses(transition), round_=round_, step=step, send_time=self._now)
+
+    def _senses(self, transition: Transition) -> Iterator[list[NDArray[np.float32]]]:
         end = np.full(self._copies, END_NONE, np.float32)
         end[transition.terminated] = END_TERMINATED
         end[transition.truncated] = END_TRUNCATED
-        arrays = [
-            [pack_sense(transition.obs[agent], transition.reward[agent], transition.cost[agent], end)] for agent in range(self._n)
-        ]
-        if transition.final_obs is not None:
-            for own, final_obs in zip(arrays, transition.final_obs, strict=True):
-                own.append(final_obs)
-        self._hub.show(arrays, round_=round_, step=step, send_time=self._now)
+        final_obs = transition.final_obs
+        for agent, obs in enumerate(transition.obs):
+            rows = pack_sense(obs, transition.reward[agent], transition.cost[agent], end)
+            yield [rows] if final_obs is None else [rows, final_obs[agent]]
 
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies

@@ -10,7 +10,7 @@ here is emulated: the world plane stands for an agent's own sensors and motors, 
 peer plane's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,20 +45,23 @@ class WorldHub:
         self._lost: set[int] = set()
         self.refused = Refusals()
 
-    def show(self, arrays: Sequence[Sequence[NDArray[np.float32]]], *, round_: int, step: int, send_time: float) -> None:
+    def show(self, arrays: Iterable[Sequence[NDArray[np.float32]]], *, round_: int, step: int, send_time: float) -> None:
         """Send every agent its SENSE: per agent the rows of `pack_sense` and, where an episode ended, the final observations.
+
+        Each leaves before the next is asked for, and the books wait until all have left: meanwhile processors stand still.
 
         Raises:
             PeerLostError: a node is gone or takes nothing.
         """
         header = encode_header(Header(VERSION, int(Kind.SENSE), FLOAT32, WORLD, WORLD, round_, step, 0, 0, send_time))
+        shown = []
         for agent, own in enumerate(arrays):
             bodies = [array.tobytes() for array in own]
-            if not self._reached(agent, (header, *bodies)):
-                continue
-            sizes = (len(body) // self._copies for body in bodies)
-            wire = wire_bytes(len(header), *sizes, copies=self._copies, frame_extra=self._extra)
-            self._ledger.sent(round_, "world", str(agent), "SENSE", self._copies, sum(map(len, bodies)), wire)
+            if self._reached(agent, (header, *bodies)):
+                shown.append((agent, [len(body) for body in bodies]))
+        for agent, sizes in shown:
+            wire = wire_bytes(len(header), *(size // self._copies for size in sizes), copies=self._copies, frame_extra=self._extra)
+            self._ledger.sent(round_, "world", str(agent), "SENSE", self._copies, sum(sizes), wire)
 
     def go(self, *, round_: int, send_time: float) -> None:
         """Tell every agent that the round begins, at `send_time`.
