@@ -28,6 +28,7 @@ import psutil
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
+from coordinator.seats import REVIEW_S, Seats
 from coordinator.states import States
 from topology.control import Control, ControlHub, Fault, Gone, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
@@ -101,7 +102,8 @@ class _Supervisor:
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
             hub = ControlHub(self._address(Path(folder), "control", len(self._roles)), keys=keys)
             nursery = await _open_nursery(self._run_dir, folder)
-            tasks = [asyncio.create_task(self._listen(hub)), asyncio.create_task(self._mind(nursery))]
+            sources = (self._listen(hub), self._mind(nursery), self._usher(nursery))
+            tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | None = None
             try:
                 await self._supervise(hub, nursery, Path(folder))
@@ -126,6 +128,19 @@ class _Supervisor:
         while line := await nursery.stdout.readline():
             await self._inbox.put(json.loads(line))
         await self._inbox.put({"closed": True})
+
+    async def _usher(self, nursery: asyncio.subprocess.Process) -> None:
+        """Give agents seats, and take them away, as others come and go (`coordinator.seats`)."""
+        if self._scenario.clock != "virtual" or not hasattr(os, "sched_setaffinity"):
+            return
+        seats = Seats(self._n, sorted(os.sched_getaffinity(0)))
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
+            now = time.monotonic()
+            seats.review(agents, {os.getpid(), nursery.pid, *self._alive.values()} - set(agents.values()), now - looked)
+            looked = now
 
     # ------------------------------------------------------------- the course
 

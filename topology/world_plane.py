@@ -60,7 +60,8 @@ class WorldHub:
             if self._reached(agent, (header, *bodies)):
                 shown.append((agent, [len(body) for body in bodies]))
         for agent, sizes in shown:
-            wire = wire_bytes(len(header), *(size // self._copies for size in sizes), copies=self._copies, frame_extra=self._extra)
+            per_copy = (size // self._copies for size in sizes)
+            wire = wire_bytes(len(header), *per_copy, copies=self._copies, frame_extra=self._extra)
             self._ledger.sent(round_, "world", str(agent), "SENSE", self._copies, sum(sizes), wire)
 
     def go(self, *, round_: int, send_time: float) -> None:
