@@ -139,7 +139,9 @@ class _Supervisor:
             await asyncio.sleep(REVIEW_S)
             agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
             now = time.monotonic()
-            seats.review(agents, {os.getpid(), nursery.pid, *self._alive.values()} - set(agents.values()), now - looked)
+            others = {os.getpid(), nursery.pid, *self._alive.values()} - set(agents.values())
+            with contextlib.suppress(OSError):  # the system does not tell what it does
+                seats.review(agents, others, now - looked)
             looked = now
 
     # ------------------------------------------------------------- the course
