@@ -25,10 +25,10 @@ from typing import Any
 
 import psutil
 
+from coordinator.cores import REVIEW_S, Cores
 from coordinator.desk import Desk, Outcome, Watcher
 from coordinator.plan import Plan
 from coordinator.record import Recorder
-from coordinator.seats import REVIEW_S, Seats
 from coordinator.states import States
 from topology.control import Control, ControlHub, Fault, Gone, Hello, Progress, Refused, RoundReport, Start, Stop, refused_at
 from topology.deployment import LOGS
@@ -102,7 +102,7 @@ class _Supervisor:
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
             hub = ControlHub(self._address(Path(folder), "control", len(self._roles)), keys=keys)
             nursery = await _open_nursery(self._run_dir, folder)
-            sources = (self._listen(hub), self._mind(nursery), self._usher(nursery))
+            sources = (self._listen(hub), self._mind(nursery), self._share(nursery))
             tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | None = None
             try:
@@ -129,19 +129,19 @@ class _Supervisor:
             await self._inbox.put(json.loads(line))
         await self._inbox.put({"closed": True})
 
-    async def _usher(self, nursery: asyncio.subprocess.Process) -> None:
-        """Give agents seats, and take them away, as others come and go (`coordinator.seats`)."""
-        if self._scenario.clock != "virtual" or not hasattr(os, "sched_setaffinity"):
+    async def _share(self, nursery: asyncio.subprocess.Process) -> None:
+        """Let the run use the cores as it may while it is alone, or in company (`coordinator.cores`)."""
+        if self._scenario.clock != "virtual" or sys.platform != "linux":
             return
-        seats = Seats(self._n, sorted(os.sched_getaffinity(0)))
+        cores = Cores(self._n, sorted(os.sched_getaffinity(0)))
         looked = time.monotonic()
         while True:
             await asyncio.sleep(REVIEW_S)
             agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
+            helpers = set(self._alive.values()) - set(agents.values())
             now = time.monotonic()
-            others = {os.getpid(), nursery.pid, *self._alive.values()} - set(agents.values())
             with contextlib.suppress(OSError):  # the system does not tell what it does
-                seats.review(agents, others, now - looked)
+                cores.review(agents, helpers, (os.getpid(), nursery.pid), now - looked)
             looked = now
 
     # ------------------------------------------------------------- the course

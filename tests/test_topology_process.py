@@ -31,12 +31,12 @@ def told_by_a_child(tell: Callable[[], str]) -> str:
 
 
 def turns_ms() -> str:
-    """The turns of this thread and of ZeroMQ's, and whether they are woken without cutting in, as far as the kernel tells."""
+    """The turns of this thread and of ZeroMQ's, and how nice both are, as far as the kernel tells."""
     turns = {}
     for task in Path("/proc/self/task").iterdir():
         own = [line.split(":")[1] for line in (task / "sched").read_text().splitlines() if line.startswith("se.slice")]
-        is_batch = os.sched_getscheduler(int(task.name)) == os.SCHED_BATCH
-        turns[(task / "comm").read_text().strip()] = f"{float(own[0]) / 1e6:g} {is_batch}"
+        nice = os.getpriority(os.PRIO_PROCESS, int(task.name))
+        turns[(task / "comm").read_text().strip()] = f"{float(own[0]) / 1e6:g} at {nice}"
     own_name = Path("/proc/self/comm").read_text().strip()
     return f"{turns[own_name]}, {next((turn for name, turn in turns.items() if name.startswith('ZMQbg/IO')), 'none')}"
 
@@ -59,8 +59,16 @@ def usual() -> str:
 
 
 def test_in_lockstep_computing_takes_long_turns_and_carrying_short_ones(usual: str) -> None:
-    assert usual != "20 True"
-    assert told_by_a_child(lambda: scheduled(lockstep=True)) == "20 True, 0.1 True"
+    assert not usual.startswith("20 ")
+    assert told_by_a_child(lambda: scheduled(lockstep=True)) == "20 at 0, 0.1 at 0"
+
+
+def test_a_run_stays_as_nice_as_it_was_started(usual: str) -> None:
+    def scheduled_nicely() -> str:
+        os.nice(7)
+        return scheduled(lockstep=True)
+
+    assert told_by_a_child(scheduled_nicely) == "20 at 7, 0.1 at 7"
 
 
 def test_on_the_wall_clock_a_process_is_scheduled_as_others_are(usual: str) -> None:

@@ -4,11 +4,11 @@ A node and the world are started by the coordinator's nursery. If that dies, the
 command leaves no orphan.
 
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
-sixth more processor time than one after the other. So in lockstep, where nobody gains by cutting in, each asks the scheduler
-for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before anybody goes on computing.
+sixth more processor time than one after the other. So in lockstep, where nobody gains by being served at once, each asks the
+scheduler for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before anybody goes on
+computing. What else may be asked for while nobody else uses the machine is the coordinator's business (`coordinator.cores`).
 """
 
-import contextlib
 import ctypes
 import os
 import platform
@@ -49,14 +49,11 @@ def settle(role: str, log: Path | None) -> None:
 
 
 def take_turns(turn_ns: int) -> None:
-    """Ask the scheduler for turns of this length for this thread, and not to let it cut in when woken; else do without."""
-    if not hasattr(os, "SCHED_BATCH"):
-        return
-    with contextlib.suppress(OSError):  # some sandboxes forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    """Ask the scheduler for turns of this length for this thread; else (another system, an older kernel) do without."""
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is not None:  # size, policy, flags, nice, priority, runtime (here: the turn), deadline, period
-        wish = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, 0, 0, turn_ns, 0, 0)
+    if sys.platform == "linux" and number is not None:
+        # size, policy and niceness (as they are), priority, runtime (here: the turn), deadline, period
+        wish = struct.pack("=IIQiIQQQ", 48, os.sched_getscheduler(0), 0, os.nice(0), 0, turn_ns, 0, 0)
         ctypes.CDLL(None).syscall(number, 0, ctypes.c_char_p(wish), 0)
 
 
