@@ -12,9 +12,9 @@ CPU time;
 
 is 1 if processes, messages and waiting cost nothing and all cores are always busy. Machines change their speed while one
 measures: so each part alone is measured before and after the training that it is compared with, and of rounds the median
-counts. Settings are those of the public
-single-process implementation that the table compares with: 10 copies x 1000 steps a round, 5 epochs of one full batch,
-networks 128 wide. Its networks have three hidden layers with LayerNorms; lighter ones are measured beside them.
+counts. Settings are those of the public single-process implementation that the table compares with: 10 copies x 1000 steps a
+round, 5 epochs of one full batch, networks 128 wide. Its networks have three hidden layers with LayerNorms; lighter ones are
+measured beside them.
 """
 
 import argparse

@@ -252,9 +252,7 @@ class MujocoWorld:
             self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
         except SimulationError as error:
             failed = error.ids
-        faults: Bools = np.zeros(self.copies, bool)
-        if not (np.isfinite(self._qpos).all() and np.isfinite(self._qvel).all()):
-            faults |= ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
+        faults: Bools = ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
         if len(failed):
             faults[failed] = True
         if np.count_nonzero(self._fatal):

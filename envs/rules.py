@@ -115,7 +115,7 @@ class GapRule:
 
     def sense(self, step: Step) -> Sequence[Array]:
         """The obstacle's control now and the gap in tens of metres, clipped to ±5."""
-        return obstacle_drive(step.time), np.minimum(np.maximum(_gap(step) / 10.0, -5.0), 5.0)
+        return obstacle_drive(step.time), np.clip(_gap(step) / 10.0, -5.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)

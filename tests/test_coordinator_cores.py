@@ -24,7 +24,7 @@ two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
 
 @pytest.mark.parametrize(
-    ("n_agents", "cores", "dealt"),
+    ("n_agents", "free", "dealt"),
     [
         (6, [0, 1], [0, 0, 0, 1, 1, 1]),
         (4, [2, 5, 6, 7], [2, 5, 6, 7]),
@@ -32,8 +32,8 @@ two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
         (3, [0, 1, 2, 3], []),
     ],
 )
-def test_blocks_are_of_one_size_or_none(n_agents: int, cores: list[int], dealt: list[int]) -> None:
-    assert deal(n_agents, cores) == tuple((core,) for core in dealt)
+def test_blocks_are_of_one_size_or_none(n_agents: int, free: list[int], dealt: list[int]) -> None:
+    assert deal(n_agents, free) == tuple((core,) for core in dealt)
 
 
 def treatment(pid: int) -> set[tuple[frozenset[int], bool]]:
