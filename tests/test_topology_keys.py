@@ -1,5 +1,6 @@
 """Keys and gates: whoever holds a key that may come in does, under its own name; everybody else stays outside and is counted."""
 
+import contextlib
 import json
 import os
 import random
@@ -51,6 +52,10 @@ def inbox(context: Context, run_dir: Path) -> Iterator[ZmqLinks]:
 
 def ring(run_dir: Path, agent: int) -> Keyring:
     return Keyring.read(run_dir, role_of(agent))
+
+
+def pair(one: Keyring) -> tuple[bytes, bytes]:
+    return one.public[one.role], one.secret
 
 
 def mode(path: Path) -> int:
@@ -157,15 +162,21 @@ class Clients:
         client = self._context.socket(zmq.PUSH)
         self._open.append(client)
         client.setsockopt(zmq.LINGER, 0)
+        client.setsockopt(zmq.SNDTIMEO, int(SOON_S * 1000))
         if own is not None and server is not None:
             client.curve_publickey, client.curve_secretkey, client.curve_serverkey = *own, server
         client.connect(to)
         return client
 
-    def node(self, agent: int, to: str) -> "zmq.Socket[bytes]":
-        """A client with the keys of a node that takes `to` for node 0."""
-        one = ring(self._run_dir, agent)
-        return self.dial(to, own=(one.public[one.role], one.secret), server=one.public["node-0"])
+    def friend(self, to: str) -> "zmq.Socket[bytes]":
+        """A client with the keys of node 1 that takes `to` for node 0."""
+        one = ring(self._run_dir, 1)
+        return self.dial(to, own=pair(one), server=one.public["node-0"])
+
+    def knock(self, to: str, *, own: tuple[bytes, bytes] | None, server: bytes | None) -> None:
+        """Dial where nobody will let it in, with a message at hand. Whoever was refused by then has no link to put it on."""
+        with contextlib.suppress(zmq.Again):
+            self.dial(to, own=own, server=server).send(b"x", zmq.NOBLOCK)
 
     def close(self) -> None:
         for client in self._open:
@@ -185,7 +196,7 @@ def gate_of(inbox: ZmqLinks) -> Gate:
 
 
 def test_whoever_may_be_heard_comes_in_under_its_own_name(inbox: ZmqLinks, clients: Clients) -> None:
-    friend = clients.node(1, inbox.endpoint)
+    friend = clients.friend(inbox.endpoint)
     friend.send_multipart([b"I am node-2", b"honestly"])
     assert heard(inbox) == [b"I am node-2", b"honestly"]
     assert inbox.sender == 1
@@ -193,9 +204,10 @@ def test_whoever_may_be_heard_comes_in_under_its_own_name(inbox: ZmqLinks, clien
     assert gate_of(inbox).refused.total == 0
 
 
-def test_the_key_of_a_node_out_of_earshot_stays_outside_and_is_named(inbox: ZmqLinks, clients: Clients) -> None:
-    for agent in (2, 2):
-        clients.node(agent, inbox.endpoint).send_multipart([b"x", b"y"])
+def test_the_key_of_a_node_out_of_earshot_stays_outside_and_is_named(inbox: ZmqLinks, clients: Clients, run_dir: Path) -> None:
+    one = ring(run_dir, 2)
+    for _ in range(2):
+        clients.knock(inbox.endpoint, own=pair(one), server=one.public["node-0"])
     until(lambda: gate_of(inbox).refused.total == 2)
     assert gate_of(inbox).refused.texts == ["key of node-2, which has no business here, from 127.0.0.1"] * 2
     until(lambda: gate_of(inbox).outside == 2)
@@ -208,7 +220,7 @@ def test_keys_of_nobody_stay_outside_and_only_the_first_of_them_are_kept(
     public = ring(run_dir, 0).public["node-0"]
     made = [zmq.curve_keypair() for _ in range(110)]
     for own in made:
-        clients.dial(inbox.endpoint, own=own, server=public).send(b"x")
+        clients.knock(inbox.endpoint, own=own, server=public)
     until(lambda: gate_of(inbox).refused.total == 110)
     texts = gate_of(inbox).refused.texts
     assert len(texts) == 100
@@ -220,8 +232,8 @@ def test_whoever_speaks_no_curve_or_takes_the_server_for_another_stays_outside(
     inbox: ZmqLinks, clients: Clients, run_dir: Path
 ) -> None:
     one = ring(run_dir, 1)
-    clients.dial(inbox.endpoint, own=None, server=None).send(b"x")
-    clients.dial(inbox.endpoint, own=(one.public[one.role], one.secret), server=one.public["node-2"]).send(b"x")
+    clients.knock(inbox.endpoint, own=None, server=None)
+    clients.knock(inbox.endpoint, own=pair(one), server=one.public["node-2"])
     until(lambda: gate_of(inbox).outside >= 2)
     assert inbox.receive(0.2) is None
     assert gate_of(inbox).refused.total == 0  # neither came as far as to show a key
@@ -245,7 +257,7 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + by
     ids=["silence", "half a greeting", "zeros", "random bytes", "greeting", "oversize", "bad hello", "downgrade"],
 )
 def test_bytes_that_are_no_handshake_stay_outside_and_disturb_nobody(inbox: ZmqLinks, clients: Clients, raw: bytes) -> None:
-    friend = clients.node(1, inbox.endpoint)
+    friend = clients.friend(inbox.endpoint)
     friend.send(b"before")
     assert heard(inbox) == [b"before"]
     until(lambda: gate_of(inbox).outside == 0)
@@ -264,7 +276,8 @@ def test_a_socket_whose_gate_is_gone_lets_nobody_in(
 ) -> None:
     monkeypatch.setattr(Gate, "__init__", lambda self, *_: None)
     unguarded = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, depth=9, keys=ring(run_dir, 0), hears=[1])
-    clients.node(1, unguarded.endpoint).send(b"x")
+    one = ring(run_dir, 1)
+    clients.knock(unguarded.endpoint, own=pair(one), server=one.public["node-0"])
     assert unguarded.receive(0.5) is None
     unguarded.close()
 
@@ -316,7 +329,7 @@ class Wiretap:
 
 def test_a_frame_costs_33_bytes_more_than_without_encryption(inbox: ZmqLinks, clients: Clients) -> None:
     with Wiretap(inbox.endpoint) as tap:
-        friend = clients.node(1, tap.endpoint)
+        friend = clients.friend(tap.endpoint)
         friend.send(b"the handshake is over")
         assert heard(inbox) is not None
         for size, extra in ((0, 35), (1, 35), (222, 35), (223, 42), (255, 42), (256, 42), (70_000, 42)):
@@ -329,7 +342,7 @@ def test_a_frame_costs_33_bytes_more_than_without_encryption(inbox: ZmqLinks, cl
 def test_a_conversation_that_was_overheard_tells_nothing_and_cannot_be_played_back(inbox: ZmqLinks, clients: Clients) -> None:
     secret = b"nobody but node 0 shall read this"
     with Wiretap(inbox.endpoint) as tap:
-        friend = clients.node(1, tap.endpoint)
+        friend = clients.friend(tap.endpoint)
         for _ in range(3):
             friend.send(secret)
             assert heard(inbox) == [secret]
