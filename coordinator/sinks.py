@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from scenarios.loading import ScenarioError
 from scenarios.schema import Record
@@ -30,6 +30,7 @@ _SILENCE = {
 }
 
 
+@runtime_checkable
 class Sink(Protocol):
     """What takes named numbers."""
 

@@ -11,7 +11,7 @@ Input statistics and episodes' figures remain the real round's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from topology.snapshot import State
 Floats = NDArray[np.float32]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What branches need of a model."""
 

@@ -5,9 +5,7 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
-import sys
 import threading
-import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import hypothesis
 import psutil
 import pytest
-from beartype import beartype
-from beartype.roar import BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
 from jaxtyping import install_import_hook
 
 # one thread per process, as in a run: on a busy machine two threads on such small matrices take thirty times as long
@@ -25,21 +23,13 @@ PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
 GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
 
 
-def checked(function: Any) -> Any:
-    """Beartype's check of a function's arguments and result, or the function itself where beartype has no answer.
-
-    It has none to `Self` outside a decorated class, nor to a Protocol that is not runtime-checkable.
-    """
-    try:
-        return beartype(function)
-    except (BeartypeDecorHintPep673Exception, BeartypeDecorHintPep3119Exception):
-        return function
-
-
-# must run before any of the packages is imported: checks every argument, result and array shape against its annotation
-sys.modules["kappahop_checks"] = types.ModuleType("kappahop_checks")
-sys.modules["kappahop_checks"].__dict__["checked"] = checked
-install_import_hook(list(PACKAGES), "kappahop_checks.checked")
+# must run before any of the packages is imported: checks every argument and result against its annotation and, where a
+# module states shapes, those too: that costs more than most of our functions do, so other modules are spared it
+files = [file for package in PACKAGES for file in sorted((Path(__file__).parents[1] / package).glob("*.py"))]
+shaped = [f"{file.parent.name}.{file.stem}" for file in files if "from jaxtyping import" in file.read_text(encoding="utf-8")]
+install_import_hook(shaped, "beartype.beartype")
+lazy = "coordinator.__main__"  # names there what it imports only once a command needs it
+beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=(lazy,)))
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")

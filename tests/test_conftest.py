@@ -7,8 +7,11 @@ from typing import Any
 
 import networkx as nx
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError
 
+from node.mixer import Mixer
 from topology import neighbourhood
 
 LEAKY = {
@@ -51,8 +54,15 @@ FOUND = {
 
 def test_annotations_of_our_packages_are_checked() -> None:
     wrong: Any = "1"
-    with pytest.raises(TypeCheckError, match="kappa"):
+    with pytest.raises(BeartypeCallHintParamViolation, match="kappa"):
         neighbourhood.ball(nx.path_graph(2), 0, wrong)
+
+
+def test_shapes_are_checked_where_they_are_stated() -> None:
+    mixer = Mixer(2, 3, torch.Generator())
+    mixer(torch.zeros(5, 2), torch.zeros(5, 3))
+    with pytest.raises(TypeCheckError, match="state"):
+        mixer(torch.zeros(5, 2), torch.zeros(6, 3))
 
 
 @pytest.mark.system

@@ -11,11 +11,11 @@ from topology.deployment import Deployment
 from topology.routes import NOBODY
 from topology.wire import Kind
 
-GRAPHS: "dict[str, nx.Graph[int]]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
+GRAPHS: "dict[str, nx.Graph]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
 KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.RATIO)
 
 
-def agendas(graph: "nx.Graph[int]", *, kappa: int = 1, routing: str = "relay", seed: int = 0, **algorithm: Any) -> list[Agenda]:
+def agendas(graph: nx.Graph, *, kappa: int = 1, routing: str = "relay", seed: int = 0, **algorithm: Any) -> list[Agenda]:
     scenario = Scenario.model_validate({"kappa": kappa, "routing": routing, "seed": seed, "algorithm": algorithm})
     n = len(graph)
     edges = tuple(sorted((min(edge), max(edge)) for edge in graph.edges))

@@ -212,7 +212,7 @@ class Network:
     loses: Callable[[], bool] = lambda: False
     hasty: bool = False
     after_each: Callable[["Network"], None] = lambda network: None
-    graph: "nx.Graph[int]" = field(init=False)
+    graph: nx.Graph = field(init=False)
     agendas: list[Agenda] = field(init=False)
     nodes: list[Protocol] = field(init=False)
     world: World = field(init=False)

@@ -24,7 +24,7 @@ from topology.peer_plane import PeerPlane, Road, roads
 from topology.refusals import KEPT
 from topology.wire import Header, Kind, Marks, Message, decode_marks, encode_header, encode_marks, framed
 
-LINE: "nx.Graph[int]" = nx.path_graph(4)
+LINE: nx.Graph = nx.path_graph(4)
 NEVER = float("inf")
 IDEAL = LinkSpec()
 LOST = LinkSpec(loss_prob=1.0)

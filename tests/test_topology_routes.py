@@ -17,10 +17,10 @@ Need = tuple[str, int] | Audiences
 
 
 @st.composite
-def connected(draw: st.DrawFn) -> "nx.Graph[int]":
+def connected(draw: st.DrawFn) -> nx.Graph:
     """A random tree on 1..9 nodes with random further edges."""
     n = draw(st.integers(1, 9))
-    graph: nx.Graph[int] = nx.Graph()
+    graph: nx.Graph = nx.Graph()
     graph.add_nodes_from(range(n))
     graph.add_edges_from((draw(st.integers(0, i - 1)), i) for i in range(1, n))
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
@@ -30,7 +30,7 @@ def connected(draw: st.DrawFn) -> "nx.Graph[int]":
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> "tuple[nx.Graph[int], Need]":
+def networks(draw: st.DrawFn) -> "tuple[nx.Graph, Need]":
     """A graph and whose message is needed by whom: by κ in hops or in agents, or any audience at all."""
     graph = draw(connected())
     n = len(graph)
@@ -41,7 +41,7 @@ def networks(draw: st.DrawFn) -> "tuple[nx.Graph[int], Need]":
     return graph, tuple(tuple(sorted(draw(st.sets(st.sampled_from(other))))) if other else () for other in others)
 
 
-def audiences_of(graph: "nx.Graph[int]", need: Need) -> Audiences:
+def audiences_of(graph: nx.Graph, need: Need) -> Audiences:
     # called by the tests, not while drawing: checked code consults `random`, which strategies must not
     match need:
         case ("hops" | "agents" as unit, int(kappa)):
@@ -66,9 +66,7 @@ def flood(parts: list[Routes], origin: int) -> tuple[Counter[int], list[tuple[in
 
 
 @given(network=networks(), direct=st.booleans())
-def test_following_the_routes_reaches_exactly_those_who_await_it_once(
-    network: "tuple[nx.Graph[int], Need]", direct: bool
-) -> None:
+def test_following_the_routes_reaches_exactly_those_who_await_it_once(network: "tuple[nx.Graph, Need]", direct: bool) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
     parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
@@ -86,7 +84,7 @@ def test_following_the_routes_reaches_exactly_those_who_await_it_once(
 
 @given(network=networks())
 def test_a_relayed_message_takes_a_shortest_path_and_its_budget_ends_with_the_farthest_member(
-    network: "tuple[nx.Graph[int], Need]",
+    network: "tuple[nx.Graph, Need]",
 ) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
@@ -102,7 +100,7 @@ def test_a_relayed_message_takes_a_shortest_path_and_its_budget_ends_with_the_fa
 
 
 @given(network=networks())
-def test_leaves_of_the_flood_are_members_so_that_no_link_is_crossed_in_vain(network: "tuple[nx.Graph[int], Need]") -> None:
+def test_leaves_of_the_flood_are_members_so_that_no_link_is_crossed_in_vain(network: "tuple[nx.Graph, Need]") -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
     for i in graph:
@@ -112,7 +110,7 @@ def test_leaves_of_the_flood_are_members_so_that_no_link_is_crossed_in_vain(netw
 
 
 @given(network=networks())
-def test_direct_routes_go_straight_from_origin_to_audience(network: "tuple[nx.Graph[int], Need]") -> None:
+def test_direct_routes_go_straight_from_origin_to_audience(network: "tuple[nx.Graph, Need]") -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
     for i in graph:
@@ -122,7 +120,7 @@ def test_direct_routes_go_straight_from_origin_to_audience(network: "tuple[nx.Gr
 
 
 @given(graph=connected(), kappa=st.integers(1, 9), unit=st.sampled_from(["hops", "agents"]))
-def test_whoever_relays_for_a_ball_is_in_it(graph: "nx.Graph[int]", kappa: int, unit: str) -> None:
+def test_whoever_relays_for_a_ball_is_in_it(graph: nx.Graph, kappa: int, unit: str) -> None:
     # in agents too: what is nearer to the relay than the origin, or as near with a lower id, is so to those behind it as well
     needed_by = audiences_of(graph, (unit, kappa))
     for i in graph:
@@ -148,7 +146,7 @@ def test_an_empty_audience_costs_nothing(direct: bool) -> None:
 
 @given(network=networks(), direct=st.booleans(), data=st.data())
 def test_what_leaves_over_a_link_is_what_is_sent_on_there_nearest_origin_first_or_in_the_order_given(
-    network: "tuple[nx.Graph[int], Need]", direct: bool, data: st.DataObject
+    network: "tuple[nx.Graph, Need]", direct: bool, data: st.DataObject
 ) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
@@ -170,12 +168,12 @@ def test_what_leaves_over_a_link_is_what_is_sent_on_there_nearest_origin_first_o
 
 
 # of two shortest ways the tree of 0 takes that through 2 and 3, the tree of 5 that through 4 and 1
-HEXAGON: "nx.Graph[int]" = nx.Graph({0: [1, 2], 1: [4], 2: [3], 3: [5], 4: [5], 5: []})
+HEXAGON: nx.Graph = nx.Graph({0: [1, 2], 1: [4], 2: [3], 3: [5], 4: [5], 5: []})
 
 
 @given(network=networks(), direct=st.booleans())
 @example(network=(HEXAGON, ("hops", 3)), direct=False)
-def test_a_message_came_through_all_whom_the_flood_took_it_through(network: "tuple[nx.Graph[int], Need]", direct: bool) -> None:
+def test_a_message_came_through_all_whom_the_flood_took_it_through(network: "tuple[nx.Graph, Need]", direct: bool) -> None:
     graph, need = network
     needed_by = audiences_of(graph, need)
     parts = [routes(graph, i, needed_by, direct=direct) for i in graph]
@@ -191,7 +189,7 @@ def test_a_message_came_through_all_whom_the_flood_took_it_through(network: "tup
 
 
 @given(network=networks(), direct=st.booleans())
-def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(network: "tuple[nx.Graph[int], Need]", direct: bool) -> None:
+def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(network: "tuple[nx.Graph, Need]", direct: bool) -> None:
     # a departure (link, origin) needs the message to be there, so its departure over the link before; and what goes first to go
     graph, need = network
     needed_by = audiences_of(graph, need)
@@ -207,7 +205,7 @@ def test_waiting_for_ones_turn_on_a_link_never_goes_round_in_circles(network: "t
 
 
 def test_nearer_origins_leave_first_over_a_link_however_they_are_numbered() -> None:
-    graph: nx.Graph[int] = nx.Graph([(0, 1), (1, 3), (2, 3), (3, 4)])
+    graph: nx.Graph = nx.Graph([(0, 1), (1, 3), (2, 3), (3, 4)])
     part = routes(graph, 3, [(4,), (4,), (4,), (4,), ()], direct=False)
     assert part.outgoing == ((4, (3, 1, 2, 0)),)
     assert part.via == {0: {0, 1}, 1: {1}, 2: {2}}

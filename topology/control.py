@@ -11,7 +11,7 @@ On tcp every process proves with its key who it is (`topology.keys`), and the ro
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgpack
 import zmq
@@ -176,6 +176,7 @@ def decode_control(frame: bytes) -> Control:
         raise ValueError(f"control frame: {error}") from None
 
 
+@runtime_checkable
 class Reports(Protocol):
     """What a node and the world need of the control plane: to report, and to hear whether they should stop."""
 

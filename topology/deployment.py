@@ -60,9 +60,9 @@ class Deployment(BaseModel):
         """n, the number of agents."""
         return len(self.obs_dims)
 
-    def graph(self) -> "nx.Graph[int]":
+    def graph(self) -> nx.Graph:
         """The topology, nodes and edges in ascending order."""
-        graph: nx.Graph[int] = nx.Graph()
+        graph: nx.Graph = nx.Graph()
         graph.add_nodes_from(range(self.n_agents))
         graph.add_edges_from(sorted(self.edges))
         return graph
@@ -81,7 +81,7 @@ class Deployment(BaseModel):
         """Agents, and the central critic if there is one."""
         return self.n_agents + bool(self.critic_edges)
 
-    def wires(self) -> "nx.Graph[int]":
+    def wires(self) -> nx.Graph:
         """The topology with the central critic, if there is one."""
         graph = self.graph()
         graph.add_edges_from((agent, self.n_agents) for agent in self.critic_edges)

@@ -62,7 +62,7 @@ class Road:
 
 
 def roads(
-    graph: "nx.Graph[int]",
+    graph: nx.Graph,
     agent: int,
     speaks_to: Sequence[int],
     *,
@@ -108,7 +108,7 @@ class PeerPlane:
     def __init__(
         self,
         agent: int,
-        graph: "nx.Graph[int]",
+        graph: nx.Graph,
         links: Links,
         *,
         hears: Sequence[int],

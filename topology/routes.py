@@ -49,7 +49,7 @@ NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={
 
 
 def routes(
-    graph: "nx.Graph[int]",
+    graph: nx.Graph,
     agent: int,
     audiences: Sequence[Sequence[int]],
     *,
@@ -112,7 +112,7 @@ def routes(
     )
 
 
-def answers(graph: "nx.Graph[int]", agent: int, root: int) -> Routes:
+def answers(graph: nx.Graph, agent: int, root: int) -> Routes:
     """The part that `agent` has in bringing each node an answer of its own from `root`, along the tree of `root`.
 
     Here the origin of a message is the node that it is for.

@@ -16,7 +16,7 @@ CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kine
 
 # ------------------------------------------------------------------------------------------ closed forms of traffic
 
-GRAPHS: "dict[str, nx.Graph[int]]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
+GRAPHS: "dict[str, nx.Graph]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
 TALKS = [
     (name, kappa, routing, copies)
     for name, graph in GRAPHS.items()
