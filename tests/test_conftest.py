@@ -38,7 +38,7 @@ LEAKY = {
     "native thread": "KEPT.append(zmq.Context()); KEPT.append(KEPT[-1].socket(zmq.PAIR))",
     "descriptor": "KEPT.append(open(os.devnull))",
 }
-PROMPT = ("clean", "process", "thread", "descriptor")  # the others in `make slow`
+PROMPT = ("clean", "process")  # the others in `make slow`
 FOUND = {
     "clean": None,
     "process": "process ",

@@ -164,6 +164,7 @@ def test_all_are_treated_alike_where_some_have_come_later(machine: Machine, shar
 
 @two_cores
 @pytest.mark.system
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_agents_of_a_run_keep_to_cores_and_nobody_cuts_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "others_s", lambda cores, own: 0.0)  # other tests run beside this one

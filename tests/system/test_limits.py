@@ -78,7 +78,7 @@ def _spin() -> None:
 
 @pytest.mark.parametrize("kappa", [0, 1, 2])
 @pytest.mark.parametrize("routing", ["relay", "direct"])
-@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("links", [pytest.param([], id="ideal", marks=pytest.mark.slow), pytest.param(LOSSY, id="lossy")])
 def test_processes_in_any_order_beside_a_busy_core_do_what_one_process_does(
     stage: Stage, tmp_path: Path, busy_core: None, links: list[str], routing: str, kappa: int
 ) -> None:

@@ -234,12 +234,21 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
 @pytest.mark.parametrize(
     ("victim", "told"),
     [
-        ("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round "),
-        ("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round "),
-        ("nursery", "kappahop: the nursery, from which all processes are forked, has died in round "),
-        ("critic", "kappahop: the central critic (pid {pid}) was killed by SIGKILL in round "),
+        pytest.param("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round ", id="node"),
+        pytest.param("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round ", id="world"),
+        pytest.param(
+            "nursery",
+            "kappahop: the nursery, from which all processes are forked, has died in round ",
+            id="nursery",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "critic",
+            "kappahop: the central critic (pid {pid}) was killed by SIGKILL in round ",
+            id="critic",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["node", "world", "nursery", "critic"],
 )
 def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: Any, victim: str, told: str) -> None:
     run = start(*(["algorithm.name=mappo", "algorithm.critic_scope=central"] if victim == "critic" else []))
@@ -256,7 +265,8 @@ def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: An
     assert [path for path in (run.dir / "checkpoints").rglob("*.partial")] == []
 
 
-@pytest.mark.parametrize(("graph", "victim"), [("line", 1), pytest.param("ring", 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("graph", "victim"), [("line", 1), ("ring", 3)])
 def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: Any, graph: str, victim: int) -> None:
     rounds = 150
     run = start(
@@ -352,6 +362,7 @@ def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_g
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     start: Any, finished: tuple[Run, dict[str, Any]]
 ) -> None:
@@ -380,11 +391,14 @@ TABLE = [*GAME, "algorithm.off_policy.representation=table"]
         pytest.param(["routing=direct", "kappa=3"], marks=pytest.mark.slow),
         pytest.param([*TABLE, "algorithm.name=iql"], marks=pytest.mark.slow),
         pytest.param([*TABLE, "algorithm.name=i2q"], marks=pytest.mark.slow),
-        [*TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_accuracy=0.01", "network.loss_prob=0.2"],
+        pytest.param(
+            [*TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_accuracy=0.01", "network.loss_prob=0.2"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param([*GAME, "algorithm.name=i2q"], marks=pytest.mark.slow),
         pytest.param([*GAME, "algorithm.name=ma2ql", "algorithm.off_policy.representation=recurrent"], marks=pytest.mark.slow),
         pytest.param([*GAME, "algorithm.name=qmix", "central.at=2"], marks=pytest.mark.slow),
-        ["algorithm.name=i2q", "algorithm.off_policy.warm_up_steps=0"],
+        pytest.param(["algorithm.name=i2q", "algorithm.off_policy.warm_up_steps=0"], marks=pytest.mark.slow),
     ],
 )
 def test_one_process_and_many_give_the_same_weights_and_ledger(start: Any, more: list[str]) -> None:

@@ -1,0 +1,22 @@
+"""The examples in docstrings say what is true."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHOWING = [
+    f"{file.parent.name}.{file.stem}"
+    for package in ("scenarios", "topology", "envs", "node", "coordinator")
+    for file in sorted((ROOT / package).glob("*.py"))
+    if ">>>" in file.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("module", SHOWING)
+def test_every_example_gives_what_it_shows(module: str) -> None:
+    found = doctest.testmod(import_module(module))
+    assert found.attempted > 0
+    assert found.failed == 0
