@@ -4,19 +4,17 @@ import contextlib
 import json
 import os
 import random
-import select
 import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 import zmq
 
 from scenarios.loading import load
+from tests.wiretap import Wiretap
 from topology.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Gate, Keyring, is_secured, make_keys, role_of
 from topology.links import Context, ZmqLinks, new_context
 
@@ -291,40 +289,6 @@ def test_a_gate_ends_with_its_context(run_dir: Path, no_leaks: None) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what passes over the socket
-
-
-class Wiretap:
-    """Passes bytes between one tcp client and a server, and keeps those of the client."""
-
-    def __init__(self, server: str) -> None:
-        self._server = ("127.0.0.1", int(server.rpartition(":")[2]))
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"tcp://127.0.0.1:{self._door.getsockname()[1]}"
-        self.heard = b""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        with self._door:
-            self._door.settimeout(SOON_S)
-            client, _ = self._door.accept()
-        with client, socket.create_connection(self._server) as server:
-            while not self._end.is_set():
-                for readable in select.select([client, server], [], [], 0.02)[0]:
-                    data = readable.recv(1 << 16)
-                    if not data:
-                        return
-                    if readable is client:
-                        self.heard += data
-                    (server if readable is client else client).sendall(data)
 
 
 def test_a_frame_costs_33_bytes_more_than_without_encryption(inbox: ZmqLinks, clients: Clients) -> None:

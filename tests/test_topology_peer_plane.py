@@ -1,13 +1,8 @@
 """The peer plane: what is booked is what crosses the links, and only those who may speak are heard."""
 
 import contextlib
-import select
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -16,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.wiretap import Wiretap
 from topology.codec import DType, encode
 from topology.ledger import REASONS, Row, imbalance, wire_bytes
 from topology.link_model import LinkModel, LinkSpec
@@ -488,73 +484,29 @@ def test_a_flood_of_garbage_is_counted_but_not_kept() -> None:
 # ------------------------------------------------------------------------------------------- against the bytes on a socket
 
 
-class CountingProxy:
-    """Passes bytes between one tcp client and a server, and counts those of the client."""
-
-    def __init__(self, server: tuple[str, int]) -> None:
-        self._server = server
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._door.getsockname()[1]
-        self.count = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._serve)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def settled(self, quiet_s: float = 0.3) -> int:
-        """The count, once it has stood still for a while."""
-        deadline = time.monotonic() + 10
-        before, since = self.count, time.monotonic()
-        while time.monotonic() < deadline and time.monotonic() - since < quiet_s:
-            self._end.wait(0.02)
-            if self.count != before:
-                before, since = self.count, time.monotonic()
-        return before
-
-    def _serve(self) -> None:
-        with self._door:
-            self._door.settimeout(10)
-            client, _ = self._door.accept()
-        with client, socket.create_connection(self._server) as server:
-            while not self._end.is_set():
-                for readable in select.select([client, server], [], [], 0.02)[0]:
-                    data = readable.recv(1 << 16)
-                    if not data:
-                        return
-                    if readable is client:
-                        self.count += len(data)
-                    (server if readable is client else client).sendall(data)
-
-
 @pytest.fixture
-def over_tcp() -> Iterator[tuple[PeerPlane, PeerPlane, CountingProxy]]:
+def over_tcp() -> Iterator[tuple[PeerPlane, PeerPlane, Wiretap]]:
     context: Context = new_context()
     with contextlib.ExitStack() as stack:
         stack.callback(context.destroy, 0)
         receiver = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=5.0, depth=50)
         stack.callback(receiver.close)
-        proxy = stack.enter_context(CountingProxy(("127.0.0.1", int(receiver.endpoint.rpartition(":")[2]))))
+        tap = stack.enter_context(Wiretap(receiver.endpoint))
         sender = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=5.0, depth=50)
-        sender.connect({1: f"tcp://127.0.0.1:{proxy.port}"})
+        sender.connect({1: tap.endpoint})
         stack.callback(sender.close)
         yield (
             PeerPlane(0, LINE, sender, hears=[], direct=False, roads=all_roads(0, {}, direct=False, copies=1), copies=1),
             PeerPlane(1, LINE, receiver, hears=[0], direct=False, roads={}, copies=1),
-            proxy,
+            tap,
         )
 
 
 def test_with_one_copy_the_ledger_is_what_passes_over_the_socket_byte_for_byte(
-    over_tcp: tuple[PeerPlane, PeerPlane, CountingProxy],
+    over_tcp: tuple[PeerPlane, PeerPlane, Wiretap],
 ) -> None:
-    here, there, proxy = over_tcp
-    before = proxy.settled()
+    here, there, tap = over_tcp
+    before = tap.settled()
     assert before > 0, "no handshake came by"
     kinds: list[tuple[Kind, tuple[int, int], DType]] = [
         (Kind.STATE, (1, 13), DType.FLOAT32),
@@ -580,17 +532,17 @@ def test_with_one_copy_the_ledger_is_what_passes_over_the_socket_byte_for_byte(
         there.taken(message.header, 1)
         rows = here.drain()
         booked_rows += rows
-        assert proxy.settled(0.1) - before == rows[0].wire_bytes, kind
+        assert tap.settled(0.1) - before == rows[0].wire_bytes, kind
         assert rows[0].payload_bytes == size
-        before = proxy.count
+        before = len(tap.heard)
     assert sum(row.delivered for row in there.drain()) == len(kinds)
 
 
 def test_a_message_that_says_nothing_new_is_its_header_and_an_empty_frame_and_only_its_marks_are_free(
-    over_tcp: tuple[PeerPlane, PeerPlane, CountingProxy],
+    over_tcp: tuple[PeerPlane, PeerPlane, Wiretap],
 ) -> None:
-    here, there, proxy = over_tcp
-    before = proxy.settled()
+    here, there, tap = over_tcp
+    before = tap.settled()
     for step, null in enumerate([True, False, True]):
         marks = Marks(np.array([0.05 * step]), np.array([null]))
         send(here, 1, np.ones((1, 13), np.float32), step=step, time=0.05 * step, marks=marks)
@@ -598,7 +550,7 @@ def test_a_message_that_says_nothing_new_is_its_header_and_an_empty_frame_and_on
         assert message is not None
         assert (message.bodies[0] == b"") == null
         (row,) = here.drain()
-        assert proxy.settled(0.1) - before == row.wire_bytes + framed(len(encode_marks(marks)))
+        assert tap.settled(0.1) - before == row.wire_bytes + framed(len(encode_marks(marks)))
         assert row.payload_bytes == (0 if null else 52)
         assert row.nulls == null
-        before = proxy.count
+        before = len(tap.heard)

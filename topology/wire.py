@@ -14,7 +14,7 @@ the modelled traffic, and are charged to nobody; links without limits need none.
 Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of
 one byte up to 255 bytes of body, of eight above. `ledger.wire_bytes` is what one deployed copy's message would occupy; a
 frame that carries E copies is charged E times that, which with E = 1 is exactly what passes over the socket
-(tests/test_topology_links.py counts it with a proxy).
+(tests/test_topology_peer_plane.py counts it on a wire that it taps).
 
 What must not change without raising VERSION: the order and the types of the header fields, and the numbers of the
 kinds.
