@@ -425,9 +425,12 @@ def _execute(
         typer.echo(json.dumps(final))
     else:
         plain = Console()
-        plain.print(summary(results, cost_limit=final["cost_limit"]))
+        if results.quarters():
+            plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
-        if final["return_mean"] is not None:
+        if final["return_mean"] is None:
+            plain.print(f"no episode ended: {final['env_steps'] // ready.scenario.env.copies:,} steps per copy", highlight=False)
+        else:
             over = "the last tenth of the run" if ready.deployment.learns else "all episodes"
             plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
         plain.print(

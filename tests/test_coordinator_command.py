@@ -173,6 +173,17 @@ def test_a_port_in_use_is_told_in_one_line(call: Call, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("horizon", "table", "line"), [(100, False, "no episode ended: 40 steps per copy"), (5, True, "return ")]
+)
+def test_a_run_that_ends_no_episode_says_so_instead_of_an_empty_table(call: Call, horizon: int, table: bool, line: str) -> None:
+    small = ["env.copies=2", "rollout.steps=20", "budget.env_steps=80", "algorithm.hidden=[8]", "algorithm.minibatches=2"]
+    ran = call("run", "quickstart", *LQ, *small, f"env.horizon={horizon}", "record.tensorboard=false", "--in-process")
+    assert not ran.code, ran.err
+    assert ("by quarter" in ran.out) == table
+    assert any(text.startswith(line) for text in ran.out.splitlines())
+
+
 def test_a_mistake_of_ours_is_not_dressed_up_as_one_of_the_users(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "load", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["kappahop", "run", "quickstart"])
