@@ -104,6 +104,7 @@ def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.system
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_the_robot_is_seen_to_move(tmp_path: Path) -> None:
     trained(tmp_path / "run")
     words = ["evaluate", "run", "--episodes", "1", "--in-process", "--json", "-q", "--film", "film.gif"]

@@ -76,6 +76,7 @@ def test_the_team_misses_the_eight_that_no_mixer_can_describe(tmp_path: Path) ->
     assert set(returns(tmp_path, "matrix_climbing", [*MIXED, "env.game.payoff=non_monotone"], 1600)) == {0.0}
 
 
+@pytest.mark.slow
 def test_the_team_misses_the_best_path_where_ideal_learners_find_it(tmp_path: Path) -> None:
     game = ["env.game.stages=2", "env.game.seed=5"]
     best = float(optimum(build(load("stage_game", game).env), 1.0)[0][0])

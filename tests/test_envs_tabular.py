@@ -177,8 +177,8 @@ def test_optima_and_pure_equilibria_of_the_matrix_games(payoff: str, best: float
     ("seed", "first", "total", "best", "best_30", "uniform_30", "ratios"),
     [
         (0, 1.369617, -162.2182, 492.947, 147.909, -0.927, (0.907, 0.834, 0.960)),
-        (1, 0.118216, -74.7518, 491.973, 147.617, -0.419, (0.910, 0.863, 0.952)),
-        (2, -2.383879, 57.8448, 488.609, 146.554, 0.291, (0.906, 0.839, 0.944)),
+        pytest.param(1, 0.118216, -74.7518, 491.973, 147.617, -0.419, (0.910, 0.863, 0.952), marks=pytest.mark.slow),
+        pytest.param(2, -2.383879, 57.8448, 488.609, 146.554, 0.291, (0.906, 0.839, 0.944), marks=pytest.mark.slow),
     ],
 )
 def test_random_stochastic_game_and_how_turns_settle_in_it(

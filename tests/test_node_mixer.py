@@ -62,6 +62,7 @@ def test_value_depends_on_the_state_and_the_state_turns_the_weights() -> None:
     assert len({round(float(gain), 4) for gain in gains}) == 5
 
 
+@pytest.mark.slow
 def test_no_mixer_describes_the_game_of_minus_twenty() -> None:
     payoff = np.array([[8.0, -20.0, -20.0], [-20.0, 0.0, 0.0], [-20.0, 0.0, 0.0]])
     table = mixed_fit(payoff, 0)

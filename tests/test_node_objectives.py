@@ -321,6 +321,7 @@ def test_clip_is_the_pure_function() -> None:
 # --- DPO on a random stochastic game, exactly ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_practical_dpo_comes_close_to_the_optimum_of_a_random_game_and_hardly_ever_falls() -> None:
     """30 states, 3 agents, 5 actions, exact values, all at once: at least 0.93 of the optimum, no fall above 0.002 of it."""
     n, states, actions, gamma = 3, 30, 5, 0.99

@@ -180,6 +180,7 @@ def test_the_same_at_four_stages() -> None:
     assert plain.mean() <= ideal.mean() - 0.03
 
 
+@pytest.mark.slow
 def test_converged_turns_come_near_the_optimum_and_rest_in_an_equilibrium() -> None:
     game = stochastic_game(3, Knobs())
     best = float(game.start @ optimum(game, 0.99)[0])

@@ -207,7 +207,7 @@ def test_with_others_that_stand_still_prediction_makes_no_difference_and_with_ot
     assert distance(found[0][1], found[1][1]) < critical  # rewards are the agent's own
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_prediction_is_nearer_to_the_round_to_come_than_the_last_one_is(seed: int) -> None:
     errors: dict[bool, list[float]] = {True: [], False: []}
     states = np.repeat(np.arange(S), 250)

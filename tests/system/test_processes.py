@@ -235,7 +235,7 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
     ("victim", "told"),
     [
         pytest.param("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round ", id="node"),
-        pytest.param("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round ", id="world"),
+        pytest.param("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round ", id="world", marks=pytest.mark.slow),
         pytest.param(
             "nursery",
             "kappahop: the nursery, from which all processes are forked, has died in round ",
