@@ -149,7 +149,7 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
         raise ValueError("lines: no point to draw")
     ends = [end[-1] for line in lines for end in (line.low, line.high) if len(end) and np.isfinite(end[-1])]
     low, high = _padded([*known, *ends, *([] if limit is None else [limit])])
-    right = max(float(line.x[-1]) for line in lines if len(line.x))
+    right = max(float(line.x[-1]) for line in lines if len(line.x)) or 1.0  # all at 0 have an axis too
     frame = _Frame(0.0, right, low, high)
     parts = [frame.axes(x_title, y_title)]
     inside = []

@@ -157,8 +157,9 @@ class Recorder:
             sink.flush()
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit, bring everything into the one file, so that a copy of it is a copy of all, and close."""
         self.commit()
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # closing does so only if no reader is left
         self._database.close()
         for sink in self._sinks:
             sink.close()

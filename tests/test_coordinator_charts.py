@@ -120,6 +120,11 @@ def test_the_band_of_a_single_point_is_a_whisker() -> None:
     assert found(svg, "band") == []
 
 
+def test_what_is_all_at_nothing_is_drawn_at_the_left() -> None:
+    (whisker,) = found(curves([line([0.0], [2.0], [1.0], [4.0])], title="t", x_title="x", y_title="y"), "whisker")
+    assert numbers(whisker)[0] == pytest.approx(PLOT[0], abs=10.0)
+
+
 def test_what_is_not_known_is_not_drawn() -> None:
     svg = curves([line([0.0, 1.0, 2.0], [NAN, 2.0, 3.0]), line([1.0], [2.5], style=1)], title="t", x_title="x", y_title="y")
     (path,) = found(svg, "line")

@@ -201,6 +201,18 @@ def test_readers_see_what_was_committed_while_the_writer_goes_on(recorder: Recor
         assert found.episodes("return") == [(10, 1.0), (20, 3.0)]
 
 
+def test_the_file_alone_holds_everything_once_it_is_closed_though_a_reader_is_left(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, env_steps_per_round=40)
+    recorder.episodes([episode(40, 1.0)])
+    recorder.commit()
+    with results(tmp_path) as reader:
+        assert len(reader.episodes("return")) == 1
+        recorder.close()
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / DATABASE).write_bytes((tmp_path / DATABASE).read_bytes())
+    assert len(rows_of(tmp_path / "copy", "episodes")) == 1
+
+
 def test_the_cost_of_an_episode_is_the_sum_of_its_costs(recorder: Recorder, tmp_path: Path) -> None:
     recorder.episodes([episode(step, float(step), (step / 10, 1.0)) for step in (10, 20, 30)])
     recorder.commit()

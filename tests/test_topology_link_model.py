@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.link_model import IDEAL, MAX_TIMEOUT_S, Fate, Fault, LinkModel, LinkSpec, Passage
@@ -619,7 +619,7 @@ MESSAGES = st.lists(
 )  # bytes, seconds since the last, how much later copy 1 is, reliable
 
 
-@settings(max_examples=30)  # of up to a hundred messages each
+@pytest.mark.slow
 @given(messages=MESSAGES, half=st.integers(1, 69), spec=st.sampled_from(["wifi-campus", "lora-sf7", "uav-mesh"]))
 def test_a_link_that_is_taken_back_to_where_another_was_goes_on_as_that_would(
     messages: list[tuple[int, float, float, bool]], half: int, spec: str
