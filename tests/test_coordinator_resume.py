@@ -65,7 +65,7 @@ CASES = {
 }  # fmt: skip
 LATER = {  # `make slow`
     "lq, bad links, overlay", "cheetah, slow links", "cheetah, quirks", "lq, central critic, bad links",
-    "game, mixed values, bad links", "lq, model, bad links",
+    "game, mixed values, bad links", "lq, model, bad links", "lq, sparse states, crash", "game, memories in turn",
 }  # fmt: skip
 TABLES = ("episodes", "rounds", "traffic", "ages", "events")
 

@@ -77,7 +77,7 @@ def _spin() -> None:
 
 
 @pytest.mark.parametrize("kappa", [0, 1, 2])
-@pytest.mark.parametrize("routing", ["relay", "direct"])
+@pytest.mark.parametrize("routing", ["relay", pytest.param("direct", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("links", [pytest.param([], id="ideal", marks=pytest.mark.slow), pytest.param(LOSSY, id="lossy")])
 def test_processes_in_any_order_beside_a_busy_core_do_what_one_process_does(
     stage: Stage, tmp_path: Path, busy_core: None, links: list[str], routing: str, kappa: int
@@ -117,7 +117,11 @@ TWENTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", TWENTY, ids=lambda overrides: " ".join(overrides)[:60])
+@pytest.mark.parametrize(
+    "overrides",
+    [*TWENTY[:8], *(pytest.param(overrides, marks=pytest.mark.slow) for overrides in TWENTY[8:])],
+    ids=lambda overrides: " ".join(overrides)[:60],
+)
 def test_a_scenario_run_twice_is_the_same_run(tmp_path: Path, overrides: list[str]) -> None:
     once, again = (Alone(tmp_path / name, *overrides) for name in ("once", "again"))
     assert once.weights == again.weights
@@ -133,7 +137,7 @@ def test_another_seed_has_other_losses(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ who gets through
 
 
-@pytest.mark.parametrize("graph", ["line", "ring"])
+@pytest.mark.parametrize("graph", ["line", pytest.param("ring", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("round_", [0, 1])
 @pytest.mark.parametrize("victim", range(5))
 def test_a_run_ends_with_any_agent_down_from_any_round_on(tmp_path: Path, graph: str, round_: int, victim: int) -> None:
@@ -157,7 +161,13 @@ EDGES = {"line": [(i, i + 1) for i in range(4)], "ring": [(i, (i + 1) % 5) for i
 
 
 @pytest.mark.parametrize("round_", [0, 1])
-@pytest.mark.parametrize(("graph", "edge"), [(graph, edge) for graph, edges in EDGES.items() for edge in edges])
+@pytest.mark.parametrize(
+    ("graph", "edge"),
+    [
+        *(("line", edge) for edge in EDGES["line"]),
+        *(pytest.param("ring", edge, marks=pytest.mark.slow) for edge in EDGES["ring"]),
+    ],
+)
 def test_a_run_ends_with_any_link_down_from_any_round_on(tmp_path: Path, graph: str, edge: tuple[int, int], round_: int) -> None:
     outage = f"network.events=[{{do: outage, between: {list(edge)}, from_s: {20 * round_}}}]"
     run = Alone(tmp_path / "run", f"topology.kind={graph}", "kappa=2", "algorithm.factor=khop", outage)

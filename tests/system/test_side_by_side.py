@@ -24,6 +24,7 @@ def test_it_has_every_on_policy_algorithm_and_each_row_can_be_run() -> None:
         assert load("safe_halfcheetah_6x1", row.words).algorithm.name == row.algorithm
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_kept_and_a_failed_one_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = ["quickstart", *SMALL, "record.tensorboard=false"]
     row = Row("mappo", ("algorithm.name=mappo", "algorithm.critic_scope=central"))
