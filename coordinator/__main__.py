@@ -5,6 +5,7 @@ from coordinator import guard
 
 guard.check_python()
 guard.check_origin()
+guard.end_when_interrupted()
 
 import contextlib  # noqa: E402
 import itertools  # noqa: E402
@@ -35,6 +36,8 @@ from topology.deployment import SCENARIO_FILE  # noqa: E402
 
 if TYPE_CHECKING:
     from coordinator.plan import Plan
+    from coordinator.report import Report
+    from coordinator.runs import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +88,14 @@ def run(
 @app.command()
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.", show_default=False)],
-    overrides: OverridesArgument = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Overrides of world and links, e.g. `network.preset=wifi-busy env.copies=4`; the policies stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
     seed: SeedOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="At least so many episodes.")] = 20,
     out: Annotated[
@@ -100,26 +110,28 @@ def evaluate(
     ] = None,
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
-    from coordinator.plan import plan
+    from coordinator.plan import check_team, plan
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 
     weights = folder / CHECKPOINTS / checkpoint
     if not weights.is_dir():
         there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
         _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
-    trained = _load(str(folder / SCENARIO_FILE), overrides, seed)
+    asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
-        horizon = plan(trained).spec.horizon
+        planned = plan(asked)
+        if overrides:
+            check_team(plan(_load(str(folder / SCENARIO_FILE), None, None)), planned)
     except ValueError as error:
         _refuse(str(error))
-    copies = trained.env.copies
+    horizon, copies = planned.spec.horizon, asked.env.copies
     rounds = -(-episodes // copies)
-    chosen = trained.model_copy(
+    chosen = asked.model_copy(
         update={
-            "rollout": trained.rollout.model_copy(update={"steps": horizon}),
-            "budget": trained.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
-            "algorithm": trained.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
-            "record": trained.record.model_copy(update={"state_rounds": 0}),
+            "rollout": asked.rollout.model_copy(update={"steps": horizon}),
+            "budget": asked.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
+            "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
+            "record": asked.record.model_copy(update={"state_rounds": 0}),
         }
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
@@ -148,15 +160,25 @@ def resume(
     """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
 
     It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
-    again. Exit codes as of `run`.
+    again. Of a run that is finished it prints the results. Exit codes as of `run`.
     """
-    from coordinator.plan import changes_since, reopened
+    from coordinator.plan import changes_since, reopened, without_weights
+    from coordinator.report import report_of
+    from coordinator.runs import Run
     from coordinator.states import complete_rounds
+    from topology.deployment import CHECKPOINTS
 
-    rounds = complete_rounds(folder)
-    if not rounds:
-        _refuse(f"{folder}: no stored state to go on from (record.state_rounds says how often a run stores one)")
     try:
+        run = Run(folder, load(str(folder / SCENARIO_FILE)))
+        if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
+            _tell(run, report_of(run.figures), as_json=as_json)
+            return
+        rounds = complete_rounds(folder)
+        if not rounds:
+            _refuse(
+                f"{folder}: no stored state to go on from (record.state_rounds says how often a run stores one); "
+                f"to begin anew: {shlex.join(['kappahop', 'run', str(folder / SCENARIO_FILE)])}"
+            )
         ready = reopened(folder, rounds[-1])
     except ValueError as error:
         _refuse(str(error))
@@ -196,13 +218,15 @@ def graph(
     """
     from coordinator.plan import plan
     from topology.drawing import draw
+    from topology.graphs import build
     from topology.neighbourhood import ball, critical_path, diameter, visible
 
     chosen = _load(scenario, overrides, None)
     try:
-        net = plan(chosen).deployment.graph()
+        ready = plan(chosen)
     except ValueError as error:
         _refuse(str(error))
+    net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
     n, across = len(net), diameter(net)
     table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {n} agents, {net.number_of_edges()} edges, diameter {across}")
     for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all", "turns"):
@@ -210,7 +234,7 @@ def graph(
     for kappa in range(across + 1):
         sizes = [len(ball(net, i, kappa)) for i in range(n)]
         table.add_row(
-            f"{kappa}{' ◂' if kappa == chosen.kappa else ''}",
+            f"{kappa}{' ◂' if kappa == min(chosen.kappa, across) else ''}",
             _shortened(sizes),
             str(min(sizes)),
             f"{sum(sizes) / n:.2f}",
@@ -221,7 +245,9 @@ def graph(
     picture = out or Path(f"{chosen.name}-graph.svg")
     try:
         draw(net, picture, f"{chosen.name}: {chosen.topology.kind}, κ = {chosen.kappa}")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        _refuse(f"--out: cannot write {picture} ({error.strerror})")
+    except ValueError as error:
         _refuse(f"--out: {error}")
     console = Console()
     console.print(table)
@@ -325,9 +351,9 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of the command."""
     try:
-        sys.exit(app(prog_name="kappahop", standalone_mode=False))
-    except typer.Abort:  # Ctrl-C before any process was started
-        _refuse("interrupted", EXIT_INTERRUPTED)
+        code = app(prog_name="kappahop", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
     except Exception as error:
         told = getattr(error, "format_message", None)  # a wrong argument or option; typer gives its errors no public name
         if told is None:
@@ -335,6 +361,9 @@ def main() -> None:
         if not told():  # no argument at all: the help has been printed
             sys.exit(EXIT_INPUT)
         _refuse(f"{told()} (see kappahop --help)")
+    if code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C too; runs and sweeps, which have more to say, have left already
+        _refuse("interrupted", code)
+    sys.exit(code)
 
 
 def _planned(scenario: Scenario, *, weights: Path | None) -> "Plan":
@@ -356,11 +385,12 @@ def _execute(
     in_process: bool = False,
 ) -> None:
     from coordinator import launch, sinks
-    from coordinator.display import Display, failure, summary, traffic
+    from coordinator.display import Display, failure
     from coordinator.forecast import warnings
     from coordinator.plan import check_ports, first_free, make_run_dir
     from coordinator.record import Recorder, Results
     from coordinator.report import report
+    from coordinator.runs import Run
     from coordinator.states import claimed, complete_rounds, drop_others
 
     scenario, resumed_after = ready.scenario, ready.deployment.resumed_after
@@ -410,6 +440,7 @@ def _execute(
             outcome.error = results.imbalance(outcome.gone)
         final = report(ready, run_dir, results, outcome)
         recorder.meta(**final)
+        results.close()
     finally:
         recorder.close()
         claim.close()
@@ -420,7 +451,16 @@ def _execute(
         if not outcome.interrupted and ready.deployment.learns:
             again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
             console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+        sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+    _tell(Run(run_dir, scenario), final, as_json=as_json)
+
+
+def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
+    """Print what a run came to."""
+    from coordinator.display import summary, traffic
+    from coordinator.record import Results
+
+    results = Results(run.folder)
     if as_json:
         typer.echo(json.dumps(final))
     else:
@@ -429,14 +469,14 @@ def _execute(
             plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
         if final["return_mean"] is None:
-            plain.print(f"no episode ended: {final['env_steps'] // ready.scenario.env.copies:,} steps per copy", highlight=False)
+            plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
         else:
-            over = "the last tenth of the run" if ready.deployment.learns else "all episodes"
+            over = "the last tenth of the run" if run.deployment.learns else "all episodes"
             plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
         plain.print(
             f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
             f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents{_aged(final['mean_age_s'])}; "
-            f"results in {run_dir}",
+            f"results in {final['run_dir']}",
             highlight=False,
             soft_wrap=True,
         )
@@ -470,6 +510,8 @@ def _new_folders(scenario: Scenario) -> Iterator[Path]:
 def _shortened(sizes: list[int]) -> str:
     return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
 
+
+guard.interrupt_as_usual()
 
 if __name__ == "__main__":
     main()

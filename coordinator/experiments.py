@@ -61,11 +61,13 @@ def sweep(
     if not went_through:
         refuse(f"interrupted; {done} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
     if done:
+        what = "comparison"
         try:
             _compare([place], threshold=None, held=1, as_json=as_json)
+            what = "report"
             _report([place], place / REPORT_FILE, console)
         except ValueError as error:  # the runs are what was asked for, and they are done
-            console.print(f"no comparison: {error}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"no {what}: {error}", highlight=False, soft_wrap=True, markup=False)
     if failed := [job for job in plan.jobs if job.state == "failed"]:
         refuse(
             f"{len(failed)} of {len(plan.jobs)} runs failed, first {failed[0].folder}: {failed[0].error} (see {failed[0].log})",

@@ -8,6 +8,7 @@ its syntax is older than the Python it asks for, so that the message appears and
 
 import importlib.util
 import os
+import signal
 import sys
 import sysconfig
 
@@ -37,6 +38,23 @@ def check_origin() -> None:
     found = strangers()
     if found:
         raise SystemExit("kappahop: " + found[0])
+
+
+def end_when_interrupted() -> None:
+    """Make Ctrl-C end the program with one line, for as long as it imports: a traceback from there tells nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def interrupt_as_usual() -> None:
+    """Take back what `end_when_interrupted` did."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: object) -> None:
+    os.write(2, b"kappahop: interrupted\n")
+    os._exit(128 + number)
 
 
 def strangers() -> "list[str]":

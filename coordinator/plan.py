@@ -21,6 +21,7 @@ from scenarios.schema import Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graphs import build
 from topology.keys import is_secured, make_keys
+from topology.neighbourhood import visible
 from topology.presets import TRACE
 
 MANIFEST_FILE = "manifest.json"
@@ -86,11 +87,49 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
     )
-    if weights is not None:
-        missing = [i for i in range(spec.n_agents) if not (weights / f"agent-{i}.safetensors").is_file()]
-        if missing:
-            raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
+    if weights is not None and (missing := without_weights(weights, spec.n_agents)):
+        raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
     return Plan(scenario, spec, deployment)
+
+
+def without_weights(folder: Path, n_agents: int) -> list[int]:
+    """Agents whose weights a checkpoint folder lacks."""
+    return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
+
+
+def check_team(trained: Plan, asked: Plan) -> None:
+    """Make sure that the policies of one plan can act in another.
+
+    Raises:
+        ScenarioError: there are other agents, other actions or other policies, or an agent would see more or fewer numbers.
+    """
+    before, now = trained.deployment, asked.deployment
+    if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.choices != now.choices:
+        raise ScenarioError(
+            f"env.partition: got {asked.scenario.env.name} {asked.scenario.env.partition}; the team was trained to act in "
+            f"{trained.scenario.env.name} {trained.scenario.env.partition}"
+        )
+    learnt, wanted = (one.scenario.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
+    for key in learnt:
+        if learnt[key] != wanted[key]:
+            raise ScenarioError(
+                f"algorithm.{key}: got {wanted[key]}; the team was trained with {learnt[key]} and stays as it is"
+            )
+    for agent, (had, has) in enumerate(zip(_seen(trained), _seen(asked), strict=True)):
+        if had != has:
+            raise ScenarioError(
+                f"kappa: got {asked.scenario.kappa} on a graph of kind {asked.scenario.topology.kind}; agent {agent} would see "
+                f"{has} numbers, and its policy was trained on {had} (kappa={trained.scenario.kappa}, "
+                f"topology.kind={trained.scenario.topology.kind})"
+            )
+
+
+def _seen(ready: Plan) -> list[int]:
+    """How many numbers each agent's policy takes in."""
+    scenario, widths = ready.scenario, ready.deployment.obs_dims
+    if scenario.algorithm.recipe.actor_scope == "local":
+        return list(widths)
+    return [sum(widths[j] for j in seen) for seen in visible(ready.deployment.graph(), scenario.kappa, scenario.kappa_unit)]
 
 
 def reopened(run_dir: Path, round_: int) -> Plan:

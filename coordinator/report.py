@@ -1,8 +1,9 @@
 """The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,11 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
         weights_sha256=hashlib.sha256("".join(outcome.weights.get(role, "") for role in roles).encode()).hexdigest(),
         ledger_sha256=results.ledger_sha256(),
     )
+
+
+def report_of(figures: Mapping[str, Any]) -> Report:
+    """The figures of a finished run as it has kept them."""
+    return cast("Report", {name: figures[name] for name in Report.__annotations__})
 
 
 def latest(ends: Array, by: Array, *, learns: bool) -> tuple[Places, Places]:

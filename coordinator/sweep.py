@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,6 +297,23 @@ def _check_same(scenario: Scenario, folder: Path) -> None:
         raise ScenarioError(f"--out: {folder} holds a finished run of another scenario; give a new directory")
 
 
+def _check_belongs(new: Cell, cells: Iterable[dict[str, Any]], out: Path) -> None:
+    """Make sure that a cell sets the same knobs as those of a sweep, and is none of them by another name.
+
+    Raises:
+        ScenarioError: it is not so.
+    """
+    for cell in cells:
+        if cell["keys"].keys() != new.keys.keys():
+            others = sorted(cell["keys"].keys() ^ new.keys.keys())
+            raise ScenarioError(
+                f"--out: {out} holds a sweep in which {others[0]} is {'set' if others[0] in cell['keys'] else 'not set'}, "
+                "so these runs do not belong there; give a new directory"
+            )
+        if cell["keys"] == new.keys and cell["name"] != new.name:
+            raise ScenarioError(f"--out: {out} holds the runs of {new.name!r} as {cell['name']!r}; give a new directory")
+
+
 def _describe(sweep: Sweep, command: Sequence[str]) -> None:
     path = sweep.out / MANIFEST_FILE
     before: dict[str, Any] = (
@@ -308,6 +325,7 @@ def _describe(sweep: Sweep, command: Sequence[str]) -> None:
         )
     cells = {cell["name"]: cell for cell in before["cells"]}
     for job in sweep.jobs:
+        _check_belongs(job.cell, cells.values(), sweep.out)
         entry = cells.setdefault(job.cell.name, {"name": job.cell.name, "keys": job.cell.keys, "seeds": []})
         entry["seeds"] = sorted({*entry["seeds"], job.seed})
     line = shlex.join(["kappahop", *command])

@@ -147,9 +147,9 @@ def violation_words(one: Violations) -> list[str]:
 
 def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:
     for key in found.rows[0].cell.knobs or ("scenario",):
-        table.add_column("κ" if key == "kappa" else key)
+        table.add_column("κ" if key == "kappa" else key, overflow="fold")  # where a line is too short nothing is cut off
     for heading in ("seeds", *headings):
-        table.add_column(heading, justify="right", no_wrap=heading == "95 % interval")
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "95 % interval")
 
 
 def _told_apart(row: Row) -> list[str]:

@@ -22,6 +22,13 @@ from scenarios.schema import Algorithm, Scenario
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
 
+_QUOTE = "'"
+_SECTION = "input should be keys with values, e.g. {key: value}"
+_AS_TYPED = {  # what pydantic says in words of Python, by its type of error
+    "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
+    "tuple_type": "input should be a list, e.g. [a, b]",
+}
 _BRIEF = reprlib.Repr()  # a nest of aliases has a repr without end
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
 _BRIEF.maxlevel = _BRIEF.maxlist = 3
@@ -59,7 +66,7 @@ def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
         size = path.stat().st_size
         data = _read(path.read_text(encoding="utf-8")) if size <= MAX_FILE_BYTES else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ScenarioError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise ScenarioError(f"{path}: cannot be read as YAML: {_told(error)}") from error
     if size > MAX_FILE_BYTES:
         raise ScenarioError(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a scenario")
     if data is None:
@@ -114,6 +121,8 @@ def _locate(source: str) -> Path:
     if source in names:
         return names[source]
     path = Path(source)
+    if path.is_dir():
+        raise ScenarioError(f"{source}: a folder, not a scenario; give the path of a .yaml file, such as a run's scenario.yaml")
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise ScenarioError(f"{source}: no such file")
@@ -143,8 +152,11 @@ def _value(text: str) -> Any:
     try:
         return _read(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise ScenarioError(f"override value {_BRIEF.repr(text)} cannot be read as YAML: {told}") from error
+        raise ScenarioError(f"override value {_BRIEF.repr(text)} cannot be read as YAML: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")
 
 
 def _read(text: str) -> Any:
@@ -193,8 +205,17 @@ def _refuse_flags(data: dict[Any, Any], model: type[BaseModel], where: str, pref
 
 def _known(key: str) -> None:
     keys = list(dotted_keys())
+    if within := [word for word in keys if word.startswith(f"{key}.")]:
+        raise ScenarioError(f"{key}: a section; override its keys one by one, e.g. {within[0]}={_example(within[0])}")
     if key not in keys:
         raise ScenarioError(f"{key}: unknown key{_nearest(key, keys)}")
+
+
+def _example(key: str) -> Any:
+    here: Any = Scenario()
+    for part in key.split("."):
+        here = getattr(here, part)
+    return here
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:
@@ -218,9 +239,16 @@ def _explain(item: dict[str, Any]) -> str:
         return f"{key}: unknown key{_nearest(key, dotted_keys())}"
     if item["type"] == "value_error":
         return f"{key}.{message}" if key else message
-    got = item["input"]
-    shown = _BRIEF.repr(got)
-    return f"{key}: got {shown}; {message[0].lower()}{message[1:]}{_unit(parts)}"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    got, context = item["input"], item.get("ctx", {})
+    choices = str(context.get("expected_tags", context.get("expected", "")))
+    if item["type"] == "union_tag_invalid":
+        key, got = f"{key}.{str(context['discriminator']).strip(_QUOTE)}", context["tag"]
+        message = f"input should be one of {choices}"
+    near = _nearest(got, re.findall(r"'([^']+)'", choices)) if isinstance(got, str) else ""
+    message = _AS_TYPED.get(item["type"], message)
+    return f"{key}: got {_BRIEF.repr(got)}{near}; {message[0].lower()}{message[1:]}{_unit(parts)}"
 
 
 def _unit(parts: Sequence[Any]) -> str:

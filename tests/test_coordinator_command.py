@@ -3,18 +3,22 @@
 import ast
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 from coordinator import __main__ as command
 from coordinator import guard, launch
 from coordinator.plan import first_free
+from coordinator.report import Report
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.recipes import RECIPES
+from topology import drawing
 
 LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
 
@@ -74,6 +78,20 @@ def test_graph_prints_a_line_per_kappa_and_draws(call: Call, tmp_path: Path) -> 
     assert (tmp_path / "net.svg").stat().st_size > 1000
 
 
+def test_graph_marks_the_last_line_where_kappa_reaches_beyond_it(call: Call) -> None:
+    assert "3 ◂" in call("graph", "quickstart", *LQ, "kappa=9").out
+
+
+@pytest.mark.parametrize("kind", ["grid", "random_geometric"])
+def test_graphs_with_places_are_drawn_there(call: Call, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    drawn: list[nx.Graph] = []
+    monkeypatch.setattr(drawing, "draw", lambda graph, *_: drawn.append(graph))
+    ran = call("graph", "quickstart", "env.name=network_lq", "env.partition=6x1", f"topology.kind={kind}")
+    assert not ran.code, ran.err
+    (graph,) = drawn
+    assert len(set(nx.get_node_attributes(graph, "pos").values())) == 6
+
+
 def test_help_names_every_command(call: Call) -> None:
     ran = call("--help")
     assert not ran.code
@@ -119,8 +137,8 @@ WRONG = {
     "nothing to evaluate": (["evaluate", "nowhere"], "nowhere: no weights in nowhere/checkpoints/final"),
     "too few episodes": (["evaluate", "nowhere", "--episodes", "0"], "Invalid value for '--episodes'"),
     "graph of what": (["graph", "quikstart"], "did you mean 'quickstart'?"),
-    "picture of a kind unknown": (["graph", "quickstart", "--out", "x.xyz"], "--out: "),
-    "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: "),
+    "picture of a kind unknown": (["graph", "quickstart", "--out", "x.xyz"], "--out: got x.xyz; expected"),
+    "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: cannot write file/x.svg (Not a directory)"),
     "wrong nodes": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=three.edges"], "three.edges"),
     "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
     "no graph file": (["graph", "quickstart", *LQ, "topology.kind=file", "topology.file=none.edges"], "none.edges"),
@@ -198,7 +216,21 @@ def test_interrupted_before_anything_was_started(call: Call, monkeypatch: pytest
     monkeypatch.setattr(command, "load", interrupted)
     ran = call("run", "quickstart")
     assert ran.code == 130
-    assert ran.err.count("\n") <= 1
+    assert ran.err == "kappahop: interrupted\n"
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("module", ["typer", "pydantic", "networkx"])
+def test_interrupted_while_it_imports_it_says_so_in_one_line(module: str, no_leaks: None) -> None:
+    words = [sys.executable, "-X", "importtime", "-P", "-m", "coordinator", "graph", "quickstart", "--out", "/nowhere/graph.svg"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).split("|")[-1].strip().startswith(module):
+            assert line, f"{module} is not imported"
+        process.send_signal(signal.SIGINT)
+        told = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert told == ["kappahop: interrupted"]
+    assert process.returncode == 130
 
 
 def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -209,6 +241,61 @@ def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch:
     assert first.name.startswith("quickstart-s0-")
     assert first.is_dir()
     assert first_free(iter([first, first, second := Path("runs") / "second"])) == second
+
+
+@pytest.fixture
+def finished(call: Call) -> str:
+    """A finished run's folder."""
+    small = ["env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]"]
+    ran = call(
+        "run", "quickstart", *LQ, *small, "algorithm.minibatches=1", "record.tensorboard=false", "--in-process", "--out", "run"
+    )
+    assert not ran.code, ran.err
+    return "run"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (
+            "kappa=2",
+            "kappa: got 2 on a graph of kind line; agent 0 would see 3 numbers, and its policy was trained on 2 (kappa=1, ",
+        ),
+        ("topology.kind=star", "agent 0 would see 4 numbers, and its policy was trained on 2 (kappa=1, topology.kind=line)"),
+        ("env.partition=5x1", "env.partition: got network_lq 5x1; the team was trained to act in network_lq 4x1"),
+        ("algorithm.activation=tanh", "algorithm.activation: got tanh; the team was trained with relu and stays as it is"),
+    ],
+)
+def test_a_team_is_not_evaluated_where_its_policies_do_not_fit(call: Call, finished: str, override: str, told: str) -> None:
+    before = contents(Path(finished))
+    ran = call("evaluate", finished, override, "--in-process")
+    assert ran.code == 2
+    assert ran.err.startswith("kappahop: ")
+    assert told in ran.err
+    assert ran.err.count("\n") == 1
+    assert contents(Path(finished)) == before
+
+
+def test_a_team_is_evaluated_on_other_links_and_with_another_limit(call: Call, finished: str) -> None:
+    words = ["network.loss_prob=0.5", "algorithm.cost_limit=3", "env.copies=2", "topology.kind=line", "--in-process", "--json"]
+    ran = call("evaluate", finished, *words)
+    assert not ran.code, ran.err
+    assert 0 < json.loads(ran.out)["delivered_frac"] < 1
+
+
+def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished: str) -> None:
+    before = contents(Path(finished, "checkpoints"))
+    ran = call("resume", finished, "--json")
+    assert not ran.code, ran.err
+    found = json.loads(ran.out)
+    assert (found["run_dir"], found["env_steps"]) == (finished, 20)
+    assert list(found) == list(Report.__annotations__)
+    assert "20 environment steps in " in call("resume", finished).out
+    assert contents(Path(finished, "checkpoints")) == before
+    (Path(finished) / "checkpoints" / "final" / "agent-2.safetensors").unlink()  # as if it had died before it stored them
+    ran = call("resume", finished)
+    assert ran.code == 2
+    assert ran.err.endswith("; to begin anew: kappahop run run/scenario.yaml\n")
 
 
 @pytest.mark.parametrize("module", ["coordinator/guard.py", "coordinator/__main__.py", "coordinator/__init__.py"])

@@ -28,8 +28,8 @@ def cell(record: RecordRun, root: Path, kappa: int, finals: list[float], n_bytes
         record(folder, f"kappa={kappa}", f"seed={seed}", *words, returns=returns, round_bytes=[n_bytes] * 4)
 
 
-def printed(table: object) -> str:
-    console = Console(width=200, file=io.StringIO())
+def printed(table: object, width: int = 200) -> str:
+    console = Console(width=width, file=io.StringIO())
     with console.capture() as captured:
         console.print(table)
     return captured.get()
@@ -196,6 +196,16 @@ def test_the_table_has_a_column_per_knob_and_shows_limits_where_there_are(tmp_pa
     assert "κ" in text
     assert "cost" not in text
     assert "return at 20 B" in text
+
+
+def test_where_lines_are_short_the_table_cuts_nothing_off(tmp_path: Path, record_run: RecordRun) -> None:
+    for preset in ("ideal", "wifi-busy"):
+        record_run(tmp_path / preset, f"network.preset={preset}", returns=[12345.6] * 8)
+    text = printed(tables.comparison(compare([tmp_path])), width=36)
+    lines = [[part.strip() for part in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    columns = ["".join(parts) for parts in zip(*lines, strict=True)]
+    assert columns[0] == "idealwifi-busy"
+    assert columns[2] == "12345.6" * 2
 
 
 def test_costs_are_shown_against_their_limit(tmp_path: Path, record_run: RecordRun) -> None:

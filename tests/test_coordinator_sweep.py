@@ -94,6 +94,25 @@ def test_only_a_sweep_of_the_same_scenario_is_gone_on_with(tmp_path: Path) -> No
         pass
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["kappa=0,1", "routing=relay,direct"], "holds a sweep in which routing is not set, so these runs do not belong there"),
+        ([], "holds a sweep in which kappa is set, so these runs do not belong there"),
+        (["kappa=1"], "holds the runs of 'quickstart' as 'kappa=1'; give a new directory"),
+    ],
+)
+def test_what_belongs_to_another_grid_is_not_put_into_a_sweeps_folder(tmp_path: Path, words: list[str], told: str) -> None:
+    out = tmp_path / "sweep"
+    with opened(plan_sweep("quickstart", grid("kappa=0,1"), [0], out, in_process=False), ["sweep"]):
+        pass
+    before = (out / MANIFEST_FILE).read_text()
+    other = plan_sweep("quickstart", grid(*words), [0], out, in_process=False)
+    with pytest.raises(ScenarioError, match=rf"^--out: .* {told}"), opened(other, ["sweep"]):
+        pass
+    assert (out / MANIFEST_FILE).read_text() == before
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("all of it")
     for out in (tmp_path, tmp_path / "thesis.txt"):

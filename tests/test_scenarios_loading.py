@@ -243,12 +243,15 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
         ("network.retries=101", "network.retries: got 101"),
         ("network.latency_ms=-1", "network.latency_ms: got -1"),
         ("network.delivery.state=tcp", "network.delivery.state: got 'tcp'; input should be 'datagram'"),
-        ("network.codec.state=int4", "network.codec.state: got 'int4'; input should be 'float32'"),
+        ("network.codec.state=int4", "network.codec.state: got 'int4', did you mean 'int8'?; input should be 'float32'"),
         ("network.state_threshold=-1", "network.state_threshold: got -1"),
         ("network.on_missing=wait", "network.on_missing: got 'wait'; input should be 'hold_last'"),
-        ("network.events=[{do: flood, from_s: 1}]", "network.events.0: got {'do': 'flood', 'from_s': 1}; input tag 'flood'"),
+        ("network.events=[{do: flood, from_s: 1}]", "network.events.0.do: got 'flood'; input should be one of 'outage', "),
+        ("network.events=[{do: crsh, from_s: 1}]", "network.events.0.do: got 'crsh', did you mean 'crash'?; input should be "),
+        ("network.edges=foo", "network.edges: got 'foo'; input should be a list, e.g. [a, b]"),
+        ("network.random_outages=5", "network.random_outages: got 5; input should be keys with values, e.g. {key: value}"),
         ("network.events=[{from_s: 1}]", "network.events.0: got {'from_s': 1}; unable to extract tag"),
-        ("network.events=[{do: crash, from_s: 1}]", "network.events.0.crash.agent: "),
+        ("network.events=[{do: crash, from_s: 1}]", "network.events.0.crash.agent: missing"),
         ("network.events=[{do: crash, agent: 0, from_s: 2, until_s: 2}]", "until_s: got 2.0; it must be later than from_s, 2.0"),
         ("network.events=[{do: crash, agent: 0, from_s: 2, fromm_s: 2}]", "network.events.0.crash.fromm_s: unknown key"),
         ("network.events=[{do: slow, agent: 0, factor: 0, from_s: 2}]", "network.events.0.slow.factor: got 0"),
@@ -281,7 +284,7 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("kapa=1", "kapa: unknown key, did you mean 'kappa'?"),
         ("env.copys=1", "env.copys: unknown key, did you mean 'env.copies'?"),
         ("algorithm.lr=1", "algorithm.lr: unknown key"),
-        ("env=3", "env: unknown key"),
+        ("env=3", "env: a section; override its keys one by one, e.g. env.name=safe_halfcheetah"),
         ("kappa.x=3", "kappa.x: unknown key"),
         ("kappa", "override 'kappa': expected key=value, e.g. kappa=2 or algorithm.clip=0.1"),
         ("=3", "override '=3': expected key=value"),
@@ -303,9 +306,9 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("env.copies=0", "env.copies: got 0; input should be greater than or equal to 1 [copies]"),
         ("algorithm.clip=1", "algorithm.clip: got 1; input should be less than 1"),
         ("algorithm.hidden=[8, 0]", "algorithm.hidden.1: got 0"),
-        ("algorithm.name=ppo", "algorithm.name: got 'ppo'; input should be 'scal_mappo_l'"),
-        ("env.name=safe_dog", "env.name: got 'safe_dog'; input should be 'safe_ant'"),
-        ("env.walls=no", "env.walls: got 'no'; input should be 'none'"),
+        ("algorithm.name=ppo", "algorithm.name: got 'ppo', did you mean 'ippo'?; input should be 'scal_mappo_l'"),
+        ("env.name=safe_dog", "env.name: got 'safe_dog', did you mean 'safe_ant'?; input should be 'safe_ant'"),
+        ("env.walls=no", "env.walls: got 'no', did you mean 'none'?; input should be 'none'"),
         ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
         ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
@@ -362,8 +365,8 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("3", "expected a mapping of keys to values, got int"),
         ("kappa: 1\nkappa: 2", "key 'kappa' is given twice"),
         ("env: {copies: 1, copies: 2}", "key 'copies' is given twice"),
-        ("env: 3", "env: got 3; input should be a valid dictionary"),
-        ("env:", "env: got None; input should be a valid dictionary"),
+        ("env: 3", "env: got 3; input should be keys with values, e.g. "),
+        ("env:", "env: got None; input should be keys with values, e.g. {key: value}"),
         ("kappa: {a: 1}", "kappa: got {'a': 1}; input should be a valid integer"),
         ("1: 2", "1: got 1; keys should be strings"),
         ("kappa: true", "kappa: got true"),
@@ -400,7 +403,8 @@ def test_a_nest_of_aliases_is_told_briefly_and_soon(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert mistake(str(tmp_path / "none.yaml")) == f"{tmp_path}/none.yaml: no such file"
     (tmp_path / "folder.yaml").mkdir()
-    assert "no such file" in mistake(str(tmp_path / "folder.yaml"))
+    assert "folder.yaml: a folder, not a scenario; give the path of a .yaml file" in mistake(str(tmp_path / "folder.yaml"))
+    assert mistake(str(tmp_path)).startswith(f"{tmp_path}: a folder, not a scenario")
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"description: \xff\n")
     assert "cannot be read as YAML" in mistake(str(latin))

@@ -36,9 +36,10 @@ def turns_ms() -> str:
     for task in Path("/proc/self/task").iterdir():
         own = [line.split(":")[1] for line in (task / "sched").read_text().splitlines() if line.startswith("se.slice")]
         nice = os.getpriority(os.PRIO_PROCESS, int(task.name))
-        turns[(task / "comm").read_text().strip()] = f"{float(own[0]) / 1e6:g} at {nice}"
-    own_name = Path("/proc/self/comm").read_text().strip()
-    return f"{turns[own_name]}, {next((turn for name, turn in turns.items() if name.startswith('ZMQbg/IO')), 'none')}"
+        # a new thread has its process's name until it gives itself one
+        name = "main" if int(task.name) == os.getpid() else (task / "comm").read_text()
+        turns[name] = f"{float(own[0]) / 1e6:g} at {nice}"
+    return f"{turns['main']}, {next((turn for name, turn in turns.items() if name.startswith('ZMQbg/IO')), 'none')}"
 
 
 def scheduled(*, lockstep: bool) -> str:

@@ -48,7 +48,7 @@ def draw(
         ValueError: the path ends in neither .svg nor .png, or the graph is empty or not connected.
     """
     if path.suffix not in {".svg", ".png"}:
-        raise ValueError(f"path: got {path.name}; expected a name that ends in .svg or .png")
+        raise ValueError(f"got {path.name}; expected a name that ends in .svg or .png")
     places = layout(graph)
     values = {i: len(neighbourhood.ball(graph, i, 1)) for i in graph} if colour == "reach" else _from_centre(graph)
     wide, high = _size(places)

@@ -95,7 +95,7 @@ def test_a_run_whose_processes_are_killed_goes_on_as_if_nothing_was(tmp_path: Pa
 def test_what_has_no_state_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "resume", "nothing"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("kappahop: nothing: no stored state to go on from")
+    assert done.stderr == "kappahop: nothing/scenario.yaml: no such file\n"
 
 
 def test_a_sweep_that_is_killed_five_times_ends_with_the_same_numbers(tmp_path: Path, no_leaks: None) -> None:
