@@ -112,9 +112,7 @@ def check_team(trained: Plan, asked: Plan) -> None:
     learnt, wanted = (one.scenario.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
     for key in learnt:
         if learnt[key] != wanted[key]:
-            raise ScenarioError(
-                f"algorithm.{key}: got {wanted[key]}; the team was trained with {learnt[key]} and stays as it is"
-            )
+            raise ScenarioError(f"algorithm.{key}: got {wanted[key]}; the team was trained with {learnt[key]} and stays as it is")
     for agent, (had, has) in enumerate(zip(_seen(trained), _seen(asked), strict=True)):
         if had != has:
             raise ScenarioError(
