@@ -34,8 +34,8 @@ demo: $(VENV)/.ready ## run the scenario "quickstart"
 test: $(VENV)/.ready ## the whole test suite, with real processes
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not browser and not slow"
 
-slow: $(VENV)/.ready ## the tests that take longest: hostile peers, real time, killed sweeps, constrained learning
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+slow: $(VENV)/.ready ## the tests that take longest: hostile peers, real time, killed sweeps; every call is checked against its annotations
+	KAPPAHOP_CHECK_CALLS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 browser: $(VENV)/.ready ## the report and the live page in a headless Chromium; brings one, or set KAPPAHOP_CHROMIUM=/path
 	@$(PIP) install -q -c constraints.txt -e '.[browser]'

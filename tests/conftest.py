@@ -23,13 +23,14 @@ PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
 GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
 
 
-# must run before any of the packages is imported: checks every argument and result against its annotation and, where a
-# module states shapes, those too: that costs more than most of our functions do, so other modules are spared it
+# must run before any of the packages is imported: where a module states shapes, every argument and result is checked against
+# its annotation; with `make slow` everywhere, which takes a third of the time again
 files = [file for package in PACKAGES for file in sorted((Path(__file__).parents[1] / package).glob("*.py"))]
 shaped = [f"{file.parent.name}.{file.stem}" for file in files if "from jaxtyping import" in file.read_text(encoding="utf-8")]
 install_import_hook(shaped, "beartype.beartype")
-lazy = "coordinator.__main__"  # names there what it imports only once a command needs it
-beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=(lazy,)))
+if "KAPPAHOP_CHECK_CALLS" in os.environ:
+    lazy = "coordinator.__main__"  # names there what it imports only once a command needs it
+    beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=(lazy,)))
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")

@@ -1,5 +1,6 @@
 """Who watches the tests is watched: annotations are checked, and each kind of leak, made on purpose, is found."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("KAPPAHOP_CHECK_CALLS" not in os.environ, reason="`make slow` has calls checked")
 def test_annotations_of_our_packages_are_checked() -> None:
     wrong: Any = "1"
     with pytest.raises(BeartypeCallHintParamViolation, match="kappa"):
