@@ -217,7 +217,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no_leaks: None) -> None:
     words = ("budget.env_steps=400", "--seeds", "0..1", "--in-process", "--json")
     blocked = tmp_path / "sweep" / "quickstart" / "seed=1"
@@ -225,7 +225,7 @@ def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no
     blocked.write_text("a file where a folder should be")
     (tmp_path / "sweep" / MANIFEST_FILE).write_text('{"format": 1, "scenario": "quickstart", "commands": [], "cells": []}')
     with sweeping(*words, cwd=tmp_path) as process:
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 1, err
     assert "1 of 2 runs failed, first sweep/quickstart/seed=1: --out: sweep/quickstart/seed=1 already holds something" in err
     assert [cell["seeds"] for cell in json.loads(out)["cells"]] == [[0]]
@@ -233,7 +233,7 @@ def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no
     before = done.stat().st_mtime_ns
     blocked.unlink()
     with sweeping(*words, cwd=tmp_path) as process:
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert [cell["seeds"] for cell in json.loads(out)["cells"]] == [[0, 1]]
     assert done.stat().st_mtime_ns == before
@@ -244,7 +244,7 @@ def test_runs_that_fail_are_told_and_the_others_done_and_kept(tmp_path: Path, no
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("in_process", [True, False])
 def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: None, in_process: bool) -> None:
     words = ("budget.env_steps=9_000_000", "kappa=0,1", "--seeds", "0", *(["--in-process"] if in_process else []))
@@ -253,7 +253,7 @@ def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: Non
         until(lambda: all(map(is_under_way, folders)))
         runs = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; 0 of 2 runs are done, the same command goes on" in err
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in runs)
@@ -263,7 +263,7 @@ def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: Non
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tmp_path: Path, no_leaks: None) -> None:
     with sweeping("budget.env_steps=9_000_000", "kappa=0,1", "--seeds", "0", cwd=tmp_path) as process:
         folder = tmp_path / "sweep" / "kappa=1" / "seed=0"
@@ -283,7 +283,7 @@ def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tm
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_run_that_is_killed_is_told_with_how(tmp_path: Path, no_leaks: None) -> None:
     sweep = plan_sweep(
         "quickstart", cells("quickstart", [*SMALL, "budget.env_steps=9_000_000"], [0]), [0], tmp_path / "sweep", in_process=True

@@ -294,7 +294,7 @@ def test_ten_thousand_hostile_attempts_are_counted_and_change_nothing(tmp_path: 
 @pytest.fixture
 def by_hand(tmp_path: Path, no_leaks: None) -> Iterator[tuple["subprocess.Popen[str]", list[str], Path]]:
     """A run that waits for node 1, the line that starts it, and a copy of its directory such as one takes to another machine."""
-    process = command(tmp_path / "run", "budget.env_steps=400", "supervision.start_s=20", "--by-hand", "1")
+    process = command(tmp_path / "run", "budget.env_steps=400", "supervision.start_s=40", "--by-hand", "1")
     assert process.stderr is not None
     line = shlex.split(process.stderr.readline())
     elsewhere = tmp_path / "elsewhere"
@@ -332,7 +332,7 @@ def test_a_node_with_another_runs_keys_is_kept_out_and_the_run_says_who_is_missi
         node.kill()
         node.wait()
     assert process.returncode == 1
-    assert "not up within 20 s: node 1" in err
+    assert "not up within 40 s: node 1" in err
     told = dict(query(tmp_path / "run", "SELECT text, role FROM events WHERE text LIKE 'kept out%'"))
     assert told == {
         "kept out 1 connections": COORDINATOR,
