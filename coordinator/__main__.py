@@ -35,6 +35,8 @@ from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from coordinator.plan import Plan
     from coordinator.report import Report
     from coordinator.runs import Run
@@ -111,7 +113,7 @@ def evaluate(
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
     from coordinator.plan import check_team, plan
-    from topology.deployment import CHECKPOINTS, SCENARIO_FILE
+    from topology.deployment import CHECKPOINTS, SCENARIO_FILE, Deployment
 
     weights = folder / CHECKPOINTS / checkpoint
     if not weights.is_dir():
@@ -119,9 +121,16 @@ def evaluate(
         _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
-        planned = plan(asked)
+        kept = Deployment.read(folder).graph()
+        other = any(word.startswith(("topology.", "env.")) for word in overrides or ())
+        graph = None if other else kept
+        if film is not None:
+            from coordinator import film as filming
+
+            filming.check(asked, film)
+        planned = plan(asked, graph=graph)
         if overrides:
-            check_team(plan(_load(str(folder / SCENARIO_FILE), None, None)), planned)
+            check_team(plan(_load(str(folder / SCENARIO_FILE), None, None), graph=kept), planned)
     except ValueError as error:
         _refuse(str(error))
     horizon, copies = planned.spec.horizon, asked.env.copies
@@ -135,19 +144,17 @@ def evaluate(
         }
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    ready = _planned(chosen, weights=weights)
+    ready = _planned(chosen, weights=weights, graph=graph)
+    _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
-        _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
         return
     from coordinator import film as filming
 
     try:
-        filming.check(chosen, film)
-        _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
-        filming.film(chosen, weights, film)
+        filming.film(ready, film)
     except ValueError as error:
         _refuse(str(error))
-    Console(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -171,8 +178,10 @@ def resume(
     try:
         run = Run(folder, load(str(folder / SCENARIO_FILE)))
         if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
-            _tell(run, report_of(run.figures), as_json=as_json)
+            _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
             return
+        if not run.deployment.learns:
+            _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
         rounds = complete_rounds(folder)
         if not rounds:
             _refuse(
@@ -251,7 +260,7 @@ def graph(
         _refuse(f"--out: {error}")
     console = Console()
     console.print(table)
-    console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
+    console.print(f"picture: {picture}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -366,11 +375,11 @@ def main() -> None:
     sys.exit(code)
 
 
-def _planned(scenario: Scenario, *, weights: Path | None) -> "Plan":
+def _planned(scenario: Scenario, *, weights: Path | None, graph: "nx.Graph | None" = None) -> "Plan":
     from coordinator.plan import plan
 
     try:
-        return plan(scenario, weights=weights)
+        return plan(scenario, weights=weights, graph=graph)
     except ValueError as error:
         _refuse(str(error))
 
@@ -447,10 +456,11 @@ def _execute(
     if outcome.error is not None:
         console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
         if complete_rounds(run_dir):
-            console.print(f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}", highlight=False, soft_wrap=True)
+            told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
+            console.print(told, highlight=False, soft_wrap=True, markup=False)
         if not outcome.interrupted and ready.deployment.learns:
             again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
-            console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True)
+            console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
     _tell(Run(run_dir, scenario), final, as_json=as_json)
 
@@ -479,6 +489,7 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
             f"results in {final['run_dir']}",
             highlight=False,
             soft_wrap=True,
+            markup=False,
         )
     results.close()
 

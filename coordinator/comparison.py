@@ -197,8 +197,11 @@ def compare_runs(
     """Runs cell by cell, those that still go on as far as they have come; of each an episode must have ended.
 
     Raises:
-        ScenarioError: two runs are of the same scenario and seed.
+        ScenarioError: two runs are of the same scenario and seed, or some are trainings and others evaluations.
     """
+    learns = {run.deployment.learns: run.folder for run in runs}
+    if len(learns) > 1:
+        raise ScenarioError(f"{learns[True]} is a training and {learns[False]} an evaluation; compare one kind at a time")
     sorted_in = cells(runs)
     curves = {run.folder: run.curve for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}

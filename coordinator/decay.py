@@ -38,10 +38,11 @@ from envs.registry import make
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.codec import DType, row_bytes
-from topology.deployment import CHECKPOINTS, SCENARIO_FILE
+from topology.deployment import CHECKPOINTS, SCENARIO_FILE, Deployment
 from topology.neighbourhood import diameter, visible
 
 VANISHED = 1e-6  # part of the number at κ = 0 below which it is rounding, or where the search for the best policy ended
+ROUNDING = 1e-10  # exact numbers below are 0 with what the solvers leave
 Floats = NDArray[np.float32]
 Blocks = list[Floats]
 
@@ -102,7 +103,7 @@ def exact(scenario: Scenario) -> Decay:
     if scenario.env.name == "network_lq":
         ratios = kappa_curve(graph, scenario.env.lq, kappas)
         return Decay(
-            what="cost of the best policy above the optimum", remains=tuple(max(ratio - 1.0, 0.0) for ratio in ratios),
+            what="cost of the best policy above the optimum", remains=tuple(_exactly(ratio - 1.0) for ratio in ratios),
             payload_bytes=paid,
         )  # fmt: skip
     if scenario.env.name == "truncation_chain":
@@ -110,12 +111,16 @@ def exact(scenario: Scenario) -> Decay:
         if not nx.utils.graphs_equal(graph, nx.path_graph(n)):
             raise ScenarioError(f"topology.kind: got {scenario.topology.kind!r}; the chain's answers are for the line")
         policies = chain_policies(n, scenario.env.game.seed)
-        spreads = [advantage_spreads(game, policies, i, scenario.algorithm.gamma) for i in range(n)]
+        spreads = [[*map(_exactly, advantage_spreads(game, policies, i, scenario.algorithm.gamma))] for i in range(n)]
         return _of_agents("spread of advantages over far agents", spreads, paid)
     raise ScenarioError(
         f"env.name: got {scenario.env.name!r}; exact answers exist for network_lq and truncation_chain, of other worlds ask a "
         "team that has learnt: kappahop decay RUN"
     )
+
+
+def _exactly(number: float) -> float:
+    return float(number) if number > ROUNDING else 0.0
 
 
 def of_team(run_dir: Path, *, episodes: int, seed: int) -> Decay:
@@ -130,7 +135,8 @@ def of_team(run_dir: Path, *, episodes: int, seed: int) -> Decay:
         ScenarioError: there are no final weights, or the policies hear nobody.
     """
     weights = run_dir / CHECKPOINTS / "final"
-    ready = plan(load(str(run_dir / SCENARIO_FILE), [f"seed={seed}"]), weights=weights)
+    graph = Deployment.read(run_dir).graph()
+    ready = plan(load(str(run_dir / SCENARIO_FILE), [f"seed={seed}"]), weights=weights, graph=graph)
     if ready.scenario.algorithm.recipe.actor_scope == "local":
         raise ScenarioError(f"{run_dir}: its policies hear nobody (actor_scope: local), so there is nothing to fade")
     team = _Team(ready, weights)

@@ -136,10 +136,11 @@ def size(n_bytes: int | float) -> str:
 
 def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
     """What one kind of link does to each kind of message."""
-    rate = "unlimited" if spec.mean_rate_bps == math.inf else f"{spec.mean_rate_bps:,.0f} bit/s"
+    digits = 0 if spec.mean_rate_bps >= 100 else 1
+    rate = "unlimited" if spec.mean_rate_bps == math.inf else f"{spec.mean_rate_bps:,.{digits}f} bit/s"
     table = Table(title=f"{name}: {rate}", title_justify="left")
     for heading in ("kind", "bytes", "airtime", "delay 50 %", "90 %", "99 %", "loss"):
-        table.add_column(heading, justify="left" if heading == "kind" else "right")
+        table.add_column(heading, justify="left" if heading == "kind" else "right", overflow="fold")
     for load in loads:
         one = crossing(load, spec)
         table.add_row(

@@ -84,6 +84,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price."""
+    if held > 1 and threshold is None:
+        refuse(f"--held: got {held} without --threshold; it says for how long the threshold must hold")
     try:
         _compare(places, threshold=threshold, held=held, as_json=as_json)
     except ValueError as error:
@@ -194,12 +196,9 @@ def decay(
         return
     console = Console()
     console.print(table(found, suggested))
-    phi = "no φ can be fitted" if found.phi is None else f"it falls as φ^κ with φ = {found.phi:.3g}"
-    console.print(
-        f"{found.what}: {phi}; the smallest κ that leaves at most {part:.0%} of it is {suggested}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    phi = "no φ can be fitted to so few" if found.phi is None else f"it falls as φ^κ with φ = {found.phi:.3g}"
+    told = f"{phi}; the smallest κ that leaves at most {part:.0%} of it is {suggested}"
+    console.print(f"{found.what}: {told if found.remains[0] else 'none, κ = 0 is enough'}", highlight=False, soft_wrap=True)
 
 
 def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:
@@ -219,4 +218,5 @@ def _compare(places: list[Path], *, threshold: float | None, held: int, as_json:
     for sentence in tables.answers(found):
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if found.left_out:
-        console.print(f"left out, unfinished or without an episode: {', '.join(map(str, found.left_out))}", soft_wrap=True)
+        left_out = f"left out, unfinished or without an episode: {', '.join(map(str, found.left_out))}"
+        console.print(left_out, highlight=False, soft_wrap=True, markup=False)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator import in_process
-from coordinator.plan import make_run_dir, plan
+from coordinator.plan import Plan, make_run_dir, plan
 from coordinator.record import Recorder
 from envs.interface import EnvSpec, Floats, Transition
 from envs.registry import make
@@ -47,11 +47,13 @@ def check(scenario: Scenario, path: Path) -> None:
     """Make sure that such a film can be made, before MuJoCo is imported: it then looks how to draw.
 
     Raises:
-        ScenarioError: the world has no robot, there is nothing to write such a file with, the clock is the wall's, or MuJoCo
-            cannot draw on this machine.
+        ScenarioError: its folder does not exist, the world has no robot, there is nothing to write such a file with, the clock
+            is the wall's, or MuJoCo cannot draw on this machine.
     """
     from matplotlib.animation import writers
 
+    if not path.absolute().parent.is_dir():
+        raise ScenarioError(f"--film: got {path}; there is no folder {path.parent}")
     if path.suffix not in WRITERS:
         raise ScenarioError(f"--film: got {path.name}; expected a name that ends in {' or '.join(WRITERS)}")
     if not writers.is_available(WRITERS[path.suffix]):
@@ -72,18 +74,19 @@ def check(scenario: Scenario, path: Path) -> None:
         ) from None
 
 
-def film(scenario: Scenario, weights: Path, path: Path) -> None:
+def film(evaluated: Plan, path: Path) -> None:
     """Film the first seconds of an episode.
 
     Args:
-        scenario: That of the evaluation; one copy is filmed.
-        weights: Folder of the team's weights.
+        evaluated: The evaluation's plan; one copy is filmed.
         path: What to write, .gif or .mp4.
 
     Raises:
         ScenarioError: a node could not go on, or the file cannot be written.
     """
-    horizon, dt = (spec := plan(scenario).spec).horizon, spec.dt
+    scenario, graph, weights = evaluated.scenario, evaluated.deployment.graph(), evaluated.deployment.weights
+    assert weights is not None, "whoever is evaluated has weights"
+    horizon, dt = evaluated.spec.horizon, evaluated.spec.dt
     every = max(1, round(1.0 / (PER_SECOND * dt)))
     steps = min(horizon, max(every, round(FILM_S / dt)))
     ready = plan(
@@ -94,9 +97,9 @@ def film(scenario: Scenario, weights: Path, path: Path) -> None:
                 "budget": scenario.budget.model_copy(update={"env_steps": steps}),
             }
         ),
-        weights=weights,
+        weights=Path(weights),
+        graph=graph,
     )
-    graph = ready.deployment.graph()
     loads: list[dict[tuple[int, int], Load]] = [defaultdict(lambda: (0, 0)) for _ in range(steps)]
 
     def note(report: Control) -> None:

@@ -49,12 +49,14 @@ class Crossing:
     """What one message meets on one idle link.
 
     Attributes:
-        airtime_s: For how long the link transmits it.
+        airtime_s: For how long it keeps the link from others.
+        out_s: When its last byte is out.
         delay_s: From sending to arrival, at 50, 90 and 99 % of those that need no retransmission.
         loss_prob: Probability that it loses a fragment (and so, as a datagram, is lost).
     """
 
     airtime_s: float
+    out_s: float
     delay_s: tuple[float, float, float]
     loss_prob: float
 
@@ -128,10 +130,11 @@ def crossing(load: Load, spec: LinkSpec) -> Crossing:
         kept *= (1.0 - enters) ** (fragments - 1)
     else:
         kept **= fragments
-    # a duty cycle silences the link after a fragment, so a message of one fragment is out in its own transmission time
-    last_s = airtime_s * (spec.duty if fragments == 1 else 1.0)
+    # a duty cycle silences the link after each fragment; the silence after the last one is not the message's
+    final_bytes = load.wire_bytes - (fragments - 1) * spec.mtu_bytes
+    last_s = airtime_s * (1.0 - (1.0 - spec.duty) * final_bytes / load.wire_bytes)
     quantiles = tuple(last_s + spec.delay_s + spec.quantile(share) for share in (0.5, 0.9, 0.99))
-    return Crossing(airtime_s, (quantiles[0], quantiles[1], quantiles[2]), 1.0 - kept)
+    return Crossing(airtime_s, last_s, (quantiles[0], quantiles[1], quantiles[2]), 1.0 - kept)
 
 
 def link_specs(ready: Plan) -> dict[LinkSpec, list[tuple[float, Link]]]:
@@ -147,6 +150,8 @@ def link_specs(ready: Plan) -> dict[LinkSpec, list[tuple[float, Link]]]:
 
 def objections(ready: Plan, spec: LinkSpec, of: Iterable[Load]) -> list[str]:
     """What cannot work on such links, a sentence each."""
+    if spec.loss_prob >= 1:
+        return [f"every message is lost (loss_prob {spec.loss_prob:g}), however often it is sent"]
     found = []
     for load in of:
         one, name = crossing(load, spec), load.kind.name
@@ -165,8 +170,7 @@ def objections(ready: Plan, spec: LinkSpec, of: Iterable[Load]) -> list[str]:
                     f"most STATE take {duration(one.delay_s[0])} or more over one link and are due {duration(load.due_s)} after "
                     "sensing: agents act on older ones"
                 )
-        elif load.per_link * one.airtime_s > load.due_s:
-            needs_s = load.per_link * one.airtime_s
+        elif (needs_s := (load.per_link - 1) * one.airtime_s + one.out_s) > load.due_s:
             found.append(
                 f"{load.per_link} {name} of {load.wire_bytes:,} B a round and link take {duration(needs_s)}; "
                 f"agents wait {duration(load.due_s)} (network.patience_s): the rest counts as missing"

@@ -70,7 +70,7 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]
             ready = plan(load(source, [*overrides, f"seed={seeds[0]}"]))
         except ValueError as error:
             raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None
-        twin = next((cell.name for cell in found.values() if cell.scenario == ready.scenario), None)
+        twin = next((cell.name for cell in found.values() if _unnamed(cell.scenario) == _unnamed(ready.scenario)), None)
         if twin is not None:
             raise ScenarioError(f"{' '.join(varying)}: the same as {twin}")
         name = _folder(varying or [ready.scenario.name], taken=found)
@@ -147,6 +147,10 @@ def _axis(word: str) -> tuple[str, list[str]]:
     if twice:
         raise ScenarioError(f"{key}: value {twice[0]!r} is given twice")
     return key.strip(), values
+
+
+def _unnamed(scenario: Scenario) -> Scenario:
+    return scenario.model_copy(update={"name": "", "description": ""})
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

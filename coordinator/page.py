@@ -10,6 +10,7 @@ digest) and, while it is live, ask only the server that it came from. What comes
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -72,6 +73,8 @@ def write(places: Sequence[Path], out: Path) -> None:
         part.write_text(text, encoding="utf-8")
         os.replace(part, out)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ScenarioError(f"--out: cannot write {out} ({error.strerror or error})") from None
 
 

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+import networkx as nx
+
 from coordinator import sinks
 from envs.interface import EnvSpec
 from envs.registry import spec as env_spec
@@ -39,12 +41,13 @@ class Plan:
     deployment: Deployment
 
 
-def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
+def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | None = None) -> Plan:
     """Work out sizes and graph.
 
     Args:
         scenario: What to run.
         weights: Checkpoint folder to evaluate; None: train from scratch.
+        graph: The graph of a run as it has kept it, whatever has become of its file; None: the one that the scenario says.
 
     Raises:
         ScenarioError: the checkpoint lacks an agent, or a sink its package. Another ValueError: the world has no such
@@ -66,6 +69,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
             f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
             "continuous actions"
         )
+    if scenario.compute.agents and len(scenario.compute.agents) != spec.n_agents:
+        raise ScenarioError(
+            f"compute.agents: got {len(scenario.compute.agents)} devices; {scenario.env.name} {scenario.env.partition} has "
+            f"{spec.n_agents} agents, and each has one"
+        )
     if scenario.algorithm.share_policy:
         for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.choices)):
             if len(set(widths)) > 1:
@@ -73,7 +81,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None) -> Plan:
                     f"algorithm.share_policy: got true; agents of {scenario.env.name} {scenario.env.partition} {name} "
                     f"differently ({', '.join(map(str, widths))}), so no policy fits all"
                 )
-    graph = build(scenario.topology, spec.n_agents, spec.edges)
+    if graph is None:
+        graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
     deployment = Deployment(
         obs_dims=spec.obs_dims,

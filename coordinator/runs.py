@@ -30,7 +30,7 @@ Table = dict[str, NDArray[Any]]
 Array = NDArray[np.float64]
 
 _DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
-_UNNAMED = {"name", "description", "seed"}  # what a scenario is called and its seed set no cell apart
+_UNNAMED = {"name", "description", "seed", "record"}  # keys and sections that set no cell apart: they change no result
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     Raises:
         ScenarioError: two runs are of the same scenario and seed.
     """
-    flat = [{key: value_of(run.scenario, key) for key in dotted_keys() if key not in _UNNAMED} for run in runs]
+    flat = [{key: value_of(run.scenario, key) for key in dotted_keys() if key.split(".")[0] not in _UNNAMED} for run in runs]
     differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
     differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
     found: dict[str, Cell] = {}

@@ -141,7 +141,7 @@ def _assign(data: dict[Any, Any], assignment: str) -> None:
     *parents, leaf = key.split(".")
     here = data
     for parent in parents:
-        below = here.setdefault(parent, {})
+        below = here[parent] = {} if here.get(parent) is None else here[parent]
         if not isinstance(below, dict):
             raise ScenarioError(f"{key}: {parent!r} holds a value in the file, not a section")
         here = below
@@ -207,8 +207,20 @@ def _known(key: str) -> None:
     keys = list(dotted_keys())
     if within := [word for word in keys if word.startswith(f"{key}.")]:
         raise ScenarioError(f"{key}: a section; override its keys one by one, e.g. {within[0]}={_example(within[0])}")
-    if key not in keys:
+    if key not in keys and not any(key.startswith(f"{above}.") for above in _open_sections()):
         raise ScenarioError(f"{key}: unknown key{_nearest(key, keys)}")
+
+
+def _open_sections(model: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[str]:
+    """Keys below which there may be others that no default tells of: sections that may be null, and tables by name."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _open_sections(kind, f"{prefix}{name}.")
+        elif typing.get_origin(kind) is not tuple and any(
+            isinstance(one, type) and issubclass(one, BaseModel) for one in typing.get_args(kind)
+        ):
+            yield prefix + name
 
 
 def _example(key: str) -> Any:

@@ -141,6 +141,11 @@ WRONG = {
     "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: cannot write file/x.svg (Not a directory)"),
     "wrong nodes": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=three.edges"], "three.edges"),
     "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
+    "too few devices": (
+        ["run", "quickstart", *LQ, "compute.devices.pi.forward_ms=3", "compute.agents=[pi,pi]"],
+        "compute.agents: got 2 devices; network_lq 4x1 has 4 agents, and each has one",
+    ),
+    "held without threshold": (["compare", "nowhere", "--held", "2"], "--held: got 2 without --threshold"),
     "no graph file": (["graph", "quickstart", *LQ, "topology.kind=file", "topology.file=none.edges"], "none.edges"),
     "broken yaml": (["run", "broken.yaml"], "broken.yaml: cannot be read as YAML"),
     "sweep of what": (["sweep", "quikstart"], "did you mean 'quickstart'?"),
@@ -281,6 +286,29 @@ def test_a_team_is_evaluated_on_other_links_and_with_another_limit(call: Call, f
     ran = call("evaluate", finished, *words)
     assert not ran.code, ran.err
     assert 0 < json.loads(ran.out)["delivered_frac"] < 1
+
+
+def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "net.edges"
+    file.write_text("0 1\n1 2\n2 3\n")
+    small = ["env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]"]
+    words = ["topology.kind=file", f"topology.file={file}", "algorithm.minibatches=1", "--in-process", "--out", "[i]run"]
+    ran = call("run", "quickstart", *LQ[:2], *small, *words)
+    assert ran.out.endswith("results in [i]run\n")
+    file.unlink()
+    Path("[i]run").rename("moved")
+    assert not call("evaluate", "moved", "network.loss_prob=0.5", "--in-process").code
+    assert not call("decay", "moved", "--episodes", "1").code
+    assert "none.edges does not exist" in call("evaluate", "moved", "topology.file=none.edges").err
+    assert call("resume", "moved").out.endswith("results in moved\n")
+
+
+def test_a_film_that_cannot_be_written_is_told_before_anything_is_played(call: Call, finished: str) -> None:
+    before = contents(Path(finished))
+    ran = call("evaluate", finished, "--film", "nowhere/team.gif", "--in-process")
+    assert ran.code == 2
+    assert ran.err == "kappahop: --film: got nowhere/team.gif; there is no folder nowhere\n"
+    assert contents(Path(finished)) == before
 
 
 def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished: str) -> None:

@@ -15,6 +15,7 @@ from coordinator import tables
 from coordinator.comparison import compare
 from coordinator.record import DATABASE
 from scenarios.loading import ScenarioError
+from topology.deployment import Deployment
 
 RecordRun = Callable[..., Path]
 
@@ -198,6 +199,14 @@ def test_the_table_has_a_column_per_knob_and_shows_limits_where_there_are(tmp_pa
     assert "return at 20 B" in text
 
 
+def test_trainings_and_evaluations_are_not_compared(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "run", returns=[1.0] * 8)
+    folder = record_run(tmp_path / "run" / "evaluation-1", "rollout.steps=20", returns=[1.0] * 8)
+    Deployment.read(folder).model_copy(update={"learns": False}).write(folder)
+    with pytest.raises(ScenarioError, match=rf"^{tmp_path}/run is a training and {folder} an evaluation; compare one kind"):
+        compare([folder, tmp_path / "run"])
+
+
 def test_where_lines_are_short_the_table_cuts_nothing_off(tmp_path: Path, record_run: RecordRun) -> None:
     for preset in ("ideal", "wifi-busy"):
         record_run(tmp_path / preset, f"network.preset={preset}", returns=[12345.6] * 8)
@@ -206,6 +215,14 @@ def test_where_lines_are_short_the_table_cuts_nothing_off(tmp_path: Path, record
     columns = ["".join(parts) for parts in zip(*lines, strict=True)]
     assert columns[0] == "idealwifi-busy"
     assert columns[2] == "12345.6" * 2
+
+
+def test_brackets_in_values_are_shown(tmp_path: Path, record_run: RecordRun) -> None:
+    for name, events in (("crash", "[{do: crash, agent: 0, from_s: 1}]"), ("none", "[]")):
+        record_run(tmp_path / name, f"network.events={events}", returns=[1.0] * 8)
+    text = printed(tables.comparison(compare([tmp_path])))
+    assert "do='crash' agent=0]" in text
+    assert "│ [] " in text
 
 
 def test_costs_are_shown_against_their_limit(tmp_path: Path, record_run: RecordRun) -> None:

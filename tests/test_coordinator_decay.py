@@ -41,6 +41,14 @@ def test_the_chain_is_a_line() -> None:
         exact(load("truncation_chain", ["topology.kind=ring"]))
 
 
+def test_where_nobody_matters_to_others_nothing_is_left_and_none_need_be_heard() -> None:
+    apart = exact(load("lq_line20", ["env.lq.beta=0", "env.partition=4x1"]))
+    assert apart.remains == (0.0,) * 4
+    assert apart.suggested(0.05) == 0
+    assert apart.phi is None
+    assert exact(load("lq_line20")).remains[-1] == 0.0
+
+
 @pytest.mark.parametrize("phi", [0.01, 0.5, 0.9])
 def test_a_fit_finds_the_rate_and_leaves_out_what_has_vanished(phi: float) -> None:
     assert fitted([3.0 * phi**kappa for kappa in range(5)] + [0.0]) == pytest.approx(phi, rel=1e-6)

@@ -58,12 +58,13 @@ class Blind:
 
 
 def trained(folder: Path, *words: str) -> Plan:
+    """The plan of its evaluation."""
     ready = plan(load("quickstart", [*SMALL, "topology.kind=line", *words]))
     make_run_dir(folder, ready)
     recorder = Recorder(folder, env_steps_per_round=4)
     assert in_process.run(ready, folder, recorder, lambda report: None).error is None
     recorder.close()
-    return ready
+    return plan(ready.scenario, weights=folder / "checkpoints" / "final")
 
 
 @pytest.mark.parametrize(("loss", "lost"), [(0.0, 0), (1.0, 1)])
@@ -80,7 +81,7 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
     ready = trained(tmp_path / "run", f"network.loss_prob={loss}", "network.latency_ms=10")
     monkeypatch.setattr(filming, "_write", tell)
     monkeypatch.setattr(filming, "_Filmed", Blind)
-    filming.film(ready.scenario, tmp_path / "run" / "checkpoints" / "final", tmp_path / "film.gif")
+    filming.film(ready, tmp_path / "film.gif")
     (loads,) = told
     links = {(0, 1), (1, 0), (1, 2), (2, 1)}
     assert len(loads) == 4
@@ -92,7 +93,7 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
 def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = trained(tmp_path / "run")
     monkeypatch.setattr(filming, "_Filmed", Blind)
-    filming.film(ready.scenario, tmp_path / "run" / "checkpoints" / "final", tmp_path / "film.mp4")
+    filming.film(ready, tmp_path / "film.mp4")
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     decoded = subprocess.run(
         ["ffmpeg", "-v", "error", "-i", str(tmp_path / "film.mp4"), *raw], stdout=subprocess.PIPE, check=True, timeout=50

@@ -26,6 +26,8 @@ SPECS = [
     LinkSpec(rate_bps=1e5, delay_s=0.01, loss_prob=0.1, loss_burst=3.0, mtu_bytes=200),
     LinkSpec(rate_bps=1e6, spread=((0.0, 0.0), (0.9, 0.2), (1.0, 0.4)), loss_prob=0.02, mtu_bytes=1500),
     LinkSpec(rate_bps=1e5, duty=0.1, mtu_bytes=1500, loss_prob=0.3),
+    LinkSpec(rate_bps=1e5, duty=0.1, mtu_bytes=400),
+    LinkSpec(rate_bps=1e5, duty=0.01, mtu_bytes=350),
 ]
 
 
@@ -101,6 +103,12 @@ def test_states_that_are_always_late_and_messages_that_fit_no_queue_are_told() -
     assert warnings(ready("network.latency_ms=20")) == []
     (spec,) = link_specs(ready("network.queue_bytes=50"))
     assert any("never fits the queue" in text for text in objections(late, spec, loads(late)))
+
+
+def test_a_link_that_loses_everything_is_told() -> None:
+    assert warnings(ready("network.loss_prob=1")) == [
+        "link 0-1 and 9 more: every message is lost (loss_prob 1), however often it is sent"
+    ]
 
 
 def test_links_that_differ_are_told_apart_and_in_time() -> None:

@@ -72,9 +72,9 @@ def test_without_anything_varied_there_is_one_cell_named_as_the_scenario() -> No
 
 def test_folders_are_told_apart_and_not_too_long() -> None:
     long = "x" * 200
-    found = cells("quickstart", [*LQ, f"description='a/b','a b','a-b','ab',{long},{long}y"], [0])
+    found = cells("quickstart", [*LQ, f"network.host='a/b','a b','a-b','ab',{long},{long}y"], [0])
     names = [cell.name for cell in found]
-    assert names[:4] == ["description=a-b", "description=ab", "description=a-b-2", "description=ab-2"]
+    assert names[:4] == ["network.host=a-b", "network.host=ab", "network.host=a-b-2", "network.host=ab-2"]
     assert len(set(names)) == 6
     assert max(map(len, names)) <= MAX_NAME + 2
 
@@ -88,6 +88,7 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
         (["kappa=1,2,1"], "kappa: value '1' is given twice"),
         (["kappa=1", "kappa=2"], "kappa: given twice"),
         (["algorithm.clip=0.1,0.10"], "algorithm.clip=0.10: the same as algorithm.clip=0.1"),
+        (["name=x,y"], "name=y: the same as name=x"),
         (["seed=1,2"], "seed: give seeds with --seeds"),
         (["kapa=1,2"], "kapa=1: kapa: unknown key, did you mean 'kappa'?"),
         (["kappa=1,-2"], "kappa=-2: quickstart: kappa: got -2"),

@@ -257,5 +257,9 @@ def test_the_file_is_written_whole_or_not_at_all(runs: Path) -> None:
     assert [path.name for path in (runs / "below").iterdir()] == ["report.html"]
     with pytest.raises(ScenarioError, match=r"^--out: cannot write .*run.sqlite/report.html \(.*\)$"):
         write([runs], next(runs.rglob(DATABASE)) / "report.html")
+    (runs / "folder").mkdir()
+    with pytest.raises(ScenarioError, match=r"^--out: cannot write .*folder \(Is a directory\)$"):
+        write([runs], runs / "folder")
+    assert not list(runs.rglob("*.part"))
     with pytest.raises(ScenarioError, match="no run in"):
         write([runs / "below"], runs / "report.html")

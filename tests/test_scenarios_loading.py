@@ -400,6 +400,16 @@ def test_a_nest_of_aliases_is_told_briefly_and_soon(tmp_path: Path) -> None:
     assert len(told) < 3000
 
 
+def test_keys_below_sections_that_may_be_null_can_be_typed(tmp_path: Path) -> None:
+    source = written(tmp_path, "network: {churn: null}")
+    network = load(source, ["network.churn.mean_on_s=3", "network.churn.mean_off_s=2"]).network
+    assert network.churn is not None
+    assert (network.churn.mean_on_s, network.churn.mean_off_s) == (3.0, 2.0)
+    compute = load("quickstart", ["compute.devices.pi.forward_ms=3", "compute.agents=[pi,pi,pi,pi,pi,pi]"]).compute
+    assert compute.devices["pi"].forward_ms == 3.0
+    assert "network.churn.mean_of_s: unknown key" in mistake("quickstart", "network.churn.mean_of_s=3")
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert mistake(str(tmp_path / "none.yaml")) == f"{tmp_path}/none.yaml: no such file"
     (tmp_path / "folder.yaml").mkdir()

@@ -208,7 +208,8 @@ def test_evaluating_learns_nothing_and_gives_the_same_twice(finished: tuple[Run,
 def test_weights_that_are_none_are_told_in_one_line(finished: tuple[Run, dict[str, Any]], no_leaks: None, tmp_path: Path) -> None:
     final = tmp_path / "checkpoints" / "final"
     final.mkdir(parents=True)
-    shutil.copy(finished[0].dir / "scenario.yaml", tmp_path)
+    for name in ("scenario.yaml", "deployment.json"):
+        shutil.copy(finished[0].dir / name, tmp_path)
     for agent in range(4):
         (final / f"agent-{agent}.safetensors").write_bytes(b"not weights")
     done = evaluate(tmp_path)
