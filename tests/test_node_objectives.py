@@ -281,6 +281,7 @@ def test_lower_bounds_hold_on_random_pairs_of_policies() -> None:
         assert (brackets <= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6])
 def test_agents_of_their_own_reach_what_a_shared_policy_cannot(n: int) -> None:
     """Reward 1 for one vector with ⌊n/2⌋ zeros and for its complement: sharing 2/2ⁿ, one after the other 1."""

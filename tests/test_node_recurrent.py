@@ -70,6 +70,7 @@ def liked_at_the_end(one: RecurrentQ | DoubleQ, secret: int) -> float:
     return float(action[0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [8, 6], ids=["whole episodes", "episodes over the ends of stretches"])
 def test_what_was_shown_first_is_remembered_to_the_end(steps: int) -> None:
     draw, one = np.random.default_rng(0), values(steps, burn_in=LENGTH - 1)

@@ -189,6 +189,7 @@ def distance(one: Floats, other: Floats) -> float:
     return float(np.abs(below[0] - below[1]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", [0.0, 0.5])
 def test_with_others_that_stand_still_prediction_makes_no_difference_and_with_others_that_move_it_does(drift: float) -> None:
     """Two samples of one round's size; 0.115 is what Kolmogorov and Smirnov's distance exceeds once in a hundred times."""

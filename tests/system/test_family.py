@@ -230,7 +230,7 @@ def test_the_critic_gives_a_silent_agent_up_in_time_for_the_others(tmp_path: Pat
 
 
 @pytest.mark.parametrize("place", [[], ["central.at=1"]], ids=["star", "at 1"])
-@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("links", [pytest.param([], id="ideal", marks=pytest.mark.slow), pytest.param(LOSSY, id="lossy")])
 def test_processes_with_a_central_critic_do_what_one_process_does(
     stage: Stage, tmp_path: Path, links: list[str], place: list[str]
 ) -> None:
@@ -291,7 +291,7 @@ def test_agents_go_on_while_the_mixer_is_down_or_one_of_them(tmp_path: Path, dow
 # ------------------------------------------------------------------------------------------ what agrees with what
 
 
-@pytest.mark.parametrize("links", [[], LOSSY], ids=["ideal", "lossy"])
+@pytest.mark.parametrize("links", [pytest.param([], id="ideal", marks=pytest.mark.slow), pytest.param(LOSSY, id="lossy")])
 @pytest.mark.parametrize("name", [*TALKATIVE, "qmix"])
 def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, name: str, links: list[str]) -> None:
     overrides = [*links, f"algorithm.name={name}", *WORLD.get(name, []), "compute.policy_ms=80"]

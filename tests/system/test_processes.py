@@ -184,6 +184,7 @@ def test_a_second_run_on_a_busy_machine_gives_the_same_weights_and_ledger(
         assert json.loads(out)[key] == finished[1][key]
 
 
+@pytest.mark.slow
 def test_evaluating_learns_nothing_and_gives_the_same_twice(finished: tuple[Run, dict[str, Any]], no_leaks: None) -> None:
     run, trained = finished
     weights = {path.name: path.read_bytes() for path in (run.dir / "checkpoints" / "final").iterdir()}
@@ -205,6 +206,7 @@ def test_evaluating_learns_nothing_and_gives_the_same_twice(finished: tuple[Run,
     assert trained["seed"] == found[0]["seed"]
 
 
+@pytest.mark.slow
 def test_weights_that_are_none_are_told_in_one_line(finished: tuple[Run, dict[str, Any]], no_leaks: None, tmp_path: Path) -> None:
     final = tmp_path / "checkpoints" / "final"
     final.mkdir(parents=True)
@@ -223,6 +225,7 @@ def evaluate(run_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=UP_S, check=False)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> None:
     run = start()
     run.until_running()
