@@ -122,8 +122,8 @@ def evaluate(
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
         kept = Deployment.read(folder).graph()
-        other = any(word.startswith(("topology.", "env.")) for word in overrides or ())
-        graph = None if other else kept
+        another = any(word.startswith(("topology.", "env.name", "env.partition")) for word in overrides or ())
+        graph = None if another else kept
         if film is not None:
             from coordinator import film as filming
 

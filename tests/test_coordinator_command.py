@@ -141,6 +141,7 @@ WRONG = {
     "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: cannot write file/x.svg (Not a directory)"),
     "wrong nodes": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=three.edges"], "three.edges"),
     "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
+    "no agents": (["run", "quickstart", *LQ[:1], "env.partition=0x1"], "env.partition: got '0x1'; "),
     "too few devices": (
         ["run", "quickstart", *LQ, "compute.devices.pi.forward_ms=3", "compute.agents=[pi,pi]"],
         "compute.agents: got 2 devices; network_lq 4x1 has 4 agents, and each has one",
@@ -297,7 +298,7 @@ def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> No
     assert ran.out.endswith("results in [i]run\n")
     file.unlink()
     Path("[i]run").rename("moved")
-    assert not call("evaluate", "moved", "network.loss_prob=0.5", "--in-process").code
+    assert not call("evaluate", "moved", "network.loss_prob=0.5", "env.copies=2", "--in-process").code
     assert not call("decay", "moved", "--episodes", "1").code
     assert "none.edges does not exist" in call("evaluate", "moved", "topology.file=none.edges").err
     assert call("resume", "moved").out.endswith("results in moved\n")
