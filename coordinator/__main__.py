@@ -28,6 +28,7 @@ from coordinator.arguments import (  # noqa: E402
     EXIT_INTERRUPTED,
     InProcessOption,
     ScenarioArgument,
+    one_run,
 )
 from coordinator.arguments import refuse as _refuse  # noqa: E402
 from scenarios.loading import load, shipped  # noqa: E402
@@ -115,6 +116,7 @@ def evaluate(
     from coordinator.plan import check_team, plan
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE, Deployment
 
+    one_run(folder)
     weights = folder / CHECKPOINTS / checkpoint
     if not weights.is_dir():
         there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
@@ -175,6 +177,7 @@ def resume(
     from coordinator.states import complete_rounds
     from topology.deployment import CHECKPOINTS
 
+    one_run(folder)
     try:
         run = Run(folder, load(str(folder / SCENARIO_FILE)))
         if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:

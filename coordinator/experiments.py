@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from coordinator.arguments import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refuse
+from coordinator.arguments import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refuse
 
 REPORT_FILE = "report.html"
 PlacesArgument = Annotated[
@@ -121,6 +121,7 @@ def watch(
     """
     from coordinator.watch import serve
 
+    one_run(folder)
     try:
         serve(folder, port, lambda url: Console().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
     except ValueError as error:

@@ -304,6 +304,15 @@ def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> No
     assert call("resume", "moved").out.endswith("results in moved\n")
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "resume", "watch"])
+def test_a_sweep_is_not_taken_for_a_run(call: Call, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "all" / "kappa=1" / "seed=0").mkdir(parents=True)
+    (tmp_path / "all" / "sweep.json").write_text("{}")
+    ran = call(verb, "all")
+    assert ran.code == 2
+    assert ran.err == "kappahop: all: a sweep, not a run; give one of its runs, e.g. all/kappa=1/seed=0\n"
+
+
 def test_a_film_that_cannot_be_written_is_told_before_anything_is_played(call: Call, finished: str) -> None:
     before = contents(Path(finished))
     ran = call("evaluate", finished, "--film", "nowhere/team.gif", "--in-process")
