@@ -113,8 +113,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
-    from coordinator.plan import check_team, plan
-    from topology.deployment import CHECKPOINTS, SCENARIO_FILE, Deployment
+    from coordinator.plan import retold
+    from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 
     one_run(folder)
     weights = folder / CHECKPOINTS / checkpoint
@@ -123,16 +123,11 @@ def evaluate(
         _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
     try:
-        kept = Deployment.read(folder).graph()
-        another = any(word.startswith(("topology.", "env.name", "env.partition")) for word in overrides or ())
-        graph = None if another else kept
         if film is not None:
             from coordinator import film as filming
 
             filming.check(asked, film)
-        planned = plan(asked, graph=graph)
-        if overrides:
-            check_team(plan(_load(str(folder / SCENARIO_FILE), None, None), graph=kept), planned)
+        planned = retold(folder, asked)
     except ValueError as error:
         _refuse(str(error))
     horizon, copies = planned.spec.horizon, asked.env.copies
@@ -146,7 +141,7 @@ def evaluate(
         }
     )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    ready = _planned(chosen, weights=weights, graph=graph)
+    ready = _planned(chosen, weights=weights, graph=planned.deployment.graph())
     _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
         return

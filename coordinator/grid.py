@@ -63,6 +63,7 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]
     if n_runs > MAX_RUNS:
         raise ScenarioError(f"{n_runs:,} runs; at most {MAX_RUNS:,} are taken")
     found: dict[str, Cell] = {}
+    twins: dict[str, str] = {}  # names by all that sets cells apart
     for chosen in itertools.product(*(values for _, values in axes)):
         overrides = tuple(f"{key}={value}" for key, value in zip(keys, chosen, strict=True))
         varying = [word for word, (_, values) in zip(overrides, axes, strict=True) if len(values) > 1]
@@ -70,10 +71,12 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]
             ready = plan(load(source, [*overrides, f"seed={seeds[0]}"]))
         except ValueError as error:
             raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None
-        twin = next((cell.name for cell in found.values() if _unnamed(cell.scenario) == _unnamed(ready.scenario)), None)
+        content = ready.scenario.model_dump_json(exclude={"name", "description"})
+        twin = twins.get(content)
         if twin is not None:
             raise ScenarioError(f"{' '.join(varying)}: the same as {twin}")
         name = _folder(varying or [ready.scenario.name], taken=found)
+        twins[content] = name
         resolved = ready.scenario.model_dump(mode="json")
         found[name] = Cell(name, overrides, {key: _at(resolved, key) for key in keys}, ready.scenario, ready.spec.n_agents)
     return list(found.values())
@@ -147,10 +150,6 @@ def _axis(word: str) -> tuple[str, list[str]]:
     if twice:
         raise ScenarioError(f"{key}: value {twice[0]!r} is given twice")
     return key.strip(), values
-
-
-def _unnamed(scenario: Scenario) -> Scenario:
-    return scenario.model_copy(update={"name": "", "description": ""})
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

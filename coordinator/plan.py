@@ -18,6 +18,7 @@ import networkx as nx
 from coordinator import sinks
 from envs.interface import EnvSpec
 from envs.registry import spec as env_spec
+from node.sight import scope_agents
 from scenarios.loading import ScenarioError, dump, load
 from scenarios.schema import Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
@@ -106,37 +107,40 @@ def without_weights(folder: Path, n_agents: int) -> list[int]:
     return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
 
 
-def check_team(trained: Plan, asked: Plan) -> None:
-    """Make sure that the policies of one plan can act in another.
+def retold(run_dir: Path, asked: Scenario) -> Plan:
+    """The plan of a run's team under other settings: on the graph that the run has kept, unless they ask for another.
 
     Raises:
-        ScenarioError: there are other agents, other actions or other policies, or an agent would see more or fewer numbers.
+        ScenarioError: there would be other agents, other actions or other policies, or an agent would see more or fewer
+            numbers than its policy takes. Another ValueError: as `plan`.
     """
-    before, now = trained.deployment, asked.deployment
+    trained, before = load(str(run_dir / SCENARIO_FILE)), Deployment.read(run_dir)
+    named, names = ((one.topology, one.env.name, one.env.partition) for one in (trained, asked))
+    ready = plan(asked, graph=before.graph() if named == names else None)
+    now = ready.deployment
     if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.choices != now.choices:
         raise ScenarioError(
-            f"env.partition: got {asked.scenario.env.name} {asked.scenario.env.partition}; the team was trained to act in "
-            f"{trained.scenario.env.name} {trained.scenario.env.partition}"
+            f"env.partition: got {asked.env.name} {asked.env.partition}; the team was trained to act in "
+            f"{trained.env.name} {trained.env.partition}"
         )
-    learnt, wanted = (one.scenario.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
+    learnt, wanted = (one.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
     for key in learnt:
         if learnt[key] != wanted[key]:
             raise ScenarioError(f"algorithm.{key}: got {wanted[key]}; the team was trained with {learnt[key]} and stays as it is")
-    for agent, (had, has) in enumerate(zip(_seen(trained), _seen(asked), strict=True)):
+    for agent, (had, has) in enumerate(zip(_seen(trained, before), _seen(asked, now), strict=True)):
         if had != has:
             raise ScenarioError(
-                f"kappa: got {asked.scenario.kappa} on a graph of kind {asked.scenario.topology.kind}; agent {agent} would see "
-                f"{has} numbers, and its policy was trained on {had} (kappa={trained.scenario.kappa}, "
-                f"topology.kind={trained.scenario.topology.kind})"
+                f"kappa: got {asked.kappa} on a graph of kind {asked.topology.kind}; agent {agent} would see {has} numbers, and "
+                f"its policy was trained on {had} (kappa={trained.kappa}, topology.kind={trained.topology.kind})"
             )
+    return ready
 
 
-def _seen(ready: Plan) -> list[int]:
+def _seen(scenario: Scenario, deployment: Deployment) -> list[int]:
     """How many numbers each agent's policy takes in."""
-    scenario, widths = ready.scenario, ready.deployment.obs_dims
-    if scenario.algorithm.recipe.actor_scope == "local":
-        return list(widths)
-    return [sum(widths[j] for j in seen) for seen in visible(ready.deployment.graph(), scenario.kappa, scenario.kappa_unit)]
+    scope, n = scenario.algorithm.recipe.actor_scope, deployment.n_agents
+    near = visible(deployment.graph(), scenario.kappa, scenario.kappa_unit)
+    return [sum(deployment.obs_dims[j] for j in scope_agents(scope, i, near[i], n)) for i in range(n)]
 
 
 def reopened(run_dir: Path, round_: int) -> Plan:

@@ -297,21 +297,25 @@ def _check_same(scenario: Scenario, folder: Path) -> None:
         raise ScenarioError(f"--out: {folder} holds a finished run of another scenario; give a new directory")
 
 
-def _check_belongs(new: Cell, cells: Iterable[dict[str, Any]], out: Path) -> None:
-    """Make sure that a cell sets the same knobs as those of a sweep, and is none of them by another name.
+def _check_belong(new: Iterable[Cell], cells: Sequence[dict[str, Any]], out: Path) -> None:
+    """Make sure that cells set the same knobs as those of a sweep, and are none of them by another name.
 
     Raises:
         ScenarioError: it is not so.
     """
-    for cell in cells:
-        if cell["keys"].keys() != new.keys.keys():
-            others = sorted(cell["keys"].keys() ^ new.keys.keys())
+    names = {_comparable(cell["keys"]): cell["name"] for cell in cells}
+    for cell in new:
+        if cells and (others := sorted(cells[0]["keys"].keys() ^ cell.keys.keys())):
             raise ScenarioError(
-                f"--out: {out} holds a sweep in which {others[0]} is {'set' if others[0] in cell['keys'] else 'not set'}, "
+                f"--out: {out} holds a sweep in which {others[0]} is {'not set' if others[0] in cell.keys else 'set'}, "
                 "so these runs do not belong there; give a new directory"
             )
-        if cell["keys"] == new.keys and cell["name"] != new.name:
-            raise ScenarioError(f"--out: {out} holds the runs of {new.name!r} as {cell['name']!r}; give a new directory")
+        if (name := names.get(_comparable(cell.keys), cell.name)) != cell.name:
+            raise ScenarioError(f"--out: {out} holds the runs of {cell.name!r} as {name!r}; give a new directory")
+
+
+def _comparable(keys: dict[str, Any]) -> str:
+    return json.dumps(keys, sort_keys=True)
 
 
 def _describe(sweep: Sweep, command: Sequence[str]) -> None:
@@ -324,8 +328,8 @@ def _describe(sweep: Sweep, command: Sequence[str]) -> None:
             f"--out: {sweep.out} holds a sweep of {before['scenario']}, not of {sweep.source}; give a new directory"
         )
     cells = {cell["name"]: cell for cell in before["cells"]}
+    _check_belong({job.cell.name: job.cell for job in sweep.jobs}.values(), before["cells"], sweep.out)
     for job in sweep.jobs:
-        _check_belongs(job.cell, cells.values(), sweep.out)
         entry = cells.setdefault(job.cell.name, {"name": job.cell.name, "keys": job.cell.keys, "seeds": []})
         entry["seeds"] = sorted({*entry["seeds"], job.seed})
     line = shlex.join(["kappahop", *command])

@@ -22,7 +22,6 @@ from scenarios.schema import Algorithm, Scenario
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
 
-_QUOTE = "'"
 _SECTION = "input should be keys with values, e.g. {key: value}"
 _AS_TYPED = {  # what pydantic says in words of Python, by its type of error
     "model_type": _SECTION,
@@ -257,7 +256,8 @@ def _explain(item: dict[str, Any]) -> str:
     got, context = item["input"], item.get("ctx", {})
     choices = str(context.get("expected_tags", context.get("expected", "")))
     if item["type"] == "union_tag_invalid":
-        key, got = f"{key}.{str(context['discriminator']).strip(_QUOTE)}", context["tag"]
+        tag = str(context["discriminator"]).strip("'")
+        key, got = f"{key}.{tag}", context["tag"]
         message = f"input should be one of {choices}"
     near = _nearest(got, re.findall(r"'([^']+)'", choices)) if isinstance(got, str) else ""
     message = _AS_TYPED.get(item["type"], message)

@@ -21,6 +21,10 @@ from scenarios.recipes import RECIPES
 from topology import drawing
 
 LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
+SMALL = [
+    "env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]",
+    "algorithm.minibatches=1", "record.tensorboard=false", "--in-process",
+]  # fmt: skip
 
 
 class Ran:
@@ -252,10 +256,7 @@ def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch:
 @pytest.fixture
 def finished(call: Call) -> str:
     """A finished run's folder."""
-    small = ["env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]"]
-    ran = call(
-        "run", "quickstart", *LQ, *small, "algorithm.minibatches=1", "record.tensorboard=false", "--in-process", "--out", "run"
-    )
+    ran = call("run", "quickstart", *LQ, *SMALL, "--out", "run")
     assert not ran.code, ran.err
     return "run"
 
@@ -289,12 +290,16 @@ def test_a_team_is_evaluated_on_other_links_and_with_another_limit(call: Call, f
     assert 0 < json.loads(ran.out)["delivered_frac"] < 1
 
 
+def test_who_hears_everybody_may_be_given_any_kappa(call: Call) -> None:
+    assert not call("run", "quickstart", *LQ, *SMALL, "algorithm.actor_scope=global", "--out", "all").code
+    ran = call("evaluate", "all", "kappa=2", "--in-process")
+    assert not ran.code, ran.err
+
+
 def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "net.edges"
     file.write_text("0 1\n1 2\n2 3\n")
-    small = ["env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]"]
-    words = ["topology.kind=file", f"topology.file={file}", "algorithm.minibatches=1", "--in-process", "--out", "[i]run"]
-    ran = call("run", "quickstart", *LQ[:2], *small, *words)
+    ran = call("run", "quickstart", *LQ[:2], *SMALL, "topology.kind=file", f"topology.file={file}", "--out", "[i]run")
     assert ran.out.endswith("results in [i]run\n")
     file.unlink()
     Path("[i]run").rename("moved")
