@@ -234,8 +234,9 @@ def graph(
     except ValueError as error:
         _refuse(str(error))
     net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
-    n, across = len(net), diameter(net)
-    table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {n} agents, {net.number_of_edges()} edges, diameter {across}")
+    n, across, edges = len(net), diameter(net), net.number_of_edges()
+    counted = f"{n} agents, {edges} edge{'' if edges == 1 else 's'}, diameter {across}"
+    table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {counted}")
     for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all", "turns"):
         table.add_column(heading, justify="left" if heading.startswith("ball") else "right")
     for kappa in range(across + 1):

@@ -94,7 +94,7 @@ class Display:
 
 def summary(results: Results, *, cost_limit: float | None) -> Table:
     """Return and cost by quarter of the episodes."""
-    table = Table(title="learning, by quarter of the episodes")
+    table = Table(title="by quarter of the episodes")
     limit = "no limit" if cost_limit is None else f"limit {cost_limit:g}"
     for heading in ("quarter", "episodes", "return", f"cost ({limit})"):
         table.add_column(heading, justify="right")
