@@ -143,7 +143,7 @@ class Central:
         self._n_weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
         graph = deployment.wires()
         self._routes = answers(graph, n, n)
-        self._schedule = schedule = Schedule(scenario.network, graph, scenario.seed)
+        self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario))
         self._thinking = Thinking(scenario.compute.model_copy(update={"agents": ()}), n, lambda now: schedule.slow_factor(n, now))
         self._peers = PeerPlane(
             n,

@@ -220,7 +220,7 @@ class _Team:
     def play(self, episodes: int, mean: Blocks | None = None, kappa: int = 0) -> _Play:
         """Let all copies play until enough episodes have ended."""
         scenario = self._ready.scenario
-        world = make(scenario.env, self.graph, scenario.seed)
+        world = make(scenario.env, self.graph, self._ready.deployment.seed(scenario))
         seen: list[Blocks] = []
         returns: list[float] = []
         obs = world.reset()

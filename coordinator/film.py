@@ -114,7 +114,7 @@ def film(evaluated: Plan, path: Path) -> None:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
         recorder = Recorder(run_dir, env_steps_per_round=1)
-        world = _Filmed(make(ready.scenario.env, graph, ready.scenario.seed), every)
+        world = _Filmed(make(ready.scenario.env, graph, ready.deployment.seed(ready.scenario)), every)
         outcome = in_process.run(ready, run_dir, recorder, note, env=world)
         recorder.close()
     if outcome.error is not None:

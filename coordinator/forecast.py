@@ -139,7 +139,7 @@ def crossing(load: Load, spec: LinkSpec) -> Crossing:
 
 def link_specs(ready: Plan) -> dict[LinkSpec, list[tuple[float, Link]]]:
     """Every spec that links of a scenario ever have, with the links and from when on."""
-    schedule = Schedule(ready.scenario.network, ready.deployment.wires(), ready.scenario.seed)
+    schedule = Schedule(ready.scenario.network, ready.deployment.wires(), ready.deployment.seed(ready.scenario))
     found: dict[LinkSpec, list[tuple[float, Link]]] = {}
     for a, b in sorted(ready.deployment.wires().edges):
         for link in ((a, b), (b, a)):

@@ -61,7 +61,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     n = deployment.n_agents
     desk = Desk(recorder, watch, States(run_dir, 1 + deployment.n_nodes))
     reports = _Reports(desk)
-    env = env or make(scenario.env, deployment.graph(), scenario.seed)
+    env = env or make(scenario.env, deployment.graph(), deployment.seed(scenario))
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
     hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
     try:

@@ -78,7 +78,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
 
 def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Context, bind: str, keys: Keyring | None) -> None:
     deployment = Deployment.read(run_dir)
-    env = make(scenario.env, deployment.graph(), scenario.seed)
+    env = make(scenario.env, deployment.graph(), deployment.seed(scenario))
     links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s, keys=keys)
     try:
         hub = WorldHub(

@@ -38,7 +38,7 @@ class Agenda:
     """
 
     def __init__(self, scenario: Scenario, deployment: Deployment, agent: int) -> None:
-        self._seed = scenario.seed
+        self._seed = deployment.seed(scenario)
         self._direct = scenario.routing == "direct"
         self._graph = deployment.graph()
         self._agent = agent

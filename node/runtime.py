@@ -830,7 +830,7 @@ def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agend
     recipe = scenario.algorithm.recipe
     return Shape(
         agent=agent,
-        seed=scenario.seed,
+        seed=deployment.seed(scenario),
         steps=scenario.rollout.steps,
         copies=scenario.env.copies,
         rounds=scenario.n_rounds,

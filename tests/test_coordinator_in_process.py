@@ -1,13 +1,17 @@
 """Runs within one process: what agents tell each other, in closed form, for every κ, graph and routing."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from coordinator import in_process
 from coordinator.plan import make_run_dir, plan
 from coordinator.record import Recorder, Results
 from scenarios.loading import load
+from topology.deployment import CHECKPOINTS, evaluation_seed
 from topology.neighbourhood import ball
 
 N, STEPS, ROUNDS = 5, 6, 2
@@ -63,3 +67,31 @@ def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
     results = Results(tmp_path / "run")
     assert results.by_kind()
     results.close()
+
+
+def test_an_evaluation_draws_from_streams_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its team would else be judged on the very start states and link faults that it learnt from."""
+    words = [*SMALL, "topology.kind=ring", "network.preset=uav-mesh", "seed=3", f"budget.env_steps={STEPS}", "env.copies=1"]
+    drawn: list[list[int]] = []
+
+    class Watched(np.random.SeedSequence):
+        def __init__(self, entropy: int | list[int] | None = None, **more: Any) -> None:
+            drawn.append(list(entropy) if isinstance(entropy, list) else [entropy or 0])
+            super().__init__(entropy, **more)
+
+    def run(name: str, weights: Path | None) -> tuple[list[list[int]], str]:
+        ready = plan(load("quickstart", words), weights=weights)
+        make_run_dir(tmp_path / name, ready)
+        drawn.clear()
+        with contextlib.closing(Recorder(tmp_path / name, env_steps_per_round=STEPS)) as recorder:
+            outcome = in_process.run(ready, tmp_path / name, recorder, lambda report: None)
+        assert outcome.error is None
+        with contextlib.closing(Results(tmp_path / name)) as results:
+            return drawn.copy(), results.ledger_sha256()
+
+    monkeypatch.setattr(np.random, "SeedSequence", Watched)
+    trained, _ = run("trained", None)
+    first, again = (run(name, tmp_path / "trained" / CHECKPOINTS / "final") for name in ("first", "again"))
+    assert {keys[0] for keys in trained} == {3}
+    assert {keys[0] for keys in first[0]} == {evaluation_seed(3)}
+    assert first == again

@@ -4,11 +4,14 @@ It carries the shape of the world, so that a node learns its sizes without impor
 it was built, so that all processes use the same one whatever file or seed it came from.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from scenarios.schema import Scenario
 
 SCENARIO_FILE = "scenario.yaml"
 DEPLOYMENT_FILE = "deployment.json"
@@ -60,6 +63,10 @@ class Deployment(BaseModel):
         """n, the number of agents."""
         return len(self.obs_dims)
 
+    def seed(self, scenario: Scenario) -> int:
+        """Root of all random streams of the run: the scenario's seed, or in an evaluation one that no training has."""
+        return scenario.seed if self.learns else evaluation_seed(scenario.seed)
+
     def graph(self) -> nx.Graph:
         """The topology, nodes and edges in ascending order."""
         graph: nx.Graph = nx.Graph()
@@ -97,6 +104,18 @@ class Deployment(BaseModel):
     def read(cls, run_dir: Path) -> "Deployment":
         """The deployment of a run directory."""
         return cls.model_validate_json((run_dir / DEPLOYMENT_FILE).read_text(encoding="utf-8"))
+
+
+def evaluation_seed(seed: int) -> int:
+    """Root of the random streams by which a team of this seed is judged, so that it never meets its training's chance again.
+
+    It has 64 bits and the seeds of scenarios have 32, so it is the root of no training.
+
+    Example:
+        >>> evaluation_seed(0) == evaluation_seed(0), evaluation_seed(0) < 2**32
+        (True, False)
+    """
+    return 1 << 63 | int.from_bytes(hashlib.sha256(f"evaluation {seed}".encode()).digest()[:8], "little")
 
 
 def state_folder(run_dir: Path, round_: int) -> Path:
