@@ -224,6 +224,7 @@ def graph(
     factor: khop and ascending order; agents further apart than κ learn at the same time.
     """
     from coordinator.plan import plan
+    from envs.registry import outlook
     from topology.drawing import draw
     from topology.graphs import build
     from topology.neighbourhood import ball, critical_path, diameter, visible
@@ -259,6 +260,11 @@ def graph(
         _refuse(f"--out: {error}")
     console = Console()
     console.print(table)
+    told = outlook(chosen.env, net)
+    for fact in told.facts:
+        console.print(fact, highlight=False, soft_wrap=True, markup=False)
+    for doubt in told.doubts:
+        console.print(f"[yellow]warning:[/] {doubt}", highlight=False, soft_wrap=True)
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True, markup=False)
 
 

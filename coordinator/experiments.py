@@ -49,6 +49,8 @@ def sweep(
     try:
         numbers = cells.seeds(seeds)
         points = cells.cells(scenario, grid or [], numbers)
+        for doubt in () if quiet else dict.fromkeys(text for point in points for text in point.doubts):
+            console.print(f"[yellow]warning:[/] {doubt}", highlight=False, soft_wrap=True)
         at_once = jobs or sweeping.jobs_at_once(points, in_process=in_process)
         sweeping.check_at_once(points, at_once, in_process=in_process)
         place = out or Path("runs") / f"{points[0].scenario.name}-sweep"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from coordinator.plan import Plan
+from envs.registry import outlook
 from topology.codec import row_bytes
 from topology.kinds import dtype_of, is_reliable
 from topology.ledger import wire_bytes
@@ -179,8 +180,8 @@ def objections(ready: Plan, spec: LinkSpec, of: Iterable[Load]) -> list[str]:
 
 
 def warnings(ready: Plan) -> list[str]:
-    """What cannot work in a scenario, a sentence each, before it is run."""
-    found: list[str] = []
+    """What cannot work in a scenario, a sentence each, before it is run: in its world on its graph, and on its links."""
+    found = [*outlook(ready.scenario.env, ready.deployment.graph()).doubts]
     specs = link_specs(ready)
     if ready.scenario.clock == "wall" or specs.keys() <= {IDEAL}:
         return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.plan import plan
+from envs.registry import outlook
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 
@@ -26,6 +27,7 @@ class Cell:
         keys: The values that these come to, by dotted key.
         scenario: The checked scenario, with the first seed.
         n_agents: Agents it has.
+        doubts: What in its world on its graph is worth a warning, a sentence each.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Cell:
     keys: dict[str, Any]
     scenario: Scenario
     n_agents: int
+    doubts: tuple[str, ...] = ()
 
     def seeded(self, seed: int) -> Scenario:
         """The scenario with another seed."""
@@ -78,7 +81,14 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]
         name = _folder(varying or [ready.scenario.name], taken=found)
         twins[content] = name
         resolved = ready.scenario.model_dump(mode="json")
-        found[name] = Cell(name, overrides, {key: _at(resolved, key) for key in keys}, ready.scenario, ready.spec.n_agents)
+        found[name] = Cell(
+            name=name,
+            overrides=overrides,
+            keys={key: _at(resolved, key) for key in keys},
+            scenario=ready.scenario,
+            n_agents=ready.spec.n_agents,
+            doubts=outlook(ready.scenario.env, ready.deployment.graph()).doubts,
+        )
     return list(found.values())
 
 

@@ -17,6 +17,7 @@ import networkx as nx
 
 from coordinator import sinks
 from envs.interface import EnvSpec
+from envs.registry import outlook
 from envs.registry import spec as env_spec
 from node.sight import scope_agents
 from scenarios.loading import ScenarioError, dump, load
@@ -246,7 +247,9 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
         ready.deployment.write(run_dir)
         if is_secured(ready.scenario.network):
             make_keys(run_dir, ready.deployment.n_nodes)
-        (run_dir / MANIFEST_FILE).write_text(json.dumps(manifest(ready.scenario), indent=1), encoding="utf-8")
+        in_force = outlook(ready.scenario.env, ready.deployment.graph()).in_force
+        facts = manifest(ready.scenario) | ({"in_force": in_force} if in_force else {})
+        (run_dir / MANIFEST_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None
 

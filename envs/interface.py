@@ -9,7 +9,7 @@ stay so: agent i's observation has its own width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -57,6 +57,21 @@ class EnvSpec:
     def n_costs(self) -> int:
         """m, the number of costs per agent."""
         return len(self.cost_limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What the communication graph makes of a world whose physics depends on it, known before anything is built.
+
+    Attributes:
+        in_force: Settings whose value follows from the graph, by dotted key.
+        facts: What there is to know, a sentence each.
+        doubts: What is worth a warning, a sentence each.
+    """
+
+    in_force: dict[str, float] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

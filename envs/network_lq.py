@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.episodes import Episodes
-from envs.interface import Bools, EnvSpec, Floats, Transition
+from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition
 from envs.knobs import count_agents, refuse_robots
 from scenarios.schema import LQ, Env
 from topology.snapshot import State, restore_streams, streams
@@ -29,6 +29,8 @@ EPISODE = 100  # steps
 MAX_NODES = 1024
 DIVERGED = 1e9  # a state or control beyond this is a fault; its square still fits float32
 RICCATI_STEPS = 100_000
+LINE_BETA = 0.27  # beta: auto on a line, and at most elsewhere
+MARGIN = 0.95  # part of the way to the edge of stability that beta: auto goes
 NOISE_BLOCK = 64  # steps of noise drawn at once per copy: one Python loop over copies in 64 steps
 
 
@@ -59,6 +61,33 @@ def spec(env: Env) -> EnvSpec:
         dt=1.0,
         edges=tuple((i, i + 1) for i in range(n - 1)),
     )
+
+
+def outlook(env: Env, graph: nx.Graph) -> Outlook:
+    """The coupling in force on a graph, and whether the network is stable with it.
+
+    Args:
+        env: The scenario's section.
+        graph: Communication graph on 0..N-1.
+
+    Returns:
+        `env.lq.beta` as it is used; a doubt if the network is not stable.
+    """
+    beta, most = coupling(graph, env.lq), largest_stable_beta(graph, env.lq.alpha)
+    rho = float(np.abs(np.linalg.eigvalsh(dynamics(graph, env.lq))).max())
+    facts = f"linear network: env.lq.beta = {beta:.4g}, spectral radius ρ(αI + βA) = {rho:.4g}, stable for 0 ≤ β < {most:.4g}"
+    doubts: tuple[str, ...] = ()
+    if rho > 1:
+        horizon = spec(env).horizon
+        with np.errstate(over="ignore"):
+            growth = np.float64(rho) ** horizon
+        cure = f"stable for 0 ≤ env.lq.beta < {most:.4g}" if most > 0 else f"no β is stable with env.lq.alpha = {env.lq.alpha:g}"
+        doubts = (
+            f"the linear network is unstable with env.lq.beta = {beta:.4g} on this graph of {len(graph)} nodes and "
+            f"{graph.number_of_edges()} edges: ρ(αI + βA) = {rho:.4g}, so without control states grow {growth:.2g}-fold in an "
+            f"episode of {horizon} steps; {cure}",
+        )
+    return Outlook(in_force={"env.lq.beta": beta}, facts=(facts,), doubts=doubts)
 
 
 class NetworkLQ:
@@ -158,8 +187,59 @@ class NetworkLQ:
 # --- the exact answers ----------------------------------------------------------------------------------------------
 
 
+def coupling(graph: nx.Graph, lq: LQ) -> float:
+    """The beta in force: the scenario's, or what `auto` comes to on a graph.
+
+    Args:
+        graph: Undirected connected graph on 0..N-1.
+        lq: The scenario's section.
+
+    Returns:
+        With auto 0.27 on a line, elsewhere the smaller of 0.27 and 0.95·(1 - |alpha|)/λ_max, with which ρ < 1.
+    """
+    if lq.beta != "auto":
+        return lq.beta
+    if graph.number_of_edges() == len(graph) - 1 and all(degree <= 2 for _, degree in graph.degree):
+        return LINE_BETA
+    return min(LINE_BETA, MARGIN * (1.0 - abs(lq.alpha)) / _extremes(graph)[1])
+
+
+def largest_stable_beta(graph: nx.Graph, alpha: float) -> float:
+    """The beta from 0 on below which every eigenvalue of alpha·I + beta·Adj(G) lies within ±1.
+
+    Args:
+        graph: Undirected graph on 0..N-1.
+        alpha: How much of its own state a node keeps.
+
+    Returns:
+        inf without edges; 0 if alpha is not within ±1.
+    """
+    if abs(alpha) >= 1:
+        return 0.0
+    if not graph.number_of_edges():
+        return float("inf")
+    least, most = _extremes(graph)
+    return min((1.0 - alpha) / most, (1.0 + alpha) / -least)
+
+
+def _extremes(graph: nx.Graph) -> tuple[float, float]:
+    """The least and the largest eigenvalue of Adj(G).
+
+    Rounded, so that the last bits of a library's eigenvalues, which depend on the processor, do not reach the dynamics.
+    """
+    found = np.linalg.eigvalsh(_adjacency(graph))
+    return round(float(found[0]), 9), round(float(found[-1]), 9)
+
+
+def _adjacency(graph: nx.Graph) -> Matrix:
+    found = np.zeros((len(graph), len(graph)))
+    for i, j in graph.edges:
+        found[i, j] = found[j, i] = 1.0
+    return found
+
+
 def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
-    """A = alpha I + beta Adj(G), nodes in ascending order.
+    """A = alpha I + beta Adj(G) with the beta in force, nodes in ascending order.
 
     Args:
         graph: Undirected graph on 0..N-1.
@@ -168,11 +248,7 @@ def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
     Returns:
         (N, N), symmetric.
     """
-    a = lq.alpha * np.eye(len(graph))
-    for i, j in graph.edges:
-        a[i, j] += lq.beta
-        a[j, i] += lq.beta
-    return a
+    return lq.alpha * np.eye(len(graph)) + coupling(graph, lq) * _adjacency(graph)
 
 
 def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:
@@ -330,7 +406,9 @@ def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1
     starts = (mask * best, mask * a, lq.alpha * np.eye(len(a)), 0.0 * a, (mask & ~np.eye(len(a), dtype=bool)) * a / 2)
     cost, k = min(((gain_cost(a, start, r), start) for start in starts), key=lambda pair: pair[0])
     if not np.isfinite(cost):
-        raise ValueError(f"best_local_gain: no stabilising gain known for kappa={kappa}, alpha={lq.alpha}, beta={lq.beta}")
+        raise ValueError(
+            f"best_local_gain: no stabilising gain known for kappa={kappa}, alpha={lq.alpha}, beta={coupling(graph, lq)}"
+        )
     k = _descend(a, k, r, mask, tolerance, steps)
     return gain_cost(a, k, r, lq.noise_std), k
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from envs import differential, games, network_lq, tasks
-from envs.interface import EnvSpec, VecEnv
+from envs.interface import EnvSpec, Outlook, VecEnv
 from scenarios.schema import Env
 
 
@@ -17,10 +17,11 @@ def _robot(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
 
 
 class Entry(NamedTuple):
-    """How to describe a world and how to build it."""
+    """How to describe a world and how to build it; where its physics depends on the graph, also what that comes to."""
 
     spec: Callable[[Env], EnvSpec]
     make: Callable[[Env, nx.Graph, int], VecEnv]
+    outlook: Callable[[Env, nx.Graph], Outlook] | None = None
 
 
 WORLDS: dict[str, Entry] = {
@@ -35,7 +36,7 @@ WORLDS: dict[str, Entry] = {
     "mamujoco_walker2d": Entry(tasks.spec, _robot),
     "mamujoco_humanoid": Entry(tasks.spec, _robot),
     "mamujoco_swimmer": Entry(tasks.spec, _robot),
-    "network_lq": Entry(network_lq.spec, network_lq.NetworkLQ),
+    "network_lq": Entry(network_lq.spec, network_lq.NetworkLQ, network_lq.outlook),
     "matrix_game": Entry(games.spec, games.GameWorld),
     "sharing_game": Entry(games.spec, games.GameWorld),
     "stage_game": Entry(games.spec, games.GameWorld),
@@ -58,6 +59,20 @@ def spec(env: Env) -> EnvSpec:
         ValueError: The world has no such partition, or a knob makes no sense there; the text names field, value and choices.
     """
     return WORLDS[env.name].spec(env)
+
+
+def outlook(env: Env, graph: nx.Graph) -> Outlook:
+    """What the graph makes of a world, without building it.
+
+    Args:
+        env: The scenario's section.
+        graph: Communication graph on 0..n-1.
+
+    Returns:
+        Nothing where the graph is no part of the world's physics.
+    """
+    told = WORLDS[env.name].outlook
+    return Outlook() if told is None else told(env, graph)
 
 
 def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:

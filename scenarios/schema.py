@@ -45,7 +45,11 @@ class LQ(Section):
     """Dynamics of `network_lq`: x' = (alpha·I + beta·Adj(G))·x + u + w, stage cost x² + control_weight·u²."""
 
     alpha: float = knob(0.5, "How much of its own state a node keeps per step.")
-    beta: float = knob(0.27, "How much of each neighbour's state a node takes on per step.")
+    beta: float | Literal["auto"] = knob(
+        "auto",
+        "How much of each neighbour's state a node takes on per step. auto: 0.27 on a line; on any other graph the smaller of "
+        "0.27 and 0.95·(1 - |alpha|)/λ_max(Adj(G)), with which the network is stable.",
+    )
     control_weight: float = knob(30.0, "Price r of a squared control.", gt=0)
     noise_std: float = knob(1.0, "Standard deviation of the disturbance w.", ge=0)
     control_limit: float | None = knob(
@@ -55,6 +59,14 @@ class LQ(Section):
         unit="control units²",
         gt=0,
     )
+
+    @model_validator(mode="after")
+    def _stable(self) -> "LQ":
+        if self.beta == "auto" and abs(self.alpha) >= 1:
+            raise ValueError(
+                f"alpha: got {self.alpha} with beta 'auto'; no coupling makes such a network stable, so give beta as a number"
+            )
+        return self
 
 
 class Game(Section):

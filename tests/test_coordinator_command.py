@@ -13,7 +13,7 @@ import networkx as nx
 import pytest
 
 from coordinator import __main__ as command
-from coordinator import guard, launch
+from coordinator import guard, launch, sweep
 from coordinator.plan import first_free
 from coordinator.report import Report
 from scenarios.loading import dotted_keys, load, shipped
@@ -84,6 +84,23 @@ def test_graph_prints_a_line_per_kappa_and_draws(call: Call, tmp_path: Path) -> 
 
 def test_graph_marks_the_last_line_where_kappa_reaches_beyond_it(call: Call) -> None:
     assert "3 ◂" in call("graph", "quickstart", *LQ, "kappa=9").out
+
+
+def test_an_unstable_network_is_told_by_graph_and_run_and_once_per_graph_by_sweep(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["env.name=network_lq", "env.partition=6x1", "env.lq.beta=0.27"]
+    told = "warning: the linear network is unstable with env.lq.beta = 0.27"
+    ran = call("graph", "quickstart", *words, "topology.kind=star")
+    assert "linear network: env.lq.beta = 0.27, spectral radius ρ(αI + βA) = 1.104, stable for 0 ≤ β < 0.2236" in ran.out
+    assert told in ran.out
+    assert told not in call("graph", "quickstart", *words[:2], "topology.kind=star").out
+    assert told in call("run", "quickstart", *words, *SMALL, "topology.kind=star").err
+    assert told not in call("run", "quickstart", *words, *SMALL, "topology.kind=star", "--quiet").err
+    assert told not in call("run", "quickstart", *words[:2], *SMALL, "topology.kind=star").err
+    monkeypatch.setattr(sweep, "run", lambda *_, **__: False)
+    ran = call("sweep", "quickstart", *words, "topology.kind=line,star,complete", "kappa=0,1,2")
+    assert ran.err.count(told) == 2
 
 
 @pytest.mark.parametrize("kind", ["grid", "random_geometric"])

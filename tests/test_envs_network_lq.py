@@ -5,8 +5,20 @@ import numpy as np
 import pytest
 
 from envs.interface import VecEnv
-from envs.network_lq import best_local_gain, dynamics, gain_cost, gain_gradient, kappa_curve, limited_cost, optimal_cost, within
-from envs.registry import make, spec
+from envs.network_lq import (
+    LINE_BETA,
+    best_local_gain,
+    coupling,
+    dynamics,
+    gain_cost,
+    gain_gradient,
+    kappa_curve,
+    largest_stable_beta,
+    limited_cost,
+    optimal_cost,
+    within,
+)
+from envs.registry import make, outlook, spec
 from scenarios.schema import LQ, Env
 
 PATH20 = nx.path_graph(20)
@@ -194,3 +206,69 @@ def test_where_control_is_limited_it_is_a_cost(cost: str) -> None:
 def test_without_a_limit_there_are_no_costs_to_be_local() -> None:
     with pytest.raises(ValueError, match=r"env\.cost: got 'local'; network_lq has team"):
         spec(Env(name="network_lq", partition="2x1", cost="local"))
+
+
+GRAPHS: "dict[str, nx.Graph]" = {
+    "ring": nx.cycle_graph(6),
+    "star": nx.star_graph(5),
+    "grid": nx.convert_node_labels_to_integers(nx.grid_2d_graph(2, 4)),
+    "tree": nx.balanced_tree(2, 3),
+    "complete": nx.complete_graph(8),
+    "random": nx.erdos_renyi_graph(30, 0.3, seed=1),
+}
+
+
+def radius(graph: nx.Graph, lq: LQ) -> float:
+    return float(np.abs(np.linalg.eigvalsh(dynamics(graph, lq))).max())
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("alpha", [-0.7, 0.0, 0.5, 0.9])
+def test_beta_auto_is_stable_on_every_graph_but_the_line_and_never_stronger_than_there(name: str, alpha: float) -> None:
+    lq = LQ(alpha=alpha)
+    assert coupling(GRAPHS[name], lq) <= LINE_BETA
+    assert radius(GRAPHS[name], lq) < 1
+
+
+@pytest.mark.parametrize("line", [nx.empty_graph(1), nx.path_graph(2), PATH20, nx.relabel_nodes(nx.path_graph(4), {0: 2, 2: 0})])
+def test_beta_auto_on_a_line_is_what_it_has_always_been(line: nx.Graph) -> None:
+    assert np.array_equal(dynamics(line, LQ()), dynamics(line, LQ(beta=0.27)))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("alpha", [-0.7, 0.0, 0.5, 0.9])
+def test_the_largest_stable_beta_is_where_the_radius_is_one(name: str, alpha: float) -> None:
+    most = largest_stable_beta(GRAPHS[name], alpha)
+    assert radius(GRAPHS[name], LQ(alpha=alpha, beta=most)) == pytest.approx(1.0, abs=1e-7)
+    assert radius(GRAPHS[name], LQ(alpha=alpha, beta=0.99 * most)) < 1
+
+
+def test_exact_answers_are_those_of_the_beta_in_force() -> None:
+    star = GRAPHS["star"]
+    in_force = LQ(beta=coupling(star, LQ()))
+    assert kappa_curve(star, LQ(), [0, 1]) == kappa_curve(star, in_force, [0, 1])
+    world, same = (make(Env(name="network_lq", partition="6x1", copies=2, lq=lq), star, 0) for lq in (LQ(), in_force))
+    world.reset(), same.reset()
+    actions = [np.zeros((2, 1), np.float32)] * 6
+    for _ in range(5):
+        assert np.array_equal(world.step(actions).reward, same.step(actions).reward)
+
+
+def test_an_unstable_network_is_doubted_with_its_radius_and_the_largest_stable_beta() -> None:
+    env = Env(name="network_lq", partition="6x1", lq=LQ(beta=0.27))
+    (doubt,) = outlook(env, GRAPHS["star"]).doubts
+    assert "ρ(αI + βA) = 1.104" in doubt
+    assert "stable for 0 ≤ env.lq.beta < 0.2236" in doubt
+    assert "1.9e+04-fold in an episode of 100 steps" in doubt
+    calm = outlook(env.model_copy(update={"lq": LQ()}), GRAPHS["star"])
+    assert not calm.doubts
+    assert calm.in_force["env.lq.beta"] == pytest.approx(0.95 * 0.5 / 5**0.5)
+    assert not outlook(Env(name="safe_ant", partition="4x2"), nx.cycle_graph(4)).in_force
+
+
+def test_without_decay_auto_has_no_answer() -> None:
+    with pytest.raises(ValueError, match=r"alpha: got 1\.0 with beta 'auto'"):
+        LQ(alpha=1.0)
+    assert largest_stable_beta(PATH20, 1.0) == 0.0
+    env = Env(name="network_lq", partition="20x1", lq=LQ(alpha=1.0, beta=0.1))
+    assert "no β is stable with env.lq.alpha = 1" in outlook(env, PATH20).doubts[0]
