@@ -67,7 +67,7 @@ wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from 
 	@$(PYTHON) -m venv --without-pip build/wheel
 	@$(PYTHON) -m pip -q --python build/wheel/bin/python install --no-index --no-deps dist/kappahop-*.whl
 	@cd / && PYTHONPATH='$(abspath $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"))' \
-	  '$(abspath build/wheel/bin/python)' -P -c 'import coordinator.guard as g, scenarios.loading as s; g.check_origin(); \
+	  '$(abspath build/wheel/bin/python)' -P -c 'import coordinator.cli.guard as g, scenarios.loading as s; g.check_origin(); \
 	  print("wheel holds", ", ".join(s.shipped())); s.load("quickstart"); assert "build/wheel" in s.__file__, s.__file__'
 
 lock: $(VENV)/.ready ## write constraints.txt anew from pyproject.toml

@@ -18,8 +18,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.plan import plan
-from envs.network_lq import dynamics, limited_cost, optimal_cost
+from coordinator.run.plan import plan
+from envs.networks.lq import dynamics, limited_cost, optimal_cost
 from scenarios.loading import load
 
 SCENARIO = "lq_limited"
@@ -66,7 +66,7 @@ def train(algorithm: str, seed: int, root: Path) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
         how = ("--in-process", "--quiet", "--json", "--out", str(folder))
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "coordinator", "run", *words(algorithm, seed), *how],
+            [sys.executable, "-P", "-m", "kappahop", "run", *words(algorithm, seed), *how],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

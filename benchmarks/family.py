@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.plan import plan
-from coordinator.record import Results
+from coordinator.run.database import Results
+from coordinator.run.plan import plan
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 
@@ -100,7 +100,7 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
     print(command, file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "coordinator", "run", *words, "--out", str(folder), "--json"],
+        [sys.executable, "-P", "-m", "kappahop", "run", *words, "--out", str(folder), "--json"],
         check=False,
         stdout=subprocess.PIPE,
         text=True,

@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 
-from envs.games import advantage_spreads, build, chain_policies, truncation_chain
-from envs.tabular import Game, constant, nash_gap, optimum, performance, respond, uniform
+from envs.games.games import advantage_spreads, build, chain_policies, truncation_chain
+from envs.games.tabular import Game, constant, nash_gap, optimum, performance, respond, uniform
 from scenarios.loading import load
 
 SCENARIOS = ("matrix_climbing", "sharing_game", "stage_game", "stochastic_game", "truncation_chain")

@@ -26,8 +26,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coordinator.plan import plan
-from envs.network_lq import dynamics, kappa_curve, optimal_cost
+from coordinator.run.plan import plan
+from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
 
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
@@ -144,7 +144,7 @@ Spot = tuple[float, float]
 def kappahop(*words: str) -> dict[str, Any]:
     """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "coordinator", *words, "--in-process", "--quiet", "--json"],
+        [sys.executable, "-P", "-m", "kappahop", *words, "--in-process", "--quiet", "--json"],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from topology.link_model import LinkModel
-from topology.presets import PRESETS
+from topology.link.model import LinkModel
+from topology.link.presets import PRESETS
 
 PERIOD_S = 0.05
 LATE_S = 0.01

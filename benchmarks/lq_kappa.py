@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coordinator.plan import plan
-from envs.network_lq import dynamics, kappa_curve, optimal_cost
+from coordinator.run.plan import plan
+from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
 
 KAPPAS = (0, 1)
@@ -25,7 +25,7 @@ EPISODES, LENGTH = 64, 1000  # 64 000 steps: the average cost of a policy is the
 def kappahop(*words: str) -> dict[str, Any]:
     """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
     done = subprocess.run(
-        [sys.executable, "-m", "coordinator", *words, "--in-process", "--quiet", "--json"],
+        [sys.executable, "-m", "kappahop", *words, "--in-process", "--quiet", "--json"],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

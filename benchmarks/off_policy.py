@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from throughput import WARM_UP_ROUNDS, learning_alone, seconds_per_round, world_alone
 
-from coordinator.plan import plan
-from coordinator.record import Results
+from coordinator.run.database import Results
+from coordinator.run.plan import plan
 from scenarios.loading import load
 
 TASKS = {"HalfCheetah 2x3": "mamujoco_halfcheetah_2x3", "Walker2d 2x3": "mamujoco_walker2d_2x3"}
@@ -49,7 +49,7 @@ def swept(scenario: str, env_steps: int, seeds: str, root: Path) -> Path:
         str(out),
     ]
     print(" ".join(command), file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-P", "-m", "coordinator", *command[1:]], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-P", "-m", "kappahop", *command[1:]], check=True, stdout=subprocess.DEVNULL)
     return out
 
 

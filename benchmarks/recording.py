@@ -19,8 +19,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from coordinator.__main__ import main as command
-from coordinator.record import Recorder
+from coordinator.cli.app import main as command
+from coordinator.run.database import Recorder
 
 SETTINGS = ("safe_halfcheetah_6x1", "kappa=1", "env.copies=10", "rollout.steps=100")
 OFF = ("record.tensorboard=false", "record.state_rounds=0", "--quiet")
@@ -30,7 +30,7 @@ UNRECORDED = "unrecorded"  # first word of this script when it stands for the co
 def measure(folder: Path, steps: int, *, on: bool) -> tuple[float, float]:
     """Wall and CPU seconds of one run."""
     words = ["run", *SETTINGS, f"budget.env_steps={steps}", "--out", str(folder), *(() if on else OFF)]
-    start = [sys.executable, "-m", "coordinator"] if on else [sys.executable, __file__, UNRECORDED]
+    start = [sys.executable, "-m", "kappahop"] if on else [sys.executable, __file__, UNRECORDED]
     began, before = time.perf_counter(), os.times()
     # rich draws where it is told that somebody looks
     told = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "120"}

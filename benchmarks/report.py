@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.plan import Plan, make_run_dir, plan
-from coordinator.record import DATABASE, Recorder
+from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.plan import Plan, make_run_dir, plan
 from scenarios.loading import load
-from topology.ledger import Row
-from topology.neighbourhood import ball
+from topology.graph.neighbourhood import ball
+from topology.wire.ledger import Row
 
 GRAPHS = ("line", "ring", "star", "complete", "grid")
 KAPPAS = (0, 1, 2, 3)
@@ -49,7 +49,7 @@ def main() -> None:
         stored = sum(path.stat().st_size for path in root.rglob(DATABASE))
         out = Path(folder) / "report.html"
         began, before = time.perf_counter(), os.times()
-        subprocess.run([sys.executable, "-m", "coordinator", "report", str(root), "--out", str(out)], check=True)
+        subprocess.run([sys.executable, "-m", "kappahop", "report", str(root), "--out", str(out)], check=True)
         after = os.times()
         cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
         print(

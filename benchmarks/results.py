@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from coordinator.record import Results
+from coordinator.run.database import Results
 
 BINS = 50
 COLOURS = {0: "#D55E00", 1: "#0072B2", 5: "#009E73"}  # Okabe and Ito: told apart by colour-blind readers
@@ -59,7 +59,7 @@ def make(row: Row, root: Path) -> dict[str, float]:
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
         _, *words = row.command.split()
         done = subprocess.run(
-            [sys.executable, "-m", "coordinator", *words, "--out", str(folder), "--json"],
+            [sys.executable, "-m", "kappahop", *words, "--out", str(folder), "--json"],
             check=True, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         summary.write_text(done.stdout)

@@ -34,14 +34,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from coordinator import launch
-from coordinator.plan import Plan, make_run_dir, plan
-from coordinator.record import DATABASE, Recorder
+from coordinator.run import supervisor
+from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.plan import Plan, make_run_dir, plan
 from envs.registry import make
-from node.agenda import Agenda
-from node.executor import Executor
-from node.rollout import Rollout
-from node.runtime import make_learner, make_off_policy_learner
+from node.learners.led import Executor
+from node.numerics.rollout import Rollout
+from node.protocol.routing import Agenda
+from node.runtime.loop import make_learner, make_off_policy_learner
 from scenarios.loading import load
 
 SETTINGS = (
@@ -156,7 +156,7 @@ def seconds_per_round(ready: Plan, *, learns: bool) -> float:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
         recorder = Recorder(run_dir, env_steps_per_round=1)
-        outcome = launch.run(ready, run_dir, recorder, lambda report: None)
+        outcome = supervisor.run(ready, run_dir, recorder, lambda report: None)
         recorder.close()
         if outcome.error is not None:
             sys.exit(f"throughput: {outcome.error}")

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.games import PAYOFFS, STAGE_CHOICES, stage_game, stochastic_game
-from envs.tabular import Game, constant, nash_gap, optimum, performance
-from node.mixer import Team
-from node.tables import IdealQ, Transitions, iterated, replayed
+from envs.games.games import PAYOFFS, STAGE_CHOICES, stage_game, stochastic_game
+from envs.games.tabular import Game, constant, nash_gap, optimum, performance
+from node.learners.off_policy.mixer import Team
+from node.learners.off_policy.tables import IdealQ, Transitions, iterated, replayed
 from scenarios.schema import Algorithm
 from scenarios.schema import Game as Knobs
 

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coordinator.plan import plan
-from envs.games import build
+from coordinator.run.plan import plan
+from envs.games.games import build
+from envs.games.tabular import Array, Game, chain, expected_return, joint
 from envs.registry import make
-from envs.tabular import Array, Game, chain, expected_return, joint
-from node.agenda import Agenda
-from node.learner import Learner
-from node.policies import Categorical
-from node.rollout import Rollout
-from node.runtime import make_learner
+from node.learners.on_policy.learner import Learner
+from node.numerics.policies import Categorical
+from node.numerics.rollout import Rollout
+from node.protocol.routing import Agenda
+from node.runtime.loop import make_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.wire import FLOAT32, VERSION, WORLD, Header, Kind, Message
-from topology.world_plane import END_TRUNCATED, Sense, pack_sense
+from topology.planes.world import END_TRUNCATED, Sense, pack_sense
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message
 
 VARIANTS = {
     "IPPO": ["algorithm.name=ippo"],

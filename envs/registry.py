@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import networkx as nx
 
-from envs import differential, games, network_lq, tasks
+from envs.games import differential, games
 from envs.interface import EnvSpec, Outlook, VecEnv
+from envs.networks import lq
+from envs.robots import tasks
 from scenarios.schema import Env
 
 
 def _robot(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
-    from envs.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
+    from envs.robots.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
 
     return MujocoWorld(env, seed)
 
@@ -36,7 +38,7 @@ WORLDS: dict[str, Entry] = {
     "mamujoco_walker2d": Entry(tasks.spec, _robot),
     "mamujoco_humanoid": Entry(tasks.spec, _robot),
     "mamujoco_swimmer": Entry(tasks.spec, _robot),
-    "network_lq": Entry(network_lq.spec, network_lq.NetworkLQ, network_lq.outlook),
+    "network_lq": Entry(lq.spec, lq.NetworkLQ, lq.outlook),
     "matrix_game": Entry(games.spec, games.GameWorld),
     "sharing_game": Entry(games.spec, games.GameWorld),
     "stage_game": Entry(games.spec, games.GameWorld),

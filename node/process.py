@@ -8,21 +8,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.agenda import CENTRAL, Agenda
-from node.runtime import AnyLearner, Runtime, make_learner, make_off_policy_learner
+from node.protocol.routing import CENTRAL, Agenda
+from node.runtime.loop import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import ControlPort, Finished, Hello, Reports, Start, Stop, refused_at
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment, state_folder
-from topology.keys import Keyring, frame_extra, role_of
-from topology.kinds import reliable_kinds
-from topology.links import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
-from topology.peer_plane import PeerPlane, roads
+from topology.link.schedule import Schedule
+from topology.link.treatment import reliable_kinds
+from topology.planes.control import ControlPort, Finished, Hello, Reports, Start, Stop, refused_at
+from topology.planes.peer import PeerPlane, roads
+from topology.planes.world import WorldPort
 from topology.process import StopRequested, settle
-from topology.schedule import Schedule
 from topology.snapshot import State, read, write
-from topology.wire import WORLD
-from topology.world_plane import WorldPort
+from topology.wire.frame import WORLD
+from topology.wire.keys import Keyring, frame_extra, role_of
+from topology.wire.sockets import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
 
 
 def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:

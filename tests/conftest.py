@@ -29,7 +29,7 @@ files = [file for package in PACKAGES for file in sorted((Path(__file__).parents
 shaped = [f"{file.parent.name}.{file.stem}" for file in files if "from jaxtyping import" in file.read_text(encoding="utf-8")]
 install_import_hook(shaped, "beartype.beartype")
 if "KAPPAHOP_CHECK_CALLS" in os.environ:
-    lazy = "coordinator.__main__"  # names there what it imports only once a command needs it
+    lazy = "coordinator.cli.app"  # names there what it imports only once a command needs it
     beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=(lazy,)))
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -40,7 +40,7 @@ hypothesis.settings.load_profile("repeatable")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Where real node and world processes perform: one nursery for each module of system tests."""
     from tests.system.stage import Nursery, Stage
-    from topology.links import new_context
+    from topology.wire.sockets import new_context
 
     folder = tmp_path_factory.mktemp("s")
     context = new_context()
@@ -70,13 +70,13 @@ def recorded() -> Callable[..., Path]:
         """Rounds as many as `round_bytes` has, of 2.5 s each; `returns[i]` is of the episode that ends in step 5·(i+1)."""
         from contextlib import closing
 
-        from coordinator.desk import Outcome
-        from coordinator.plan import make_run_dir, plan
-        from coordinator.record import Recorder, Results
-        from coordinator.report import report
+        from coordinator.run.collector import Outcome
+        from coordinator.run.database import Recorder, Results
+        from coordinator.run.metrics import report
+        from coordinator.run.plan import make_run_dir, plan
         from scenarios.loading import load
-        from topology.control import EpisodeRow, RoundReport
-        from topology.ledger import Row
+        from topology.planes.control import EpisodeRow, RoundReport
+        from topology.wire.ledger import Row
 
         usual = ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "env.copies=1", "rollout.steps=10"]
         ready = plan(load("quickstart", [*usual, f"budget.env_steps={10 * len(round_bytes)}", *words]))

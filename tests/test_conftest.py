@@ -12,8 +12,8 @@ import torch
 from beartype.roar import BeartypeCallHintParamViolation
 from jaxtyping import TypeCheckError
 
-from node.mixer import Mixer
-from topology import neighbourhood
+from node.learners.off_policy.mixer import Mixer
+from topology.graph import neighbourhood
 
 LEAKY = {
     "clean": "pass",

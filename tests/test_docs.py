@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.grid import cells
+from coordinator.study.grid import cells
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.reference import markdown
-from topology.presets import PRESETS
+from topology.link.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("coordinator", "node", "envs", "topology", "scenarios")

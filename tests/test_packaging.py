@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import guard
+from coordinator.cli import guard
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,9 @@ def test_we_are_imported_from_here() -> None:
 def test_a_foreign_package_of_our_name_is_refused_with_its_path(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("")
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import coordinator.guard as g; sys.path.pop(0); g.check_origin()"
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import coordinator.cli.guard as g; sys.path.pop(0); g.check_origin()"
+    )
     if name == "coordinator":  # imported already, so it is ours
         assert run("-P", "-c", program, cwd=tmp_path, path=[tmp_path, ROOT]).returncode == 0
         return
@@ -74,7 +76,7 @@ def test_a_foreign_package_of_our_name_is_refused_with_its_path(tmp_path: Path, 
 @pytest.mark.system
 def test_a_plain_module_of_our_name_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "envs.py").write_text("")
-    program = f"import sys; sys.path.append({str(ROOT)!r}); import coordinator.guard as g; g.check_origin()"
+    program = f"import sys; sys.path.append({str(ROOT)!r}); import coordinator.cli.guard as g; g.check_origin()"
     done = run("-P", "-c", program, cwd=tmp_path, path=[tmp_path])
     assert done.returncode == 1
     assert f"'envs' would be imported from {tmp_path.resolve() / 'envs.py'}" in done.stderr
@@ -83,7 +85,7 @@ def test_a_plain_module_of_our_name_is_refused_too(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_a_folder_without_init_cannot_shadow_us(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
-    done = run("-P", "-c", "import coordinator.guard as g; g.check_origin()", cwd=tmp_path, path=[tmp_path, ROOT])
+    done = run("-P", "-c", "import coordinator.cli.guard as g; g.check_origin()", cwd=tmp_path, path=[tmp_path, ROOT])
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -92,7 +94,7 @@ def test_a_missing_package_is_told(tmp_path: Path) -> None:
     (tmp_path / "coordinator").mkdir()
     (tmp_path / "coordinator" / "__init__.py").write_text("")
     shutil.copy(ROOT / "coordinator" / "guard.py", tmp_path / "coordinator")
-    done = run("-P", "-c", "import coordinator.guard as g; print(*g.strangers(), sep='\\n')", cwd=tmp_path, path=[tmp_path])
+    done = run("-P", "-c", "import coordinator.cli.guard as g; print(*g.strangers(), sep='\\n')", cwd=tmp_path, path=[tmp_path])
     here = [line for line in done.stdout.splitlines() if "is missing" in line or "instead of" in line]
     assert len(here) == 4, done.stdout + done.stderr  # all but coordinator; installed ones show as foreign
 

@@ -6,7 +6,8 @@ command leaves no orphan.
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
 sixth more processor time than one after the other. So in lockstep, where nobody gains by being served at once, each asks the
 scheduler for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before anybody goes on
-computing. What else may be asked for while nobody else uses the machine is the coordinator's business (`coordinator.cores`).
+computing. What else may be asked for while nobody else uses the machine is the coordinator's business
+(`coordinator.run.scheduling`).
 """
 
 import ctypes

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.page import write
-from coordinator.record import DATABASE
-from coordinator.watch import LivePage, Server
+from coordinator.report.page import write
+from coordinator.report.watch import LivePage, Server
+from coordinator.run.database import DATABASE
 
 RecordRun = Callable[..., Path]
 pytestmark = pytest.mark.browser

@@ -23,15 +23,15 @@ import pytest
 import zmq
 from numpy.typing import NDArray
 
-from coordinator.plan import make_run_dir, plan
+from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
 from topology.deployment import Deployment
-from topology.ledger import Row
-from topology.links import Context, RouterLinks, ipc_endpoint
-from topology.wire import Kind, table
-from topology.world_plane import END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
+from topology.planes.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
+from topology.planes.world import END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
+from topology.wire.frame import Kind, table
+from topology.wire.ledger import Row
+from topology.wire.sockets import Context, RouterLinks, ipc_endpoint
 
 UP_S = 90.0  # a nursery takes 2 s to be ready on a machine of its own, a run 1 s
 SMALL = [
@@ -46,7 +46,7 @@ class Nursery:
     def __init__(self, log: Path) -> None:
         self._log = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "coordinator.nursery"],
+            [sys.executable, "-P", "-m", "coordinator.run.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

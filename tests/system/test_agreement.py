@@ -6,8 +6,8 @@ import networkx as nx
 import pytest
 
 from tests.system.stage import Done, Stage
-from topology.neighbourhood import audiences, ball, diameter, visible
-from topology.routes import routes
+from topology.graph.neighbourhood import audiences, ball, diameter, visible
+from topology.graph.routes import routes
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.seeds import Purpose, stream
+from node.numerics.seeds import Purpose, stream
 from scenarios.recipes import RECIPES
 from tests.system.stage import Stage
 from tests.system.test_limits import LOSSY, Alone, told
-from topology.peer_plane import PeerPlane
-from topology.wire import Kind
+from topology.planes.peer import PeerPlane
+from topology.wire.frame import Kind
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

@@ -30,10 +30,10 @@ import pytest
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from topology.control import Fault, encode_control
-from topology.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Keyring, make_keys, role_of
-from topology.links import Context, new_context
-from topology.wire import FLOAT32, VERSION, Header, Kind, encode_header
+from topology.planes.control import Fault, encode_control
+from topology.wire.frame import FLOAT32, VERSION, Header, Kind, encode_header
+from topology.wire.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Keyring, make_keys, role_of
+from topology.wire.sockets import Context, new_context
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -51,7 +51,7 @@ MAX_GROWTH_BYTES = 64e6  # of a process under attack; what was sent would fill t
 def command(out: Path, *more: str) -> "subprocess.Popen[str]":
     words = ["run", "quickstart", *WORDS, *more, "--json", "-q", "--out", str(out)]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "coordinator", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-m", "kappahop", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from coordinator import in_process
-from coordinator.plan import make_run_dir, plan
-from coordinator.record import Recorder, Results
+from coordinator.run import in_process
+from coordinator.run.database import Recorder, Results
+from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import SMALL, Done, Stage
-from topology.control import Control, RoundReport
-from topology.ledger import Row, imbalance
+from topology.planes.control import Control, RoundReport
+from topology.wire.ledger import Row, imbalance
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

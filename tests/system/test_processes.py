@@ -18,7 +18,7 @@ import pytest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-COMMAND = [sys.executable, "-P", "-m", "coordinator"]
+COMMAND = [sys.executable, "-P", "-m", "kappahop"]
 UP_S = 90.0  # processes take 3 s to be up on a machine of their own
 END_S = 10.0  # what is promised
 SMALL = [

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator.states import complete_rounds
+from coordinator.run.checkpoints import complete_rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(600)]
 
-COMMAND = [sys.executable, "-P", "-m", "coordinator"]
+COMMAND = [sys.executable, "-P", "-m", "kappahop"]
 SMALL = [
     "quickstart", "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=2", "rollout.steps=20",
     "env.horizon=15", "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from coordinator.plan import plan
-from node.learner import policy_size
+from coordinator.run.plan import plan
+from node.learners.on_policy.learner import policy_size
 from scenarios.loading import ScenarioError, load
 from tests.system.stage import SMALL, Stage
 from tests.system.test_limits import LOSSY, Alone, told

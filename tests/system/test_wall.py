@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import zmq
 
-from coordinator.plan import make_run_dir, plan
+from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import UP_S, Done, Nursery, hear, summed
-from topology.control import Finished, Hello, RoundReport, Start, encode_control
-from topology.ledger import imbalance
-from topology.links import RouterLinks, ipc_endpoint, new_context
-from topology.wire import Kind
-from topology.world_plane import WorldHub, pack_sense
+from topology.planes.control import Finished, Hello, RoundReport, Start, encode_control
+from topology.planes.world import WorldHub, pack_sense
+from topology.wire.frame import Kind
+from topology.wire.ledger import imbalance
+from topology.wire.sockets import RouterLinks, ipc_endpoint, new_context
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -38,7 +38,7 @@ WALL = [
 
 
 def command(out: Path, *more: str, before: Collection[str] = ()) -> "subprocess.Popen[str]":
-    words = [*before, sys.executable, "-P", "-m", "coordinator", "run", "quickstart", *WALL, *more, "--json", "-q"]
+    words = [*before, sys.executable, "-P", "-m", "kappahop", "run", "quickstart", *WALL, *more, "--json", "-q"]
     return subprocess.Popen([*words, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,0 +1,1 @@
+"""The central process of centralised baselines."""

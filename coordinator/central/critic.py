@@ -1,0 +1,98 @@
+"""The central critic: one value function for all agents, for centralised baselines.
+
+It values the mean of what agents are rewarded, and of what each cost is to them: with `env.reward: team`, the team's. Input is
+every agent's block, ascending. Every agent is answered with the same advantages. What has not come enters as zeros, and as
+nothing into the means.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coordinator.central.node import Mind, Told
+from node.numerics.critics import Critics, Shape
+from node.numerics.seeds import Purpose, stream
+from node.protocol.routing import n_signals
+from scenarios.schema import Scenario
+from topology.deployment import Deployment
+from topology.snapshot import State
+
+Floats = NDArray[np.float32]
+
+
+class CentralCritic(Mind):
+    """Critics of everybody's reward and costs.
+
+    Args:
+        scenario: The scenario.
+        deployment: Sizes.
+    """
+
+    def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
+        self._scenario = scenario
+        self._n = n = deployment.n_agents
+        self._size = scenario.rollout.steps, scenario.env.copies
+        self._signals = n_signals(scenario, deployment)
+        shape = Shape(
+            agent=n,
+            seed=scenario.seed,
+            steps=scenario.rollout.steps,
+            copies=scenario.env.copies,
+            rounds=scenario.n_rounds,
+            actor_columns=slice(0),
+            critic_columns=slice(None),
+            actor_width=0,
+            critic_width=sum(deployment.obs_dims),
+            n_actions=0,
+            cost_limits=deployment.cost_limits if self._signals > 1 else (),
+        )
+        self._critics = Critics(shape, scenario.algorithm)
+        self._advantages = np.zeros((0, 0), np.float32)
+        self.rest()
+
+    def learn(self, round_: int, told: Told) -> None:
+        """Estimate the round's advantages, and train the critics on it."""
+        if self._scenario.algorithm.lr_decay == "linear":
+            self._critics.decay(1.0 - round_ / self._scenario.n_rounds)
+        self._critics.begin(told.rollout)
+        estimates = self._critics.advantages(told.rollout, told.reward)
+        self._critics.adopt(estimates)
+        draw = stream(self._scenario.seed, Purpose.SHUFFLE, self._n, round_)
+        for _ in self._critics.train(self._minibatches(draw)):
+            pass
+        self._critics.end(told.rollout)
+        rows = np.stack([each.advantage for each in estimates]).reshape(self._signals, *self._size).transpose(2, 1, 0)
+        self._advantages = np.ascontiguousarray(rows, np.float32).reshape(len(rows), -1)
+
+    def rest(self) -> None:
+        """No advantages."""
+        steps, copies = self._size
+        self._advantages = np.zeros((copies, steps * self._signals), np.float32)
+
+    def answer(self, agent: int) -> Floats:
+        """The advantages of a copy's samples, of reward and costs each."""
+        return self._advantages
+
+    def figures(self) -> Mapping[str, float]:
+        """The critics' losses."""
+        return self._critics.figures()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The critics."""
+        return self._critics.weights()
+
+    def state(self) -> State:
+        """The critics; advantages are told at once."""
+        return {"critics": self._critics.state()}
+
+    def restore(self, state: State) -> None:
+        """Take the critics of the same scenario."""
+        self._critics.restore(state["critics"])
+
+    def _minibatches(self, draw: np.random.Generator) -> "list[torch.Tensor]":
+        algorithm, batch = self._scenario.algorithm, self._size[0] * self._size[1]
+        passes = [torch.from_numpy(draw.permutation(batch)) for _ in range(algorithm.epochs)]
+        return [rows for permutation in passes for rows in permutation.tensor_split(algorithm.minibatches)]

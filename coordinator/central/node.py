@@ -1,0 +1,399 @@
+"""The central node: hears what all agents tell of a round and answers each of them, for centralised baselines.
+
+Theory of operation. It is a node of the network, behind the last agent: with an edge to every agent, or to one by whose
+links all reach it (`central.at`). Its messages are routed, delayed, lost and charged like any other, on a plane of their
+own in the books ("central"). A round of it is
+
+    all JOINT and BOOTSTRAP of the round ─► its mind learns from them ─► an answer to every agent
+    where agents share one policy, then: all PARAMETERS of the round ─► their mean to every agent (SHARED)
+
+What it learns, and what the answer is, is its mind's: `coordinator.central.critic` estimates advantages (ADVANTAGE), with which
+agents improve their policies as the recipe says; `coordinator.central.qmix` learns for all, and agents act by the weights that
+it sends (POLICY). Nothing here depends on which.
+
+In virtual time it waits for half of `network.patience_s` after the last agent has spoken, so that agents, who wait for
+all of it, hear of it even if somebody is silent. What has not come then is 0, and the mind is told so. When it is down itself
+(`crash` of agent n) it learns nothing.
+
+In wall time its wait has no end of its own, since agents are silent for as long as a round takes; whoever supervises the
+run ends it. If it dies the run stops and says so. Runs without it have no such process.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from node.learners.on_policy.learner import policy_size
+from node.numerics.rollout import Rollout
+from node.process import digest
+from node.protocol.routing import CENTRAL, joint_width, n_signals
+from node.runtime.compute_time import Thinking
+from scenarios.schema import Scenario
+from topology.deployment import Deployment, state_folder
+from topology.graph.routes import answers
+from topology.link.schedule import Schedule
+from topology.link.treatment import dtype_of, reliable_kinds
+from topology.planes.control import Finished, Reports, RoundReport, Stop, Stored
+from topology.planes.peer import PeerPlane, roads
+from topology.planes.world import END_TERMINATED, END_TRUNCATED
+from topology.process import StopRequested
+from topology.snapshot import State, read, write
+from topology.wire.codec import encode, row_bytes
+from topology.wire.frame import KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire.keys import frame_extra, role_of
+from topology.wire.sockets import Links
+
+PATIENCE = 0.5  # of what agents have
+SLICE_S = 0.25
+_TOLD, _LEARNT = (Kind.JOINT, Kind.BOOTSTRAP), (Kind.PARAMETERS,)  # what it hears in a round, one after the other
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A round as agents have told it; what has not come is 0.
+
+    Attributes:
+        rollout: Everybody's blocks, ascending, in `sight` and `cut_sight`; everybody's actions, where they are told; in `cost`
+            the mean of what each cost is to those who told it.
+        reward: (T, E), the mean of what they were rewarded.
+        is_whole: (E,), whether everybody's part of the round has come.
+        has_last: (E,), whether everybody's last observations have.
+    """
+
+    rollout: Rollout
+    reward: Floats
+    is_whole: Bools
+    has_last: Bools
+
+
+class Mind(ABC):
+    """What a central node learns, and what it answers."""
+
+    @abstractmethod
+    def learn(self, round_: int, told: Told) -> None:
+        """Learn from a round."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """A round in which the node is down."""
+
+    @abstractmethod
+    def answer(self, agent: int) -> Floats:
+        """What an agent is told at the end of a round, the same number of rows as there are copies."""
+
+    @abstractmethod
+    def figures(self) -> Mapping[str, float]:
+        """Figures of the round's learning, by name."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learnt, by name, in a fixed order."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that later rounds depend on."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None:
+        """Take the state of a mind of the same scenario."""
+
+
+class Central:
+    """The central node at work.
+
+    Args:
+        run_dir: The run's directory.
+        scenario: The scenario.
+        deployment: Sizes and graph, with the node's edges.
+        mind: What learns.
+        links: Carrier of its messages.
+        control: Where it reports.
+
+    Attributes:
+        is_over: Whether it has answered every round of the run.
+
+    Raises:
+        ValueError: a stored state cannot be read.
+    """
+
+    def __init__(
+        self, run_dir: Path, scenario: Scenario, deployment: Deployment, mind: Mind, links: Links, control: Reports
+    ) -> None:
+        self._run_dir = run_dir
+        self._scenario = scenario
+        self._mind = mind
+        self._dims = deployment.obs_dims
+        self._n = n = deployment.n_agents
+        self._control = control
+        self._copies, self._steps = scenario.env.copies, scenario.rollout.steps
+        self._signals = n_signals(scenario, deployment)
+        self._joint_widths = [joint_width(scenario, deployment, agent) for agent in range(n)]
+        self._kind = Kind[scenario.algorithm.recipe.answer]
+        self._hears: tuple[Kind, ...] = _TOLD
+        algorithm = scenario.algorithm
+        self._is_sharing = algorithm.share_policy
+        self._n_weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
+        graph = deployment.wires()
+        self._routes = answers(graph, n, n)
+        self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario))
+        self._thinking = Thinking(scenario.compute.model_copy(update={"agents": ()}), n, lambda now: schedule.slow_factor(n, now))
+        self._peers = PeerPlane(
+            n,
+            graph,
+            links,
+            hears=deployment.critic_edges,
+            direct=False,
+            roads=roads(
+                graph,
+                n,
+                deployment.critic_edges,
+                direct=False,
+                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
+                critic=n,
+            ),
+            reliable=reliable_kinds(scenario.network),
+            copies=self._copies,
+            frame_extra=frame_extra(scenario.network),
+            critic=n,
+            central=CENTRAL,
+        )
+        told_actions = [width - dim - self._signals - 1 for width, dim in zip(self._joint_widths, self._dims, strict=True)]
+        self._places = list(zip(_places(self._dims), _places(told_actions), strict=True))
+        self._rollout = Rollout.make(self._steps, self._copies, sum(self._dims), sum(told_actions), self._signals - 1)
+        self._heard: dict[tuple[Kind, int], tuple[Message, Marks | None]] = {}
+        self._figures: dict[str, float] = {}
+        self._round = 0
+        self.is_over = False
+        stored = deployment.state_file(run_dir, role_of(n))
+        if stored is not None and deployment.resumed_after is not None:
+            state = read(stored)
+            self._round = deployment.resumed_after + 1
+            mind.restore(state["mind"])
+            self._peers.restore(state["peers"])
+
+    def run(self) -> None:
+        """Answer every round of the run.
+
+        Raises:
+            StopRequested: the coordinator said stop.
+            PeerLostError: an agent took nothing before the deadline.
+        """
+        while not self.is_over:
+            message = self._peers.receive(SLICE_S)
+            if message is not None:
+                self._take(message)
+            elif isinstance(self._control.receive(0.0), Stop):
+                raise StopRequested
+
+    def turn(self) -> bool:
+        """Handle the next message, if it is there; whether it was."""
+        message = self._peers.receive(0.0)
+        if message is not None:
+            self._take(message)
+        return message is not None
+
+    def conclude(self) -> Finished:
+        """What there is to report at the end."""
+        return Finished(role=role_of(self._n), weights_sha256=digest(self._mind.weights()))
+
+    # --------------------------------------------------------------- hearing
+
+    def _take(self, message: Message) -> None:
+        header = message.header
+        key = KINDS[header.kind], header.origin
+        try:
+            told = f"{key[0].name} of {header.origin}, round {header.round}"
+            if key[0] not in (*_TOLD, *_LEARNT) or header.origin >= self._n or header.hops_left != 0:
+                raise ProtocolError(f"{told}: not for the central critic")
+            if (header.round, header.step) != (self._round, 0) or key in self._heard or key[0] not in self._hears:
+                raise ProtocolError(f"{told}: out of time or twice, the central critic is at round {self._round}")
+            if header.dtype != dtype_of(self._scenario.network, key[0]):
+                raise ProtocolError(f"{told}: dtype {header.dtype} is not the agreed one")
+            marks = decode_marks(message, self._copies)
+            if key[0] is Kind.JOINT:
+                self._joint(message, marks)  # a size that does not fit shows here
+            elif key[0] is Kind.PARAMETERS:
+                self._parameters(message, marks)
+        except ProtocolError as error:
+            self._peers.refuse(str(error))
+            return
+        self._peers.taken(header, self._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
+        self._heard[key] = message, marks
+        if len(self._heard) == len(self._hears) * self._n:
+            if self._hears is _TOLD:
+                self._answer()
+            else:
+                self._share()
+
+    def _joint(self, message: Message, marks: Marks | None) -> Floats:
+        """What an agent was told in a round, (E, T, w)."""
+        width = self._joint_widths[message.header.origin]
+        shape = (self._copies, self._steps, width)
+        if marks is not None and not message.bodies[0]:
+            return np.zeros(shape, np.float32)
+        return table(message, self._copies, self._steps * width).reshape(shape)
+
+    def _parameters(self, message: Message, marks: Marks | None) -> Floats:
+        """The weights of an agent's policy, (E, P), the same in every copy in which they have come."""
+        if marks is not None and not message.bodies[0]:
+            return np.zeros((self._copies, self._n_weights), np.float32)
+        return table(message, self._copies, self._n_weights)
+
+    # -------------------------------------------------------------- learning
+
+    def _answer(self) -> None:
+        """Everything of the round is here: learn from it, answer every agent, and be ready for the next."""
+        began = time.perf_counter()
+        spoken = max(message.header.send_time for message, _ in self._heard.values())
+        clock, there = self._arrived(spoken)
+        is_off = self._schedule.off(self._n, clock)
+        if is_off:
+            self._mind.rest()
+        else:
+            self._mind.learn(self._round, self._told(there))
+        clock += self._thinking("values", clock, time.perf_counter() - began)
+        self._tell(self._kind, self._mind.answer, clock)
+        if not is_off:
+            self._figures |= self._mind.figures()
+        self._heard.clear()
+        self._rollout.clear()
+        if self._is_sharing:
+            self._hears = _LEARNT
+        else:
+            self._end_round(clock)
+
+    def _share(self) -> None:
+        """Everybody's weights are here: tell everybody the mean of those that have come in any copy; copies feed one learner."""
+        clock, there = self._arrived(max(message.header.send_time for message, _ in self._heard.values()))
+        came = [
+            self._parameters(message, marks)[there[key].argmax()]
+            for key, (message, marks) in sorted(self._heard.items())
+            if there[key].any()
+        ]
+        mean = np.mean(came, axis=0, dtype=np.float64) if came else np.zeros(self._n_weights)
+        data = np.tile(mean.astype(np.float32), (self._copies, 1))
+        nothing = Marks(np.full(self._copies, np.inf), np.zeros(self._copies, np.bool_))  # to be sent: agents keep their own
+        self._tell(Kind.SHARED, lambda _: data, clock, None if came else nothing)
+        self._heard.clear()
+        self._hears = _TOLD
+        self._end_round(clock)
+
+    def _end_round(self, clock: float) -> None:
+        """Report the round, store what is to be stored, be ready for the next."""
+        self._report(clock)
+        self._figures.clear()
+        if self._scenario.stores_after(self._round):
+            state = {"mind": self._mind.state(), "peers": self._peers.state()}
+            write(state_folder(self._run_dir, self._round) / f"{role_of(self._n)}.safetensors", state)
+            self._control.send(Stored(role=role_of(self._n), round=self._round))
+        self._round += 1
+        self.is_over = self._round == self._scenario.n_rounds
+
+    def _arrived(self, spoken: float) -> tuple[float, dict[tuple[Kind, int], Bools]]:
+        """When the wait is over, and per message in which copies it has come by then."""
+        deadline = spoken + PATIENCE * self._scenario.network.patience_s
+        clock, there, missing = spoken, {}, 0
+        for key, (_, marks) in sorted(self._heard.items()):
+            came = np.ones(self._copies, np.bool_) if marks is None else marks.arrive <= deadline
+            if marks is not None:
+                clock = max(clock, float(marks.arrive[came].max(initial=clock)))
+            missing += int((~came).sum())
+            there[key] = came
+        if missing:
+            self._figures["missing_joint" if self._hears is _TOLD else "missing_parameters"] = float(missing)
+        return deadline if missing else clock, there
+
+    def _told(self, there: Mapping[tuple[Kind, int], Bools]) -> Told:
+        """Put the round together."""
+        rollout = self._rollout
+        rewards = np.zeros((self._signals, self._steps, self._copies))
+        count = np.zeros(self._copies)
+        for agent, (columns, actions) in enumerate(self._places):
+            came = there[Kind.JOINT, agent]
+            told = np.where(came[:, None, None], self._joint(*self._heard[Kind.JOINT, agent]), np.float32(0.0))
+            sight, reward, action, end = np.split(told.transpose(1, 0, 2), self._parts(agent), axis=2)
+            rollout.sight[:, :, columns] = sight
+            rollout.action[:, :, actions] = action
+            rewards += reward.transpose(2, 0, 1)
+            count += came
+            rollout.terminated |= end[:, :, 0] == END_TERMINATED
+            rollout.truncated |= end[:, :, 0] == END_TRUNCATED
+        rewards /= np.maximum(count, 1.0)
+        rollout.cost[:] = rewards[1:].transpose(1, 2, 0)
+        cuts = rollout.cuts()
+        rollout.cut_sight = np.zeros((len(cuts), rollout.sight.shape[2]), np.float32)
+        has_last = np.ones(self._copies, np.bool_)
+        for agent, (columns, _) in enumerate(self._places):
+            came = there[Kind.BOOTSTRAP, agent]
+            has_last &= came & self._take_last(agent, came, cuts[:, 1], columns)
+        return Told(rollout, rewards[0].astype(np.float32), count == self._n, has_last)
+
+    def _parts(self, agent: int) -> tuple[int, int, int]:
+        """Where in a JOINT rewards, actions and the end flag begin."""
+        dim, width = self._dims[agent], self._joint_widths[agent]
+        return dim, dim + self._signals, width - 1
+
+    def _take_last(self, agent: int, came: Bools, copies: NDArray[np.intp], columns: slice) -> bool:
+        """Put an agent's last observations in their place; whether there was anything to read."""
+        message, marks = self._heard[Kind.BOOTSTRAP, agent]
+        if marks is not None and not message.bodies[0]:
+            return False
+        try:
+            last = table(message, len(copies), columns.stop - columns.start)
+        except ProtocolError as error:
+            self._peers.refuse(str(error))
+            return False
+        self._rollout.cut_sight[:, columns] = np.where(came[copies][:, None], last, np.float32(0.0))
+        return True
+
+    # --------------------------------------------------------------- telling
+
+    def _tell(self, kind: Kind, data_for: Callable[[int], Floats], clock: float, marks: Marks | None = None) -> None:
+        """Send every agent what is for it, one row per copy."""
+        dtype = dtype_of(self._scenario.network, kind)
+        for to, addressees in self._routes.outgoing:
+            for addressee in addressees:
+                data = data_for(addressee)
+                self._peers.send(
+                    kind,
+                    encode(data, dtype),
+                    dtype=dtype,
+                    to=to,
+                    origin=addressee,
+                    round_=self._round,
+                    step=0,
+                    hops_left=self._routes.hops_left[addressee] - 1,
+                    time=clock,
+                    addressed=(addressee, to) in self._routes.addressed,
+                    copy_bytes=row_bytes(data.shape[1], dtype),
+                    marks=marks,
+                )
+
+    def _report(self, clock: float) -> None:
+        refused, texts = self._peers.refused.drain()
+        self._control.send(
+            RoundReport(
+                role=role_of(self._n),
+                agent=self._n,
+                round=self._round,
+                virtual_s=clock,
+                metrics=dict(self._figures),
+                traffic=tuple(self._peers.drain()),
+                refused=refused,
+                refusals=texts,
+            )
+        )
+
+
+def _places(widths: Sequence[int]) -> list[slice]:
+    """Slices of those widths, one behind the other."""
+    ends = np.cumsum(widths).tolist()
+    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]

@@ -1,0 +1,82 @@
+"""The life of the central node's process, and which mind it has."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from coordinator.central.critic import CentralCritic
+from coordinator.central.node import Central
+from coordinator.central.qmix import CentralMixer
+from scenarios.loading import load
+from scenarios.schema import Scenario
+from topology.deployment import LOGS, SCENARIO_FILE, Deployment
+from topology.planes.control import ControlPort, Hello, Reports, Start, refused_at
+from topology.process import StopRequested, settle
+from topology.wire.keys import Keyring, role_of
+from topology.wire.sockets import Context, Links, ZmqLinks, new_context
+
+
+def make_central(run_dir: Path, scenario: Scenario, deployment: Deployment, links: Links, control: Reports) -> Central:
+    """The central node that a scenario's recipe wants.
+
+    Raises:
+        ValueError: a stored state cannot be read.
+    """
+    make = CentralMixer if scenario.algorithm.recipe.is_led else CentralCritic
+    return Central(run_dir, scenario, deployment, make(scenario, deployment), links, control)
+
+
+def run_central(run_dir: Path, control: str, bind: str) -> int:
+    """Be the central node of a run, from hello to farewell.
+
+    Args:
+        run_dir: The run's directory, with scenario and deployment.
+        control: Address of the coordinator's control plane.
+        bind: Where its inbox listens.
+
+    Returns:
+        The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
+    """
+    scenario = load(str(run_dir / SCENARIO_FILE))
+    deployment = Deployment.read(run_dir)
+    log = run_dir / LOGS / "critic.log"
+    settle("critic", log)
+    torch.set_num_threads(1)
+    role = role_of(deployment.n_agents)
+    keys = Keyring.of(run_dir, role, scenario.network)
+    context = new_context(lockstep=scenario.clock == "virtual")
+    port = ControlPort(context, role, control, keys=keys)
+    try:
+        return port.perform(lambda: _take_part(run_dir, scenario, deployment, port, context, bind, keys), log)
+    finally:
+        port.close()
+        context.term()
+
+
+def _take_part(
+    run_dir: Path,
+    scenario: Scenario,
+    deployment: Deployment,
+    port: ControlPort,
+    context: Context,
+    bind: str,
+    keys: Keyring | None,
+) -> None:
+    role, depth = role_of(deployment.n_agents), 4 * deployment.n_agents + 16
+    deadline_s = scenario.supervision.deadline_s
+    links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=depth, keys=keys, hears=deployment.critic_edges)
+    try:
+        central = make_central(run_dir, scenario, deployment, links, port)
+        port.send(Hello(role=role, pid=os.getpid(), endpoint=links.endpoint))
+        start = port.receive(scenario.supervision.start_s)
+        if not isinstance(start, Start):
+            raise StopRequested
+        links.connect({to: start.peers[to] for to in deployment.critic_edges})
+        central.run()
+        finished = central.conclude()
+    finally:
+        for refused in refused_at(links.gate, role):  # before the last report, which may end the run
+            port.send(refused)
+        links.close()
+    port.send(finished)

@@ -1,0 +1,1 @@
+"""The command: its verbs and what a person sees while they work."""

@@ -1,0 +1,533 @@
+"""The command `kappahop`."""
+
+# The guard runs before anything else of ours is imported: see coordinator/cli/guard.py.
+from coordinator.cli import guard
+
+guard.check_python()
+guard.check_origin()
+guard.end_when_interrupted()
+
+import contextlib  # noqa: E402
+import itertools  # noqa: E402
+import json  # noqa: E402
+import shlex  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from datetime import datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Annotated  # noqa: E402
+
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from coordinator.cli import study  # noqa: E402
+from coordinator.cli.options import (  # noqa: E402
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    InProcessOption,
+    ScenarioArgument,
+    one_run,
+)
+from coordinator.cli.options import refuse as _refuse  # noqa: E402
+from scenarios.loading import load, shipped  # noqa: E402
+from scenarios.schema import Scenario  # noqa: E402
+from topology.deployment import SCENARIO_FILE  # noqa: E402
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from coordinator.run.metrics import Report
+    from coordinator.run.plan import Plan
+    from coordinator.study.runs import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Decentralised multi-agent reinforcement learning over an edge network: every agent a process, "
+    "κ-hop messages over ZeroMQ.",
+    epilog="Start with `kappahop run quickstart`.",
+)
+
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.copies=20 topology.kind=ring`.", show_default=False
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    seed: SeedOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory; new or empty. Default: runs/SCENARIO-sSEED-TIME.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    by_hand: Annotated[
+        str,
+        typer.Option(metavar="AGENTS", help="Agents whose nodes you start yourself, e.g. `2,3`; prints how.", show_default=False),
+    ] = "",
+    in_process: InProcessOption = False,
+) -> None:
+    """Train the agents of a scenario, one process each.
+
+    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 130:
+    interrupted.
+    """
+    chosen = _load(scenario, overrides, seed)
+    ready = _planned(chosen, weights=None)
+    _execute(ready, out or _new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Overrides of world and links, e.g. `network.preset=wifi-busy env.copies=4`; the policies stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: SeedOption = None,
+    episodes: Annotated[int, typer.Option(min=1, help="At least so many episodes.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the evaluation. Default: RUN/evaluation-1, -2, …", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    in_process: InProcessOption = False,
+    checkpoint: Annotated[str, typer.Option(help="Which weights: `final`, or `round-N` of an unfinished run.")] = "final",
+    film: Annotated[
+        Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
+    ] = None,
+) -> None:
+    """Run a trained team without exploration and without learning, and report its return and cost."""
+    from coordinator.run.plan import retold
+    from topology.deployment import CHECKPOINTS, SCENARIO_FILE
+
+    one_run(folder)
+    weights = folder / CHECKPOINTS / checkpoint
+    if not weights.is_dir():
+        there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
+        _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
+    asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
+    try:
+        if film is not None:
+            from coordinator.report import film as filming
+
+            filming.check(asked, film)
+        planned = retold(folder, asked)
+    except ValueError as error:
+        _refuse(str(error))
+    horizon, copies = planned.spec.horizon, asked.env.copies
+    rounds = -(-episodes // copies)
+    chosen = asked.model_copy(
+        update={
+            "rollout": asked.rollout.model_copy(update={"steps": horizon}),
+            "budget": asked.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
+            "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
+            "record": asked.record.model_copy(update={"state_rounds": 0}),
+        }
+    )
+    targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
+    ready = _planned(chosen, weights=weights, graph=planned.deployment.graph())
+    _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+    if film is None:
+        return
+    from coordinator.report import film as filming
+
+    try:
+        filming.film(ready, film)
+    except ValueError as error:
+        _refuse(str(error))
+    Console(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    in_process: InProcessOption = False,
+) -> None:
+    """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
+
+    It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
+    again. Of a run that is finished it prints the results. Exit codes as of `run`.
+    """
+    from coordinator.run.checkpoints import complete_rounds
+    from coordinator.run.metrics import report_of
+    from coordinator.run.plan import changes_since, reopened, without_weights
+    from coordinator.study.runs import Run
+    from topology.deployment import CHECKPOINTS
+
+    one_run(folder)
+    try:
+        run = Run(folder, load(str(folder / SCENARIO_FILE)))
+        if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
+            _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
+            return
+        if not run.deployment.learns:
+            _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
+        rounds = complete_rounds(folder)
+        if not rounds:
+            _refuse(
+                f"{folder}: no stored state to go on from (record.state_rounds says how often a run stores one); "
+                f"to begin anew: {shlex.join(['kappahop', 'run', str(folder / SCENARIO_FILE)])}"
+            )
+        ready = reopened(folder, rounds[-1])
+    except ValueError as error:
+        _refuse(str(error))
+    if (changed := changes_since(folder, ready.scenario)) and not quiet:
+        Console(stderr=True).print(
+            f"[yellow]warning:[/] not as the run was begun ({', '.join(changed)}): it may not end as it would have",
+            highlight=False,
+            soft_wrap=True,
+        )
+    _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
+
+
+VERBS = (
+    study.sweep,
+    study.compare,
+    study.report,
+    study.watch,
+    study.export,
+    study.decay,
+)
+for verb in VERBS:
+    app.command()(verb)
+
+
+@app.command()
+def graph(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)
+    ] = None,
+) -> None:
+    """Print how far agents hear each other for every κ, and draw the communication graph.
+
+    Peers in all is what a step's STATE traffic is proportional to. Turns: how many agents learn one after another in a round with
+    factor: khop and ascending order; agents further apart than κ learn at the same time.
+    """
+    from coordinator.run.plan import plan
+    from envs.registry import outlook
+    from topology.graph.drawing import draw
+    from topology.graph.generators import build
+    from topology.graph.neighbourhood import ball, critical_path, diameter, visible
+
+    chosen = _load(scenario, overrides, None)
+    try:
+        ready = plan(chosen)
+    except ValueError as error:
+        _refuse(str(error))
+    net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
+    n, across, edges = len(net), diameter(net), net.number_of_edges()
+    counted = f"{n} agents, {edges} edge{'' if edges == 1 else 's'}, diameter {across}"
+    table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {counted}")
+    for heading in ("κ", "ball sizes, by agent", "smallest", "mean", "largest", "peers in all", "turns"):
+        table.add_column(heading, justify="left" if heading.startswith("ball") else "right")
+    for kappa in range(across + 1):
+        sizes = [len(ball(net, i, kappa)) for i in range(n)]
+        table.add_row(
+            f"{kappa}{' ◂' if kappa == min(chosen.kappa, across) else ''}",
+            _shortened(sizes),
+            str(min(sizes)),
+            f"{sum(sizes) / n:.2f}",
+            str(max(sizes)),
+            str(sum(sizes) - n),
+            str(critical_path(range(n), visible(net, kappa, "hops"))),
+        )
+    picture = out or Path(f"{chosen.name}-graph.svg")
+    try:
+        draw(net, picture, f"{chosen.name}: {chosen.topology.kind}, κ = {chosen.kappa}")
+    except OSError as error:
+        _refuse(f"--out: cannot write {picture} ({error.strerror})")
+    except ValueError as error:
+        _refuse(f"--out: {error}")
+    console = Console()
+    console.print(table)
+    told = outlook(chosen.env, net)
+    for fact in told.facts:
+        console.print(fact, highlight=False, soft_wrap=True, markup=False)
+    for doubt in told.doubts:
+        console.print(f"[yellow]warning:[/] {doubt}", highlight=False, soft_wrap=True)
+    console.print(f"picture: {picture}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def links(
+    scenario: ScenarioArgument,
+    overrides: OverridesArgument = None,
+    presets: Annotated[bool, typer.Option("--presets", help="Show every preset beside the scenario's own links.")] = False,
+) -> None:
+    """Show what links do to each kind of message, and what cannot work on them, before a run starts.
+
+    Sizes are wire bytes of one deployed copy. Airtime is for how long the link is busy with it. Delays are those of half, 90 %
+    and 99 % of the messages that meet an idle link and need no retransmission. Loss is the probability that a message loses a
+    fragment: datagrams are then lost, reliable messages (r) repeat it.
+    """
+    from coordinator.cli.progress import crossings
+    from coordinator.run.plan import plan
+    from coordinator.study.forecast import link_specs, loads, objections
+    from topology.link.presets import PRESETS
+
+    chosen = _load(scenario, overrides, None)
+    try:
+        ready = plan(chosen)
+        specs = link_specs(ready)
+    except ValueError as error:
+        _refuse(str(error))
+    of = loads(ready)
+    console = Console()
+    if not of:
+        console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes nobody says anything", highlight=False)
+        return
+    named = [
+        (chosen.network.preset if len(specs) == 1 else f"{len(places)} links, first {places[0][1][0]}→{places[0][1][1]}", spec)
+        for spec, places in specs.items()
+    ]
+    if presets:
+        named += [(name, preset.spec) for name, preset in PRESETS.items() if name != chosen.network.preset]
+    for name, spec in named:
+        console.print(crossings(name, spec, of))
+        for text in objections(ready, spec, of):
+            console.print(f"  [yellow]mind:[/] {text}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def algorithms() -> None:
+    """List the algorithms by axis, and what agents that follow them tell each other.
+
+    Where "central critic" says "needed", the coordinator learns for all and sends everybody weights to act by. In all other
+    rows every agent learns by itself. Where it says "may", the override algorithm.critic_scope=central gives all agents one
+    critic that is the coordinator's; of values of actions that makes QMIX.
+    """
+    from coordinator.cli import progress as display
+
+    console = Console()
+    console.print(display.algorithms(console.width))
+
+
+@app.command("list")
+def list_scenarios() -> None:
+    """List the scenarios that come with kappahop."""
+    table = Table(show_lines=False)
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("what it shows")
+    for name in shipped():
+        table.add_row(name, load(name).description)
+    Console().print(table)
+
+
+@app.command()
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page for people instead.")] = False,
+    section: Annotated[str, typer.Option(help="With --markdown: only this section of it, such as network.")] = "",
+) -> None:
+    """Print the JSON Schema of a scenario, for editors."""
+    from scenarios.reference import markdown as page
+
+    if section and section not in Scenario.model_fields:
+        _refuse(f"--section: got {section!r}; expected one of {', '.join(Scenario.model_fields)}")
+    typer.echo(page(section).rstrip("\n") if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this machine can run kappahop, and say what to do where it cannot."""  # noqa: DOC501  (Exit is an exit code)
+    from coordinator.cli.doctor import checks
+
+    table = Table()
+    for heading in ("check", "", "detail"):
+        table.add_column(heading)
+    found = checks()
+    for check in found:
+        table.add_row(check.name, "[green]ok[/]" if check.ok else "[bold red]fails[/]", check.detail)
+    Console().print(table)
+    if not all(check.ok for check in found):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        code = app(prog_name="kappahop", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # a wrong argument or option; typer gives its errors no public name
+        if told is None:
+            raise
+        if not told():  # no argument at all: the help has been printed
+            sys.exit(EXIT_INPUT)
+        _refuse(f"{told()} (see kappahop --help)")
+    if code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C too; runs and sweeps, which have more to say, have left already
+        _refuse("interrupted", code)
+    sys.exit(code)
+
+
+def _planned(scenario: Scenario, *, weights: Path | None, graph: "nx.Graph | None" = None) -> "Plan":
+    from coordinator.run.plan import plan
+
+    try:
+        return plan(scenario, weights=weights, graph=graph)
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _execute(
+    ready: "Plan",
+    place: Path | Iterator[Path],
+    *,
+    as_json: bool,
+    quiet: bool,
+    by_hand: str = "",
+    in_process: bool = False,
+) -> None:
+    from coordinator.cli.progress import Display, failure
+    from coordinator.run import sinks, supervisor
+    from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
+    from coordinator.run.database import Recorder, Results
+    from coordinator.run.metrics import report
+    from coordinator.run.plan import check_ports, first_free, make_run_dir
+    from coordinator.study.forecast import warnings
+    from coordinator.study.runs import Run
+
+    scenario, resumed_after = ready.scenario, ready.deployment.resumed_after
+    claim = contextlib.ExitStack()
+    try:
+        chosen = _agents(by_hand, ready.spec.n_agents)
+        if in_process and chosen:
+            raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
+        if in_process and scenario.clock == "wall":
+            raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
+        if not in_process:
+            check_ports(scenario, ready.deployment.n_nodes)
+        doubts = warnings(ready)
+        run_dir = place if isinstance(place, Path) else first_free(place)
+        if resumed_after is None:
+            make_run_dir(run_dir, ready)
+        claim.enter_context(claimed(run_dir))
+    except ValueError as error:
+        _refuse(str(error))
+    if resumed_after is not None:
+        drop_others(run_dir, resumed_after)
+        ready.deployment.write(run_dir)
+    per_round = scenario.env.copies * scenario.rollout.steps
+    after = None if resumed_after is None else (resumed_after + 1) * per_round
+    recorder = Recorder(
+        run_dir,
+        env_steps_per_round=per_round,
+        sinks=sinks.opened(scenario.record, run_dir, after=after),
+        resumed_after=resumed_after,
+    )
+    console = Console(stderr=True)
+    for text in () if quiet else doubts:
+        console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+    try:
+        with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
+            if in_process:
+                from coordinator.run import in_process as here  # pays for torch, which the command otherwise does without
+
+                outcome = here.run(ready, run_dir, recorder, display.watch)
+            else:
+                outcome = supervisor.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
+        recorder.commit()
+        results = Results(run_dir)
+        # what the dead had sent to others over their neighbours' links is in nobody's books
+        complete = scenario.clock == "virtual" and not (outcome.gone and scenario.routing == "direct")
+        if outcome.error is None and complete:
+            outcome.error = results.imbalance(outcome.gone)
+        final = report(ready, run_dir, results, outcome)
+        recorder.meta(**final)
+        results.close()
+    finally:
+        recorder.close()
+        claim.close()
+    if outcome.error is not None:
+        console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
+        if complete_rounds(run_dir):
+            told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
+            console.print(told, highlight=False, soft_wrap=True, markup=False)
+        if not outcome.interrupted and ready.deployment.learns:
+            again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
+            console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+    _tell(Run(run_dir, scenario), final, as_json=as_json)
+
+
+def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
+    """Print what a run came to."""
+    from coordinator.cli.progress import summary, traffic
+    from coordinator.run.database import Results
+
+    results = Results(run.folder)
+    if as_json:
+        typer.echo(json.dumps(final))
+    else:
+        plain = Console()
+        if results.quarters():
+            plain.print(summary(results, cost_limit=final["cost_limit"]))
+        plain.print(traffic(results))
+        if final["return_mean"] is None:
+            plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
+        else:
+            over = "the last tenth of the run" if run.deployment.learns else "all episodes"
+            plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
+        plain.print(
+            f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
+            f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents{_aged(final['mean_age_s'])}; "
+            f"results in {final['run_dir']}",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+    results.close()
+
+
+def _aged(mean_age_s: float | None) -> str:
+    return f", states {mean_age_s:.3g} s old on average when acted on" if mean_age_s else ""
+
+
+def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenario:
+    try:
+        return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _agents(text: str, n_agents: int) -> frozenset[int]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal() or int(word) >= n_agents:
+            raise ValueError(f"--by-hand: got {word!r}, expected agents from 0 to {n_agents - 1}, with commas between them")
+    return frozenset(map(int, words))
+
+
+def _new_folders(scenario: Scenario) -> Iterator[Path]:
+    stem = f"{scenario.name}-s{scenario.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    return (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in itertools.count(1))
+
+
+def _shortened(sizes: list[int]) -> str:
+    return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
+
+
+guard.interrupt_as_usual()
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What several verbs of the command share: arguments, exit codes, and how wrong input is refused."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)
+]
+InProcessOption = Annotated[
+    bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
+]
+
+
+EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+
+
+def one_run(folder: Path) -> None:
+    """Refuse a sweep where a single run is asked for, and name one."""
+    from coordinator.study.sweep import MANIFEST_FILE
+
+    if (folder / MANIFEST_FILE).is_file():
+        some = next((run for run in sorted(folder.glob("*/seed=*")) if run.is_dir()), folder / "CELL" / "seed=N")
+        refuse(f"{folder}: a sweep, not a run; give one of its runs, e.g. {some}")
+
+
+def refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:
+    """End the command with one line on standard error."""
+    from coordinator.cli.progress import failure
+
+    Console(stderr=True).print(failure(text), soft_wrap=True)
+    sys.exit(code)

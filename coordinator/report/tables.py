@@ -1,0 +1,214 @@
+"""What a person sees of many runs: how far a sweep is, and how its cells compare."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from coordinator.cli.progress import size
+from coordinator.study.comparison import AXES, Axis, Comparison, Row
+from coordinator.study.decay import Decay
+from coordinator.study.runs import Run, shown
+from coordinator.study.statistics import Interval, Violations
+from coordinator.study.sweep import Job, Sweep
+from scenarios.loading import ScenarioError
+
+MOST_ROWS = 20  # of unfinished cells; a table longer than the window could not be redrawn in place
+
+
+class SweepProgress:
+    """Progress of a sweep on a console; a line per run where the console is no terminal, nothing if quiet."""
+
+    def __init__(self, console: Console, sweep: Sweep, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._began = time.monotonic()
+        self._todo = [job for job in sweep.jobs if job.state == "waiting"]
+        self._told: set[int] = set()
+        # redrawn by `watch` alone: a thread that draws would make forking unsafe
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal and not quiet else None
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing."""
+        if self._live is not None:
+            self._live.stop()
+
+    def watch(self, sweep: Sweep) -> None:
+        """Show how far the sweep is."""
+        for place, job in enumerate(self._todo):
+            if job.state in ("done", "failed") and place not in self._told:
+                self._told.add(place)
+                if not self._quiet:
+                    self._console.print(self._line(job), highlight=False, soft_wrap=True, markup=False)
+        if self._live is not None:
+            self._live.update(self._table(sweep), refresh=True)
+
+    def _line(self, job: Job) -> str:
+        how = f"{job.wall_s:.1f} s" if job.state == "done" else f"failed: {job.error}"
+        return f"[{len(self._told)}/{len(self._todo)}] {job.cell.name} seed={job.seed}: {how}"
+
+    def _table(self, sweep: Sweep) -> Table:
+        total, done = len(sweep.jobs), sum(job.state == "done" for job in sweep.jobs)
+        table = Table(title=f"{done} of {total} runs done{self._remaining()}")
+        for heading in ("cell", "done", "under way", "failed"):
+            table.add_column(heading, justify="left" if heading in ("cell", "under way") else "right")
+        by_cell: dict[str, list[Job]] = {}
+        for job in sweep.jobs:
+            by_cell.setdefault(job.cell.name, []).append(job)
+        unfinished = {name: jobs for name, jobs in by_cell.items() if any(job.state != "done" for job in jobs)}
+        for name, jobs in list(unfinished.items())[:MOST_ROWS]:
+            n_done, n_failed = (sum(job.state == state for job in jobs) for state in ("done", "failed"))
+            under_way = ", ".join(f"seed {job.seed} {_done_frac(job):.0%}" for job in jobs if job.state == "running")
+            table.add_row(escape(name), f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""))
+        if len(unfinished) > MOST_ROWS:
+            table.add_row(f"… and {len(unfinished) - MOST_ROWS} more", "", "", "")
+        return table
+
+    def _remaining(self) -> str:
+        done = sum(job.state in ("done", "failed") for job in self._todo)
+        under_way = sum(_done_frac(job) for job in self._todo if job.state == "running")
+        if not done:
+            return ""
+        left_s = (time.monotonic() - self._began) * (len(self._todo) - done - under_way) / (done + under_way)
+        return f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
+
+
+def _done_frac(job: Job) -> float:
+    run = Run(job.folder, job.cell.scenario)
+    try:
+        return run.steps_done / run.planned_steps
+    except ScenarioError:  # it has no database yet
+        return 0.0
+
+
+def comparison(found: Comparison) -> Table:
+    """One line per cell: return with its interval, bytes, what was known at equal spending, and costs where there is a limit.
+
+    Of the axes of spending only those are shown on which some run went further than another.
+    """
+    with_cost = any(row.cost_limit is not None for row in found.rows)
+    table = Table(title="return of an episode, interquartile mean over seeds")
+    what = "return, cost" if with_cost else "return"
+    headings = [
+        "return",
+        "95 % interval",
+        "B per agent, step",
+        *(f"{what} at {amount(axis, found.positions[axis])}" for axis in found.uneven),
+    ]
+    _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
+    for row in found.rows:
+        words = [figure(row.iqm), interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        known = [row.equal[axis] for axis in found.uneven]
+        words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
+        if with_cost:
+            words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
+        table.add_row(*_told_apart(row), *words)
+    return table
+
+
+def reaching(found: Comparison) -> Table:
+    """One line per cell: how many runs reached the threshold, and by what half of them are estimated to have."""
+    table = Table(title=f"half of the runs reach a return of {found.threshold:g} by")
+    _add_columns(table, found, ["steps", "bytes", "virtual s", "seen to"])
+    for row in found.rows:
+        if row.reached is not None:
+            medians = [amount(axis, row.reached.median[axis]) for axis in AXES]
+            table.add_row(*_told_apart(row), *medians, f"{row.reached.runs} of {len(row.ret)}")
+    return table
+
+
+def violating(found: Comparison) -> Table:
+    """A few lines per cell: how often episodes cost more than their limit, by how old the information was."""
+    table = Table(title="episodes above their cost limit, by age of what agents acted on")
+    _add_columns(table, found, ["mean age", "episodes", "above the limit", "95 % interval"])
+    for row in found.rows:
+        for place, one in enumerate(row.violations):
+            told = _told_apart(row) if place == 0 else [""] * len(_told_apart(row))
+            table.add_row(*told, *violation_words(one), end_section=place == len(row.violations) - 1)
+    return table
+
+
+def violation_words(one: Violations) -> list[str]:
+    """Mean age, number of episodes, share of them above the limit, and its interval."""
+    ends = "–" if np.isnan(one.interval.low) else f"[{100 * one.interval.low:.1f}, {100 * one.interval.high:.1f}] %"
+    return [f"{1000 * one.age_s:,.4g} ms", f"{one.episodes:,}", f"{100 * one.rate:.1f} %", ends]
+
+
+def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:
+    for key in found.rows[0].cell.knobs or ("scenario",):
+        table.add_column("κ" if key == "kappa" else key, overflow="fold")  # where a line is too short nothing is cut off
+    for heading in ("seeds", *headings):
+        table.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "95 % interval")
+
+
+def _told_apart(row: Row) -> list[str]:
+    knobs = [escape(shown(value)) for value in row.cell.knobs.values()] or [escape(row.cell.name)]
+    return [*knobs, str(len(row.ret))]
+
+
+def answers(found: Comparison) -> list[str]:
+    """Which κ on which graph at what price: a sentence per group of cells that differ in κ only, and one over all."""
+    told = []
+    for answer in [*found.answers, *([] if found.overall is None else [found.overall])]:
+        best, frugal = answer.best, answer.frugal
+        where = f"{answer.group}: " if answer.group else ""
+        whole = answer is found.overall
+        sentence = f"{where}highest return {_priced(best, whole=whole)}"
+        if frugal is not best:
+            sentence += f"; not surely less: {_priced(frugal, whole=whole)}, "
+            sentence += f"which a run of the former beats with probability {answer.improvement:.2f}"
+        told.append(sentence)
+    return told
+
+
+def interval(ends: Interval) -> str:
+    """Both ends; a dash where they are not known."""
+    return "–" if np.isnan(ends.low) else f"[{figure(ends.low)}, {figure(ends.high)}]"
+
+
+def _priced(row: Row, *, whole: bool) -> str:
+    which = row.cell.name if whole or "kappa" not in row.cell.knobs else f"κ={row.cell.knobs['kappa']}"
+    over = f" (its cost {figure(row.cost)} is above the limit {row.cost_limit:g})" if row.exceeds else ""
+    return f"{figure(row.iqm)} {interval(row.interval)} with {which} at {row.bytes_per_agent_step:.1f} B per agent and step{over}"
+
+
+def figure(value: float) -> str:
+    """A return or a cost; a dash where it is not known."""
+    if np.isnan(value):
+        return "–"
+    return f"{value:.4g}" if abs(value) >= 1e5 or 0 < abs(value) < 10 else f"{value:.1f}"
+
+
+def amount(axis: Axis, value: float) -> str:
+    """A place on an axis of spending, with its unit."""
+    if np.isinf(value):
+        return "never"
+    if axis == "virtual_s":
+        return f"{value:,.4g} s"
+    if axis == "env_step":
+        return f"{value:,.0f} steps"
+    return size(value)
+
+
+def fading(decay: Decay, suggested: int) -> Table:
+    """What matters beyond each κ, and what κ costs; the suggested one is marked."""
+    table = Table()
+    for heading in ("κ", decay.what, "of that at κ = 0", "STATE bytes per agent, step", *(["return"] if decay.returns else [])):
+        table.add_column(heading, justify="right")
+    for kappa, (left, paid) in enumerate(zip(decay.remains, decay.payload_bytes, strict=True)):
+        part = f"{left / decay.remains[0]:.2%}" if decay.remains[0] else "-"
+        returns = [f"{decay.returns[kappa]:.2f}"] if decay.returns else []
+        table.add_row(f"{kappa}{' ◂' if kappa == suggested else ''}", f"{left:.4g}", part, f"{paid:.1f}", *returns)
+    return table

@@ -1,0 +1,1 @@
+"""One run: planning, starting, supervising, recording."""

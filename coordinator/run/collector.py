@@ -1,0 +1,112 @@
+"""The desk where reports arrive, whichever way the run is carried out: it keeps them, and knows how far the run is."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coordinator.run.checkpoints import States
+from coordinator.run.database import Recorder
+from topology.planes.control import Control, Finished, Hello, Progress, RoundReport, Stored
+
+COMMIT_S = 1.0
+
+Watcher = Callable[[Control], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        error: None if it did all its work; otherwise who ended it and how.
+        interrupted: Whether a signal to the command ended it.
+        pids: Process ids by role.
+        weights: Digest of each node's final weights, by role.
+        gone: Agents that died while the run went on without them.
+        wall_s: Seconds from the start of the first round to the end.
+        env_steps: Environment steps done.
+    """
+
+    error: str | None = None
+    interrupted: bool = False
+    pids: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    wall_s: float = 0.0
+    env_steps: int = 0
+
+
+class Desk:
+    """Takes reports in, records them, and passes them to who watches.
+
+    Args:
+        recorder: Writes them down.
+        watch: Called with every report, for a progress display.
+        states: Keeps track of what processes store.
+
+    Attributes:
+        outcome: What is known of the run so far.
+        finished: Roles that have done all their work.
+    """
+
+    def __init__(self, recorder: Recorder, watch: Watcher, states: States) -> None:
+        self.outcome = Outcome()
+        self.finished: set[str] = set()
+        self._recorder = recorder
+        self._watch = watch
+        self._states = states
+        self._round = 0
+        self._began: float | None = None
+        self._committed = 0.0
+
+    def begin(self) -> None:
+        """Everybody is up: time counts from now, or goes on."""
+        self._began = time.monotonic() - self._recorder.wall_s
+
+    def take(self, message: Control) -> None:
+        """Take in one report."""
+        match message:
+            case Hello():
+                self.outcome.pids[message.role] = message.pid
+            case Progress():
+                self.outcome.env_steps = max(self.outcome.env_steps, message.env_step)
+                self._round = message.round
+                self._recorder.episodes(message.episodes)
+                self._recorder.traffic(message.traffic)
+                for text in message.faults:
+                    self._recorder.event(self.wall_s(), message.role, text, round_=message.round)
+                self._recorder.refusals(self.wall_s(), message.role, message.round, message.refused, message.refusals)
+            case RoundReport():
+                self._recorder.round(message, self.wall_s())
+            case Stored() if self._states.has_all(message.role, message.round):
+                self._recorder.commit()
+                self._states.complete(message.round)
+            case Finished():
+                self.finished.add(message.role)
+                self._recorder.traffic(message.traffic)
+                if message.weights_sha256:
+                    self.outcome.weights[message.role] = message.weights_sha256
+        self._watch(message)
+        if time.monotonic() - self._committed > COMMIT_S:
+            self._recorder.commit()
+            self._committed = time.monotonic()
+
+    def note(self, role: str, text: str) -> None:
+        """Record something that happened."""
+        self._recorder.event(self.wall_s(), role, text)
+
+    def close(self, error: str | None = None, *, interrupted: bool = False) -> None:
+        """The run is over, by itself or by an error; time stops."""
+        self.outcome.error, self.outcome.interrupted = error, interrupted
+        if error is not None:
+            self.note("coordinator", error)
+        self.outcome.wall_s = self.wall_s()
+        self._recorder.commit()
+
+    def wall_s(self) -> float:
+        """Seconds since `begin`."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def where(self) -> str:
+        """Where the run is, as the end of a sentence."""
+        return f" in round {self._round}, env step {self.outcome.env_steps:,}" if self._began is not None else " while starting"

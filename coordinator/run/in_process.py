@@ -1,0 +1,107 @@
+"""A run within one process: every node and the world over links in memory, one after the other.
+
+Theory of operation. The same parts as in a run with processes, on other carriers: the protocol, the learner, the planes
+and the ledger cannot tell the difference, and so the same scenario and seed give the same weights and the same ledger,
+byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
+the nodes in ascending id, the central critic last; if nobody has, nobody ever will, and that is a fault of ours. For
+debugging (one stack, one debugger), for teaching, and as the reference that processes are compared with.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from coordinator.central.node import Central
+from coordinator.central.process import make_central
+from coordinator.run.checkpoints import States
+from coordinator.run.collector import Desk, Outcome, Watcher
+from coordinator.run.database import Recorder
+from coordinator.run.plan import Plan
+from envs.interface import VecEnv
+from envs.process import ROLE, World
+from envs.registry import make
+from node.process import Node
+from node.runtime.loop import Runtime
+from topology.planes.control import Control, Finished, Hello
+from topology.planes.world import WorldHub
+from topology.wire.keys import frame_extra, role_of
+from topology.wire.sockets import MemoryLinks
+
+
+class _Reports:
+    """The control plane where no process has to be crossed."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def send(self, message: Control) -> None:
+        self._desk.take(message)
+
+    def receive(self, timeout_s: float) -> Control | None:
+        return None
+
+
+def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: VecEnv | None = None) -> Outcome:
+    """Run a plan to its end, in this process.
+
+    Args:
+        ready: The plan; its run directory exists.
+        run_dir: Where it is.
+        recorder: Takes what nodes and world report.
+        watch: Called with every report, for a progress display.
+        env: The world's copies, if the caller has made them; closed at the end.
+
+    Returns:
+        How it ended; its pids are all this process's own.
+    """
+    torch.set_num_threads(1)
+    scenario, deployment = ready.scenario, ready.deployment
+    n = deployment.n_agents
+    desk = Desk(recorder, watch, States(run_dir, 1 + deployment.n_nodes))
+    reports = _Reports(desk)
+    env = env or make(scenario.env, deployment.graph(), deployment.seed(scenario))
+    to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
+    hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
+    try:
+        world = World(run_dir, scenario, deployment, env, hub, reports)
+        nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+        peers = MemoryLinks.mesh(deployment.n_nodes)
+        critics = [make_central(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
+    except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
+        env.close()
+        desk.close(str(error))
+        return desk.outcome
+    runtimes = [
+        node.join(links, to_world, reports, world=n) for node, links, to_world in zip(nodes, peers, to_agents, strict=False)
+    ]
+    for role in (ROLE, *map(role_of, range(deployment.n_nodes))):
+        desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        desk.begin()
+        for runtime in runtimes:
+            runtime.begin()
+        _take_turns([world, *runtimes, *critics])
+        for node in nodes:
+            desk.take(node.conclude())
+        for critic in critics:
+            desk.take(critic.conclude())
+        desk.take(Finished(role=ROLE))
+        desk.close()
+    except KeyboardInterrupt:
+        desk.close(f"interrupted{desk.where()}", interrupted=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        env.close()
+    return desk.outcome
+
+
+def _take_turns(everybody: list[World | Runtime | Central]) -> None:
+    while not all(who.is_over for who in everybody):
+        moved = False
+        for who in everybody:
+            while not who.is_over and who.turn():
+                moved = True
+        assert moved, "everybody waits and nothing is on its way"

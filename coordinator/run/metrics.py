@@ -1,0 +1,114 @@
+"""The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.run.collector import Outcome
+from coordinator.run.database import Results
+from coordinator.run.plan import Plan
+
+TAIL = 10  # return_mean and cost_mean are over the last tenth of the steps
+
+Array = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+
+class Report(TypedDict):
+    """Figures of one run.
+
+    `return_mean` and `cost_mean` are means over the episodes that ended last, as `latest` has it (null if no episode
+    ended at all), so they are also where the curves of `kappahop report` end. `payload_bytes`, `wire_bytes` and
+    `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part
+    of their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time,
+    `mean_age_s` the mean age of the states of others that agents acted on (null if they see none).
+    """
+
+    run_dir: str
+    scenario: str
+    seed: int
+    env_steps: int
+    wall_s: float
+    env_steps_per_s: float
+    return_mean: float | None
+    cost_mean: float | None
+    cost_limit: float | None
+    payload_bytes: int
+    wire_bytes: int
+    bytes_per_agent_step: float
+    delivered_frac: float | None
+    mean_age_s: float | None
+    virtual_s: float
+    node_pids: list[int]
+    weights_sha256: str
+    ledger_sha256: str
+
+
+def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Report:
+    """The figures of a run, complete or not."""
+    steps = outcome.env_steps
+    n_agents = ready.deployment.n_agents
+    returns, costs = (np.array(results.episodes(name), dtype=np.float64).reshape(-1, 2) for name in ("return", "cost"))
+    (first,), (behind,) = latest(returns[:, 0], np.array([float(steps)]), learns=ready.deployment.learns)
+    ended = slice(first, behind) if behind > first else None
+    payload, wire = results.peer_bytes()
+    roles = [f"node-{agent}" for agent in range(n_agents)]
+    limits = ready.deployment.cost_limits
+    return Report(
+        run_dir=str(run_dir),
+        scenario=ready.scenario.name,
+        seed=ready.scenario.seed,
+        env_steps=steps,
+        wall_s=outcome.wall_s,
+        env_steps_per_s=steps / outcome.wall_s if outcome.wall_s else 0.0,
+        return_mean=None if ended is None else float(returns[ended, 1].mean()),
+        cost_mean=None if ended is None else float(costs[ended, 1].mean()),
+        cost_limit=sum(limits) if limits else None,
+        payload_bytes=payload,
+        wire_bytes=wire,
+        bytes_per_agent_step=wire / (n_agents * steps) if steps else 0.0,
+        delivered_frac=results.delivered_frac(outcome.gone),
+        mean_age_s=results.mean_age_s(),
+        virtual_s=results.virtual_s(),
+        node_pids=[outcome.pids[role] for role in roles if role in outcome.pids],
+        weights_sha256=hashlib.sha256("".join(outcome.weights.get(role, "") for role in roles).encode()).hexdigest(),
+        ledger_sha256=results.ledger_sha256(),
+    )
+
+
+def report_of(figures: Mapping[str, Any]) -> Report:
+    """The figures of a finished run as it has kept them."""
+    return cast("Report", {name: figures[name] for name in Report.__annotations__})
+
+
+def latest(ends: Array, by: Array, *, learns: bool) -> tuple[Places, Places]:
+    """Which episodes tell what a team is worth by some step: those that ended in the last tenth of the steps until then.
+
+    If none did, those of the tenth up to the end of the last episode before. A team that does not learn is the same all
+    along, so all its episodes until then count.
+
+    Args:
+        ends: Environment steps at which episodes ended, ascending.
+        by: Environment steps asked about.
+        learns: Whether the team learns.
+
+    Returns:
+        For each step asked about the place of the first of these episodes, and of the first one behind them: equal where no
+        episode had ended.
+
+    Example:
+        >>> ends = np.array([50.0, 58.0, 60.0, 99.0])
+        >>> [places.tolist() for places in latest(ends, np.array([10.0, 80.0, 100.0]), learns=True)]
+        [[0, 1, 3], [0, 3, 4]]
+    """
+    behind = np.searchsorted(ends, by, side="right")
+    if not learns or not len(ends):
+        return np.zeros_like(behind), behind
+    last = ends[np.maximum(behind - 1, 0)]
+    ended_late = last > by - by // TAIL
+    first = np.searchsorted(ends, np.where(ended_late, by - by // TAIL, last - np.maximum(last // TAIL, 1)), side="right")
+    return np.minimum(first, behind), behind

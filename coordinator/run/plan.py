@@ -1,0 +1,302 @@
+"""From a scenario to a run that can be started: every check that needs no process is made here, before any is."""
+
+import errno
+import json
+import os
+import platform
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import networkx as nx
+
+from coordinator.run import sinks
+from envs.interface import EnvSpec
+from envs.registry import outlook
+from envs.registry import spec as env_spec
+from node.protocol.scopes import scope_agents
+from scenarios.loading import ScenarioError, dump, load
+from scenarios.schema import Change, Edge, Network, Scenario
+from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.graph.generators import build
+from topology.graph.neighbourhood import visible
+from topology.link.presets import TRACE
+from topology.wire.keys import is_secured, make_keys
+
+MANIFEST_FILE = "manifest.json"
+MAX_FOLDER_BYTES = 107 - len("/kappahop-12345678/node-1023")
+_Links = TypeVar("_Links", Network, Edge, Change)
+_PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked scenario with what follows from it."""
+
+    scenario: Scenario
+    spec: EnvSpec
+    deployment: Deployment
+
+
+def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | None = None) -> Plan:
+    """Work out sizes and graph.
+
+    Args:
+        scenario: What to run.
+        weights: Checkpoint folder to evaluate; None: train from scratch.
+        graph: The graph of a run as it has kept it, whatever has become of its file; None: the one that the scenario says.
+
+    Raises:
+        ScenarioError: the checkpoint lacks an agent, or a sink its package. Another ValueError: the world has no such
+            partition, or the graph does not fit. The text names key, value and what is allowed.
+    """
+    sinks.check(scenario.record)
+    if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
+        resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
+        scenario = scenario.model_copy(update={"topology": resolved})
+    scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
+    spec = env_spec(scenario.env)
+    kind = scenario.algorithm.off_policy.representation
+    if kind != "network" and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.off_policy.representation: got {kind!r}; {scenario.env.name} has continuous actions, use network"
+        )
+    if scenario.algorithm.recipe.is_led and not all(spec.choices):
+        raise ScenarioError(
+            f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
+            "continuous actions"
+        )
+    if scenario.compute.agents and len(scenario.compute.agents) != spec.n_agents:
+        raise ScenarioError(
+            f"compute.agents: got {len(scenario.compute.agents)} devices; {scenario.env.name} {scenario.env.partition} has "
+            f"{spec.n_agents} agents, and each has one"
+        )
+    if scenario.algorithm.share_policy:
+        for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.choices)):
+            if len(set(widths)) > 1:
+                raise ScenarioError(
+                    f"algorithm.share_policy: got true; agents of {scenario.env.name} {scenario.env.partition} {name} "
+                    f"differently ({', '.join(map(str, widths))}), so no policy fits all"
+                )
+    if graph is None:
+        graph = build(scenario.topology, spec.n_agents, spec.edges)
+    own_limit = scenario.algorithm.cost_limit
+    deployment = Deployment(
+        obs_dims=spec.obs_dims,
+        act_dims=spec.act_dims,
+        choices=spec.choices,
+        one_hot=spec.one_hot,
+        cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
+        dt=spec.dt,
+        edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),
+        critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
+        learns=weights is None,
+        weights=None if weights is None else str(weights.resolve()),
+    )
+    if weights is not None and (missing := without_weights(weights, spec.n_agents)):
+        raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
+    return Plan(scenario, spec, deployment)
+
+
+def without_weights(folder: Path, n_agents: int) -> list[int]:
+    """Agents whose weights a checkpoint folder lacks."""
+    return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
+
+
+def retold(run_dir: Path, asked: Scenario) -> Plan:
+    """The plan of a run's team under other settings: on the graph that the run has kept, unless they ask for another.
+
+    Raises:
+        ScenarioError: there would be other agents, other actions or other policies, or an agent would see more or fewer
+            numbers than its policy takes. Another ValueError: as `plan`.
+    """
+    trained, before = load(str(run_dir / SCENARIO_FILE)), Deployment.read(run_dir)
+    named, names = ((one.topology, one.env.name, one.env.partition) for one in (trained, asked))
+    ready = plan(asked, graph=before.graph() if named == names else None)
+    now = ready.deployment
+    if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.choices != now.choices:
+        raise ScenarioError(
+            f"env.partition: got {asked.env.name} {asked.env.partition}; the team was trained to act in "
+            f"{trained.env.name} {trained.env.partition}"
+        )
+    learnt, wanted = (one.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
+    for key in learnt:
+        if learnt[key] != wanted[key]:
+            raise ScenarioError(f"algorithm.{key}: got {wanted[key]}; the team was trained with {learnt[key]} and stays as it is")
+    for agent, (had, has) in enumerate(zip(_seen(trained, before), _seen(asked, now), strict=True)):
+        if had != has:
+            raise ScenarioError(
+                f"kappa: got {asked.kappa} on a graph of kind {asked.topology.kind}; agent {agent} would see {has} numbers, and "
+                f"its policy was trained on {had} (kappa={trained.kappa}, topology.kind={trained.topology.kind})"
+            )
+    return ready
+
+
+def _seen(scenario: Scenario, deployment: Deployment) -> list[int]:
+    """How many numbers each agent's policy takes in."""
+    scope, n = scenario.algorithm.recipe.actor_scope, deployment.n_agents
+    near = visible(deployment.graph(), scenario.kappa, scenario.kappa_unit)
+    return [sum(deployment.obs_dims[j] for j in scope_agents(scope, i, near[i], n)) for i in range(n)]
+
+
+def reopened(run_dir: Path, round_: int) -> Plan:
+    """The plan of a run that goes on from its stored states of a round: on the graph that it was begun with.
+
+    Raises:
+        ValueError: what the run's directory says of it cannot be read, or a sink lacks its package.
+    """
+    scenario = load(str(run_dir / SCENARIO_FILE))
+    sinks.check(scenario.record)
+    deployment = Deployment.read(run_dir).model_copy(update={"resumed_after": round_})
+    return Plan(scenario, env_spec(scenario.env), deployment)
+
+
+def _critic_edges(scenario: Scenario, n: int) -> tuple[int, ...]:
+    if scenario.algorithm.recipe.critic_scope != "central":
+        return ()
+    at = scenario.central.at
+    if at is None:
+        return tuple(range(n))
+    if at >= n:
+        raise ScenarioError(f"central.at: got {at}; the agents are 0..{n - 1}")
+    return (at,)
+
+
+def _with_traces_from_anywhere(section: _Links) -> _Links:
+    """A section whose `trace:PATH` presets lead there from any working directory."""
+    found: dict[str, object] = {}
+    if section.preset is not None and section.preset.startswith(TRACE):
+        found["preset"] = TRACE + str(Path(section.preset.removeprefix(TRACE)).resolve())
+    if isinstance(section, Network):
+        found["edges"] = tuple(_with_traces_from_anywhere(edge) for edge in section.edges)
+        found["events"] = tuple(
+            _with_traces_from_anywhere(event) if isinstance(event, Change) else event for event in section.events
+        )
+    return section.model_copy(update=found)
+
+
+def check_ports(scenario: Scenario, n_nodes: int) -> None:
+    """Make sure that the sockets of a scenario can be had: its fixed tcp ports, or short enough ipc addresses.
+
+    Raises:
+        ScenarioError: the host is not this machine's, a port is taken or beyond 65535.
+    """
+    network = scenario.network
+    if network.transport == "ipc":
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
+            raise ScenarioError(
+                f"TMPDIR: got {folder}; a socket's path holds 107 bytes, so give one of at most {MAX_FOLDER_BYTES}, "
+                "or network.transport=tcp"
+            )
+        return
+    last = network.port + n_nodes + 1
+    if last > 65535:
+        raise ScenarioError(f"network.port: got {network.port}; {n_nodes + 2} ports from there end at {last}, above 65535")
+    for port in range(network.port, last + 1) if network.port else (0,):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((network.host, port))
+            except OSError as error:
+                if port == 0 or error.errno != errno.EADDRINUSE:
+                    raise ScenarioError(
+                        f"network.host: got {network.host!r}; sockets cannot listen there, port {port} ({error.strerror})"
+                    ) from None
+                raise ScenarioError(
+                    f"network.port: port {port} on {network.host} cannot be used ({error.strerror}); "
+                    f"this run needs {network.port}..{last}, or network.port=0 for any free ones"
+                ) from None
+
+
+def first_free(places: Iterable[Path]) -> Path:
+    """The first of the places that does not exist yet, made; no two runs get the same.
+
+    Raises:
+        ScenarioError: it cannot be made, or all exist.
+    """
+    for place in places:
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ScenarioError(f"cannot make {place} ({error.strerror}); --out chooses another place") from None
+        return place
+    raise ScenarioError("--out: every place tried is taken")
+
+
+def make_run_dir(run_dir: Path, ready: Plan) -> None:
+    """Create a run's directory with everything its processes read.
+
+    Raises:
+        ScenarioError: the directory holds something already, or cannot be written.
+        ValueError: the scenario wants encryption and this ZeroMQ has none.
+    """
+    try:
+        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise ScenarioError(f"--out: {run_dir} already holds something; give a new or empty directory")
+        for folder in (run_dir, run_dir / LOGS, run_dir / CHECKPOINTS):
+            folder.mkdir(parents=True, exist_ok=True)
+        (run_dir / SCENARIO_FILE).write_text(dump(ready.scenario), encoding="utf-8")
+        ready.deployment.write(run_dir)
+        if is_secured(ready.scenario.network):
+            make_keys(run_dir, ready.deployment.n_nodes)
+        in_force = outlook(ready.scenario.env, ready.deployment.graph()).in_force
+        facts = manifest(ready.scenario) | ({"in_force": in_force} if in_force else {})
+        (run_dir / MANIFEST_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None
+
+
+def changes_since(run_dir: Path, scenario: Scenario) -> list[str]:
+    """In what the present versions, commit and host differ from those with which a run was begun, by name."""
+    try:
+        before = json.loads((run_dir / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [MANIFEST_FILE]
+    now = manifest(scenario)
+    pairs = [(name, before.get(name), now[name]) for name in ("commit", "python", "machine")]
+    packages = before.get("packages", {})
+    pairs += [(name, packages.get(name), version) for name, version in _versions(_PACKAGES)]
+    return [f"{name} {old} → {new}" for name, old, new in pairs if old != new]
+
+
+def manifest(scenario: Scenario) -> dict[str, object]:
+    """Facts by which a run can be told from another: versions, seed, commit, host."""
+    return {
+        "scenario": scenario.name,
+        "seed": scenario.seed,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": dict(_versions(_PACKAGES)),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _versions(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "unknown"
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,377 @@
+"""Starting a run's processes, watching them, and ending them, whatever happens.
+
+Theory of operation. Three sources feed one queue: the control plane (what processes report), the nursery (who was born,
+who died), and signals (Ctrl-C). The supervisor takes one item after the other and moves through
+
+    starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
+        └──────────── somebody died, reported a Fault, was late, or Ctrl-C ────────────► failed
+
+and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
+process's own Fault explains more than its exit code, so a death waits a moment for one.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from coordinator.run.checkpoints import States
+from coordinator.run.collector import Desk, Outcome, Watcher
+from coordinator.run.database import Recorder
+from coordinator.run.plan import Plan
+from coordinator.run.scheduling import REVIEW_S, Cores
+from topology.deployment import LOGS
+from topology.planes.control import (
+    Control,
+    ControlHub,
+    Fault,
+    Gone,
+    Hello,
+    Progress,
+    Refused,
+    RoundReport,
+    Start,
+    Stop,
+    refused_at,
+)
+from topology.wire.keys import COORDINATOR, Keyring, role_of
+from topology.wire.sockets import ipc_endpoint
+
+LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
+KILL_S = 2.0  # how long a killed process may take to be reaped
+
+
+def run(
+    ready: Plan,
+    run_dir: Path,
+    recorder: Recorder,
+    watch: Watcher,
+    *,
+    by_hand: Collection[int] = (),
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Run a plan to its end.
+
+    Args:
+        ready: The plan; its run directory exists.
+        run_dir: Where it is.
+        recorder: Takes what processes report.
+        watch: Called with every report, for a progress display.
+        by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
+        say: Called with the command that starts each of them.
+    """
+    desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_nodes))
+    asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
+    return desk.outcome
+
+
+class _Failure(Exception):
+    """The run cannot go on; the text is for the user."""
+
+
+class _InterruptedError(_Failure):
+    """A signal to the command ended the run."""
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        ready: Plan,
+        run_dir: Path,
+        desk: Desk,
+        by_hand: Collection[int],
+        say: Callable[[str], None],
+    ) -> None:
+        self._scenario = ready.scenario
+        self._n = ready.deployment.n_agents
+        self._run_dir = run_dir
+        self._desk = desk
+        self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
+        self._hellos: dict[str, Hello] = {}
+        self._alive: dict[str, int] = {}
+        self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
+        self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
+        self._orphaned = False
+        self._hub: ControlHub | None = None  # once everybody is up
+        self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
+        self._say = say
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._inbox.put_nowait, number)
+        with tempfile.TemporaryDirectory(prefix="kappahop-") as folder:  # 0700, and short enough for an ipc address
+            keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
+            hub = ControlHub(self._address(Path(folder), "control", len(self._roles)), keys=keys)
+            nursery = await _open_nursery(self._run_dir, folder)
+            sources = (self._listen(hub), self._mind(nursery), self._share(nursery))
+            tasks = [asyncio.create_task(source) for source in sources]
+            error: _Failure | None = None
+            try:
+                await self._supervise(hub, nursery, Path(folder))
+            except _Failure as failure:
+                error = failure
+            finally:
+                self._desk.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
+                await self._end_all(hub)
+                for task in tasks:
+                    task.cancel()
+                await _close_nursery(nursery)
+                self._conclude(hub)
+
+    # -------------------------------------------------------------- sources
+
+    async def _listen(self, hub: ControlHub) -> None:
+        while True:
+            await self._inbox.put(await hub.receive())
+
+    async def _mind(self, nursery: asyncio.subprocess.Process) -> None:
+        assert nursery.stdout is not None
+        while line := await nursery.stdout.readline():
+            await self._inbox.put(json.loads(line))
+        await self._inbox.put({"closed": True})
+
+    async def _share(self, nursery: asyncio.subprocess.Process) -> None:
+        """Let the run use the cores as it may while it is alone, or in company (`coordinator.run.scheduling`)."""
+        if self._scenario.clock != "virtual" or sys.platform != "linux":
+            return
+        cores = Cores(self._n, sorted(os.sched_getaffinity(0)))
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
+            helpers = set(self._alive.values()) - set(agents.values())
+            now = time.monotonic()
+            with contextlib.suppress(OSError):  # the system does not tell what it does
+                cores.review(agents, helpers, (os.getpid(), nursery.pid), now - looked)
+            looked = now
+
+    # ------------------------------------------------------------- the course
+
+    async def _supervise(self, hub: ControlHub, nursery: asyncio.subprocess.Process, folder: Path) -> None:
+        deadline = time.monotonic() + self._scenario.supervision.start_s
+        while len(self._hellos) < len(self._roles):
+            left = deadline - time.monotonic()
+            item = await self._next(left)
+            if item is None:
+                absent = [role for role in self._roles if role not in self._hellos]
+                raise _Failure(f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(self._spoken, absent))}")
+            if isinstance(item, dict) and "ready" in item:
+                self._order_births(nursery, hub, folder)
+            else:
+                await self._on(item)
+        self._desk.begin()
+        self._hub = hub
+        start = Start(
+            world=self._hellos["world"].endpoint,
+            peers=tuple(self._hellos[role].endpoint for role in self._roles[1:]),
+        )
+        for role in self._roles:
+            if not await hub.send(role, start):
+                raise _Failure(f"{self._spoken(role)} said hello, and cannot be reached")
+        silence_s = 2 * self._scenario.supervision.deadline_s
+        while self._alive or not self._desk.finished.issuperset(self._by_hand):
+            item = await self._next(silence_s)
+            if item is None:
+                raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
+            await self._on(item)
+
+    async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | None:
+        try:
+            return await asyncio.wait_for(self._inbox.get(), max(0.0, timeout_s))
+        except TimeoutError:
+            return None
+
+    def _order_births(self, nursery: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
+        assert nursery.stdin is not None
+        for place, role in enumerate(self._roles):
+            if role in self._by_hand:
+                agent, bind = place - 1, self._address(folder, role, place)
+                words = ["--run", str(self._run_dir.resolve()), "--agent", str(agent), "--control", hub.endpoint, "--bind", bind]
+                self._say(shlex.join([sys.executable, "-P", "-m", "node", *words]))
+                continue
+            order: dict[str, object] = {
+                "role": role,
+                "run_dir": str(self._run_dir.resolve()),
+                "control": hub.endpoint,
+                "bind": self._address(folder, role, place),
+            }
+            if role != "world":
+                order |= {"agent": place - 1, "critic": role == self._critic}
+            nursery.stdin.write(json.dumps(order).encode() + b"\n")
+
+    async def _on(self, item: Control | dict[str, Any] | signal.Signals) -> None:
+        if isinstance(item, signal.Signals | int):
+            raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._desk.where()}")
+        if isinstance(item, dict):
+            await self._on_nursery(item)
+            return
+        if isinstance(item, Fault):
+            raise _Failure(f"{self._spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
+        if isinstance(item, Refused):
+            self._note_refused(item)
+            return
+        if isinstance(item, Hello):
+            self._hellos[item.role] = item
+        self._desk.take(item)
+
+    async def _on_nursery(self, item: dict[str, Any]) -> None:
+        if "born" in item:
+            self._alive[item["born"]] = item["pid"]
+        elif "dead" in item:
+            role, status = item["dead"], item["status"]
+            pid = self._alive.pop(role, 0)
+            await self._hear_last_words()
+            if status != 0 or role not in self._desk.finished:
+                story = f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
+                if not self._may_go_on_without(role):
+                    raise _Failure(story)
+                await self._tell_gone(role, story)
+        elif "closed" in item and (self._alive or len(self._hellos) < len(self._roles)):
+            self._orphaned = True
+            raise _Failure(
+                f"the nursery, from which all processes are forked, has died{self._desk.where()} (see {LOGS}/nursery.log)"
+            )
+
+    def _may_go_on_without(self, role: str) -> bool:
+        wanted = self._scenario.supervision.on_node_death == "continue"
+        return wanted and self._hub is not None and role != "world" and len(self._desk.outcome.gone) < self._n - 1
+
+    async def _tell_gone(self, role: str, story: str) -> None:
+        """Let the others go on without an agent."""
+        assert self._hub is not None
+        agent = int(role.removeprefix("node-"))
+        self._desk.outcome.gone.add(agent)
+        self._desk.note("coordinator", f"{story}; the others go on")
+        for other in self._alive:
+            if other not in self._desk.finished:
+                await self._hub.send(other, Gone(agent=agent))
+
+    async def _hear_last_words(self) -> None:
+        """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        later: list[Any] = []
+        while not self._desk.finished.issuperset(self._roles):
+            item = await self._next(deadline - time.monotonic())
+            if item is None:
+                break
+            if isinstance(item, dict | signal.Signals):
+                later.append(item)
+            else:
+                await self._on(item)
+        for item in later:
+            self._inbox.put_nowait(item)
+
+    # ----------------------------------------------------------------- ending
+
+    async def _end_all(self, hub: ControlHub) -> None:
+        """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
+        for role in self._by_hand:
+            if role in self._hellos and role not in self._desk.finished:
+                await hub.send(role, Stop(reason="the run is over"))
+        for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
+            for pid in self._alive.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            deadline = time.monotonic() + patience_s
+            while self._alive and time.monotonic() < deadline:
+                item = await self._next(min(0.1, deadline - time.monotonic()))
+                if self._orphaned:  # nobody tells of deaths any more
+                    self._alive = {role: pid for role, pid in self._alive.items() if psutil.pid_exists(pid)}
+                match item:
+                    case {"born": role, "pid": pid}:  # born while the run was failing
+                        self._alive[role] = pid
+                        os.kill(pid, number)
+                    case {"dead": role}:
+                        self._alive.pop(role, None)
+                    case {"closed": True}:
+                        self._orphaned = True
+                    case Progress() | RoundReport():
+                        self._desk.take(item)
+                    case Refused():
+                        self._note_refused(item)
+                    case signal.SIGINT:  # a second Ctrl-C: at once
+                        break
+                    case _:
+                        pass
+
+    def _conclude(self, hub: ControlHub) -> None:
+        for refused in refused_at(hub.gate, COORDINATOR):
+            self._note_refused(refused)
+        if hub.refused.total:
+            self._desk.note(COORDINATOR, f"refused {hub.refused.total} frames")
+        for text in hub.refused.texts:
+            self._desk.note(COORDINATOR, f"refused: {text}")
+        hub.close()
+
+    # ----------------------------------------------------------------- pieces
+
+    def _note_refused(self, refused: Refused) -> None:
+        self._desk.note(refused.role, f"kept out {refused.connections} connections")
+        for reason in refused.reasons:
+            self._desk.note(refused.role, f"kept out: {reason}")
+
+    def _address(self, folder: Path, name: str, place: int) -> str:
+        network = self._scenario.network
+        if network.transport == "ipc":
+            return ipc_endpoint(folder, name)
+        return f"tcp://{network.host}:{network.port + place if network.port else '*'}"
+
+    def _spoken(self, role: str) -> str:
+        if role == self._critic:
+            return "the central critic"
+        return role if role == "world" else role.replace("-", " ")
+
+    def _halted(self) -> str:
+        """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
+        halted = []
+        for role, pid in self._alive.items():
+            with contextlib.suppress(psutil.Error):
+                if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+                    halted.append(f"{self._spoken(role)} (pid {pid})")
+        return f"; stopped from outside: {', '.join(halted)}" if halted else ""
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return "ended before its work was done" if status == 0 else f"exited with status {status}"
+
+
+async def _open_nursery(run_dir: Path, sockets: str) -> asyncio.subprocess.Process:
+    log = (run_dir / LOGS / "nursery.log").open("ab")
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "coordinator.run.fork_server",
+            sockets,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    finally:
+        log.close()
+
+
+async def _close_nursery(nursery: asyncio.subprocess.Process) -> None:
+    assert nursery.stdin is not None
+    nursery.stdin.close()
+    try:
+        await asyncio.wait_for(nursery.wait(), KILL_S)
+    except TimeoutError:
+        nursery.kill()
+        await nursery.wait()

@@ -1,0 +1,295 @@
+"""Comparing cells: what each reaches, how sure that is, and what it costs on the links.
+
+Theory of operation. Complete runs only: what broke off would stand for a shorter budget. A run's score is the mean return
+of the episodes that ended last, as it reported it; a cell's is the interquartile mean over its seeds. Cells that spent
+differently are also compared where all have spent the same: every run's curve is asked what was known by as many steps,
+bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling is seeded,
+so the same runs give the same table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.study.runs import Cell, Curve, Run, cells, find, shown
+from coordinator.study.statistics import (
+    Interval,
+    Violations,
+    crossing,
+    improvement_interval,
+    improvement_prob,
+    interquartile_mean,
+    known_at,
+    mean_interval,
+    median_crossing,
+    performance_profile,
+    violations_by_age,
+)
+from scenarios.loading import ScenarioError
+
+Array = NDArray[np.float64]
+Axis = Literal["env_step", "wire_bytes", "virtual_s"]
+AXES: tuple[Axis, ...] = ("env_step", "wire_bytes", "virtual_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """When a cell's runs reached a threshold.
+
+    Attributes:
+        runs: How many did.
+        median: By axis, the position by which half are estimated to have; inf if that was not seen.
+    """
+
+    runs: int
+    median: dict[Axis, float]
+
+
+class Known(NamedTuple):
+    """Return and cost of an episode, as far as known."""
+
+    ret: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One cell's figures.
+
+    Attributes:
+        cell: The cell, its complete runs only.
+        ret: Each run's return, shape (runs, 1).
+        iqm: Their interquartile mean.
+        interval: 95 % confidence interval of it.
+        cost: Interquartile mean of the runs' costs.
+        cost_limit: What it should stay below; None: nothing.
+        bytes_per_agent_step: Wire bytes between agents, mean over runs.
+        equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
+        violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
+            rounds of the episode; of the whole course of the runs. Nothing without a limit, or if nobody heard of others.
+        reached: When the threshold was reached; None: none was asked for.
+    """
+
+    cell: Cell
+    ret: Array
+    iqm: float
+    interval: Interval
+    cost: float
+    cost_limit: float | None
+    bytes_per_agent_step: float
+    equal: dict[Axis, Known]
+    violations: list[Violations]
+    reached: Reached | None
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether its cost is above the limit."""
+        return self.cost_limit is not None and self.cost > self.cost_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Which κ to take among cells that differ in nothing else.
+
+    Attributes:
+        group: What they have in common, as on a command line; "" if nothing was varied besides.
+        best: The cell of the highest return.
+        frugal: The cheapest that the best does not surely beat; the best itself if there is none.
+        improvement: Probability that a run of the best scores higher than one of the frugal.
+    """
+
+    group: str
+    best: Row
+    frugal: Row
+    improvement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Cells side by side.
+
+    Attributes:
+        rows: One per cell with a complete run.
+        answers: One per group of cells that differ in κ only; if κ does not vary, one over all.
+        overall: One over all groups; None if there is only one, or if they differ in their world (of which the graph is a part
+            with network_lq): returns then say nothing of each other.
+        positions: Where the cells are compared as to what they knew by then, by axis.
+        uneven: The axes on which runs went differently far.
+        threshold: The return that `reached` is about; None: none.
+        left_out: Folders of runs that are not complete.
+    """
+
+    rows: list[Row]
+    answers: list[Answer]
+    overall: Answer | None
+    positions: dict[Axis, float]
+    uneven: list[Axis]
+    threshold: float | None
+    left_out: list[Path] = field(default_factory=list)
+
+    @property
+    def ages_differ(self) -> bool:
+        """Whether there is anything to say of violations against age: episodes with a limit, acted on news of several ages."""
+        return len({one.age_s for row in self.rows for one in row.violations}) > 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain data, with each run's figures, profiles, and every cell's probability of improving on each."""
+        levels = np.unique(np.concatenate([row.ret[:, 0] for row in self.rows]))
+        return {
+            "positions": self.positions,
+            "threshold": self.threshold,
+            "left_out": [str(folder) for folder in self.left_out],
+            "profile_levels": levels.tolist(),
+            "cells": [
+                {
+                    "cell": row.cell.name,
+                    "knobs": row.cell.knobs,
+                    "seeds": [run.scenario.seed for run in row.cell.runs],
+                    "return": row.ret[:, 0].tolist(),
+                    "return_iqm": row.iqm,
+                    "return_interval": [_finite(end) for end in row.interval],
+                    "cost_iqm": row.cost,
+                    "cost_limit": row.cost_limit,
+                    "bytes_per_agent_step": row.bytes_per_agent_step,
+                    "return_at_equal": {axis: _finite(known.ret) for axis, known in row.equal.items()},
+                    "cost_at_equal": {axis: _finite(known.cost) for axis, known in row.equal.items()},
+                    "violations": [
+                        {**one._asdict(), "interval": [_finite(end) for end in one.interval]} for one in row.violations
+                    ],
+                    "reached": None
+                    if row.reached is None
+                    else {"runs": row.reached.runs, **{axis: _finite(value) for axis, value in row.reached.median.items()}},
+                    "profile": performance_profile(row.ret, levels).tolist(),
+                    "improves_on": {other.cell.name: float(improvement_prob(row.ret, other.ret)) for other in self.rows},
+                }
+                for row in self.rows
+            ],
+            "answers": [_plain(answer) for answer in self.answers],
+            "overall": None if self.overall is None else _plain(self.overall),
+        }
+
+
+def compare(places: Sequence[Path], *, threshold: float | None = None, held: int = 1) -> Comparison:
+    """The complete runs in some folders, cell by cell.
+
+    Args:
+        places: Sweeps, runs, or folders of such.
+        threshold: Return of an episode whose reaching is timed.
+        held: Rounds in a row for which it must hold.
+
+    Raises:
+        ScenarioError: there is no complete run with an ended episode.
+    """
+    found = find(places)
+    whole = [run for run in found if run.is_complete and run.figures["return_mean"] is not None]
+    if not whole:
+        raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {len(found)} unfinished or without an episode")
+    return compare_runs(whole, threshold=threshold, held=held, left_out=[run.folder for run in found if run not in whole])
+
+
+def compare_runs(
+    runs: Sequence[Run], *, threshold: float | None = None, held: int = 1, left_out: Sequence[Path] = ()
+) -> Comparison:
+    """Runs cell by cell, those that still go on as far as they have come; of each an episode must have ended.
+
+    Raises:
+        ScenarioError: two runs are of the same scenario and seed, or some are trainings and others evaluations.
+    """
+    learns = {run.deployment.learns: run.folder for run in runs}
+    if len(learns) > 1:
+        raise ScenarioError(f"{learns[True]} is a training and {learns[False]} an evaluation; compare one kind at a time")
+    sorted_in = cells(runs)
+    curves = {run.folder: run.curve for run in runs}
+    ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
+    positions = {axis: _least(places) for axis, places in ends.items()}
+    uneven = [axis for axis, places in ends.items() if len(set(places)) > 1]
+    rows = [_row(cell, [curves[run.folder] for run in cell.runs], positions, threshold, held) for cell in sorted_in]
+    groups = grouped(rows)
+    answers = [_answer(name, members) for name, members in groups.items()]
+    made_of = ("env.", "topology.") if any(run.scenario.env.name == "network_lq" for run in runs) else ("env.",)
+    same_world = not any(key.startswith(made_of) for key in rows[0].cell.knobs)
+    overall = _answer("of all", rows) if len(groups) > 1 and same_world else None
+    return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out))
+
+
+def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that differ in κ only, by what they have in common as on a command line; if κ does not vary, all in one group, ""."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        others = {key: value for key, value in row.cell.knobs.items() if key != "kappa"}
+        name = " ".join(f"{key}={shown(value)}" for key, value in others.items()) if "kappa" in row.cell.knobs else ""
+        groups.setdefault(name, []).append(row)
+    return groups
+
+
+def _least(ends: Sequence[float]) -> float:
+    return min((end for end in ends if end > 0), default=0.0)
+
+
+def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int) -> Row:
+    figures = [run.so_far for run in cell.runs]
+    ret = _column([one["return_mean"] for one in figures])
+    equal = {}
+    for axis, place in positions.items():
+        returns = [known_at(getattr(curve, axis), curve.ret, np.array([place]))[0] for curve in curves]
+        costs = [known_at(getattr(curve, axis), curve.cost, np.array([place]))[0] for curve in curves]
+        equal[axis] = Known(float(interquartile_mean(_column(returns))), float(interquartile_mean(_column(costs))))
+    return Row(
+        cell=cell,
+        ret=ret,
+        iqm=float(interquartile_mean(ret)),
+        interval=mean_interval(ret, np.random.default_rng(0)),
+        cost=float(interquartile_mean(_column([one["cost_mean"] for one in figures]))),
+        cost_limit=figures[0]["cost_limit"],
+        bytes_per_agent_step=float(np.mean([one["bytes_per_agent_step"] for one in figures])),
+        equal=equal,
+        violations=[] if (limit := figures[0]["cost_limit"]) is None else _violations(cell, limit),
+        reached=None if threshold is None else _reached(curves, threshold, held),
+    )
+
+
+def _violations(cell: Cell, limit: float) -> list[Violations]:
+    ages, costs = zip(*(run.ages_and_costs() for run in cell.runs), strict=True)
+    return violations_by_age(ages, [cost > limit for cost in costs])
+
+
+def _reached(curves: Sequence[Curve], threshold: float, held: int) -> Reached:
+    median: dict[Axis, float] = {}
+    runs = 0
+    for axis in AXES:
+        times = [crossing(getattr(curve, axis), curve.ret, threshold, held=held) for curve in curves]
+        runs = sum(time.reached for time in times)
+        median[axis] = median_crossing(times)
+    return Reached(runs, median)
+
+
+def _answer(group: str, rows: Sequence[Row]) -> Answer:
+    best = max(rows, key=lambda row: row.iqm)
+    equals = [best]
+    for row in rows:
+        low = improvement_interval(best.ret, row.ret, np.random.default_rng(0)).low
+        if np.isnan(low) or low <= 0.5:
+            equals.append(row)
+    frugal = min(equals, key=lambda row: row.bytes_per_agent_step)
+    return Answer(group, best, frugal, float(improvement_prob(best.ret, frugal.ret)))
+
+
+def _plain(answer: Answer) -> dict[str, Any]:
+    return {
+        "group": answer.group,
+        "best": answer.best.cell.name,
+        "frugal": answer.frugal.cell.name,
+        "improvement": answer.improvement,
+    }
+
+
+def _column(values: Sequence[float]) -> Array:
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,176 @@
+"""Handing results to other programs: tidy tables as CSV or Parquet, and the JSON that marl-eval reads.
+
+Theory of operation. Each table is that of the runs' databases, all runs one below the other, with columns before it that
+say which run a row is of: `run` (its folder), `cell`, `seed`, and one column per knob that sets cells apart. `runs` has a
+row per run with the figures that it reported. Numbers that a run did not know stay empty.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from coordinator.run.metrics import latest
+from coordinator.study.runs import Cell, Run, TableName, cells, find, shown
+from scenarios.loading import ScenarioError
+
+Format = Literal["csv", "parquet", "marl-eval"]
+TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "ages", "events")
+POINTS = 20  # evaluations per run in marl-eval's JSON, at most
+_FIGURES = (
+    "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit", "payload_bytes", "wire_bytes",
+    "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
+)  # fmt: skip
+_WRITERS: dict[str, Callable[[Any, Path], None]] = {
+    "csv": lambda table, path: pyarrow.csv.write_csv(table, path),
+    "parquet": lambda table, path: pyarrow.parquet.write_table(table, path),
+}
+
+
+def export(places: Sequence[Path], form: Format, out: Path) -> list[Path]:
+    """Write the runs of some folders for other programs.
+
+    Args:
+        places: Runs, sweeps, or folders of such.
+        form: `csv` and `parquet` make a folder with a file per table, `marl-eval` one file.
+        out: What to make; it must not exist yet, or be an empty folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ScenarioError: there is nothing to export, it does not fit the format, or `out` cannot be written.
+    """
+    sorted_in = cells(find(places))
+    try:
+        if out.exists() and (form == "marl-eval" or not out.is_dir() or any(out.iterdir())):
+            raise ScenarioError(f"--out: {out} exists already; give a new name")
+        if form == "marl-eval":
+            content = json.dumps(marl_eval(sorted_in), indent=1, allow_nan=False)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(content, encoding="utf-8")
+            return [out]
+        out.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name, table in tables(sorted_in).items():
+            written.append(out / f"{name}.{form}")
+            _WRITERS[form](table, written[-1])
+        return written
+    except OSError as error:
+        raise ScenarioError(f"--out: cannot write {out} ({error.strerror or error})") from None
+
+
+def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
+    """`runs`, `episodes`, `rounds`, `traffic`, `ages` and `events` of all runs, each row with the keys of its run."""
+    runs = [(cell, run) for cell in sorted_in for run in cell.runs]
+    keys = [_keys(cell, run) for cell, run in runs]
+    figures = [{"complete": run.is_complete} | {name: run.figures.get(name) for name in _FIGURES} for _, run in runs]
+    found = {"runs": pa.Table.from_pylist([key | figure for key, figure in zip(keys, figures, strict=True)])}
+    keyed = pa.Table.from_pylist(keys)  # all at once, so that a column has one type in all runs
+    for name in TABLES:
+        parts = []
+        for place, (_, run) in enumerate(runs):
+            own = run.table(name)
+            n_rows = len(next(iter(own.values())))
+            part = keyed.slice(place, 1).take(pa.array(np.zeros(n_rows, dtype=np.int64)))
+            for column, values in own.items():
+                # prefixed where a knob has the same name, as may be
+                part = part.append_column(f"{name}.{column}" if column in keyed.column_names else column, _array(values))
+            parts.append(part)
+        found[name] = pa.concat_tables(parts, promote_options="default")
+    return found
+
+
+def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
+    """Runs in the nested JSON that marl-eval reads: environment, task, algorithm, seed, step, metric, list of values.
+
+    Environment is the world; task its partition with whatever else of the world was varied; algorithm the recipe with
+    whatever else was varied, κ and the graph above all. Our runs learn and are judged at once, so a step's values are the
+    episodes that ended since the step before; if none did, those of the step before. There are as many steps as every
+    run has episodes for, at most `POINTS`. `absolute_metrics` are the episodes that a run's return is the mean of: runs
+    keep their last weights, not their best ones.
+
+    Raises:
+        ScenarioError: runs are unfinished, differ in budget or seeds (marl-eval needs them alike), or ended no episode.
+
+    Source:
+        Gorsane et al. 2022 (arXiv:2209.10485); the structure is that of the README of marl-eval, with `absolute_metrics`
+        last, as its code takes a run's last entry for them, and environment, task and metric in lower case, as it looks
+        them up so.
+    """
+    runs = [run for cell in sorted_in for run in cell.runs]
+    for run in runs:
+        if not run.is_complete:
+            raise ScenarioError(f"{run.folder}: unfinished; marl-eval needs runs of equal length")
+        if run.planned_steps != runs[0].planned_steps:
+            raise ScenarioError(
+                f"{run.folder}: {run.planned_steps:,} steps, {runs[0].folder}: {runs[0].planned_steps:,}; "
+                "marl-eval needs runs of equal length"
+            )
+    seeds = [[run.scenario.seed for run in cell.runs] for cell in sorted_in]
+    for cell, own in zip(sorted_in, seeds, strict=True):
+        if own != seeds[0]:
+            raise ScenarioError(
+                f"{cell.name}: seeds {own}, {sorted_in[0].name}: seeds {seeds[0]}; marl-eval needs the same for all"
+            )
+    episodes = {run.folder: _episodes(run) for run in runs}
+    total = runs[0].planned_steps
+    points = min(POINTS, *(math.floor(total / own[0, 0]) for own in episodes.values()))
+    found: dict[str, Any] = {}
+    for cell in sorted_in:
+        env, task, algorithm = _names(cell)
+        entry = found.setdefault(env, {}).setdefault(task, {}).setdefault(algorithm, {})
+        for run in cell.runs:
+            entry[f"seed_{run.scenario.seed}"] = _evaluations(episodes[run.folder], total, points, learns=run.deployment.learns)
+    return found
+
+
+def _keys(cell: Cell, run: Run) -> dict[str, Any]:
+    knobs = {key: value if isinstance(value, int | float | str | None) else shown(value) for key, value in cell.knobs.items()}
+    return {"run": str(run.folder), "scenario": run.scenario.name, "cell": cell.name, "seed": run.scenario.seed} | knobs
+
+
+def _array(values: Any) -> pa.Array:
+    return pa.array(values, type=pa.string() if values.dtype == object else None, from_pandas=True)
+
+
+def _names(cell: Cell) -> tuple[str, str, str]:
+    scenario = cell.runs[0].scenario
+    knobs = {key: f"{key}={shown(value)}" for key, value in cell.knobs.items()}
+    own = {"env.name", "env.partition", "algorithm.name"}
+    task = [scenario.env.partition, *(word for key, word in knobs.items() if key.startswith("env.") and key not in own)]
+    algorithm = [scenario.algorithm.name, *(word for key, word in knobs.items() if not key.startswith("env.") and key not in own)]
+    return scenario.env.name, " ".join(task).lower(), " ".join(algorithm)
+
+
+def _episodes(run: Run) -> Any:
+    table = run.table("episodes")
+    found = np.stack([table["env_step"].astype(np.float64), table["return"], table["cost"]], axis=1)
+    found = found[np.isfinite(found).all(axis=1)]
+    if not len(found):
+        raise ScenarioError(f"{run.folder}: no episode ended, so there is nothing to evaluate")
+    return found
+
+
+def _evaluations(episodes: Any, total: int, points: int, *, learns: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    edges = [total * place // points for place in range(points + 1)]
+    known = episodes[:0]
+    for place, (first, last) in enumerate(pairwise(edges)):
+        fresh = episodes[(episodes[:, 0] > first) & (episodes[:, 0] <= last)]
+        known = fresh if len(fresh) else known
+        entry[f"step_{place}"] = {"step_count": last, **_metrics(known)}
+    (first,), (behind,) = latest(episodes[:, 0], np.array([float(total)]), learns=learns)
+    entry["absolute_metrics"] = _metrics(episodes[first:behind])
+    return entry
+
+
+def _metrics(episodes: Any) -> dict[str, list[float]]:
+    return {"return": episodes[:, 1].tolist(), "cost": episodes[:, 2].tolist()}

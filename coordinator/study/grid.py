@@ -1,0 +1,172 @@
+"""The grid of a sweep: which knobs take which values, the cells that this makes, and what their folders are called."""
+
+import functools
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.run.plan import plan
+from envs.registry import outlook
+from scenarios.loading import ScenarioError, load
+from scenarios.schema import Scenario
+
+MAX_RUNS = 100_000  # more is a slip of the keyboard
+MAX_NAME = 120  # bytes of a folder's name, well under what file systems allow
+_OPENING, _CLOSING = "[{(", "]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid, to be run once per seed.
+
+    Attributes:
+        name: Its folder: the knobs that vary, with their values; or the scenario's name where none does.
+        overrides: What to type for it, those knobs included that are the same in all cells.
+        keys: The values that these come to, by dotted key.
+        scenario: The checked scenario, with the first seed.
+        n_agents: Agents it has.
+        doubts: What in its world on its graph is worth a warning, a sentence each.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    keys: dict[str, Any]
+    scenario: Scenario
+    n_agents: int
+    doubts: tuple[str, ...] = ()
+
+    def seeded(self, seed: int) -> Scenario:
+        """The scenario with another seed."""
+        return self.scenario.model_copy(update={"seed": seed})
+
+
+def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Every combination of the values given, the last knob varying fastest, each checked as `kappahop run` would.
+
+    Args:
+        source: A shipped scenario or a file.
+        words: `key=a,b,c`; commas within brackets belong to the value.
+        seeds: Ascending; not empty.
+
+    Raises:
+        ScenarioError: a word has no such form, a cell cannot be planned, or there are too many.
+    """
+    axes = [_axis(word) for word in words]
+    keys = [key for key, _ in axes]
+    for key in keys:
+        if key == "seed":
+            raise ScenarioError("seed: give seeds with --seeds, e.g. --seeds 0..4")
+        if keys.count(key) > 1:
+            raise ScenarioError(f"{key}: given twice; put all its values into one word, e.g. {key}=a,b")
+    n_runs = len(seeds)
+    for _, values in axes:
+        n_runs *= len(values)
+    if n_runs > MAX_RUNS:
+        raise ScenarioError(f"{n_runs:,} runs; at most {MAX_RUNS:,} are taken")
+    found: dict[str, Cell] = {}
+    twins: dict[str, str] = {}  # names by all that sets cells apart
+    for chosen in itertools.product(*(values for _, values in axes)):
+        overrides = tuple(f"{key}={value}" for key, value in zip(keys, chosen, strict=True))
+        varying = [word for word, (_, values) in zip(overrides, axes, strict=True) if len(values) > 1]
+        try:
+            ready = plan(load(source, [*overrides, f"seed={seeds[0]}"]))
+        except ValueError as error:
+            raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None
+        content = ready.scenario.model_dump_json(exclude={"name", "description"})
+        twin = twins.get(content)
+        if twin is not None:
+            raise ScenarioError(f"{' '.join(varying)}: the same as {twin}")
+        name = _folder(varying or [ready.scenario.name], taken=found)
+        twins[content] = name
+        resolved = ready.scenario.model_dump(mode="json")
+        found[name] = Cell(
+            name=name,
+            overrides=overrides,
+            keys={key: _at(resolved, key) for key in keys},
+            scenario=ready.scenario,
+            n_agents=ready.spec.n_agents,
+            doubts=outlook(ready.scenario.env, ready.deployment.graph()).doubts,
+        )
+    return list(found.values())
+
+
+def seeds(text: str) -> list[int]:
+    """Seeds of `0..4`, `7`, or several such with commas between them; ascending.
+
+    Raises:
+        ScenarioError: it is no such list, or a seed comes twice.
+
+    Example:
+        >>> seeds("0..3,7")
+        [0, 1, 2, 3, 7]
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        numbers = re.fullmatch(r"\s*(\d{1,10})(?:\s*\.\.\s*(\d{1,10}))?\s*", part)
+        if numbers is None:
+            raise ScenarioError(f"--seeds: got {part!r}; expected numbers such as 0,1,2 or 0..4")
+        first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+        if not first <= last < 2**32:
+            raise ScenarioError(f"--seeds: got {part!r}; expected an ascending range below 2^32")
+        if last - first >= MAX_RUNS:
+            raise ScenarioError(f"--seeds: got {part!r}; at most {MAX_RUNS:,} are taken")
+        found.extend(range(first, last + 1))
+    if len(set(found)) < len(found):
+        raise ScenarioError(f"--seeds: got {text!r}; a seed comes twice")
+    return sorted(found)
+
+
+def split(text: str) -> list[str]:
+    """The parts of a text between its commas; those within brackets or quotes divide nothing.
+
+    Raises:
+        ScenarioError: a bracket or quote is left open.
+
+    Example:
+        >>> split("[64,64],[32]")
+        ['[64,64]', '[32]']
+    """
+    parts, open_brackets, quote = [""], "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in _OPENING:
+            open_brackets += _CLOSING[_OPENING.index(letter)]
+        elif letter in _CLOSING:
+            if not open_brackets.endswith(letter):
+                raise ScenarioError(f"value {text!r}: {letter!r} closes nothing")
+            open_brackets = open_brackets[:-1]
+        elif letter == "," and not open_brackets:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    if open_brackets or quote:
+        raise ScenarioError(f"value {text!r}: {(open_brackets or quote)[-1]!r} is missing")
+    return parts
+
+
+def _axis(word: str) -> tuple[str, list[str]]:
+    key, equals, text = word.partition("=")
+    if not equals or not key.strip():
+        raise ScenarioError(f"{word!r}: expected key=value or key=a,b,c")
+    values = [value.strip() for value in split(text)]
+    if len(values) > 1 and not all(values):
+        raise ScenarioError(f"{key}: got {text!r}; a value between commas is empty")
+    twice = [value for place, value in enumerate(values) if value in values[:place]]
+    if twice:
+        raise ScenarioError(f"{key}: value {twice[0]!r} is given twice")
+    return key.strip(), values
+
+
+def _at(tree: dict[str, Any], key: str) -> Any:
+    return functools.reduce(lambda below, part: below[part], key.split("."), tree)
+
+
+def _folder(words: Sequence[str], *, taken: dict[str, Cell]) -> str:
+    bare = (re.sub(r"[][{}()'\"\s]", "", word) for word in words)
+    plain = ",".join(re.sub(r"[^A-Za-z0-9.=+_-]+", "-", word) for word in bare)[:MAX_NAME]
+    return next(name for i in itertools.count(1) if (name := plain if i == 1 else f"{plain}-{i}") not in taken)

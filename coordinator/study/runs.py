@@ -1,0 +1,335 @@
+"""Reading finished and unfinished runs: which there are in a folder, what sets them apart, and their tables as arrays.
+
+Theory of operation. A run is a folder with a scenario and a database; nothing else is needed, so runs of a sweep, runs
+started one by one and runs that still go on are read alike. Runs whose scenarios agree in everything but the seed are one
+*cell*; a cell is named by the knobs in which the scenarios of the cells differ. Tables are read with whatever columns they
+have, and asked for by name.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.run.database import DATABASE
+from coordinator.run.metrics import latest
+from scenarios.loading import ScenarioError, dotted_keys, load
+from scenarios.schema import Scenario
+from topology.deployment import SCENARIO_FILE, Deployment
+from topology.wire.ledger import REASONS
+
+TableName = Literal["episodes", "rounds", "traffic", "ages", "events"]
+Table = dict[str, NDArray[Any]]
+Array = NDArray[np.float64]
+
+_DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
+_UNNAMED = {"name", "description", "seed", "record"}  # keys and sections that set no cell apart: they change no result
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Attributes:
+        folder: Where it is.
+        scenario: What was run.
+    """
+
+    folder: Path
+    scenario: Scenario
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What `--json` prints of it; {} while it goes on."""
+        return {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        """Its sizes and its graph."""
+        return Deployment.read(self.folder)
+
+    @property
+    def planned_steps(self) -> int:
+        """Environment steps of the whole run, over all copies."""
+        return self.scenario.n_rounds * self.scenario.rollout.steps * self.scenario.env.copies
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has ended with all its steps done."""
+        return bool(self.figures.get("env_steps", 0) >= self.planned_steps)
+
+    @property
+    def steps_done(self) -> int:
+        """Environment steps of the rounds reported so far."""
+        last = _query(self.folder, "SELECT env_step FROM rounds ORDER BY round DESC LIMIT 1")[1]
+        return int(last[0][0]) if last else 0
+
+    def table(self, name: TableName) -> Table:
+        """A whole table by column, in the order of its key; in columns of numbers what is missing is nan."""
+        kinds = {column: kind for _, column, kind, *_ in _query(self.folder, f"PRAGMA table_info({name})")[1]}
+        names, rows = _query(self.folder, f"SELECT * FROM {name}")
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+        return {
+            column: np.array(values, dtype=_DTYPES.get(kinds[column], np.object_))
+            for column, values in zip(names, columns, strict=True)
+        }
+
+    @cached_property
+    def curve(self) -> "Curve":
+        """What was known after each round, as far as the run had come when it was first asked for."""
+        return _curve(self)
+
+    @property
+    def so_far(self) -> dict[str, Any]:
+        """Of its figures those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
+        if self.is_complete:
+            return self.figures
+        curve, limits = self.curve, self.deployment.cost_limits
+        steps, sent, ret, cost = (
+            values[-1] if len(values) else np.nan for values in (curve.env_step, curve.wire_bytes, curve.ret, curve.cost)
+        )
+        return {
+            "return_mean": float(ret),
+            "cost_mean": float(cost),
+            "cost_limit": sum(limits) if limits else None,
+            "bytes_per_agent_step": float(sent / (self.deployment.n_agents * steps)),
+        }
+
+    def traffic(self, stretches: int) -> "Traffic":
+        """What agents sent each other, in equal stretches of the rounds so far, at most so many."""
+        n_rounds = self._n_rounds
+        parts = min(stretches, n_rounds)
+        sums = ", ".join(f"sum({column})" for column in ("wire_bytes", "messages", "delivered", "in_flight", *REASONS))
+        found = _numbers(
+            self,
+            f"SELECT round * {parts} / {n_rounds}, CAST(src AS INTEGER), CAST(dst AS INTEGER), {sums} FROM traffic "
+            f"WHERE plane = 'peer' AND round < {n_rounds} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            if parts
+            else "SELECT 1 WHERE 0",
+        )
+        edges = -(-np.arange(parts + 1) * n_rounds // max(parts, 1))
+        lengths = np.diff(edges)
+        links: dict[tuple[int, int], Array] = {}
+        for row in found:
+            part, src, dst = (int(value) for value in row[:3])
+            links.setdefault((src, dst), np.zeros(parts))[part] = row[3] / lengths[part]
+        totals = found[:, 4:].sum(axis=0) if len(found) else np.zeros(3 + len(REASONS))
+        messages, delivered, in_flight, *dropped = (int(total) for total in totals)
+        return Traffic(edges, links, messages, delivered, in_flight, dict(zip(REASONS, dropped, strict=True)))
+
+    def ages(self, stretches: int) -> tuple[Array, Array]:
+        """How old the states of others were that agents acted on, in equal stretches of the rounds so far.
+
+        Returns:
+            Rounds by the end of each stretch in which any were used, and their mean age in seconds.
+        """
+        n_rounds = self._n_rounds
+        edges = -(-np.arange(min(stretches, n_rounds) + 1) * n_rounds // max(min(stretches, n_rounds), 1))
+        aged, used = np.diff(self._aged[edges], axis=0).T
+        return edges[1:][used > 0].astype(np.float64), aged[used > 0] / used[used > 0]
+
+    def ages_and_costs(self) -> tuple[Array, Array]:
+        """Of every episode so far, how old the states of others were that agents acted on, and what it cost.
+
+        Ages are recorded by round, over all agents and copies: the age of an episode is the mean over the states used in
+        the rounds through which it ran. Episodes without such states are left out.
+
+        Returns:
+            Mean age in seconds and cost, each of shape (episodes,), in order of their end.
+        """
+        ended, length, cost = self._episodes[:, [0, 1, 3]].T
+        steps, copies = self.scenario.rollout.steps, self.scenario.env.copies
+        begun = np.maximum(ended // copies - length, 0) // steps
+        first, behind = begun.astype(np.int64), np.ceil(ended / (copies * steps)).astype(np.int64)
+        seen = behind <= self._n_rounds
+        aged, used = (self._aged[behind[seen]] - self._aged[first[seen]]).T
+        # sums of the same ages in another order may differ in their last digits: nanoseconds do
+        return np.round(aged[used > 0] / used[used > 0], 9), cost[seen][used > 0]
+
+    @cached_property
+    def _aged(self) -> Array:
+        """Before each round, and after the last, the ages in seconds of all states used so far, and their number."""
+        sums = np.zeros((self._n_rounds + 1, 2))
+        found = _numbers(
+            self, f"SELECT round, sum(used * mean_s), sum(used) FROM ages WHERE round < {self._n_rounds} GROUP BY round"
+        )
+        sums[found[:, 0].astype(np.int64) + 1] = found[:, 1:]
+        return np.cumsum(sums, axis=0)
+
+    @cached_property
+    def _episodes(self) -> Array:
+        """Environment step, length, return and cost of the episodes with known figures, in order of their end."""
+        return _numbers(
+            self,
+            'SELECT env_step, length, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL '
+            "ORDER BY env_step, copy",
+        )
+
+    @property
+    def _n_rounds(self) -> int:
+        return len(self.curve.env_step)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A run's course, one value per round that all have reported, each array of shape (rounds,).
+
+    Return and cost are what `kappahop run` would have reported had it stopped there: means over the episodes that `latest`
+    names. Before the first episode has ended they are nan.
+
+    Attributes:
+        env_step: Environment steps by the end of each round, over all copies.
+        wire_bytes: Bytes on the links between agents by then.
+        virtual_s: Seconds of the modelled deployment by then, of the agent that was last.
+        ret: Return of an episode.
+        cost: Cost of an episode, the sum over costs.
+    """
+
+    env_step: Array
+    wire_bytes: Array
+    virtual_s: Array
+    ret: Array
+    cost: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What agents of a run sent each other.
+
+    Attributes:
+        edges: First round of each stretch of the run, and the end of the last, shape (stretches + 1,).
+        links: By directed link, wire bytes per round in each stretch, shape (stretches,); links never used are missing.
+        messages: In all.
+        delivered: Those that arrived.
+        in_flight: Those that were on the way when the run ended.
+        dropped: Those that did not arrive, by reason.
+    """
+
+    edges: NDArray[np.int64]
+    links: dict[tuple[int, int], Array]
+    messages: int
+    delivered: int
+    in_flight: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        knobs: Where its scenario differs from those of other cells: value by dotted key, κ last.
+        runs: By ascending seed.
+    """
+
+    knobs: dict[str, Any]
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its knobs as on a command line; with nothing to tell it from, the name of its scenario."""
+        return " ".join(f"{key}={shown(value)}" for key, value in self.knobs.items()) or self.runs[0].scenario.name
+
+
+def find(places: Sequence[Path]) -> list[Run]:
+    """All runs in the given folders and below them, in order of their paths.
+
+    Evaluations within a run are not among them, nor is a run whose database is only being made.
+
+    Raises:
+        ScenarioError: there is none, or one has a scenario that cannot be read.
+    """
+    folders = [folder for folder in dict.fromkeys(one for place in places for one in _run_folders(place)) if _has_tables(folder)]
+    if not folders:
+        raise ScenarioError(f"no run in {', '.join(map(str, places))}: expected folders with {SCENARIO_FILE} and {DATABASE}")
+    return [Run(folder, load(str(folder / SCENARIO_FILE))) for folder in folders]
+
+
+def cells(runs: Sequence[Run]) -> list[Cell]:
+    """Runs sorted into cells, in ascending order of the knobs that set them apart.
+
+    Raises:
+        ScenarioError: two runs are of the same scenario and seed.
+    """
+    flat = [{key: value_of(run.scenario, key) for key in dotted_keys() if key.split(".")[0] not in _UNNAMED} for run in runs]
+    differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
+    differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
+    found: dict[str, Cell] = {}
+    for run, knobs in zip(runs, flat, strict=True):
+        own = {key: knobs[key] for key in differing}
+        cell = found.setdefault(repr(own), Cell(own))
+        twin = next((other for other in cell.runs if other.scenario.seed == run.scenario.seed), None)
+        if twin is not None:
+            raise ScenarioError(f"{run.folder} and {twin.folder} hold the same run: same scenario, same seed")
+        cell.runs.append(run)
+    for cell in found.values():
+        cell.runs.sort(key=lambda run: run.scenario.seed)
+    return sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.knobs.values()])
+
+
+def value_of(scenario: Scenario, key: str) -> Any:
+    """A knob by its dotted key."""
+    here: Any = scenario
+    for part in key.split("."):
+        here = getattr(here, part)
+    return here
+
+
+def shown(value: Any) -> str:
+    """A knob's value as it is typed on a command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list | tuple) else str(value)
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return (not is_number, float(value) if is_number else 0.0, shown(value))
+
+
+def _run_folders(place: Path) -> Iterator[Path]:
+    if (place / DATABASE).is_file() and (place / SCENARIO_FILE).is_file():
+        yield place
+    elif place.is_dir():
+        for below in sorted(place.iterdir()):
+            if below.is_dir() and not below.is_symlink():
+                yield from _run_folders(below)
+
+
+def _has_tables(folder: Path) -> bool:
+    return bool(_query(folder, "SELECT 1 FROM sqlite_master WHERE name = 'events'")[1])  # the last that is made
+
+
+def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    try:
+        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute(sql)
+            return [column[0] for column in found.description], found.fetchall()
+    except sqlite3.Error as error:
+        raise ScenarioError(f"{folder / DATABASE}: cannot be read ({error})") from None
+
+
+def _curve(run: Run) -> Curve:
+    # of a run that goes on the last round may still lack reports; of one that has ended, only those of agents that died
+    whole = "" if run.is_complete else f"HAVING count(*) = {run.deployment.n_nodes}"
+    rounds = _numbers(run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round {whole} ORDER BY round")
+    sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane != 'world' GROUP BY round ORDER BY round")
+    episodes = run._episodes
+    wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
+    first, behind = latest(episodes[:, 0], rounds[:, 1], learns=run.deployment.learns)
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(episodes[:, 2:], axis=0)])
+    known = behind > first
+    means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
+    return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=means[:, 0], cost=means[:, 1])
+
+
+def _numbers(run: Run, sql: str) -> Array:
+    names, rows = _query(run.folder, sql)
+    return np.array(rows, dtype=np.float64).reshape(-1, len(names))

@@ -1,0 +1,1 @@
+"""Games, and exact answers about them."""

@@ -1,0 +1,1 @@
+"""Worlds whose physics is a graph."""

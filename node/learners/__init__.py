@@ -1,0 +1,1 @@
+"""How agents learn: on-policy, off-policy, on a model, or led by the coordinator."""

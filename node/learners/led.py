@@ -1,0 +1,115 @@
+"""An agent that acts on values learnt elsewhere: by the weights that it was sent last, and at random with probability ε.
+
+Theory of operation. It begins with the weights that follow from the shared seed, as whoever learns does, and takes new ones at
+the end of a round. Environment copies are deployments of their own: one that new weights have not reached acts by those that
+it has. So there may be several versions in use; one that no copy acts by is forgotten.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from node.learners.off_policy.action_values import fitting, network
+from node.learners.off_policy.learner import Exploration
+from node.numerics.critics import Shape
+from node.numerics.normalise import InputNorm
+from node.numerics.rollout import Rollout
+from node.numerics.seeds import Purpose, torch_stream
+from scenarios.schema import Algorithm
+from topology.snapshot import State
+
+Floats = NDArray[np.float32]
+
+
+class Executor:
+    """One agent's choices by weights of somebody else.
+
+    Args:
+        shape: Sizes.
+        algorithm: Hyperparameters.
+    """
+
+    def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
+        self._shape = shape
+        self._net = network(algorithm, shape.actor_width, shape.choices, torch_stream(shape.seed, Purpose.INIT, shape.agent))
+        self._norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
+        self._exploration = Exploration(shape, algorithm.off_policy)
+        weights = nn.utils.parameters_to_vector(self._net.parameters()).detach()
+        self._versions = [torch.cat((weights, self._norm.weights().flatten()))]  # ascending by age, the newest last
+        self._version = np.zeros(shape.copies, np.intp)  # the one that each copy acts by
+        self._loaded = self._versions[0]
+
+    def begin_round(self, round_: int, *, explore: bool = True) -> None:
+        """Draw the round's exploration."""
+        self._exploration.begin(round_, explore=explore)
+
+    def act(self, step: int, sight: Floats) -> Floats:
+        """Choices (E, 1) for the sight (E, D) of one step."""
+        own = torch.from_numpy(np.ascontiguousarray(sight[:, self._shape.actor_columns]))
+        liked = np.zeros((len(own), 1), np.float32)
+        with torch.inference_mode():
+            for number, version in enumerate(self._versions):
+                self._load(version)
+                mine = self._version == number
+                liked[mine] = self._net(self._norm(own[mine])).argmax(1, keepdim=True).numpy()
+        return self._exploration(step, liked)
+
+    def take_policy(self, sent: Floats, came: NDArray[np.bool_]) -> None:
+        """Take new weights, (E, W), in the copies which they have reached, (E,)."""
+        if came.any():
+            self._version[came] = len(self._versions)
+            self._versions.append(torch.from_numpy(sent[came.argmax()].copy()))
+            kept, self._version = np.unique(self._version, return_inverse=True)
+            self._versions = [self._versions[number] for number in kept]
+
+    def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
+        """Nothing: what to do is learnt elsewhere."""
+        return iter(())
+
+    def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
+        """A round in which the agent was down: there are no figures."""
+        return {}
+
+    def end_round(self, rollout: Rollout) -> Mapping[str, float]:
+        """The round's figures by name: ε, and how many versions of the weights copies act by from now on."""
+        return {"epsilon": self._exploration.epsilon, "versions": float(len(self._versions))}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The newest network and its inputs' statistics."""
+        width = self._shape.actor_width
+        weights, inputs = self._versions[-1].split([len(self._versions[-1]) - 2 * width, 2 * width])
+        return {"q": weights, "inputs": inputs.view(2, width)}
+
+    def load_policy(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what acting needs from a checkpoint.
+
+        Raises:
+            ValueError: the checkpoint does not fit this scenario's values.
+        """
+        try:
+            stored = [fitting(tensors, name, tuple(own.shape)) for name, own in self.weights().items()]
+        except ValueError as error:
+            raise ValueError(f"checkpoint of agent {self._shape.agent}: {error}") from None
+        self._versions = [torch.cat([each.flatten() for each in stored])]
+        self._version[:] = 0
+
+    def state(self) -> State:
+        """Every version in use, and by which each copy acts."""
+        return {"versions": [version.numpy() for version in self._versions], "version": self._version.copy()}
+
+    def restore(self, state: State) -> None:
+        """Take the state of an executor of the same agent and scenario."""
+        self._versions = [torch.from_numpy(version) for version in state["versions"]]
+        self._version = state["version"]
+
+    def _load(self, version: Tensor) -> None:
+        if self._loaded is version:
+            return
+        width = self._shape.actor_width
+        weights, inputs = version.split([len(version) - 2 * width, 2 * width])
+        nn.utils.vector_to_parameters(weights, self._net.parameters())
+        self._norm.load(inputs.view(2, width))
+        self._loaded = version

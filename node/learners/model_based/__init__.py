@@ -1,0 +1,1 @@
+"""Learning a model of the world, and from it."""

@@ -1,0 +1,637 @@
+"""What actions are worth, and how that is learnt from replay: in tables, by double Q-learning, by twin delayed critics.
+
+Theory of operation. An `ActionValues` knows which action it likes best at a sight, takes transitions in, and learns from
+minibatches of them. `Tabular` numbers the sights it meets and leaves the arithmetic to `node.learners.off_policy.tables`.
+`DoubleQ` has a network with one output per choice, `TwinDelayed` a deterministic policy and two critics of sight and action.
+Each of the two may be given an `Ideal`, which replaces the state that followed by the best one that the agent's own action could
+have led to: Q-learning then becomes I2Q, and nothing else changes.
+
+Networks that targets are made of follow the learning ones slowly (`Lagging`). The states in replay are raw; they are
+standardised when they are used.
+
+Sources: double Q-learning, van Hasselt et al. 2016 (arXiv:1509.06461); twin delayed critics, Fujimoto et al. 2018
+(arXiv:1802.09477); I2Q, Jiang and Lu 2022. Its three losses, with the signs that make sense: the forward model f maximises
+alpha/mean|Q_ss|·Q_ss(s, f) - |f - s'|², f predicts a change; Q_ss regresses to r + gamma·Q_ss(s', f(s', a'*)) with the real s';
+Q to r + gamma·max_a' Q(s'*, a'), where s'* is f's guess if Q_ss prefers it to what really followed, which then stays.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from node.learners.off_policy.tables import IdealQ, Transitions, iterated, replayed
+from node.numerics.networks import MLP, Trainer
+from node.numerics.normalise import InputNorm
+from node.numerics.replay import Replay
+from scenarios.schema import Algorithm
+from topology.snapshot import State, restore_streams, streams
+
+Floats = NDArray[np.float32]
+MAX_ROWS = 1 << 20  # sights that a table holds: with 5 actions 40 MiB, and what the sights themselves take
+SMOOTHING_CLIP = 0.5  # of the bound; how far noise may push a target action, as in the TD3 paper
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Transitions of one agent.
+
+    Attributes:
+        sight: (B, D).
+        action: (B, A).
+        reward: (B,).
+        following: Sight after it, (B, D), before any restart.
+        terminated: (B,).
+        is_first: (B,), whether an episode begins with it; only who remembers needs to know.
+    """
+
+    sight: Floats
+    action: Floats
+    reward: Floats
+    following: Floats
+    terminated: NDArray[np.bool_]
+    is_first: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+
+class ActionValues(ABC):
+    """Values of actions, and a replay of what they are learnt from."""
+
+    replay: Replay
+
+    @abstractmethod
+    def best(self, sight: Floats) -> Floats:
+        """The action liked best at each sight, (E, D) -> (E, A)."""
+
+    @abstractmethod
+    def take(self, fresh: Samples) -> None:
+        """Keep transitions for replay."""
+
+    @abstractmethod
+    def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
+        """Learn from that many minibatches; pauses after every one."""
+
+    @abstractmethod
+    def end(self, sights: Floats) -> None:
+        """A round is over: let input statistics take its sights in, (B, D)."""
+
+    @abstractmethod
+    def figures(self) -> Mapping[str, float]:
+        """Figures of the last learning, by name."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learnt, by name, in a fixed order."""
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what acting needs from stored weights.
+
+        Raises:
+            ValueError: They do not fit; the text names which.
+        """
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that later rounds depend on, replay included."""
+
+    @abstractmethod
+    def restore(self, state: State) -> None:
+        """Take the state of values of the same scenario."""
+
+
+def fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    """A stored tensor.
+
+    Raises:
+        ValueError: It is missing or has another shape.
+    """
+    if name not in tensors or tensors[name].shape != shape:
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        raise ValueError(f"{name} needs shape {shape}, found {found}")
+    return tensors[name]
+
+
+class Tabular(ActionValues):
+    """Tables: one row per sight ever met.
+
+    Args:
+        choices: A.
+        algorithm: Hyperparameters.
+        draw: For values at the start, U(-½, ½), row by row as sights are met.
+    """
+
+    def __init__(self, choices: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
+        self._algorithm = algorithm
+        self._choices = choices
+        self._draw = draw
+        self._rows: dict[bytes, int] = {}
+        self._q = np.zeros((0, choices))
+        self._ideal = IdealQ(self._q, draw) if algorithm.recipe.target == "ideal_q" else None
+        self._sights = np.zeros((0, 0), np.float32)
+        self._change = 0.0
+        self.replay = Replay(algorithm.off_policy.buffer)
+
+    def best(self, sight: Floats) -> Floats:
+        """The first among the best; where nothing is known, what the new row happens to like."""
+        rows = self._number(sight)  # which may make the table grow
+        return np.asarray(self._q_table()[rows].argmax(axis=1, keepdims=True), np.float32)
+
+    def take(self, fresh: Samples) -> None:
+        """Keep transitions, as rows."""
+        told = Transitions(
+            state=self._number(fresh.sight),
+            action=fresh.action[:, 0].astype(np.intp),
+            reward=fresh.reward.astype(np.float64),
+            following=self._number(fresh.following),
+            terminated=fresh.terminated,
+        )
+        place = np.zeros(len(told.state), np.intp) if self._ideal is None else self._ideal.note(told)
+        self.replay.add(told.state, told.action, told.reward, told.following, told.terminated, place)
+
+    def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
+        """Minibatches with `table_step`, or with a `turn_accuracy` all of the replay to its fixed point."""
+        algorithm, knobs = self._algorithm, self._algorithm.off_policy
+        before = self._q_table().copy()
+        if knobs.turn_accuracy is not None:
+            told, _ = _told(self.replay.everything())
+            iterated(
+                self._q_table(), told, gamma=algorithm.gamma, accuracy=knobs.turn_accuracy, sweeps=knobs.turn_sweeps
+            )  # fmt: skip
+            yield
+        else:
+            for _ in range(minibatches):
+                told, place = _told(self.replay.sample(knobs.batch, draw))
+                if self._ideal is None:
+                    replayed(self._q, told, gamma=algorithm.gamma, step=knobs.table_step)
+                else:
+                    self._ideal.replayed(told, place, gamma=algorithm.gamma, step=knobs.table_step)
+                yield
+        self._change = float(np.abs(self._q_table() - before).max())
+
+    def end(self, sights: Floats) -> None:
+        """Nothing: tables know no statistics."""
+
+    def figures(self) -> Mapping[str, float]:
+        """How far the value moved that moved farthest, and how many sights there are."""
+        return {"table_change": self._change, "table_rows": float(len(self._rows))}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Q and the sights of its rows."""
+        return {"q": torch.from_numpy(self._q_table().copy()), "sights": torch.from_numpy(self._sights.copy())}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take Q and its sights.
+
+        Raises:
+            ValueError: One is missing, or they do not fit each other.
+        """
+        for name in ("q", "sights"):
+            if name not in tensors:
+                raise ValueError(f"{name} is missing")
+        rows = len(tensors["sights"])
+        q = fitting(tensors, "q", (rows, self._choices)).numpy()
+        self._number(tensors["sights"].numpy())
+        self._q_table()[:] = q
+
+    def state(self) -> State:
+        """The tables, their sights in the order of rows, where the stream of new values is, and the replay."""
+        return {
+            "q": self._q.copy(),
+            "ideal": None if self._ideal is None else self._ideal.state(),
+            "sights": self._sights.copy(),
+            "draw": streams([self._draw]),
+            "replay": self.replay.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of tables of the same scenario."""
+        self._q, self._sights = state["q"], state["sights"]
+        if self._ideal is not None:
+            self._ideal.restore(state["ideal"])
+        self._rows = {sight.tobytes(): row for row, sight in enumerate(self._sights)}
+        restore_streams([self._draw], state["draw"])
+        self.replay.restore(state["replay"])
+
+    def _q_table(self) -> NDArray[np.float64]:
+        return self._q if self._ideal is None else self._ideal.q
+
+    def _number(self, sights: Floats) -> NDArray[np.intp]:
+        """The rows of sights (B, D); those never met get one each.
+
+        Raises:
+            ValueError: There are too many for a table.
+        """
+        rows = np.empty(len(sights), np.intp)
+        fresh = []
+        for place, sight in enumerate(sights):
+            key = sight.tobytes()
+            row = self._rows.get(key)
+            if row is None:
+                row = self._rows[key] = len(self._rows)
+                fresh.append(sight)
+            rows[place] = row
+        if fresh:
+            if len(self._rows) > MAX_ROWS:
+                raise ValueError(
+                    f"algorithm.off_policy.representation: got 'table'; more than {MAX_ROWS} sights were met, use network"
+                )
+            values = self._draw.uniform(-0.5, 0.5, (len(fresh), self._choices))
+            self._sights = np.stack(fresh) if not len(self._sights) else np.concatenate((self._sights, np.stack(fresh)))
+            if self._ideal is None:
+                self._q = np.concatenate((self._q, values))
+            else:
+                self._ideal.extend(values)
+        return rows
+
+
+def _told(columns: tuple[NDArray[np.generic], ...]) -> tuple[Transitions, NDArray[np.intp]]:
+    """What a table's replay keeps, as it was put in."""
+    state, action, reward, following, terminated, place = columns
+    told = Transitions(
+        state=state.astype(np.intp, copy=False),
+        action=action.astype(np.intp, copy=False),
+        reward=reward.astype(np.float64, copy=False),
+        following=following.astype(np.intp, copy=False),
+        terminated=terminated.astype(np.bool_, copy=False),
+    )
+    return told, place.astype(np.intp, copy=False)
+
+
+class Lagging:
+    """A copy of a module that follows it slowly.
+
+    Args:
+        module: What it follows.
+        keep: How much of itself it keeps at each `follow`.
+    """
+
+    def __init__(self, module: nn.Module, keep: float) -> None:
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self._pairs = list(zip(self.module.parameters(), module.parameters(), strict=True))
+        self._keep = keep
+
+    def follow(self) -> None:
+        """One step behind the module."""
+        with torch.no_grad():
+            for mine, theirs in self._pairs:
+                mine.lerp_(theirs, 1.0 - self._keep)
+
+    def state(self) -> list[Floats]:
+        """The copy's parameters."""
+        return [mine.numpy().copy() for mine, _ in self._pairs]
+
+    def restore(self, state: list[Floats]) -> None:
+        """Take the parameters of a copy of the same module."""
+        with torch.no_grad():
+            for (mine, _), stored in zip(self._pairs, state, strict=True):
+                mine.copy_(torch.from_numpy(stored))
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The copy's outputs."""
+        with torch.no_grad():
+            output: Tensor = self.module(*inputs)
+        return output
+
+
+def network(algorithm: Algorithm, n_in: int, n_out: int, generator: torch.Generator) -> MLP:
+    """A network in the scenario's sizes; its last layer starts small, so that all actions are worth about 0."""
+    return MLP(
+        n_in,
+        algorithm.hidden,
+        n_out,
+        activation=algorithm.activation,
+        layer_norm=algorithm.layer_norm,
+        input_layer_norm=algorithm.input_norm == "layer",
+        head_gain=algorithm.head_gain,
+        generator=generator,
+    )
+
+
+def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
+    """Numbers of a POLICY: the weights of a `network` of choices, then offset and scale of each of its inputs."""
+    widths = [width, *algorithm.hidden, choices]
+    linear = sum(a * b + b for a, b in pairwise(widths))
+    norms = 2 * sum(algorithm.hidden) if algorithm.layer_norm else 0
+    return linear + norms + (2 * width if algorithm.input_norm == "layer" else 0) + 2 * width
+
+
+def trainer(module: nn.Module, algorithm: Algorithm, lr: float) -> Trainer:
+    """Adam in the scenario's settings."""
+    return Trainer(module, lr=lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A minibatch as tensors; `action` is what networks take: one-hot where it is a choice."""
+
+    sight: Tensor
+    action: Tensor
+    reward: Tensor
+    following: Tensor
+    onward: Tensor  # gamma, or 0 where the episode terminated
+
+
+class Ideal:
+    """I2Q's forward model and values of pairs of states.
+
+    Args:
+        width: D.
+        n_actions: Width of the action as networks take it.
+        algorithm: Hyperparameters.
+        norm: Of sights.
+        generator: Draws the weights.
+    """
+
+    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, norm: InputNorm, generator: torch.Generator) -> None:
+        self._knobs = algorithm.off_policy
+        self._norm = norm
+        self.model = network(algorithm, width + n_actions, width, generator)
+        self.qss = network(algorithm, 2 * width, 1, generator)
+        self._model_trainer = trainer(self.model, algorithm, algorithm.critic_lr)
+        self._qss_trainer = trainer(self.qss, algorithm, algorithm.critic_lr)
+        self._lagging = Lagging(self.qss, self._knobs.target_keep)
+
+    def guess(self, sight: Tensor, action: Tensor) -> Tensor:
+        """f(s, a): the state that the model hopes for, (B, D)."""
+        change: Tensor = self.model(torch.cat((self._norm(sight), action), 1))
+        return sight + change
+
+    def worth(self, sight: Tensor, following: Tensor) -> Tensor:
+        """Q_ss(s, s'), (B,)."""
+        value: Tensor = self.qss(self._pair(sight, following)).squeeze(1)
+        return value
+
+    def successor(self, batch: Batch) -> Tensor:
+        """s'*: the model's guess where it is worth more than what followed, (B, D)."""
+        with torch.no_grad():
+            hoped = self.guess(batch.sight, batch.action)
+            better = self.worth(batch.sight, hoped) > self.worth(batch.sight, batch.following)
+            return torch.where(better[:, None], hoped, batch.following)
+
+    def learn(self, batch: Batch, next_action: Tensor) -> None:
+        """A step of both; `next_action` is the one liked best at what followed."""
+        with torch.no_grad():
+            hoped = self.guess(batch.following, next_action)
+            target = batch.reward + batch.onward * self._lagging(self._pair(batch.following, hoped)).squeeze(1)
+        (self.worth(batch.sight, batch.following) - target).square().mean().backward()
+        self._qss_trainer.step()
+        hoped = self.guess(batch.sight, batch.action)
+        worth = self.worth(batch.sight, hoped)
+        price = self._knobs.ideal_weight / worth.detach().abs().mean().clamp_min(1e-8)
+        loss = (hoped - batch.following).square().sum(1).mean() - price * worth.mean()
+        loss.backward()
+        self._model_trainer.step()
+        self._qss_trainer.gradient.zero_()  # Q_ss is only asked here
+        self._lagging.follow()
+
+    def state(self) -> State:
+        """Both networks and the lagging one."""
+        return {"model": self._model_trainer.state(), "qss": self._qss_trainer.state(), "lagging": self._lagging.state()}
+
+    def restore(self, state: State) -> None:
+        """Take the state of networks of the same sizes."""
+        self._model_trainer.restore(state["model"])
+        self._qss_trainer.restore(state["qss"])
+        self._lagging.restore(state["lagging"])
+
+    def _pair(self, sight: Tensor, following: Tensor) -> Tensor:
+        return torch.cat((self._norm(sight), self._norm(following)), 1)
+
+
+class Networked(ActionValues):
+    """What the two kinds of networks have in common: raw replay, standardised inputs, the ideal successor."""
+
+    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+        self._algorithm = algorithm
+        self._norm = InputNorm(width, running=algorithm.input_norm == "running")
+        self._ideal = Ideal(width, n_actions, algorithm, self._norm, generator) if algorithm.recipe.target == "ideal_q" else None
+        self._loss = 0.0
+        self.replay = Replay(algorithm.off_policy.buffer)
+
+    def take(self, fresh: Samples) -> None:
+        """Keep transitions as they are."""
+        self.replay.add(fresh.sight, fresh.action, fresh.reward, fresh.following, fresh.terminated)
+
+    def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
+        """One step of every network per minibatch."""
+        total = 0.0
+        for _ in range(minibatches):
+            total += self._step(self._batch(self.replay.sample(self._algorithm.off_policy.batch, draw)), draw)
+            yield
+        self._loss = total / max(minibatches, 1)
+
+    def end(self, sights: Floats) -> None:
+        """Let the input statistics take a round in."""
+        self._norm.update(sights)
+
+    def figures(self) -> Mapping[str, float]:
+        """Mean loss of Q."""
+        return {"value_loss": self._loss}
+
+    def state(self) -> State:
+        """Every network, learning and lagging, the inputs' statistics and the replay."""
+        return {
+            "learning": [each.state() for each in self._learning()],
+            "lagging": [each.state() for each in self._followers()],
+            "inputs": self._norm.state(),
+            "ideal": None if self._ideal is None else self._ideal.state(),
+            "replay": self.replay.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of networks of the same scenario."""
+        for each, learning in zip(self._learning(), state["learning"], strict=True):
+            each.restore(learning)
+        for follower, lagging in zip(self._followers(), state["lagging"], strict=True):
+            follower.restore(lagging)
+        self._norm.restore(state["inputs"])
+        if self._ideal is not None:
+            self._ideal.restore(state["ideal"])
+        self.replay.restore(state["replay"])
+
+    @abstractmethod
+    def _learning(self) -> list[Trainer]:
+        """The networks that learn, but the ideal's."""
+
+    @abstractmethod
+    def _followers(self) -> list[Lagging]:
+        """The networks that follow them."""
+
+    @abstractmethod
+    def _step(self, batch: Batch, draw: np.random.Generator) -> float:
+        """Learn from one minibatch; Q's loss."""
+
+    @abstractmethod
+    def _fed(self, action: Tensor) -> Tensor:
+        """Actions (B, A) as networks take them."""
+
+    def _batch(self, columns: tuple[NDArray[np.generic], ...]) -> Batch:
+        sight, action, reward, following, terminated = (torch.from_numpy(column) for column in columns)
+        onward = self._algorithm.gamma * (~terminated).to(torch.float32)
+        return Batch(sight, self._fed(action), reward, following, onward)
+
+
+class DoubleQ(Networked):
+    """A network with one value per choice, learnt by double Q-learning.
+
+    Args:
+        width: D.
+        choices: A.
+        algorithm: Hyperparameters.
+        generator: Draws the weights.
+    """
+
+    def __init__(self, width: int, choices: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+        super().__init__(width, choices, algorithm, generator)
+        self._choices = choices
+        self._net = network(algorithm, width, choices, generator)
+        self._trainer = trainer(self._net, algorithm, algorithm.critic_lr)
+        self._lagging = Lagging(self._net, algorithm.off_policy.target_keep)
+
+    def best(self, sight: Floats) -> Floats:
+        """The first among the best choices."""
+        with torch.inference_mode():
+            return np.asarray(self._net(self._norm(torch.from_numpy(sight))).argmax(1, keepdim=True).numpy(), np.float32)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network and its inputs' statistics, and the ideal's two networks."""
+        tensors = {"q": self._trainer.weights.detach(), "inputs": self._norm.weights()}
+        return tensors | ideal_weights(self._ideal)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the network and its inputs' statistics."""
+        q = fitting(tensors, "q", tuple(self._trainer.weights.shape))
+        inputs = fitting(tensors, "inputs", tuple(self._norm.weights().shape))
+        with torch.no_grad():
+            self._trainer.weights.copy_(q)
+        self._norm.load(inputs)
+
+    def _learning(self) -> list[Trainer]:
+        return [self._trainer]
+
+    def _followers(self) -> list[Lagging]:
+        return [self._lagging]
+
+    def _fed(self, action: Tensor) -> Tensor:
+        return functional.one_hot(action[:, 0].long(), self._choices).to(torch.float32)
+
+    def _step(self, batch: Batch, draw: np.random.Generator) -> float:
+        successor = batch.following
+        if self._ideal is not None:
+            with torch.no_grad():
+                liked = self._net(self._norm(batch.following)).argmax(1, keepdim=True)
+            self._ideal.learn(batch, self._fed(liked))
+            successor = self._ideal.successor(batch)
+        with torch.no_grad():
+            x = self._norm(successor)
+            liked = self._net(x).argmax(1, keepdim=True)
+            target = batch.reward + batch.onward * self._lagging(x).gather(1, liked).squeeze(1)
+        loss = ((self._net(self._norm(batch.sight)) * batch.action).sum(1) - target).square().mean()
+        loss.backward()
+        self._trainer.step()
+        self._lagging.follow()
+        return float(loss.detach())
+
+
+class TwinDelayed(Networked):
+    """A deterministic policy within ± a bound and two critics, whose smaller value is believed.
+
+    Args:
+        width: D.
+        n_actions: A.
+        algorithm: Hyperparameters.
+        generator: Draws the weights.
+    """
+
+    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+        super().__init__(width, n_actions, algorithm, generator)
+        self._bound = algorithm.off_policy.action_bound
+        self._actor = network(algorithm, width, n_actions, generator)
+        self._critics = [network(algorithm, width + n_actions, 1, generator) for _ in range(2)]
+        self._actor_trainer = trainer(self._actor, algorithm, algorithm.actor_lr)
+        self._critic_trainers = [trainer(critic, algorithm, algorithm.critic_lr) for critic in self._critics]
+        keep = algorithm.off_policy.target_keep
+        self._lagging_actor, *self._lagging_critics = (Lagging(net, keep) for net in (self._actor, *self._critics))
+        self._steps = 0
+
+    def best(self, sight: Floats) -> Floats:
+        """What the policy does."""
+        with torch.inference_mode():
+            return np.asarray((self._bound * torch.tanh(self._actor(self._norm(torch.from_numpy(sight))))).numpy(), np.float32)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Policy, critics, their inputs' statistics, and the ideal's two networks."""
+        tensors = {"actor": self._actor_trainer.weights.detach(), "inputs": self._norm.weights()}
+        tensors |= {f"critic_{k}": each.weights.detach() for k, each in enumerate(self._critic_trainers)}
+        return tensors | ideal_weights(self._ideal)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the policy and its inputs' statistics."""
+        actor = fitting(tensors, "actor", tuple(self._actor_trainer.weights.shape))
+        inputs = fitting(tensors, "inputs", tuple(self._norm.weights().shape))
+        with torch.no_grad():
+            self._actor_trainer.weights.copy_(actor)
+        self._norm.load(inputs)
+
+    def state(self) -> State:
+        """The same, and how many minibatches there were, of which every few move the policy."""
+        return {**super().state(), "steps": self._steps}
+
+    def restore(self, state: State) -> None:
+        """Take the state of networks of the same scenario."""
+        super().restore(state)
+        self._steps = state["steps"]
+
+    def _learning(self) -> list[Trainer]:
+        return [self._actor_trainer, *self._critic_trainers]
+
+    def _followers(self) -> list[Lagging]:
+        return [self._lagging_actor, *self._lagging_critics]
+
+    def _fed(self, action: Tensor) -> Tensor:
+        return action
+
+    def _step(self, batch: Batch, draw: np.random.Generator) -> float:
+        successor = batch.following
+        if self._ideal is not None:
+            self._ideal.learn(batch, self._bound * torch.tanh(self._lagging_actor(self._norm(batch.following))))
+            successor = self._ideal.successor(batch)
+        x = self._norm(successor)
+        noise = torch.from_numpy(draw.standard_normal(batch.action.shape, dtype=np.float32))
+        smoothing = (self._algorithm.off_policy.target_noise * noise).clamp_(-SMOOTHING_CLIP, SMOOTHING_CLIP)
+        action = self._bound * (torch.tanh(self._lagging_actor(x)) + smoothing).clamp_(-1.0, 1.0)
+        pair = torch.cat((x, action), 1)
+        believed = torch.minimum(*(critic(pair).squeeze(1) for critic in self._lagging_critics))
+        target = batch.reward + batch.onward * believed
+        x = self._norm(batch.sight)
+        pair = torch.cat((x, batch.action), 1)
+        total = 0.0
+        for critic, each in zip(self._critics, self._critic_trainers, strict=True):
+            loss = (critic(pair).squeeze(1) - target).square().mean()
+            loss.backward()
+            each.step()
+            total += 0.5 * float(loss.detach())
+        self._steps += 1
+        if self._steps % self._algorithm.off_policy.policy_delay == 0:
+            own = self._bound * torch.tanh(self._actor(x))
+            (-self._critics[0](torch.cat((x, own), 1)).mean()).backward()
+            self._actor_trainer.step()
+            self._critic_trainers[0].gradient.zero_()  # the critic is only asked here
+            for follower in self._followers():
+                follower.follow()
+        return total
+
+
+def ideal_weights(ideal: Ideal | None) -> dict[str, Tensor]:
+    """The ideal's networks as vectors, by name; none without it."""
+    if ideal is None:
+        return {}
+    nets = {"model": ideal.model, "q_ss": ideal.qss}
+    return {name: nn.utils.parameters_to_vector(net.parameters()).detach() for name, net in nets.items()}

@@ -1,0 +1,213 @@
+"""The off-policy learner: acts on values, explores, and learns from replay at the end of every round.
+
+Theory of operation. It is driven as `node.learners.on_policy.learner.Learner` is, and by the same messages, of which it needs
+none. During a round it acts on what it likes best: with choices it takes any of them at random with probability ε, otherwise it
+adds Gaussian noise. After the round it puts the samples into its replay and learns from as many minibatches as the samples have
+earned (`updates_per_step`). What followed a sample is the next one of its copy, or the sight at the cut; where an episode
+terminated, it is what the agent itself saw last, which matters to nobody but I2Q.
+
+With turns (`order: alternating`) a round is somebody's: whoever does not hold the turn `sit_out`s the round, and does not explore
+in it. When a turn comes back and replay is `per_turn`, all that is older is forgotten, because the others were others then.
+
+What must not change: chance is drawn by agent and round, whatever was learnt before.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from node.learners.off_policy.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDelayed
+from node.learners.off_policy.recurrent import RecurrentQ
+from node.numerics.critics import Shape
+from node.numerics.rollout import Rollout
+from node.numerics.seeds import Purpose, stream, torch_stream
+from scenarios.schema import Algorithm, OffPolicy
+from topology.snapshot import State
+
+Floats = NDArray[np.float32]
+
+
+def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
+    """An agent's values: tables or networks, of choices or of numbers."""
+    if algorithm.off_policy.representation == "table":
+        return Tabular(shape.choices, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
+    generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
+    if algorithm.off_policy.representation == "recurrent":
+        return RecurrentQ(shape.actor_width, shape.choices, shape.steps, shape.copies, algorithm, generator)
+    if shape.choices:
+        return DoubleQ(shape.actor_width, shape.choices, algorithm, generator)
+    return TwinDelayed(shape.actor_width, shape.n_actions, algorithm, generator)
+
+
+class Exploration:
+    """Chance in what an agent does: a round's of it is drawn when the round begins.
+
+    Args:
+        shape: Sizes.
+        knobs: Hyperparameters.
+
+    Attributes:
+        epsilon: Probability of a random choice in the round.
+    """
+
+    def __init__(self, shape: Shape, knobs: OffPolicy) -> None:
+        self._shape = shape
+        self._knobs = knobs
+        self._random = np.zeros((0, 0), np.bool_)  # which actions of the round are drawn at random
+        self._noise = np.zeros((0, 0, 0), np.float32)  # what those are, or what is added to the others
+        self.epsilon = 0.0
+
+    def begin(self, round_: int, *, explore: bool) -> None:
+        """Draw a round's; without `explore` there is none."""
+        shape, knobs = self._shape, self._knobs
+        draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
+        size = (shape.steps, shape.copies)
+        done = round_ * shape.steps * shape.copies
+        is_new = done < knobs.warm_up_steps
+        chance = draw.random(size)
+        if shape.choices:
+            left = max(0.0, 1.0 - done / knobs.epsilon_steps) if knobs.epsilon_steps else 0.0
+            self.epsilon = 1.0 if is_new else knobs.epsilon_end + left * (knobs.epsilon_start - knobs.epsilon_end)
+            self._noise = draw.integers(shape.choices, size=(*size, 1)).astype(np.float32)
+            self._random = chance < self.epsilon
+        else:
+            each = (*size, shape.n_actions)
+            noise = draw.uniform(-1.0, 1.0, each) if is_new else knobs.noise_std * draw.standard_normal(each)
+            self._noise = (knobs.action_bound * noise).astype(np.float32)
+            self._random = np.full(chance.shape, is_new)
+        if not explore:
+            self._random = np.zeros(chance.shape, np.bool_)
+            self._noise = np.zeros_like(self._noise)
+
+    def __call__(self, step: int, liked: Floats) -> Floats:
+        """Actions (E, A) of a step, given those liked best."""
+        random, noise = self._random[step][:, None], self._noise[step]
+        if self._shape.choices:
+            return np.where(random, noise, liked)
+        bound = self._knobs.action_bound
+        return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
+
+
+class OffPolicyLearner:
+    """One agent's values, its exploration and its replay.
+
+    Args:
+        shape: Sizes.
+        own: The agent's own columns of the sight.
+        algorithm: Hyperparameters.
+    """
+
+    def __init__(self, shape: Shape, own: slice, algorithm: Algorithm) -> None:
+        self._shape = shape
+        self._own = own
+        self._algorithm = algorithm
+        self._values = make_values(shape, algorithm)
+        self._exploration = Exploration(shape, algorithm.off_policy)
+        self._earned = 0.0  # minibatches not yet learnt from
+        self._has_rested = False
+        self._begins = np.ones(shape.copies, np.bool_)  # copies in which an episode begins with the round
+
+    # ---------------------------------------------------------------- acting
+
+    def begin_round(self, round_: int, *, explore: bool = True) -> None:
+        """Draw the round's exploration."""
+        self._exploration.begin(round_, explore=explore)
+
+    def act(self, step: int, sight: Floats) -> Floats:
+        """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
+        return self._exploration(step, self._values.best(np.ascontiguousarray(sight[:, self._shape.actor_columns])))
+
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
+        if isinstance(self._values, RecurrentQ):
+            self._values.forget(ended)
+
+    # -------------------------------------------------------------- learning
+
+    def learn_values(self, round_: int, rollout: Rollout, reward: Floats) -> Iterator[None]:
+        """Take the round in and learn from replay; pauses after every minibatch.
+
+        Args:
+            round_: Round k.
+            rollout: The samples.
+            reward: (T, E) what to learn from: the agent's own reward, or a mean over its ball.
+        """
+        shape, knobs = self._shape, self._algorithm.off_policy
+        if self._has_rested and knobs.replay == "per_turn":
+            self._values.replay.clear()
+        self._has_rested = False
+        self._values.take(self._samples(rollout, reward))
+        self._begins = rollout.terminated[-1] | rollout.truncated[-1]
+        if (round_ + 1) * shape.steps * shape.copies <= knobs.warm_up_steps:
+            return
+        self._earned += knobs.updates_per_step * shape.steps * shape.copies
+        minibatches = int(self._earned)
+        self._earned -= minibatches
+        yield from self._values.learn(minibatches, stream(shape.seed, Purpose.SHUFFLE, shape.agent, round_))
+
+    def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
+        """Nothing: what to do follows from the values."""
+        return iter(())
+
+    def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
+        """A round without a turn, or without a node: nothing learnt is touched, and there are no figures."""
+        self._has_rested = self._algorithm.recipe.order == "alternating"
+        self._begins = rollout.terminated[-1] | rollout.truncated[-1]
+        return {}
+
+    def end_round(self, rollout: Rollout) -> Mapping[str, float]:
+        """Let the input statistics take in the round; the round's figures by name."""
+        sights = rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.actor_columns]
+        self._values.end(sights)
+        figures = {"replay": float(len(self._values.replay)), **self._values.figures()}
+        return figures | {"epsilon": self._exploration.epsilon} if self._shape.choices else figures
+
+    # ------------------------------------------------------------- checkpoint
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learnt, by name, in a fixed order."""
+        return self._values.weights()
+
+    def load_policy(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what acting needs from a checkpoint.
+
+        Raises:
+            ValueError: the checkpoint does not fit this scenario's values.
+        """
+        try:
+            self._values.load(tensors)
+        except ValueError as error:
+            raise ValueError(f"checkpoint of agent {self._shape.agent}: {error}") from None
+
+    def state(self) -> State:
+        """All that later rounds depend on, as it is between two rounds; what a round draws, `begin_round` draws again."""
+        return {
+            "values": self._values.state(),
+            "earned": self._earned,
+            "has_rested": self._has_rested,
+            "begins": self._begins.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a learner of the same agent and scenario."""
+        self._values.restore(state["values"])
+        self._earned, self._has_rested, self._begins = state["earned"], state["has_rested"], state["begins"]
+
+    # ---------------------------------------------------------------- pieces
+
+    def _samples(self, rollout: Rollout, reward: Floats) -> Samples:
+        following = rollout.following()
+        for step, copy in np.argwhere(rollout.terminated):
+            following[step, copy, self._own] = rollout.cut_blocks[int(step)][copy]
+        columns = self._shape.actor_columns
+        width = rollout.sight.shape[-1]
+        return Samples(
+            sight=rollout.sight.reshape(-1, width)[:, columns].copy(),
+            action=rollout.action.reshape(-1, rollout.action.shape[-1]).copy(),
+            reward=reward.reshape(-1).copy(),
+            following=following.reshape(-1, width)[:, columns],
+            terminated=rollout.terminated.reshape(-1).copy(),
+            is_first=np.concatenate((self._begins[None], (rollout.terminated | rollout.truncated)[:-1])).reshape(-1),
+        )

@@ -1,0 +1,197 @@
+"""QMIX: every agent's values learnt together, as parts of one value of the team that rises with each of them.
+
+Theory of operation. The mixer is Q_tot(s, q) = w₂(s)·elu(q·W₁(s) + b₁(s)) + v(s), where networks of the state make all four;
+W₁ and w₂ are absolute values, and elu rises. So Q_tot never falls when some q^i rises, and the joint action that is best for
+Q_tot is made of the actions that each agent likes best: agents act alone on what was learnt together. The price is what such
+functions cannot say: that an agent's best action depends on another's.
+
+The team: one network of own choices per agent, of what it senses itself, and the mixer, whose state is what all sense. Q_tot of
+a sample regresses to
+
+    r + gamma·Q̄_tot(s', each agent's argmax of its learning network at s')          nothing after a termination
+
+where Q̄_tot is a lagging copy of all networks. An agent's part of it, its network and what its inputs are standardised by, is
+one vector (`Team.policy`).
+
+Source: Rashid et al. 2018 (arXiv:1803.11485), sections 4 and C; sizes of the public code: 32 units, hypernetworks of one
+hidden layer of 64 for the weights. We differ in networks of the present observation alone, one of its own for every agent,
+and in Adam for RMSprop.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from node.learners.off_policy.action_values import Lagging, Samples, network, trainer
+from node.numerics.networks import MLP
+from node.numerics.normalise import InputNorm
+from node.numerics.replay import Replay
+from node.numerics.seeds import Purpose, torch_stream
+from scenarios.schema import Algorithm
+from topology.snapshot import State
+
+UNITS = 32
+HYPER = (64,)
+
+
+class Mixer(nn.Module):
+    """Q_tot of the agents' values and the state.
+
+    Args:
+        n_agents: n.
+        state_width: D.
+        generator: Draws the weights.
+    """
+
+    def __init__(self, n_agents: int, state_width: int, generator: torch.Generator) -> None:
+        super().__init__()
+
+        def network(hidden: tuple[int, ...], n_out: int) -> MLP:
+            return MLP(
+                state_width,
+                hidden,
+                n_out,
+                activation="relu",
+                layer_norm=False,
+                input_layer_norm=False,
+                head_gain=1.0,
+                generator=generator,
+            )
+
+        self._inner = network(HYPER, n_agents * UNITS)
+        self._inner_bias = network((), UNITS)
+        self._outer = network(HYPER, UNITS)
+        self._offset = network((UNITS,), 1)
+
+    def forward(self, q: Float[Tensor, "B n"], state: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+        """Q_tot of each sample."""
+        inner = self._inner(state).abs().unflatten(1, (q.shape[1], UNITS))
+        hidden = functional.elu(torch.einsum("bn,bnu->bu", q, inner) + self._inner_bias(state))
+        team: Tensor = (hidden * self._outer(state).abs()).sum(1) + self._offset(state).squeeze(1)
+        return team
+
+
+class TeamValue(nn.Module):
+    """Q_tot of everybody's choices.
+
+    Args:
+        widths: d_i, of each agent's block of the state.
+        choices: A_i.
+        algorithm: Hyperparameters.
+        seed: Of the run; an agent's network begins as the agent knows it.
+    """
+
+    def __init__(self, widths: Sequence[int], choices: Sequence[int], algorithm: Algorithm, seed: int) -> None:
+        super().__init__()
+        self._widths = list(widths)
+        self.own = nn.ModuleList([
+            network(algorithm, width, count, torch_stream(seed, Purpose.INIT, agent))
+            for agent, (width, count) in enumerate(zip(widths, choices, strict=True))
+        ])  # fmt: skip
+        self.mixer = Mixer(len(self._widths), sum(widths), torch_stream(seed, Purpose.INIT, len(self._widths)))
+
+    def liked(self, state: Float[Tensor, "B D"]) -> Int[Tensor, "B n"]:
+        """What each agent likes best, the first among the best."""
+        with torch.no_grad():
+            return torch.stack([values.argmax(1) for values in self._values(state)], dim=1)
+
+    def forward(self, state: Float[Tensor, "B D"], choice: Int[Tensor, "B n"]) -> Float[Tensor, " B"]:
+        """Q_tot of each sample."""
+        q = [values.gather(1, choice[:, agent, None]) for agent, values in enumerate(self._values(state))]
+        team: Tensor = self.mixer(torch.cat(q, dim=1), state)
+        return team
+
+    def _values(self, state: Tensor) -> list[Tensor]:
+        return [own(block) for own, block in zip(self.own, state.split(self._widths, dim=1), strict=True)]
+
+
+class Team:
+    """All agents' networks, the mixer, and the replay that they learn from.
+
+    Args:
+        widths: d_i.
+        choices: A_i.
+        algorithm: Hyperparameters.
+        seed: Of the run.
+    """
+
+    def __init__(self, widths: Sequence[int], choices: Sequence[int], algorithm: Algorithm, seed: int) -> None:
+        self._algorithm = algorithm
+        self._ends = np.cumsum(widths)
+        self._norm = InputNorm(sum(widths), running=algorithm.input_norm == "running")
+        self.value = TeamValue(widths, choices, algorithm, seed)
+        self._trainer = trainer(self.value, algorithm, algorithm.critic_lr)
+        self._lagging = Lagging(self.value, algorithm.off_policy.target_keep)
+        self._replay = Replay(algorithm.off_policy.buffer)
+        self._loss = 0.0
+
+    def take(self, fresh: Samples) -> None:
+        """Keep transitions of the team: sights (B, D) of all, everybody's actions (B, n)."""
+        if len(fresh.reward):
+            self._replay.add(fresh.sight, fresh.action, fresh.reward, fresh.following, fresh.terminated)
+
+    def learn(self, minibatches: int, draw: np.random.Generator) -> None:
+        """One step of all networks per minibatch."""
+        total = 0.0
+        for _ in range(minibatches):
+            total += self.step(*self._replay.sample(self._algorithm.off_policy.batch, draw))
+        self._loss = total / max(minibatches, 1)
+
+    def step(
+        self,
+        sight: NDArray[np.float32],
+        action: NDArray[np.float32],
+        reward: NDArray[np.float32],
+        following: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+    ) -> float:
+        """Learn from one minibatch, columns as in `Samples`; its loss."""
+        onward = self._algorithm.gamma * (~torch.from_numpy(terminated)).to(torch.float32)
+        state, after = self._norm(torch.from_numpy(sight)), self._norm(torch.from_numpy(following))
+        target = torch.from_numpy(reward) + onward * self._lagging(after, self.value.liked(after))
+        loss = (self.value(state, torch.from_numpy(action).long()) - target).square().mean()
+        loss.backward()
+        self._trainer.step()
+        self._lagging.follow()
+        return float(loss.detach())
+
+    def end(self, sights: NDArray[np.float32]) -> None:
+        """A round is over: let the input statistics take its sights in, (B, D)."""
+        if len(sights):
+            self._norm.update(sights)
+
+    def policy(self, agent: int) -> NDArray[np.float32]:
+        """What an agent acts by: its network's weights, then offsets and scales of its inputs; `policy_width` numbers."""
+        weights = nn.utils.parameters_to_vector(self.value.own[agent].parameters()).detach()
+        width = self._ends[agent] - (self._ends[agent - 1] if agent else 0)
+        inputs = self._norm.weights()[:, self._ends[agent] - width : self._ends[agent]]
+        return np.asarray(torch.cat((weights, inputs.flatten())).numpy(), np.float32)
+
+    def figures(self) -> Mapping[str, float]:
+        """Mean loss of Q_tot, and how many transitions there are."""
+        return {"value_loss": self._loss, "replay": float(len(self._replay))}
+
+    def weights(self) -> dict[str, Tensor]:
+        """All networks as one vector, and the statistics of the state."""
+        return {"team": self._trainer.weights.detach(), "inputs": self._norm.weights()}
+
+    def state(self) -> State:
+        """All networks, learning and lagging, the state's statistics and the replay."""
+        return {
+            "learning": self._trainer.state(),
+            "lagging": self._lagging.state(),
+            "inputs": self._norm.state(),
+            "replay": self._replay.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of a team of the same scenario."""
+        self._trainer.restore(state["learning"])
+        self._lagging.restore(state["lagging"])
+        self._norm.restore(state["inputs"])
+        self._replay.restore(state["replay"])

@@ -1,0 +1,1 @@
+"""Learning from the samples of the current policy."""

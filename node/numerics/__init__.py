@@ -1,0 +1,1 @@
+"""Networks, estimates and samples: pure functions and small containers of numbers."""

@@ -1,0 +1,235 @@
+"""Value functions of the reward and of every cost, and how they learn from a rollout.
+
+An agent's own, or, with a central critic, the coordinator's: nothing here knows which. In a round `begin` takes the
+rollout in, `advantages` estimates, `adopt` sets the estimates' returns as targets, `train` regresses to them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from node.numerics.advantage import gae
+from node.numerics.losses import value_loss
+from node.numerics.networks import MLP, Trainer
+from node.numerics.normalise import InputNorm, ValueNorm
+from node.numerics.rollout import Rollout
+from node.numerics.seeds import Purpose, torch_stream
+from scenarios.schema import Algorithm
+from topology.snapshot import State
+
+Columns = NDArray[np.intp] | slice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of one agent's learning problem.
+
+    Attributes:
+        agent: Agent id.
+        seed: Seed of the run.
+        steps: T.
+        copies: E.
+        rounds: Rounds in the run.
+        actor_columns: Columns of the sight that the actor takes.
+        critic_columns: Columns that the critics take.
+        actor_width: How many those are.
+        critic_width: How many those are.
+        n_actions: A; 1 where the action is a choice.
+        choices: C, how many actions there are to choose from; 0 where actions are continuous.
+        one_hot: Columns of each one-hot part of the sight, in the order of columns; the others are numbers.
+        cost_limits: b_u, one per cost; empty where the recipe ignores costs.
+        reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
+    """
+
+    agent: int
+    seed: int
+    steps: int
+    copies: int
+    rounds: int
+    actor_columns: Columns
+    critic_columns: Columns
+    actor_width: int
+    critic_width: int
+    n_actions: int
+    choices: int = 0
+    one_hot: tuple[slice, ...] = ()
+    cost_limits: tuple[float, ...]
+    reach: int = 1
+
+
+class Critic:
+    """A value function of the reward or of one cost: network, optimiser, return statistics."""
+
+    def __init__(self, shape: Shape, algorithm: Algorithm, index: int, norm: ValueNorm) -> None:
+        self.net = MLP(
+            shape.critic_width,
+            algorithm.hidden,
+            1,
+            activation=algorithm.activation,
+            layer_norm=algorithm.layer_norm,
+            input_layer_norm=algorithm.input_norm == "layer",
+            head_gain=1.0,
+            generator=torch_stream(shape.seed, Purpose.INIT, shape.agent, 1 + index),
+        )
+        self.trainer = Trainer(self.net, lr=algorithm.critic_lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
+        self.norm = norm
+        self._rescales = "fixed_value_head" not in algorithm.quirks
+        self.old = torch.zeros(0)
+        self.target = torch.zeros(0)
+
+    def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64]) -> None:
+        """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units."""
+        scale, shift = self.norm.update(returns)
+        if not self._rescales:
+            scale, shift = 1.0, 0.0
+        with torch.no_grad():
+            self.net.head.weight.mul_(scale)
+            self.net.head.bias.mul_(scale).add_(shift)
+        self.old = torch.from_numpy((old * scale + shift).astype(np.float32))
+        self.target = torch.from_numpy(self.norm.normalise(returns).astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one critic makes of one signal.
+
+    Attributes:
+        advantage: A, (B,), in the signal's units.
+        returns: A + V, (B,), in the signal's units.
+        predicted: V, (B,), in the critic's units.
+    """
+
+    advantage: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+
+
+class Critics:
+    """The value critic and the cost critics of one problem.
+
+    Args:
+        shape: Sizes; the critics' columns, width and number count.
+        algorithm: Hyperparameters.
+    """
+
+    def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
+        self._shape = shape
+        self._algorithm = algorithm
+        n = 1 + len(shape.cost_limits)
+        norms = [ValueNorm(enabled=algorithm.value_norm, beta=algorithm.value_norm_beta) for _ in range(n)]
+        if "shared_return_norm" in algorithm.quirks:
+            norms = norms[:1] * n
+        self._critics = [Critic(shape, algorithm, index, norm) for index, norm in enumerate(norms)]
+        self._norm = InputNorm(shape.critic_width, running=algorithm.input_norm == "running")
+        self._x = self._cut_x = torch.zeros(0)
+        self._losses = np.zeros(len(self._critics))
+
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        for critic in self._critics:
+            critic.trainer.decay(fraction)
+
+    def begin(self, rollout: Rollout) -> None:
+        """Take in what was seen."""
+        shape = self._shape
+        columns = shape.critic_columns
+        self._x = self._norm(torch.from_numpy(rollout.sight.reshape(shape.steps * shape.copies, -1)[:, columns]))
+        self._cut_x = self._norm(torch.from_numpy(rollout.cut_sight[:, columns]))
+
+    def advantages(
+        self, rollout: Rollout, reward: NDArray[np.float32], weight: NDArray[np.float64] | None = None
+    ) -> list[Estimate]:
+        """Estimates of the reward (T, E) and of each cost; `weight` (T, E) as in `gae`."""
+        signals = [reward, *(rollout.cost[:, :, u] for u in range(len(self._shape.cost_limits)))]
+        return [self._estimate(critic, rollout, signal, weight) for critic, signal in zip(self._critics, signals, strict=True)]
+
+    def adopt(self, estimates: Sequence[Estimate]) -> None:
+        """Set the estimated returns as targets."""
+        for critic, estimate in zip(self._critics, estimates, strict=True):
+            critic.adopt(estimate.predicted, estimate.returns)
+
+    def train(self, minibatches: Iterable[Tensor]) -> Iterator[None]:
+        """Regress to the targets; pauses after every minibatch of rows."""
+        self._losses[:] = 0.0
+        for rows in minibatches:
+            for place, critic in enumerate(self._critics):
+                self._losses[place] += self._step(critic, rows)
+            yield
+
+    def end(self, rollout: Rollout) -> None:
+        """Let the input statistics take in the round."""
+        self._norm.update(rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.critic_columns])
+        self._x = self._cut_x = torch.zeros(0)
+
+    def figures(self) -> Mapping[str, float]:
+        """Mean loss of each critic over the last training, by name."""
+        first, *rest = self._losses / (self._algorithm.epochs * self._algorithm.minibatches)
+        return {"value_loss": float(first)} | {f"cost_value_loss_{u}": float(loss) for u, loss in enumerate(rest)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Everything learnt, by name, in a fixed order."""
+        tensors = {}
+        for index, critic in enumerate(self._critics):
+            tensors[f"critic_{index}"] = critic.trainer.weights.detach()
+            tensors[f"critic_{index}_returns"] = torch.tensor([critic.norm.mu, critic.norm.sigma], dtype=torch.float64)
+        tensors["critic_inputs"] = self._norm.weights()
+        return tensors
+
+    def state(self) -> State:
+        """All that later rounds depend on."""
+        return {
+            "inputs": self._norm.state(),
+            "critics": [{"trainer": critic.trainer.state(), "norm": critic.norm.state()} for critic in self._critics],
+        }
+
+    def restore(self, state: State) -> None:
+        """Take the state of critics of the same problem."""
+        self._norm.restore(state["inputs"])
+        for critic, own in zip(self._critics, state["critics"], strict=True):
+            critic.trainer.restore(own["trainer"])
+            critic.norm.restore(own["norm"])
+
+    def _estimate(
+        self, critic: Critic, rollout: Rollout, signal: NDArray[np.float32], weight: NDArray[np.float64] | None
+    ) -> Estimate:
+        algorithm = self._algorithm
+        with torch.no_grad():
+            predicted = critic.net.everywhere(self._x, algorithm.chunk).squeeze(-1).double().numpy()
+            at_cuts = critic.net.everywhere(self._cut_x, algorithm.chunk).squeeze(-1).double().numpy()
+        value = critic.norm.denormalise(predicted).reshape(signal.shape)
+        next_value = np.concatenate((value[1:], np.zeros_like(value[:1])))
+        cuts = rollout.cuts()
+        next_value[cuts[:, 0], cuts[:, 1]] = critic.norm.denormalise(at_cuts)
+        advantage = gae(
+            signal,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.truncated,
+            gamma=algorithm.gamma,
+            lam=algorithm.gae_lambda,
+            bootstrap=algorithm.truncation == "bootstrap",
+            weight=weight,
+        )
+        return Estimate(advantage.reshape(-1), (advantage + value).reshape(-1), predicted)
+
+    def _step(self, critic: Critic, rows: Tensor) -> float:
+        algorithm = self._algorithm
+        total = 0.0
+        for chunk in rows.split(algorithm.chunk):
+            loss = value_loss(
+                critic.net(self._x[chunk]).squeeze(-1),
+                critic.old[chunk],
+                critic.target[chunk],
+                value_clip=algorithm.value_clip,
+                huber_delta=algorithm.huber_delta,
+                signed="signed_huber" in algorithm.quirks,
+            ) * (len(chunk) / len(rows))
+            loss.backward()
+            total += float(loss.detach())
+        critic.trainer.step()
+        return total

@@ -1,0 +1,129 @@
+"""Films: what cannot be filmed is refused before anything starts, and what is shown is what was played."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from coordinator.report import film as filming
+from coordinator.run import in_process
+from coordinator.run.database import Recorder
+from coordinator.run.plan import Plan, make_run_dir, plan
+from scenarios.loading import ScenarioError, load
+
+SMALL = [
+    "env.partition=3x2", "env.name=safe_halfcheetah", "env.copies=1", "env.horizon=4", "rollout.steps=4", "budget.env_steps=4",
+    "algorithm.hidden=[4]", "algorithm.minibatches=1", "algorithm.epochs=1", "record.tensorboard=false",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "told"),
+    [
+        ([], "film.avi", r"^--film: got film.avi; expected a name that ends in .gif or .mp4$"),
+        (["env.name=network_lq"], "film.gif", r"^--film: network_lq has no robot to look at$"),
+        (["clock=wall"], "film.gif", r"a film is made in virtual time$"),
+    ],
+)
+def test_what_cannot_be_filmed_is_refused(words: list[str], name: str, told: str) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        filming.check(load("quickstart", words), Path(name))
+
+
+def test_a_film_of_a_kind_that_nothing_here_can_write_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ScenarioError, match=r"^--film: got film.mp4; that needs ffmpeg, which is not installed here$"):
+        filming.check(load("quickstart"), Path("film.mp4"))
+
+
+class Blind:
+    """Takes black pictures, on machines that cannot draw too."""
+
+    def __init__(self, world: Any, every: int) -> None:
+        assert every == 1
+        self.pictures: list[Any] = []
+        self.spec, self.copies, self._world = world.spec, world.copies, world
+
+    def step(self, actions: Any) -> Any:
+        self.pictures.append(np.full((6, 8, 3), 40 * len(self.pictures), np.uint8))
+        return self._world.step(actions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world, name)
+
+
+def trained(folder: Path, *words: str) -> Plan:
+    """The plan of its evaluation."""
+    ready = plan(load("quickstart", [*SMALL, "topology.kind=line", *words]))
+    make_run_dir(folder, ready)
+    recorder = Recorder(folder, env_steps_per_round=4)
+    assert in_process.run(ready, folder, recorder, lambda report: None).error is None
+    recorder.close()
+    return plan(ready.scenario, weights=folder / "checkpoints" / "final")
+
+
+@pytest.mark.parametrize(("loss", "lost"), [(0.0, 0), (1.0, 1)])
+def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float, lost: int
+) -> None:
+    told: list[Any] = []
+    write = filming._write
+
+    def tell(*words: Any) -> None:
+        told.append(words[2])
+        write(*words)
+
+    ready = trained(tmp_path / "run", f"network.loss_prob={loss}", "network.latency_ms=10")
+    monkeypatch.setattr(filming, "_write", tell)
+    monkeypatch.setattr(filming, "_Filmed", Blind)
+    filming.film(ready, tmp_path / "film.gif")
+    (loads,) = told
+    links = {(0, 1), (1, 0), (1, 2), (2, 1)}
+    assert len(loads) == 4
+    assert all(set(load) == links and all(sent > 0 and gone == lost for sent, gone in load.values()) for load in loads)
+    assert len(frames(tmp_path / "film.gif")) == 4
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = trained(tmp_path / "run")
+    monkeypatch.setattr(filming, "_Filmed", Blind)
+    filming.film(ready, tmp_path / "film.mp4")
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(tmp_path / "film.mp4"), *raw], stdout=subprocess.PIPE, check=True, timeout=50
+    )
+    pictures = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 360, 900, 3)
+    robot = pictures[:, 180, 225].mean(axis=-1)  # in the middle of the left half: as bright as `Blind` took it
+    assert robot == pytest.approx([0, 40, 80, 120], abs=8)
+
+
+@pytest.mark.system
+@pytest.mark.timeout(120)
+@pytest.mark.slow
+def test_the_robot_is_seen_to_move(tmp_path: Path) -> None:
+    trained(tmp_path / "run")
+    words = ["evaluate", "run", "--episodes", "1", "--in-process", "--json", "-q", "--film", "film.gif"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "kappahop", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    if "MuJoCo cannot draw here" in done.stderr:
+        pytest.skip(done.stderr)
+    assert (done.returncode, done.stderr) == (0, "film: film.gif\n")
+    seen = frames(tmp_path / "film.gif")
+    assert len(set(seen)) == len(seen) == 4
+
+
+def frames(path: Path) -> list[bytes]:
+    with Image.open(path) as film:
+        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(film)]

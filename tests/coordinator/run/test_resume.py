@@ -1,0 +1,200 @@
+"""Interrupted and resumed equals never interrupted: the same weights, the same ledger, the same tables."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.run import in_process
+from coordinator.run.checkpoints import COMPLETE_FILE, States, claimed, complete_rounds, drop_others
+from coordinator.run.collector import Outcome
+from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.plan import Plan, make_run_dir, plan, reopened
+from scenarios.loading import ScenarioError, load
+from topology.deployment import state_folder
+from topology.planes.control import Control, Stored
+
+SMALL = [
+    "env.copies=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
+    "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2", "env.threads=1",
+]  # fmt: skip
+ROUNDS = 7
+LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "env.horizon=11"]
+GAME = ["env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "env.horizon=5"]
+CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=line", "env.horizon=11"]
+CHAIN = ["env.name=truncation_chain", "env.partition=3x1", "topology.kind=line"]
+LOSSY = [
+    "network.preset=wifi-campus", "network.loss_prob=0.2", "network.loss_burst=3", "network.rate_bps=2e4", "kappa=2",
+    "network.queue_bytes=600", "network.latency_ms=700", "network.jitter_ms=300",
+]  # fmt: skip
+SLOW = ["network.latency_ms=40", "network.jitter_ms=30", "network.loss_prob=0.1", "kappa=2"]
+VALUES = ["algorithm.off_policy.warm_up_steps=16", "algorithm.off_policy.batch=8", "algorithm.off_policy.buffer=50"]
+MODEL = ["algorithm.world_model.window=2", "algorithm.world_model.latent=2", "algorithm.world_model.passes=2"]
+TABLE = [*VALUES, "algorithm.off_policy.representation=table"]
+CASES = {
+    "lq": [*LQ, "algorithm.name=scal_mappo_l"],
+    "lq, bad links": [*LQ, *LOSSY, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
+    "lq, bad links, overlay": [*LQ, *LOSSY, "routing=direct", "algorithm.name=dpo"],
+    "lq, sparse states, crash": [
+        *LQ, "kappa=2", "network.state_threshold=0.4", "network.churn={mean_on_s: 20, mean_off_s: 9}", "algorithm.name=hatrpo",
+        "algorithm.factor=khop",
+    ],
+    "game": [*GAME, "algorithm.name=dpo", "kappa=1"],
+    "chain": [*CHAIN, "algorithm.name=hatrpo", "algorithm.factor=khop", "algorithm.order=random"],
+    "cheetah": [*CHEETAH, "algorithm.name=mafocops"],
+    "cheetah, slow links": [*CHEETAH, *SLOW, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
+    "cheetah, quirks": [*CHEETAH, "algorithm.name=mappo_l", "algorithm.quirks=[shared_return_norm]"],
+    "lq, central critic": [*LQ, "algorithm.name=mappo", "algorithm.critic_scope=central"],
+    "lq, central critic, bad links": [*LQ, *LOSSY, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "central.at=1"],
+    "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],
+    "game, turns, bad links": [*GAME, *LOSSY, *TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=2"],
+    "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],
+    "game, mixed values": [*GAME, *VALUES, "algorithm.name=qmix"],
+    "game, mixed values, bad links": [*GAME, *LOSSY, *VALUES, "network.delivery.policy=datagram", "algorithm.name=qmix"],
+    "game, memories in turn": [
+        *GAME, *VALUES, "algorithm.name=ma2ql", "algorithm.off_policy.representation=recurrent", "algorithm.off_policy.burn_in=3",
+    ],
+    "lq, ideal numbers": [*LQ, *VALUES, "algorithm.name=i2q"],
+    "game, model": [*GAME, *MODEL, "algorithm.name=mdpo"],
+    "lq, model, bad links": [*LQ, *LOSSY, *MODEL, "algorithm.name=mdpo", "algorithm.actor_scope=khop",
+        "algorithm.critic_scope=khop", "algorithm.objective=clip"],
+}  # fmt: skip
+LATER = {  # `make slow`
+    "lq, bad links, overlay", "cheetah, slow links", "cheetah, quirks", "lq, central critic, bad links",
+    "game, mixed values, bad links", "lq, model, bad links", "lq, sparse states, crash", "game, memories in turn",
+}  # fmt: skip
+TABLES = ("episodes", "rounds", "traffic", "ages", "events")
+
+
+def perform(ready: Plan, folder: Path, watch: Callable[[Control], None] = lambda report: None) -> Outcome:
+    scenario = ready.scenario
+    per_round = scenario.env.copies * scenario.rollout.steps
+    with contextlib.closing(
+        Recorder(folder, env_steps_per_round=per_round, resumed_after=ready.deployment.resumed_after)
+    ) as recorder:
+        return in_process.run(ready, folder, recorder, watch)
+
+
+def begun(folder: Path, *words: str) -> Plan:
+    ready = plan(load("quickstart", [*SMALL, *words]))
+    make_run_dir(folder, ready)
+    return ready
+
+
+class Interrupter:
+    """Ctrl-C after so many reports."""
+
+    def __init__(self, reports: int) -> None:
+        self._left = reports
+
+    def __call__(self, report: Control) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All that was recorded, without how long it took and without the word of the interruption."""
+    found = {}
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database:
+        database.row_factory = sqlite3.Row
+        for table in TABLES:
+            rows = [dict(row) for row in database.execute(f"SELECT * FROM {table}")]
+            for row in rows:
+                row.pop("wall_s", None)
+            found[table] = sorted((row for row in rows if row.get("role") != "coordinator"), key=repr)
+    return found
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LATER else []) for name in CASES])
+def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str) -> None:
+    ready = begun(tmp_path / "whole", *CASES[name])
+    reports: list[Control] = []
+    whole = perform(ready, tmp_path / "whole", reports.append)
+    assert whole.error is None
+    assert len(tables(tmp_path / "whole")["rounds"]) == ROUNDS * ready.deployment.n_nodes
+    folder = tmp_path / "broken"
+    broken = perform(begun(folder, *CASES[name]), folder, Interrupter(round(0.55 * len(reports))))
+    assert broken.interrupted
+    outcome, rounds = broken, []
+    for share in (0.5, 2.0):  # and once more on the way
+        rounds.append(complete_rounds(folder)[-1])
+        drop_others(folder, rounds[-1])
+        again = reopened(folder, rounds[-1])
+        again.deployment.write(folder)
+        outcome = perform(again, folder, Interrupter(round(share * len(reports))))
+    assert rounds[0] in (1, 3)
+    assert rounds[1] in (3, 5)
+    assert rounds[1] > rounds[0]
+    assert outcome.error is None
+    assert outcome.weights == whole.weights
+    assert outcome.env_steps == whole.env_steps
+    whole_tables, found = tables(tmp_path / "whole"), tables(folder)
+    for table in TABLES:
+        assert found[table] == whole_tables[table], table
+
+
+# ------------------------------------------------------------------ what is stored, and when it counts
+
+
+def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_path: Path) -> None:
+    states = States(tmp_path, 3)
+    for round_ in (1, 3, 5):
+        for role in ("node-0", "world"):
+            state_folder(tmp_path, round_).mkdir(parents=True, exist_ok=True)
+            assert not states.has_all(role, round_)
+            assert not states.has_all(role, round_)
+        assert round_ not in complete_rounds(tmp_path)
+        assert states.has_all("node-1", round_)
+        states.complete(round_)
+        assert complete_rounds(tmp_path) == [one for one in (1, 3, 5) if round_ - 2 <= one <= round_]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["state-4", "state-6"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 99, "round": 5}', '{"format": 1}'])
+def test_a_state_that_this_version_cannot_read_does_not_count(tmp_path: Path, text: str) -> None:
+    state_folder(tmp_path, 5).mkdir(parents=True)
+    (state_folder(tmp_path, 5) / COMPLETE_FILE).write_text(text)
+    assert complete_rounds(tmp_path) == []
+
+
+def test_what_is_half_stored_or_later_is_dropped_before_a_run_goes_on(tmp_path: Path) -> None:
+    for round_ in (1, 3, 5, 7):
+        state_folder(tmp_path, round_).mkdir(parents=True)
+        if round_ != 7:
+            (state_folder(tmp_path, round_) / COMPLETE_FILE).write_text(json.dumps({"format": 1, "round": round_}))
+    drop_others(tmp_path, 3)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["state-2", "state-4"]
+
+
+def test_nothing_counts_before_the_coordinator_has_heard_of_everybody(tmp_path: Path) -> None:
+    ready = begun(tmp_path, *LQ)
+
+    def stop(report: Control) -> None:
+        if isinstance(report, Stored):
+            assert complete_rounds(tmp_path) == []
+            raise KeyboardInterrupt
+
+    assert perform(ready, tmp_path, stop).interrupted
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["state-2"]
+    assert complete_rounds(tmp_path) == []
+
+
+def test_a_run_goes_on_only_once_it_has_ended(tmp_path: Path) -> None:
+    with claimed(tmp_path), pytest.raises(ScenarioError, match="this run still goes on"), claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        pass
+
+
+def test_a_state_that_cannot_be_read_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    perform(begun(tmp_path, *LQ), tmp_path)
+    (round_,) = complete_rounds(tmp_path)[-1:]
+    (state_folder(tmp_path, round_) / "node-2.safetensors").write_bytes(b"no such thing")
+    again = reopened(tmp_path, round_)
+    again.deployment.write(tmp_path)
+    assert "node-2.safetensors: not a stored state" in str(perform(again, tmp_path).error)

@@ -1,0 +1,279 @@
+"""Comparing cells: figures worked out by hand from runs that were written by hand."""
+
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from coordinator.report import tables
+from coordinator.run.database import DATABASE
+from coordinator.study.comparison import compare
+from scenarios.loading import ScenarioError
+from topology.deployment import Deployment
+
+RecordRun = Callable[..., Path]
+
+
+def cell(record: RecordRun, root: Path, kappa: int, finals: list[float], n_bytes: int, *words: str) -> None:
+    """Runs whose last known return rises to `finals`, one seed each."""
+    for seed, final in enumerate(finals):
+        rising = [final - 30, final - 20, final - 10, final]
+        returns = [value for ret in rising for value in (None, ret)]
+        folder = root / "-".join([str(kappa), str(seed), *words]).replace("/", "")
+        record(folder, f"kappa={kappa}", f"seed={seed}", *words, returns=returns, round_bytes=[n_bytes] * 4)
+
+
+def printed(table: object, width: int = 200) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, record_run: RecordRun) -> Path:
+    cell(record_run, tmp_path, 0, [10.0, 12.0, 14.0], 0)
+    cell(record_run, tmp_path, 1, [50.0, 52.0, 54.0], 100)
+    cell(record_run, tmp_path, 3, [51.0, 53.0, 55.0], 300)
+    return tmp_path
+
+
+def test_a_cells_figures_are_those_of_its_runs(runs: Path) -> None:
+    found = compare([runs])
+    assert [row.cell.knobs for row in found.rows] == [{"kappa": kappa} for kappa in (0, 1, 3)]
+    one = found.rows[1]
+    assert one.ret.tolist() == [[50.0], [52.0], [54.0]]
+    assert one.iqm == 52.0
+    assert one.interval.low < 50.0
+    assert one.interval.high - 52.0 == pytest.approx(52.0 - one.interval.low)
+    assert one.cost == 0.5
+    assert one.bytes_per_agent_step == 400 / (2 * 40)
+    assert one.reached is None
+
+
+def test_cells_are_compared_at_what_the_least_spent(runs: Path) -> None:
+    found = compare([runs])
+    assert found.positions == {"env_step": 40.0, "wire_bytes": 400.0, "virtual_s": 10.0}
+    assert found.uneven == ["wire_bytes"]
+    # 400 bytes: κ = 0 has them to spare, κ = 1 has just spent them, κ = 3 had spent 300 after its first round
+    assert [row.equal["wire_bytes"] for row in found.rows] == [(12.0, 0.5), (52.0, 0.5), (23.0, 0.5)]
+    assert [row.equal["env_step"].ret for row in found.rows] == [row.iqm for row in found.rows]
+
+
+def test_who_stopped_sooner_sets_the_steps(runs: Path, record_run: RecordRun) -> None:
+    record_run(runs / "short", "kappa=9", returns=[None, 1.0, None, 2.0], round_bytes=(5, 5))
+    found = compare([runs])
+    assert found.positions == {"env_step": 20.0, "wire_bytes": 10.0, "virtual_s": 5.0}
+    assert found.uneven == ["env_step", "wire_bytes", "virtual_s"]
+    long = next(row for row in found.rows if row.cell.knobs["kappa"] == 3)
+    assert long.equal["env_step"] == long.equal["virtual_s"] == (33.0, 0.5)
+    assert np.isnan(long.equal["wire_bytes"].ret)
+    assert "–" in printed(tables.comparison(found))
+
+
+def test_the_answer_is_the_best_kappa_and_the_cheapest_that_it_does_not_surely_beat(runs: Path) -> None:
+    (answer,) = compare([runs]).answers
+    assert answer.group == ""
+    assert answer.best.cell.knobs == {"kappa": 3}
+    assert answer.frugal.cell.knobs == {"kappa": 1}
+    assert answer.improvement == pytest.approx(6 / 9)
+    (told,) = tables.answers(compare([runs]))
+    assert "with κ=3 at 15.0 B per agent and step; not surely less: 52.0 " in told
+    assert told.endswith("with κ=1 at 5.0 B per agent and step, which a run of the former beats with probability 0.67")
+
+
+def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) -> None:
+    for kind, better in (("ring", 0.0), ("line", 40.0)):
+        words = ["env.name=stochastic_game", f"topology.kind={kind}"]
+        cell(record_run, tmp_path, 0, [10.0, 12.0], 0, *words)
+        cell(record_run, tmp_path, 1, [5 + better, 6 + better], 100, *words)
+    found = compare([tmp_path])
+    best = {answer.group: answer.best.cell.knobs["kappa"] for answer in found.answers}
+    assert best == {"topology.kind=line": 1, "topology.kind=ring": 0}
+    line, ring, overall = tables.answers(found)
+    assert line.startswith("topology.kind=line: highest return 45.5 [")
+    assert ring.startswith("topology.kind=ring: highest return 11.0 [")
+    assert overall.startswith("of all: highest return 45.5 [")
+    assert overall.endswith("with topology.kind=line kappa=1 at 5.0 B per agent and step")
+    assert found.as_json()["overall"]["best"] == "topology.kind=line kappa=1"
+
+
+@pytest.mark.parametrize("words", [("env.horizon=10", "env.horizon=20"), ("topology.kind=line", "topology.kind=ring")])
+def test_cells_of_different_worlds_are_not_ranked(tmp_path: Path, record_run: RecordRun, words: tuple[str, str]) -> None:
+    for word in words:  # the graph is part of a linear network
+        for kappa in (0, 1):
+            cell(record_run, tmp_path, kappa, [10.0, 12.0], kappa, word)
+    found = compare([tmp_path])
+    assert len(found.answers) == 2
+    assert found.overall is None
+
+
+def test_an_answer_says_when_its_cost_is_above_the_limit(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa in (0, 1):
+        words = ["env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.6", f"kappa={kappa}"]
+        folder = record_run(tmp_path / str(kappa), *words, returns=[10.0 * (kappa + 1)] * 8, round_bytes=[kappa] * 4)
+        with closing(sqlite3.connect(folder / DATABASE)) as database:
+            database.execute("UPDATE meta SET value = ? WHERE key = 'cost_mean'", (str(0.5 + kappa),))
+            database.commit()
+    (told,) = tables.answers(compare([tmp_path]))
+    assert "with κ=1 at 0.1 B per agent and step (its cost 1.5 is above the limit 0.6); not surely less: 10.0 –" in told
+    assert "with κ=0 at 0.0 B per agent and step, which" in told
+
+
+def test_where_kappa_is_not_varied_all_cells_are_one_group(tmp_path: Path, record_run: RecordRun) -> None:
+    cell(record_run, tmp_path, 1, [10.0, 12.0], 7, "topology.kind=ring")
+    cell(record_run, tmp_path, 1, [20.0, 22.0], 5, "topology.kind=line")
+    (answer,) = compare([tmp_path]).answers
+    assert answer.best is answer.frugal
+    assert answer.best.cell.name == "topology.kind=line"
+    (told,) = tables.answers(compare([tmp_path]))
+    assert "with topology.kind=line at" in told
+
+
+def test_of_single_runs_nothing_is_sure(tmp_path: Path, record_run: RecordRun) -> None:
+    cell(record_run, tmp_path, 0, [10.0], 0)
+    cell(record_run, tmp_path, 1, [90.0], 7)
+    found = compare([tmp_path])
+    assert np.isnan(found.rows[0].interval).all()
+    assert found.answers[0].frugal.cell.knobs == {"kappa": 0}
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_when_a_threshold_was_reached_on_every_axis(runs: Path) -> None:
+    found = compare([runs], threshold=42.0)
+    # curves of κ = 1 rise by 10 a round to 50, 52, 54: at 42 the first is there in round 4, the others in round 3
+    none, one, three = (row.reached for row in found.rows)
+    assert none is not None
+    assert one is not None
+    assert three is not None
+    assert none.runs == 0
+    assert all(np.isinf(place) for place in none.median.values())
+    assert one.runs == 3
+    assert one.median == {"env_step": 30.0, "wire_bytes": 300.0, "virtual_s": 7.5}
+    assert three.median["wire_bytes"] == 900.0
+    text = printed(tables.reaching(found))
+    assert "never" in text
+    assert "3 of 3" in text
+    held = compare([runs], threshold=42.0, held=2).rows[1].reached
+    assert held is not None
+    assert held.runs == 2
+
+
+def test_unfinished_runs_and_those_without_an_episode_are_left_out_and_named(runs: Path, record_run: RecordRun) -> None:
+    record_run(runs / "going-on", "kappa=7", returns=[1.0], ended=False)
+    record_run(runs / "mute", "kappa=8")
+    found = compare([runs])
+    assert {folder.name for folder in found.left_out} == {"going-on", "mute"}
+    assert len(found.rows) == 3
+
+
+def test_without_a_complete_run_there_is_nothing_to_compare(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "going-on", ended=False)
+    with pytest.raises(ScenarioError, match=r"no complete run in .*; 1 unfinished or without an episode"):
+        compare([tmp_path])
+
+
+def test_the_same_runs_give_the_same_object_and_it_is_json(runs: Path) -> None:
+    first, second = (json.dumps(compare([runs], threshold=0.0).as_json(), allow_nan=False) for _ in range(2))
+    assert first == second
+    found = json.loads(first)
+    assert found["profile_levels"] == [10.0, 12.0, 14.0, 50.0, 51.0, 52.0, 53.0, 54.0, 55.0]
+    zero, one, three = found["cells"]
+    assert zero["profile"] == pytest.approx([2 / 3, 1 / 3, 0, 0, 0, 0, 0, 0, 0])
+    assert one["improves_on"] == {"kappa=0": 1.0, "kappa=1": 0.5, "kappa=3": pytest.approx(3 / 9)}
+    assert three["seeds"] == [0, 1, 2]
+
+
+def test_the_table_has_a_column_per_knob_and_shows_limits_where_there_are(tmp_path: Path, record_run: RecordRun) -> None:
+    cell(record_run, tmp_path, 0, [10.0, 12.0], 0)
+    cell(record_run, tmp_path, 1, [20.0, 22.0], 5)
+    text = printed(tables.comparison(compare([tmp_path])))
+    assert "κ" in text
+    assert "cost" not in text
+    assert "return at 20 B" in text
+
+
+def test_trainings_and_evaluations_are_not_compared(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "run", returns=[1.0] * 8)
+    folder = record_run(tmp_path / "run" / "evaluation-1", "rollout.steps=20", returns=[1.0] * 8)
+    Deployment.read(folder).model_copy(update={"learns": False}).write(folder)
+    with pytest.raises(ScenarioError, match=rf"^{tmp_path}/run is a training and {folder} an evaluation; compare one kind"):
+        compare([folder, tmp_path / "run"])
+
+
+def test_where_lines_are_short_the_table_cuts_nothing_off(tmp_path: Path, record_run: RecordRun) -> None:
+    for preset in ("ideal", "wifi-busy"):
+        record_run(tmp_path / preset, f"network.preset={preset}", returns=[12345.6] * 8)
+    text = printed(tables.comparison(compare([tmp_path])), width=36)
+    lines = [[part.strip() for part in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    columns = ["".join(parts) for parts in zip(*lines, strict=True)]
+    assert columns[0] == "idealwifi-busy"
+    assert columns[2] == "12345.6" * 2
+
+
+def test_brackets_in_values_are_shown(tmp_path: Path, record_run: RecordRun) -> None:
+    for name, events in (("crash", "[{do: crash, agent: 0, from_s: 1}]"), ("none", "[]")):
+        record_run(tmp_path / name, f"network.events={events}", returns=[1.0] * 8)
+    text = printed(tables.comparison(compare([tmp_path])))
+    assert "do='crash' agent=0]" in text
+    assert "│ [] " in text
+
+
+def test_costs_are_shown_against_their_limit(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa in (0, 1):
+        record_run(
+            tmp_path / str(kappa),
+            "env.name=safe_ant",
+            "env.partition=2x4",
+            f"kappa={kappa}",
+            returns=[1.0] * 8,
+            round_bytes=[kappa] * 4,
+        )
+    text = printed(tables.comparison(compare([tmp_path])))
+    assert "cost (limit)" in text
+    assert "0.5 (50)" in text
+    assert "return, cost" in text
+    assert "1, 0.5" in text
+
+
+def aging(record: RecordRun, root: Path, kappa: int, ages_s: tuple[float, float], seed: int) -> None:
+    """A run with a cost limit of 0.4 whose first half was acted on news of one age at a cost of 0.5, its second of another."""
+    words = ["env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.4", f"kappa={kappa}", f"seed={seed}"]
+    folder = record(root / f"{kappa}-{seed}", *words, returns=[1.0] * 8)
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        for place in range(4):
+            database.execute("INSERT INTO ages VALUES (?, 0, 1, 10, 0, ?, 1.0)", (place, ages_s[place // 2]))
+        database.execute("UPDATE episodes SET cost = 0.3 WHERE round > 1")
+        database.execute("UPDATE episodes SET cost = 0.5 WHERE round > 1 AND env_step = 25 + 5 * ?", (seed,))
+        database.commit()
+
+
+def test_violations_are_told_by_age_where_ages_differ(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "mute", "env.name=safe_ant", "env.partition=2x4", "algorithm.cost_limit=0.4", "kappa=0", returns=[1.0])
+    for seed in (0, 7):  # where the one breaks the limit in the second half, the other never does
+        aging(record_run, tmp_path, 1, (0.2, 0.1), seed)
+    found = compare([tmp_path])
+    mute, heard = found.rows
+    assert mute.violations == []
+    young, old = heard.violations
+    assert (young.age_s, young.rate, young.episodes) == (0.1, 0.125, 8)
+    assert (old.age_s, old.rate, old.episodes) == (0.2, 1.0, 8)
+    assert found.ages_differ
+    told = printed(tables.violating(found))
+    assert "100 ms" in told
+    assert "12.5 %" in told
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["cells"][1]["violations"][1] == {
+        "age_s": 0.2, "rate": 1.0, "interval": [None, None], "episodes": 8,
+    }  # fmt: skip
+
+
+def test_of_one_age_there_is_nothing_to_tell(tmp_path: Path, record_run: RecordRun) -> None:
+    aging(record_run, tmp_path, 1, (0.1, 0.1 + 1e-12), 0)
+    assert [one.episodes for one in compare([tmp_path]).rows[0].violations] == [8]
+    assert not compare([tmp_path]).ages_differ

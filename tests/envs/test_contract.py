@@ -1,0 +1,140 @@
+"""Every world and partition through every sentence of the contract."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from envs.contract import CONTRACT, Clause, Nature, Rehearsal, Share, broken, rehearse
+from envs.interface import Floats, Transition, VecEnv
+from envs.registry import WORLDS, make, spec
+from envs.robots.tasks import TASKS
+from scenarios.schema import Env, Game
+from topology.snapshot import State
+
+WORLD_PARTITIONS = [
+    *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
+    ("network_lq", "6x1"),
+    ("network_lq", "1"),
+    ("matrix_game", "2x1"),
+    *(("sharing_game", f"{n}x1") for n in (2, 3, 6)),
+    ("stage_game", "2x1"),
+    *(("stochastic_game", f"{n}x1") for n in (1, 2, 3)),
+    *(("truncation_chain", f"{n}x1") for n in (2, 5)),
+    *(("differential_game", f"{n}x1") for n in range(1, 6)),
+]
+VARIANTS = [
+    ("safe_ant", "8x1", {"reward": "local", "cost": "local", "walls": "static"}),
+    ("safe_ant", "4x2", {"walls": "free", "observation": "full", "action_map": "reference"}),
+    ("safe_halfcheetah", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
+    ("safe_manyagent_ant", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
+    ("velocity_ant", "2x4", {"reward": "local", "observation": "full"}),
+    ("network_lq", "5x1", {"reward": "local", "observation": "full"}),
+    ("network_lq", "3x1", {"lq": {"control_limit": 0.1}}),
+    ("network_lq", "3x1", {"reward": "local", "cost": "local", "lq": {"control_limit": 0.1}}),
+    ("mamujoco_humanoid", "17x1", {"reward": "local", "observation": "full", "action_map": "reference"}),
+    ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
+    *(("matrix_game", "2x1", {"game": {"payoff": payoff}}) for payoff in ("penalty", "miscoordination", "non_monotone")),
+    ("stage_game", "2x1", {"game": {"stages": 5, "encoding": "index"}}),
+    ("stochastic_game", "2x1", {"game": {"states": 7, "choices": 2, "transition": "dirichlet", "start": "uniform"}}),
+    ("truncation_chain", "4x1", {"reward": "local", "observation": "full"}),
+    ("truncation_chain", "4x1", {"reward": "local", "observation": "full", "game": {"encoding": "index"}}),
+    ("differential_game", "3x1", {"observation": "full"}),
+    ("differential_game", "2x1", {"game": {"landscape": "basin"}}),
+]
+
+
+def share(env: Env) -> Share:
+    if env.reward == "team":
+        return "team"
+    return "sum" if env.name in TASKS else "mean"
+
+
+def nature(env: Env) -> Nature:
+    if env.name in ("matrix_game", "sharing_game") or (env.name == "differential_game" and env.game.landscape == "basin"):
+        return "still"
+    return "determined" if env.name == "stage_game" else "random"
+
+
+def rehearsal_of(env: Env) -> Rehearsal:
+    graph = nx.path_graph(spec(env).n_agents)
+
+    def build(seed: int, threads: int) -> VecEnv:
+        return make(env.model_copy(update={"threads": threads}), graph, seed)
+
+    return rehearse(build, share(env), nature=nature(env))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*((name, partition, {}) for name, partition in WORLD_PARTITIONS), *VARIANTS],
+    ids=lambda case: "-".join([case[0], case[1], *map(str, case[2].values())]),
+)
+def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
+    name, partition, knobs = request.param
+    return rehearsal_of(Env.model_validate({"name": name, "partition": partition, "copies": 3, "horizon": 7, **knobs}))
+
+
+@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.sentence)
+def test_world_keeps_the_contract(rehearsal: Rehearsal, clause: Clause) -> None:
+    assert clause.holds(rehearsal), clause.sentence
+
+
+def test_every_registered_world_is_rehearsed() -> None:
+    assert {name for name, _ in WORLD_PARTITIONS} == set(WORLDS)
+
+
+class Careless:
+    """A world that reuses its buffers, ends every step in both ways, pays nan, and starts over where it should go on."""
+
+    def __init__(self, world: VecEnv) -> None:
+        self.spec, self.copies, self._world = world.spec, world.copies, world
+
+    def reset(self) -> list[Floats]:
+        self._obs = self._world.reset()
+        return self._obs
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        out = self._world.step(actions)
+        for mine, new in zip(self._obs, out.obs, strict=True):
+            mine[:] = new
+        always = np.ones(self.copies, bool)
+        return replace(out, obs=self._obs, reward=out.reward * np.float32(np.nan), truncated=always, terminated=always)
+
+    def state(self) -> State:
+        return self._world.state()
+
+    def restore(self, state: State) -> None:
+        self.reset()
+
+    def close(self) -> None:
+        self._world.close()
+
+
+@pytest.mark.parametrize("told", [((3, 3),) * 2, ((7,),) * 2, ((6,),)], ids=str)
+def test_contract_notices_what_is_not_one_hot_as_told(told: tuple[tuple[int, ...], ...]) -> None:
+    env = Env(name="stochastic_game", partition="2x1", copies=2, game=Game(states=6, choices=2))
+
+    class Boasting(Careless):
+        def __init__(self, world: VecEnv) -> None:
+            super().__init__(world)
+            self.spec = replace(world.spec, one_hot=told)
+
+    found = broken(lambda seed, threads: Boasting(make(env, nx.path_graph(2), seed)), "team")
+    assert "What the spec calls one-hot is zeros but for a single one, and all of an observation if any of it." in found
+
+
+def test_contract_notices_a_careless_world() -> None:
+    env = Env(name="network_lq", partition="3x1", copies=2, horizon=5)
+    found = broken(lambda seed, threads: Careless(make(env, nx.path_graph(3), seed)), "team")
+    for sentence in (
+        "What was returned is never written again.",
+        "No copy is terminated and truncated at once.",
+        "Rewards are (n, E), float32, contiguous and finite.",
+        "episodes names exactly the copies that ended, ascending.",
+        "final_obs is None if no episode ended, and shaped like obs if one did.",
+        "A world made anew that takes the stored state of another goes on as that would have.",
+    ):
+        assert sentence in found

@@ -1,0 +1,135 @@
+"""Who acts by weights of somebody else: which ones a copy acts by, and that they are what was learnt."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from node.learners.led import Executor
+from node.learners.off_policy.action_values import Samples, policy_width
+from node.learners.off_policy.learner import OffPolicyLearner
+from node.learners.off_policy.mixer import Team
+from node.numerics.critics import Shape
+from node.numerics.rollout import Rollout
+from scenarios.schema import Algorithm
+from topology.snapshot import read, write
+
+E, WIDTHS, CHOICES, SEED = 4, (2, 3), (3, 2), 7
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in a node."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def algorithm(name: str = "qmix", **knobs: Any) -> Algorithm:
+    return Algorithm.model_validate({"name": name, "hidden": [6], "head_gain": 1.0, "critic_lr": 0.05, **knobs})
+
+
+def shape(agent: int) -> Shape:
+    return Shape(
+        agent=agent, seed=SEED, steps=1, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
+        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], n_actions=1, choices=CHOICES[agent], cost_limits=(),
+    )  # fmt: skip
+
+
+def executor(agent: int = 0, **knobs: Any) -> Executor:
+    one = Executor(shape(agent), algorithm(**knobs))
+    one.begin_round(0, explore=False)
+    return one
+
+
+def taught(**knobs: Any) -> Team:
+    """A team that has learnt something of nothing in particular, and seen inputs far from standard."""
+    draw, team = np.random.default_rng(0), Team(WIDTHS, CHOICES, algorithm(**knobs), SEED)
+    sight = (5.0 + 3.0 * draw.normal(size=(200, sum(WIDTHS)))).astype(np.float32)
+    action = np.stack([draw.integers(count, size=200) for count in CHOICES], axis=1).astype(np.float32)
+    team.take(Samples(sight, action, draw.normal(size=200).astype(np.float32), sight[::-1], np.zeros(200, np.bool_)))
+    team.learn(20, draw)
+    team.end(sight)
+    return team
+
+
+def liked(team: Team, sight: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return np.asarray(team.value.liked(team._norm(torch.from_numpy(sight))).numpy())
+
+
+@pytest.mark.parametrize("knobs", [
+    {}, {"input_norm": "none"}, {"input_norm": "layer"}, {"layer_norm": True}, {"hidden": []}, {"hidden": [5, 4]},
+], ids=str)  # fmt: skip
+def test_weights_that_are_sent_make_an_agent_do_what_the_team_likes(knobs: dict[str, Any]) -> None:
+    team, sight = taught(**knobs), (5.0 + 3.0 * np.random.default_rng(1).normal(size=(E, 5))).astype(np.float32)
+    for agent, place in enumerate((slice(0, 2), slice(2, 5))):
+        sent = team.policy(agent)
+        assert len(sent) == policy_width(WIDTHS[agent], CHOICES[agent], algorithm(**knobs))
+        one = executor(agent, **knobs)
+        differs = False
+        for shift in range(20):
+            block = sight[:, place] + np.float32(shift - 10)
+            whole = np.zeros((E, 5), np.float32)
+            whole[:, place] = block
+            before = one.act(0, block)
+            one.take_policy(np.tile(sent, (E, 1)), np.ones(E, np.bool_))
+            after = one.act(0, block)
+            np.testing.assert_array_equal(after[:, 0], liked(team, whole)[:, agent])
+            differs |= bool((before != after).any())
+            one = executor(agent, **knobs)
+        assert differs
+
+
+def test_before_anything_is_sent_agents_and_the_team_like_the_same() -> None:
+    team, sight = Team(WIDTHS, CHOICES, algorithm(), SEED), np.random.default_rng(2).normal(size=(E, 5)).astype(np.float32)
+    for agent, place in enumerate((slice(0, 2), slice(2, 5))):
+        np.testing.assert_array_equal(executor(agent).act(0, sight[:, place])[:, 0], liked(team, sight)[:, agent])
+
+
+def constant(choice: int) -> np.ndarray:
+    """Weights by which an agent without hidden layers takes one choice, whatever it sees."""
+    bias = np.zeros(3, np.float32)
+    bias[choice] = 1.0
+    return np.concatenate((np.zeros(6, np.float32), bias, np.zeros(2, np.float32), np.ones(2, np.float32)))
+
+
+def test_a_copy_acts_by_what_has_reached_it_and_forgotten_is_what_none_acts_by(tmp_path: Path) -> None:
+    one, nothing = executor(hidden=[]), np.zeros((E, 2), np.float32)
+    one.take_policy(np.tile(constant(1), (E, 1)), np.ones(E, np.bool_))
+    blanked = np.tile(constant(2), (E, 1))
+    blanked[[0, 3]] = 0.0
+    one.take_policy(blanked, np.array([False, True, True, False]))
+    assert one.act(0, nothing)[:, 0].tolist() == [1, 2, 2, 1]
+    assert one.end_round(Rollout.make(1, E, 2, 1, 0))["versions"] == 2
+    np.testing.assert_array_equal(one.weights()["q"], constant(2)[:9])
+    write(tmp_path / "state", one.state())
+    again = executor(hidden=[])
+    again.restore(read(tmp_path / "state"))
+    for each in (one, again):
+        assert each.act(0, nothing)[:, 0].tolist() == [1, 2, 2, 1]
+        each.take_policy(np.zeros((E, 13), np.float32), np.zeros(E, np.bool_))
+        assert each.act(0, nothing)[:, 0].tolist() == [1, 2, 2, 1]
+        each.take_policy(np.tile(constant(0), (E, 1)), np.array([True, False, False, True]))
+        assert each.act(0, nothing)[:, 0].tolist() == [0, 2, 2, 0]
+        assert each.end_round(Rollout.make(1, E, 2, 1, 0))["versions"] == 2
+        each.take_policy(np.tile(constant(1), (E, 1)), np.ones(E, np.bool_))
+        assert each.act(0, nothing)[:, 0].tolist() == [1] * E
+        assert each.end_round(Rollout.make(1, E, 2, 1, 0))["versions"] == 1
+
+
+def test_a_checkpoint_of_it_is_one_of_independent_learning_and_what_does_not_fit_is_refused() -> None:
+    one, sight = executor(), np.random.default_rng(3).normal(size=(E, 2)).astype(np.float32)
+    one.take_policy(np.tile(taught().policy(0), (E, 1)), np.ones(E, np.bool_))
+    alone = OffPolicyLearner(shape(0), slice(0, 2), algorithm("iql"))
+    other = executor()
+    for each in (alone, other):
+        each.load_policy(one.weights())
+        each.begin_round(0, explore=False)
+        np.testing.assert_array_equal(each.act(0, sight), one.act(0, sight))
+        with pytest.raises(ValueError, match="checkpoint of agent 0: q needs shape"):
+            each.load_policy(executor(1).weights())

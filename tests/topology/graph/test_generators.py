@@ -1,0 +1,261 @@
+"""Graphs by name and from files: shapes, determinism, and a one-line answer to everything that is wrong."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scenarios.schema import Topology
+from topology.graph import generators
+from topology.graph.generators import GraphError, build
+
+CHAIN = [(0, 1), (1, 2), (0, 3), (3, 4), (4, 5)]
+GENERATED = ["line", "ring", "star", "complete", "grid", "tree"]
+RANDOM = ["erdos_renyi", "watts_strogatz", "barabasi_albert", "random_geometric"]
+
+
+def edges(graph: nx.Graph) -> set[tuple[int, int]]:
+    return {(min(edge), max(edge)) for edge in graph.edges}
+
+
+def is_sound(graph: nx.Graph, n: int) -> bool:
+    return (
+        type(graph) is nx.Graph
+        and list(graph) == list(range(n))
+        and nx.number_of_selfloops(graph) == 0
+        and nx.is_connected(graph)
+    )
+
+
+@given(kind=st.sampled_from(GENERATED), n=st.integers(1, 40))
+def test_every_regular_kind_is_connected_on_ascending_nodes_for_any_n(kind: Any, n: int) -> None:
+    assert is_sound(build(Topology(kind=kind), n, []), n)
+
+
+@given(kind=st.sampled_from(RANDOM), n=st.integers(1, 30), seed=st.integers(0, 2**40))
+def test_random_kinds_are_connected_and_depend_on_their_seed_alone(kind: Any, n: int, seed: int) -> None:
+    knobs: dict[str, Any] = {"edge_prob": 0.5, "degree": 2, "rewire_prob": 0.1, "attach": 1, "radius": 0.8}
+    spec = Topology(kind=kind, seed=seed, **knobs)
+    if kind == "watts_strogatz" and n == 2:
+        with pytest.raises(GraphError, match="must be below 2"):
+            build(spec, n, [])
+        return
+    graph = build(spec, n, [])
+    assert is_sound(graph, n)
+    again = build(spec, n, CHAIN)
+    assert list(graph.edges) == list(again.edges)
+
+
+def test_shapes_of_the_regular_kinds() -> None:
+    def of(n: int, **knobs: Any) -> set[tuple[int, int]]:
+        return edges(build(Topology(**knobs), n, []))
+
+    assert of(4, kind="line") == {(0, 1), (1, 2), (2, 3)}
+    assert of(4, kind="ring") == {(0, 1), (1, 2), (2, 3), (0, 3)}
+    assert of(4, kind="star") == {(0, 1), (0, 2), (0, 3)}
+    assert of(4, kind="complete") == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    assert of(6, kind="grid") == {(0, 1), (1, 2), (3, 4), (4, 5), (0, 3), (1, 4), (2, 5)}
+    assert of(6, kind="grid", rows=3) == {(0, 1), (2, 3), (4, 5), (0, 2), (2, 4), (1, 3), (3, 5)}
+    assert of(6, kind="tree") == {(0, 1), (0, 2), (1, 3), (1, 4), (2, 5)}
+    assert of(6, kind="tree", branching=3) == {(0, 1), (0, 2), (0, 3), (1, 4), (1, 5)}
+    assert of(6, kind="tree", branching=1) == of(6, kind="line")
+
+
+@pytest.mark.parametrize("kind", [*GENERATED, *RANDOM, "kinematic"])
+def test_one_agent_is_a_graph(kind: Any) -> None:
+    assert is_sound(build(Topology(kind=kind), 1, []), 1)
+
+
+def test_small_rings_have_no_double_edge() -> None:
+    assert edges(build(Topology(kind="ring"), 2, [])) == {(0, 1)}
+    assert build(Topology(kind="ring"), 3, []).number_of_edges() == 3
+
+
+def test_grid_takes_the_divisor_nearest_below_the_root() -> None:
+    for n, rows in ((7, 1), (12, 3), (16, 4), (30, 5)):
+        grid = build(Topology(kind="grid"), n, [])
+        assert nx.is_isomorphic(grid, nx.grid_2d_graph(rows, n // rows))
+
+
+def test_first_try_of_a_random_graph_is_the_one_networkx_gives() -> None:
+    spec = Topology(kind="erdos_renyi", edge_prob=0.6, seed=5)
+    assert edges(build(spec, 12, [])) == edges(nx.gnp_random_graph(12, 0.6, seed=5))
+
+
+def test_disconnected_draws_are_drawn_again() -> None:
+    spec = Topology(kind="erdos_renyi", edge_prob=0.2, seed=0)
+    seeds = [seed for seed in range(20) if not nx.is_connected(nx.gnp_random_graph(12, 0.2, seed=seed))]
+    assert seeds
+    assert all(is_sound(build(spec.model_copy(update={"seed": seed}), 12, []), 12) for seed in seeds)
+
+
+def test_random_geometric_joins_exactly_the_near() -> None:
+    graph = build(Topology(kind="random_geometric", radius=0.5, seed=3), 15, [])
+    place = nx.get_node_attributes(graph, "pos")
+    near = {
+        (i, j)
+        for i in graph
+        for j in graph
+        if i < j and sum((a - b) ** 2 for a, b in zip(place[i], place[j], strict=True)) < 0.25
+    }
+    assert edges(graph) == near
+
+
+def test_kinematic_is_the_worlds_own_graph() -> None:
+    assert edges(build(Topology(), 6, CHAIN)) == {(min(e), max(e)) for e in CHAIN}
+    assert edges(build(Topology(), 2, [(1, 0), (0, 1)])) == {(0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("knobs", "n", "kinematic", "message"),
+    [
+        ({"kind": "grid", "rows": 4}, 6, [], "topology.rows: got 4; it must divide the world's number of agents, 6"),
+        ({"kind": "watts_strogatz", "degree": 6}, 6, [], "topology.degree: got 6; the world has 6 agents, so it must be below 6"),
+        ({"kind": "watts_strogatz", "degree": 3}, 6, [], "topology.degree: got 3; it must be even"),
+        ({"kind": "barabasi_albert", "attach": 6}, 6, [], "topology.attach: got 6; the world has 6 agents"),
+        (
+            {"kind": "erdos_renyi", "edge_prob": 0.001},
+            6,
+            [],
+            "topology.edge_prob: got 0.001; none of 100 erdos_renyi graphs on 6",
+        ),
+        ({"kind": "random_geometric", "radius": 0.001}, 6, [], "topology.radius: got 0.001; none of 100"),
+        ({"kind": "kinematic"}, 3, [], "topology.kind: got kinematic; this world couples none of its 3 agents"),
+        ({"kind": "kinematic"}, 4, [(0, 1), (2, 3)], "falls into 2 parts of 2, 2 nodes"),
+        ({"kind": "kinematic"}, 2, [(0, 2)], "edge (0, 2) does not join two of the agents 0..1"),
+        ({"kind": "kinematic"}, 2, [(1, 1)], "edge (1, 1) does not join"),
+    ],
+)
+def test_what_cannot_be_built_says_so_in_one_line(
+    knobs: dict[str, Any], n: int, kinematic: list[tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(GraphError, match=re.escape(message)) as caught:
+        build(Topology(**knobs), n, kinematic)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_agents_is_refused() -> None:
+    with pytest.raises(ValueError, match="n: got 0"):
+        build(Topology(kind="line"), 0, [])
+
+
+# Files ---------------------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, n: int) -> nx.Graph:
+    return build(Topology(kind="file", file=str(path)), n, [])
+
+
+def test_edge_lists_with_comments_commas_and_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "g.edges"
+    path.write_text("# legs\n\n2 1 # knee\n0,1\n 1 0\r\n1\n")
+    graph = read(path, 3)
+    assert is_sound(graph, 3)
+    assert edges(graph) == {(0, 1), (1, 2)}
+
+
+def test_a_single_node_can_be_listed(tmp_path: Path) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("0\n")
+    assert is_sound(read(path, 1), 1)
+
+
+@given(n=st.integers(2, 12), seed=st.integers(0, 1000))
+def test_graphs_survive_all_three_formats(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
+    folder = tmp_path_factory.mktemp("formats")
+    graph = build(Topology(kind="erdos_renyi", edge_prob=0.6, seed=seed), n, [])
+    nx.write_edgelist(graph, folder / "g.edges", data=False)
+    nx.write_graphml_xml(graph, folder / "g.graphml")
+    (folder / "new.json").write_text(json.dumps(nx.node_link_data(graph, edges="edges")))
+    (folder / "old.json").write_text(json.dumps(nx.node_link_data(graph, edges="links")))
+    for name in ("g.edges", "g.graphml", "new.json", "old.json"):
+        assert edges(read(folder / name, n)) == edges(graph)
+        assert list(read(folder / name, n)) == list(range(n))
+
+
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE g [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><graphml><graph><node id="&b;"/></graph></graphml>'
+)
+ML = "<graphml xmlns='http://graphml.graphdrawing.org/xmlns'>{}</graphml>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "n", "message"),
+    [
+        ("g.edges", "0 1\n1 2\n2 3\n3 4\n", 6, "g.edges has 5 nodes, the world has 6 agents"),
+        ("g.edges", "0\n", 2, "g.edges has 1 node, the world has 2 agents"),
+        ("g.edges", "0 1\n", 1, "g.edges has 2 nodes, the world has 1 agent"),
+        ("g.edges", "", 2, "g.edges has 0 nodes, the world has 2 agents"),
+        ("g.edges", "1 2\n2 3\n", 3, "g.edges has a node 3, expected the ids 0..2"),
+        ("g.edges", "a b\n", 2, "g.edges has a node named 'a', expected the ids 0..1"),
+        ("g.edges", "0 -1\n", 2, "g.edges has a node named '-1'"),
+        ("g.edges", "0 1_0\n", 2, "g.edges has a node named '1_0'"),
+        ("g.edges", "0 " + "9" * 5000, 2, "g.edges has a node named '99999"),
+        ("g.edges", "0 1\n1 1\n", 2, "g.edges joins node 1 to itself"),
+        ("g.edges", "0 1\n2 3\n4 5\n5 6", 7, "g.edges falls into 3 parts of 3, 2, 2 nodes, expected a connected one"),
+        ("g.edges", "0 1 7\n", 2, "g.edges line 1: got '0 1 7', expected two node ids"),
+        ("g.edges", b"\xff\xfe0", 2, "g.edges is not UTF-8 text (byte 0)"),
+        ("g.yaml", "", 2, "g.yaml ends in '.yaml', expected one of .edges, .txt, .graphml, .json"),
+        ("g", "0 1", 2, "g ends in '', expected one of"),
+        ("g.graphml", BOMB, 1, "g.graphml has a DOCTYPE"),
+        ("g.graphml", BOMB.encode("utf-16"), 1, "g.graphml has a DOCTYPE"),
+        ("g.graphml", "<graphml><graph>", 1, "g.graphml is not GraphML: no element found"),
+        ("g.graphml", '<?xml version="1.0" encoding="no-such"?><a/>', 1, "g.graphml is not GraphML"),
+        ("g.graphml", "<html/>", 1, "g.graphml is not GraphML: it has no <graph>"),
+        ("g.graphml", ML.format("<graph edgedefault='directed'/>"), 1, "g.graphml is a directed graph"),
+        ("g.graphml", ML.format("<graph><node/></graph>"), 1, "g.graphml has a <node> without 'id'"),
+        ("g.graphml", ML.format("<graph><edge source='0' target='1' directed='true'/></graph>"), 2, "has a directed edge"),
+        ("g.graphml", ML.format("<graph/><graph/>"), 1, "g.graphml has more than one <graph>"),
+        ("g.graphml", ML.format("<graph><hyperedge/></graph>"), 1, "g.graphml has a <hyperedge>"),
+        ("g.graphml", ML.format("<graph><node id='n0'/></graph>"), 1, "g.graphml has a node named 'n0', expected the ids 0"),
+        ("g.json", "{", 1, "g.json is not JSON"),
+        ("g.json", "[" * 100_000, 1, "g.json is not JSON"),
+        ("g.json", "[]", 1, "g.json is not node-link JSON: expected an object"),
+        ("g.json", "{}", 1, "g.json is not node-link JSON: expected 'nodes' to be a list of objects"),
+        ("g.json", '{"nodes": [{"id": 0}], "edges": [3]}', 1, "expected 'edges' to be a list of objects"),
+        ("g.json", '{"nodes": [{"name": 0}], "edges": []}', 1, "g.json has a node without 'id'"),
+        ("g.json", '{"nodes": [{"id": true}], "edges": []}', 1, "g.json has a node named True"),
+        ("g.json", '{"nodes": [{"id": [[]]}], "edges": []}', 1, "g.json has a node named [[]]"),
+        ("g.json", '{"nodes": [{"id": 0}], "edges": [], "directed": true}', 1, "g.json is a directed graph"),
+        ("g.json", '{"nodes": [{"id": 1' + "0" * 4000 + '}], "edges": []}', 1, "g.json has a node 10000"),
+    ],
+)
+def test_bad_files_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | bytes, n: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(GraphError, match=re.escape(message)) as caught:
+        read(Path(name), n)
+    assert str(caught.value).startswith("topology.file: g")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_missing_folders_and_outsized_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraphError, match=r"no\.edges does not exist"):
+        read(tmp_path / "no.edges", 2)
+    (tmp_path / "d.edges").mkdir()
+    with pytest.raises(GraphError, match=r"d\.edges is not a regular file"):
+        read(tmp_path / "d.edges", 2)
+    big = tmp_path / "big.edges"
+    big.write_bytes(b"0 1\n" * (generators.MAX_FILE_BYTES // 4 + 1))
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read before its size was checked"))
+    with pytest.raises(GraphError, match=r"big\.edges has 1048580 bytes, expected at most 1048576"):
+        read(big, 2)
+
+
+@given(data=st.binary(max_size=200), suffix=st.sampled_from([".edges", ".graphml", ".json"]))
+def test_any_bytes_give_a_graph_or_a_graph_error(tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / f"g{suffix}"
+    path.write_bytes(data)
+    try:
+        outcome: nx.Graph | str = read(path, 2)
+    except GraphError as error:
+        outcome = str(error)
+    assert "\n" not in outcome if isinstance(outcome, str) else is_sound(outcome, 2)

@@ -1,0 +1,1 @@
+"""Who is connected: graphs by name and from files, hop distances, routes, pictures."""

@@ -1,0 +1,1 @@
+"""The three planes: peers, the world, control."""

@@ -1,0 +1,325 @@
+"""The control plane: start, progress, reports, stop; between the coordinator and every process it started.
+
+Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are
+DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with everybody's addresses.
+From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
+against the models below; a frame that does not fit is ignored and counted.
+
+On tcp every process proves with its key who it is (`topology.wire.keys`), and the role it speaks for must be that one.
+"""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+
+import msgpack
+import zmq
+import zmq.asyncio
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from topology.process import StopRequested
+from topology.wire.frame import ProtocolError
+from topology.wire.keys import COORDINATOR, Gate, Keyring
+from topology.wire.ledger import Row
+from topology.wire.refusals import Refusals
+from topology.wire.sockets import PeerLostError
+
+MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
+CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
+SEND_S = 10.0  # how long a report may wait for room before its sender gives up
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hello(_Message):
+    """A process is up: who it is, its pid, and where its inbox listens."""
+
+    type: Literal["hello"] = "hello"
+    role: str
+    pid: int
+    endpoint: str
+
+
+class Start(_Message):
+    """Everybody is up: where the world and every node listen."""
+
+    type: Literal["start"] = "start"
+    world: str
+    peers: tuple[str, ...]
+
+
+class Stop(_Message):
+    """End now."""
+
+    type: Literal["stop"] = "stop"
+    reason: str
+
+
+class Gone(_Message):
+    """An agent's process has died, and the run goes on without it."""
+
+    type: Literal["gone"] = "gone"
+    agent: int
+
+
+class EpisodeRow(_Message):
+    """One finished episode; env_step counts over all copies."""
+
+    round: int
+    env_step: int
+    copy_index: int
+    ret: float
+    cost: tuple[float, ...]
+    length: int
+
+
+class AgeRow(NamedTuple):
+    """How old the news of one origin was when an agent used it, over a round; see `node.protocol.neighbour_cache.Age`."""
+
+    origin: int
+    used: int
+    missing: int
+    mean_s: float
+    max_s: float
+
+
+class Progress(_Message):
+    """The world is at env_step; the episodes that ended since the last report, and what went over the world plane."""
+
+    type: Literal["progress"] = "progress"
+    role: str = "world"
+    round: int
+    env_step: int
+    episodes: tuple[EpisodeRow, ...] = ()
+    traffic: tuple[Row, ...] = ()
+    faults: tuple[str, ...] = ()
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
+
+
+class RoundReport(_Message):
+    """A node has ended a round: what it met in virtual time, and, of the frames it refused, number and first reasons."""
+
+    type: Literal["round"] = "round"
+    role: str
+    agent: int
+    round: int
+    virtual_s: float
+    metrics: dict[str, float]
+    traffic: tuple[Row, ...]
+    ages: tuple[AgeRow, ...] = ()
+    incidents: tuple[tuple[float, str], ...] = ()
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
+
+
+class Stored(_Message):
+    """A process has stored what it needs to go on after a round; it has reported all of that round before."""
+
+    type: Literal["stored"] = "stored"
+    role: str
+    round: int
+
+
+class Finished(_Message):
+    """A process has done all its work; a node adds the digest of its final weights."""
+
+    type: Literal["finished"] = "finished"
+    role: str
+    weights_sha256: str = ""
+    traffic: tuple[Row, ...] = ()
+
+
+class Refused(_Message):
+    """How many connections a process did not let in, over the run, and the first of the keys that it turned away."""
+
+    type: Literal["refused"] = "refused"
+    role: str
+    connections: int
+    reasons: tuple[str, ...]
+
+
+class Fault(_Message):
+    """A process cannot go on."""
+
+    type: Literal["fault"] = "fault"
+    role: str
+    text: str
+
+
+Control = Annotated[
+    Hello | Start | Stop | Gone | Progress | RoundReport | Stored | Finished | Refused | Fault, Field(discriminator="type")
+]
+_CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+
+
+def encode_control(message: Control) -> bytes:
+    """A control message as msgpack."""
+    packed: bytes = msgpack.packb(message.model_dump())
+    return packed
+
+
+def decode_control(frame: bytes) -> Control:
+    """The control message in a frame.
+
+    Raises:
+        ValueError: the frame is too large, is not msgpack, or fits no message.
+    """
+    if len(frame) > MAX_CONTROL_BYTES:
+        raise ValueError(f"control frame of {len(frame)} bytes, at most {MAX_CONTROL_BYTES}")
+    try:
+        return _CONTROL.validate_python(msgpack.unpackb(frame, use_list=False))
+    except (ValidationError, msgpack.exceptions.UnpackException, ValueError, RecursionError) as error:
+        raise ValueError(f"control frame: {error}") from None
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """What a node and the world need of the control plane: to report, and to hear whether they should stop."""
+
+    def send(self, message: Control) -> None:
+        """Report something."""
+        ...
+
+    def receive(self, timeout_s: float) -> Control | None:
+        """The coordinator's next message, or None if none came within `timeout_s`."""
+        ...
+
+
+def refused_at(gate: Gate | None, role: str) -> list[Refused]:
+    """What there is to report of a process's gate: nothing, if there is none or nobody was kept out."""
+    if gate is None or gate.outside == 0:
+        return []
+    return [Refused(role=role, connections=gate.outside, reasons=tuple(gate.refused.texts))]
+
+
+class ControlPort:
+    """A process's end of the control plane.
+
+    Args:
+        context: The process's ZeroMQ context.
+        role: Which process.
+        connect: The coordinator's address.
+        keys: The process's keys; None: the connection is neither encrypted nor authenticated.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], role: str, connect: str, *, keys: Keyring | None = None) -> None:
+        self._role = role
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, role.encode())
+        self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        self._socket.setsockopt(zmq.SNDTIMEO, int(SEND_S * 1000))
+        self._socket.setsockopt(zmq.LINGER, 2000)
+        if keys is not None:
+            keys.dial(self._socket, COORDINATOR)
+        self._socket.connect(connect)
+
+    def send(self, message: Control) -> None:
+        """Report something.
+
+        Raises:
+            ConnectionError: the coordinator has taken nothing for so long that no more can wait.
+        """
+        try:
+            self._socket.send(encode_control(message))
+        except zmq.Again:
+            raise ConnectionError(f"the coordinator took no report for {SEND_S:g} s") from None
+
+    def receive(self, timeout_s: float) -> Control | None:
+        """The coordinator's next message, or None if none came within `timeout_s`.
+
+        Raises:
+            ValueError: the message does not decode.
+        """
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        return decode_control(self._socket.recv())
+
+    def perform(self, work: Callable[[], None], log: Path) -> int:
+        """Do what the process is there for, and tell the coordinator why if that fails.
+
+        Args:
+            work: It.
+            log: Where more can be read of an error that nobody foresaw.
+
+        Returns:
+            The process's exit code: 0 done or asked to stop, 1 failed.
+        """
+        try:
+            work()
+        except StopRequested:
+            return 0
+        except (PeerLostError, ProtocolError) as error:
+            self.send(Fault(role=self._role, text=str(error)))
+            return 1
+        except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
+            traceback.print_exc()
+            self.send(Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})"))
+            return 1
+        return 0
+
+    def close(self) -> None:
+        """Close the socket; what was sent still leaves."""
+        self._socket.close()
+
+
+class ControlHub:
+    """The coordinator's end of the control plane.
+
+    Args:
+        bind: Where to listen.
+        keys: The coordinator's keys; None: connections are neither encrypted nor authenticated.
+
+    Attributes:
+        gate: What stands before the socket, where there are keys.
+        refused: Messages that were ignored.
+    """
+
+    def __init__(self, bind: str, *, keys: Keyring | None = None) -> None:
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is an error, not silence
+        self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        self.gate = None if keys is None else keys.guard(self._context, self._socket, keys.others())
+        self._socket.bind(bind)
+        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.refused = Refusals()
+
+    async def send(self, role: str, message: Control) -> bool:
+        """Tell one process something; whether it is there to be told."""
+        try:
+            await self._socket.send_multipart([role.encode(), encode_control(message)], zmq.DONTWAIT)
+        except zmq.ZMQError:
+            return False
+        return True
+
+    async def receive(self) -> Control:
+        """The next well-formed message; its role is the socket's own."""  # noqa: DOC501  (caught inside)
+        while True:
+            name, *frames = await self._socket.recv_multipart(copy=False)
+            try:
+                role = name.bytes.decode(errors="replace")
+                if self.gate is not None and role != (key_of := name.get("User-Id")):
+                    raise ValueError(f"control message of {key_of} from a socket that calls itself {role!r}")
+                if len(frames) != 1:
+                    raise ValueError(f"control message of {1 + len(frames)} frames")
+                message = decode_control(frames[0].bytes)
+                if getattr(message, "role", None) != role:
+                    raise ValueError(f"control message of {role!r} in another's name")
+            except ValueError as error:
+                self.refused.add(str(error))
+                continue
+            return message
+
+    def close(self) -> None:
+        """Close the socket and the context."""
+        self._socket.close()
+        self._context.term()

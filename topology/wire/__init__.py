@@ -1,0 +1,1 @@
+"""Bytes: frames, codecs, sockets, keys, and the ledger of what crossed."""
