@@ -39,8 +39,8 @@ class ScenarioError(ValueError):
 
 def shipped() -> dict[str, Path]:
     """Names and paths of the scenarios that come with the package, in alphabetical order."""
-    folder = Path(str(resources.files("scenarios")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    folder = Path(str(resources.files("scenarios"))) / "shipped"
+    return {path.stem: path for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.stem)}
 
 
 def load(source: str, overrides: Iterable[str] = ()) -> Scenario:

@@ -19,14 +19,16 @@ from jaxtyping import install_import_hook
 
 # one thread per process, as in a run: on a busy machine two threads on such small matrices take thirty times as long
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("kappahop", "node", "coordinator", "topology", "envs", "scenarios")
 GRACE_S = 5.0  # a process that was told to stop may take 3 s (`supervision.stop_s`)
 
 
 # must run before any of the packages is imported: where a module states shapes, every argument and result is checked against
 # its annotation; with `make slow` everywhere, which takes a third of the time again
-files = [file for package in PACKAGES for file in sorted((Path(__file__).parents[1] / package).glob("*.py"))]
-shaped = [f"{file.parent.name}.{file.stem}" for file in files if "from jaxtyping import" in file.read_text(encoding="utf-8")]
+files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+stating = [file for file in files if "from jaxtyping import" in file.read_text(encoding="utf-8")]
+shaped = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in stating]
 install_import_hook(shaped, "beartype.beartype")
 if "KAPPAHOP_CHECK_CALLS" in os.environ:
     lazy = "coordinator.cli.app"  # names there what it imports only once a command needs it

@@ -15,8 +15,13 @@ ROOMS = ("coordinator", "node", "envs", "topology", "scenarios")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def modules(room: str) -> set[str]:
-    return {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
+def modules(room: str) -> dict[str, set[str]]:
+    """The modules of each alcove of a room, by the alcove's path below it."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / room).rglob("*.py"):
+        if path.stem not in ("__init__", "__main__"):
+            found.setdefault(str(path.parent.relative_to(ROOT / room)), set()).add(path.stem)
+    return found
 
 
 def test_scenario_reference_is_the_one_made_from_the_schema() -> None:
@@ -38,9 +43,17 @@ def test_network_page_ends_with_every_attribute_and_lists_every_preset() -> None
 @pytest.mark.parametrize("room", ROOMS)
 def test_architecture_page_names_every_module_and_no_other(room: str) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    row = next(line for line in page.splitlines() if line.startswith(f"| `{room}/`"))
-    named = set(re.findall(r"`([a-z_]+)`", row.split("|", 3)[3])) - {"__main__"}
-    assert named == modules(room)
+    _, _, section = page.partition(f"\n### {room}\n")
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:4]] for line in section.partition("\n#")[0].splitlines() if line[:1] == "|"
+    ]
+    named = {alcove.strip("`/") or ".": set(re.findall(r"`([a-z_]+)`", names)) for alcove, _, names in rows[2:]}
+    assert {alcove: names for alcove, names in named.items() if names} == modules(room)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_alcove_holds_more_than_fourteen_modules(room: str) -> None:
+    assert {alcove: len(names) for alcove, names in modules(room).items() if len(names) > 14} == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHOWING = [
-    f"{file.parent.name}.{file.stem}"
-    for package in ("scenarios", "topology", "envs", "node", "coordinator")
-    for file in sorted((ROOT / package).glob("*.py"))
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for package in ("scenarios", "topology", "envs", "node", "coordinator", "kappahop")
+    for file in sorted((ROOT / package).rglob("*.py"))
     if ">>>" in file.read_text(encoding="utf-8")
 ]
 

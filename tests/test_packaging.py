@@ -91,12 +91,13 @@ def test_a_folder_without_init_cannot_shadow_us(tmp_path: Path) -> None:
 
 @pytest.mark.system
 def test_a_missing_package_is_told(tmp_path: Path) -> None:
-    (tmp_path / "coordinator").mkdir()
-    (tmp_path / "coordinator" / "__init__.py").write_text("")
-    shutil.copy(ROOT / "coordinator" / "guard.py", tmp_path / "coordinator")
+    (tmp_path / "coordinator" / "cli").mkdir(parents=True)
+    for package in ("coordinator", "coordinator/cli"):
+        (tmp_path / package / "__init__.py").write_text("")
+    shutil.copy(ROOT / "coordinator" / "cli" / "guard.py", tmp_path / "coordinator" / "cli")
     done = run("-P", "-c", "import coordinator.cli.guard as g; print(*g.strangers(), sep='\\n')", cwd=tmp_path, path=[tmp_path])
     here = [line for line in done.stdout.splitlines() if "is missing" in line or "instead of" in line]
-    assert len(here) == 4, done.stdout + done.stderr  # all but coordinator; installed ones show as foreign
+    assert len(here) == 5, done.stdout + done.stderr  # all but coordinator; installed ones show as foreign
 
 
 def test_old_python_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Start-up checks of the flat layout, made before anything else is imported.
 
-The five packages have everyday names (`node`, `envs`, ...), all of them taken on the public registry. A folder of that name
+The five rooms have everyday names (`node`, `envs`, ...), all of them taken on the public registry. A folder of that name
 on the path would be imported instead of ours, and the run would fail far from the cause, or worse, not fail. So every entry
 point calls `check_python` and `check_origin` first. This module imports only the standard library, and
 its syntax is older than the Python it asks for, so that the message appears and not a syntax error.
@@ -12,7 +12,7 @@ import signal
 import sys
 import sysconfig
 
-PACKAGES = ("node", "coordinator", "topology", "envs", "scenarios")
+PACKAGES = ("kappahop", "node", "coordinator", "topology", "envs", "scenarios")
 OLDEST = (3, 11)
 
 
@@ -30,7 +30,7 @@ def check_python() -> None:
 
 
 def check_origin() -> None:
-    """Ends the program if one of the five packages would come from anywhere but the folder that this file lies in.
+    """Ends the program if one of the packages would come from anywhere but the folder that holds this one.
 
     Raises:
         SystemExit: a foreign folder or module has one of the names; the text gives its path and the cure.
@@ -58,8 +58,8 @@ def _end(number: int, frame: object) -> None:
 
 
 def strangers() -> "list[str]":
-    """One sentence for each of the five names that would not be imported from where this file belongs to; [] is good."""
-    root = _real(os.path.join(os.path.dirname(__file__), os.pardir))
+    """One sentence for each of the names that would not be imported from where this file belongs to; [] is good."""
+    root = _real(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
     found = []
     for name in PACKAGES:
         ours = os.path.join(root, name)

@@ -89,7 +89,7 @@ def document(places: Sequence[Path], *, live: bool = False) -> str:
         ScenarioError: there is no run in one of them, or one cannot be read.
     """
     style, script = (
-        files("coordinator").joinpath("templates", name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+        files("coordinator.report").joinpath("templates", name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
     )
     return (
         _templates()
@@ -112,7 +112,11 @@ def fragment(places: Sequence[Path]) -> str:
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     return Environment(
-        loader=PackageLoader("coordinator"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("coordinator.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

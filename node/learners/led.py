@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from node.learners.off_policy.action_values import fitting, network
 from node.learners.off_policy.learner import Exploration
 from node.numerics.critics import Shape
+from node.numerics.networks import torch_stream
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
-from node.numerics.seeds import Purpose, torch_stream
+from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from node.numerics.advantage import gae
 from node.numerics.losses import value_loss
-from node.numerics.networks import MLP, Trainer
+from node.numerics.networks import MLP, Trainer, torch_stream
 from node.numerics.normalise import InputNorm, ValueNorm
 from node.numerics.rollout import Rollout
-from node.numerics.seeds import Purpose, torch_stream
+from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from node.numerics.seeds import stream
 from topology.snapshot import State
 
 _GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
@@ -146,3 +147,8 @@ class Trainer:
     def decay(self, fraction: float) -> None:
         """Set the step to this fraction of the one at the start."""
         self._step_size = self._lr * fraction
+
+
+def torch_stream(seed: int, *key: int) -> torch.Generator:
+    """A generator of torch for a key of `node.numerics.seeds`, seeded from the key's numpy stream."""
+    return torch.Generator().manual_seed(int(stream(seed, *key).integers(2**63)))

@@ -3,7 +3,6 @@
 from enum import IntEnum
 
 import numpy as np
-import torch
 
 
 class Purpose(IntEnum):
@@ -25,8 +24,3 @@ def stream(seed: int, *key: int) -> np.random.Generator:
         True
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *key])))
-
-
-def torch_stream(seed: int, *key: int) -> torch.Generator:
-    """The same for torch: a generator seeded from the numpy stream of the key."""
-    return torch.Generator().manual_seed(int(stream(seed, *key).integers(2**63)))

@@ -34,9 +34,9 @@ from torch.nn import functional
 from node.learners.off_policy.action_values import Samples
 from node.numerics.critics import Shape
 from node.numerics.losses import gaussian_log_prob
-from node.numerics.networks import MLP, Trainer
+from node.numerics.networks import MLP, Trainer, torch_stream
 from node.numerics.normalise import InputNorm, RunningMoments
-from node.numerics.seeds import Purpose, torch_stream
+from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 

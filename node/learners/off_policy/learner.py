@@ -21,8 +21,9 @@ from torch import Tensor
 from node.learners.off_policy.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDelayed
 from node.learners.off_policy.recurrent import RecurrentQ
 from node.numerics.critics import Shape
+from node.numerics.networks import torch_stream
 from node.numerics.rollout import Rollout
-from node.numerics.seeds import Purpose, stream, torch_stream
+from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Algorithm, OffPolicy
 from topology.snapshot import State
 

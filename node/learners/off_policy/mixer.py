@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from node.learners.off_policy.action_values import Lagging, Samples, network, trainer
-from node.numerics.networks import MLP
+from node.numerics.networks import MLP, torch_stream
 from node.numerics.normalise import InputNorm
 from node.numerics.replay import Replay
-from node.numerics.seeds import Purpose, torch_stream
+from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 

@@ -48,11 +48,11 @@ from node.learners.on_policy.trust_region import Region
 from node.numerics.advantage import standardised
 from node.numerics.critics import Critics, Estimate, Shape
 from node.numerics.losses import multiplier_step
-from node.numerics.networks import MLP, Trainer
+from node.numerics.networks import MLP, Trainer, torch_stream
 from node.numerics.normalise import InputNorm
 from node.numerics.policies import Actor, CategoricalActor, Distribution, GaussianActor
 from node.numerics.rollout import Rollout
-from node.numerics.seeds import Purpose, stream, torch_stream
+from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 

@@ -362,7 +362,7 @@ def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished
 
 @pytest.mark.parametrize("module", ["coordinator/cli/guard.py", "coordinator/cli/app.py", "coordinator/__init__.py"])
 def test_what_runs_before_the_guard_has_spoken_parses_in_old_pythons(module: str) -> None:
-    source = (Path(guard.__file__).parent.parent / module).read_text(encoding="utf-8")
+    source = (Path(guard.__file__).parents[2] / module).read_text(encoding="utf-8")
     ast.parse(source, feature_version=(3, 8))
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from node.numerics.seeds import Purpose, stream, torch_stream
+from node.numerics.networks import torch_stream
+from node.numerics.seeds import Purpose, stream
 
 KEYS = [
     *((seed, purpose, agent, index) for seed in (0, 1, 2**32 - 1) for purpose in (Purpose.INIT, Purpose.NOISE, Purpose.SHUFFLE)
