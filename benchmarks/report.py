@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan
+from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import load
 from topology.graph.neighbourhood import ball
 from topology.wire.ledger import Row

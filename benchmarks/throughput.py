@@ -35,8 +35,9 @@ from rich.console import Console
 from rich.table import Table
 
 from coordinator.run import supervisor
-from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan
+from coordinator.run.run_sqlite import DATABASE
 from envs.registry import make
 from node.learners.led import Executor
 from node.numerics.rollout import Rollout

@@ -38,6 +38,8 @@ from topology.deployment import SCENARIO_FILE  # noqa: E402
 if TYPE_CHECKING:
     import networkx as nx
 
+    from coordinator.run.collector import Outcome
+    from coordinator.run.database import Recorder
     from coordinator.run.metrics import Report
     from coordinator.run.plan import Plan
     from coordinator.study.runs import Run
@@ -401,13 +403,13 @@ def _execute(
     from coordinator.cli.progress import Display, failure
     from coordinator.run import sinks, supervisor
     from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
-    from coordinator.run.database import Recorder, Results
-    from coordinator.run.metrics import report
+    from coordinator.run.database import Recorder, RecordingError
     from coordinator.run.plan import check_ports, first_free, make_run_dir
     from coordinator.study.forecast import warnings
     from coordinator.study.runs import Run
 
     scenario, resumed_after = ready.scenario, ready.deployment.resumed_after
+    per_round = scenario.env.copies * scenario.rollout.steps
     claim = contextlib.ExitStack()
     try:
         chosen = _agents(by_hand, ready.spec.n_agents)
@@ -422,19 +424,20 @@ def _execute(
         if resumed_after is None:
             make_run_dir(run_dir, ready)
         claim.enter_context(claimed(run_dir))
-    except ValueError as error:
+        after = None if resumed_after is None else (resumed_after + 1) * per_round
+        recorder = Recorder(
+            run_dir,
+            env_steps_per_round=per_round,
+            sinks=sinks.opened(scenario.record, run_dir, after=after),
+            resumed_after=resumed_after,
+        )
+        if resumed_after is not None:
+            drop_others(run_dir, resumed_after)
+            ready.deployment.write(run_dir)
+    except (ValueError, RecordingError) as error:
         _refuse(str(error))
-    if resumed_after is not None:
-        drop_others(run_dir, resumed_after)
-        ready.deployment.write(run_dir)
-    per_round = scenario.env.copies * scenario.rollout.steps
-    after = None if resumed_after is None else (resumed_after + 1) * per_round
-    recorder = Recorder(
-        run_dir,
-        env_steps_per_round=per_round,
-        sinks=sinks.opened(scenario.record, run_dir, after=after),
-        resumed_after=resumed_after,
-    )
+    except OSError as error:
+        _refuse(f"{error.filename}: cannot be written ({error.strerror})")
     console = Console(stderr=True)
     for text in () if quiet else doubts:
         console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
@@ -446,28 +449,47 @@ def _execute(
                 outcome = here.run(ready, run_dir, recorder, display.watch)
             else:
                 outcome = supervisor.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
-        recorder.commit()
-        results = Results(run_dir)
-        # what the dead had sent to others over their neighbours' links is in nobody's books
-        complete = scenario.clock == "virtual" and not (outcome.gone and scenario.routing == "direct")
-        if outcome.error is None and complete:
-            outcome.error = results.imbalance(outcome.gone)
-        final = report(ready, run_dir, results, outcome)
-        recorder.meta(**final)
-        results.close()
+        final = _concluded(ready, run_dir, recorder, outcome)
     finally:
-        recorder.close()
+        lost = ""
+        try:
+            recorder.close()
+        except RecordingError as error:
+            lost = str(error)
         claim.close()
+    outcome.error = outcome.error or lost or None
     if outcome.error is not None:
-        console.print(failure(f"{outcome.error}; what was recorded is in {run_dir}"), soft_wrap=True)
+        kept = f"; what was recorded is in {run_dir}" if run_dir.exists() else ""
+        console.print(failure(outcome.error + kept), soft_wrap=True)
         if complete_rounds(run_dir):
             told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
             console.print(told, highlight=False, soft_wrap=True, markup=False)
-        if not outcome.interrupted and ready.deployment.learns:
+        if not outcome.interrupted and ready.deployment.learns and (run_dir / SCENARIO_FILE).is_file():
             again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
             console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+    assert final is not None, "without an error everything was recorded"
     _tell(Run(run_dir, scenario), final, as_json=as_json)
+
+
+def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome") -> "Report | None":
+    """Write the rest of what a run reported, and its figures; None if that fails, and then the outcome says why."""
+    from coordinator.run.database import RecordingError, Results
+    from coordinator.run.metrics import report
+
+    try:
+        recorder.commit_at_last()
+        with contextlib.closing(Results(run_dir)) as results:
+            # what the dead had sent to others over their neighbours' links is in nobody's books
+            complete = ready.scenario.clock == "virtual" and not (outcome.gone and ready.scenario.routing == "direct")
+            if outcome.error is None and complete:
+                outcome.error = results.imbalance(outcome.gone)
+            final = report(ready, run_dir, results, outcome)
+        recorder.meta(**final)
+        return final
+    except (RecordingError, ValueError) as error:
+        outcome.error = outcome.error or str(error)
+        return None
 
 
 def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coordinator.run.checkpoints import States
-from coordinator.run.database import Recorder
+from coordinator.run.database import Recorder, RecordingError
 from topology.planes.control import Control, Finished, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0
@@ -58,13 +58,20 @@ class Desk:
         self._round = 0
         self._began: float | None = None
         self._committed = 0.0
+        self._stored: list[int] = []  # rounds whose states count as soon as the database holds all of these rounds
+        self._is_closed = False
 
     def begin(self) -> None:
         """Everybody is up: time counts from now, or goes on."""
         self._began = time.monotonic() - self._recorder.wall_s
 
     def take(self, message: Control) -> None:
-        """Take in one report."""
+        """Take in one report.
+
+        Raises:
+            RecordingError: what has been reported cannot be written down; never once the desk is closed.
+        """
+        is_due = time.monotonic() - self._committed > COMMIT_S
         match message:
             case Hello():
                 self.outcome.pids[message.role] = message.pid
@@ -79,29 +86,39 @@ class Desk:
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
             case Stored() if self._states.has_all(message.role, message.round):
-                self._recorder.commit()
-                self._states.complete(message.round)
+                self._stored.append(message.round)
+                is_due = True
             case Finished():
                 self.finished.add(message.role)
                 self._recorder.traffic(message.traffic)
                 if message.weights_sha256:
                     self.outcome.weights[message.role] = message.weights_sha256
         self._watch(message)
-        if time.monotonic() - self._committed > COMMIT_S:
-            self._recorder.commit()
-            self._committed = time.monotonic()
+        if is_due and not self._is_closed:
+            self._commit()
 
     def note(self, role: str, text: str) -> None:
         """Record something that happened."""
         self._recorder.event(self.wall_s(), role, text)
 
     def close(self, error: str | None = None, *, interrupted: bool = False) -> None:
-        """The run is over, by itself or by an error; time stops."""
+        """The run is over, by itself or by an error; time stops. What cannot be written down now may still be later."""
         self.outcome.error, self.outcome.interrupted = error, interrupted
         if error is not None:
             self.note("coordinator", error)
         self.outcome.wall_s = self.wall_s()
-        self._recorder.commit()
+        self._is_closed = True
+        try:
+            self._commit()
+        except RecordingError as failure:
+            self.outcome.error = error or str(failure)
+
+    def _commit(self) -> None:
+        self._committed = time.monotonic()
+        if self._recorder.commit():
+            for round_ in self._stored:
+                self._states.complete(round_)
+            self._stored.clear()
 
     def wall_s(self) -> float:
         """Seconds since `begin`."""

@@ -2,47 +2,34 @@
 
 Only the coordinator writes. What processes report in any order ends up the same: rows have keys that do not depend on
 arrival, and traffic rows of the same key are added up (the sender books what was sent, the receiver what arrived).
+
+Rows wait in memory until `commit` writes them all in one transaction. So a commit that fails loses nothing, and can be tried
+again: while another program keeps the database locked, rows wait for up to `LOCKED_S`; a database that was deleted is
+written again, as the open file still holds it. Only `commit` can raise `RecordingError`; everything else succeeds always.
+A sink that cannot write is left out from then on: the database is the record.
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, opened
 from coordinator.run.sinks import Sink
+from scenarios.loading import ScenarioError
+from topology.files import replacing
 from topology.planes.control import EpisodeRow, RoundReport
 from topology.wire.ledger import Row, imbalance
 
-DATABASE = "run.sqlite"
-
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE episodes(
-  round INTEGER NOT NULL, env_step INTEGER NOT NULL, copy INTEGER NOT NULL,
-  return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL,
-  PRIMARY KEY (env_step, copy)) WITHOUT ROWID;
-CREATE TABLE rounds(
-  round INTEGER NOT NULL, agent INTEGER NOT NULL, env_step INTEGER NOT NULL, wall_s REAL NOT NULL, virtual_s REAL NOT NULL,
-  value_loss REAL, advantage_std REAL, kl REAL, entropy REAL, std REAL, clip_frac REAL, grad_norm REAL,
-  multiplier_0 REAL, cost_value_loss_0 REAL, episode_cost_0 REAL, more TEXT NOT NULL,
-  PRIMARY KEY (round, agent)) WITHOUT ROWID;
-CREATE TABLE traffic(
-  round INTEGER NOT NULL, plane TEXT NOT NULL, src TEXT NOT NULL, dst TEXT NOT NULL, kind TEXT NOT NULL,
-  messages INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, wire_bytes INTEGER NOT NULL,
-  resent_bytes INTEGER NOT NULL, delivered INTEGER NOT NULL, dropped INTEGER NOT NULL,
-  loss INTEGER NOT NULL, queue INTEGER NOT NULL, outage INTEGER NOT NULL, crash INTEGER NOT NULL, gave_up INTEGER NOT NULL,
-  late INTEGER NOT NULL, in_flight INTEGER NOT NULL, nulls INTEGER NOT NULL,
-  PRIMARY KEY (round, plane, src, dst, kind)) WITHOUT ROWID;
-CREATE TABLE ages(
-  round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,
-  used INTEGER NOT NULL, missing INTEGER NOT NULL, mean_s REAL NOT NULL, max_s REAL NOT NULL,
-  PRIMARY KEY (round, agent, origin)) WITHOUT ROWID;
-CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL, virtual_s REAL, round INTEGER);
-"""
+LOCKED_S = 60.0  # how long another program may keep the database locked
+_LOOK_S = 0.25  # how often a run that has ended looks whether it still is
 _ADD_TRAFFIC = f"INSERT INTO traffic VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT DO UPDATE SET " + ", ".join(
     f"{name} = {name} + excluded.{name}" for name in Row._fields[5:]
 )
@@ -51,6 +38,10 @@ _ROUND_COLUMNS = (
     "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm",
     "multiplier_0", "cost_value_loss_0", "episode_cost_0",
 )  # fmt: skip
+
+
+class RecordingError(Exception):
+    """What a run reports cannot be written down; the text names the file, the cause, and what helps."""
 
 
 class Recorder:
@@ -62,6 +53,10 @@ class Recorder:
         sinks: What is told every scalar; closed with the recorder.
         resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
 
+    Raises:
+        RecordingError: the database cannot be made.
+        ScenarioError: the database of the run that goes on cannot be written, or is of another schema.
+
     Attributes:
         wall_s: Seconds that the run has taken up to where it goes on.
     """
@@ -69,75 +64,69 @@ class Recorder:
     def __init__(
         self, run_dir: Path, *, env_steps_per_round: int, sinks: Sequence[Sink] = (), resumed_after: int | None = None
     ) -> None:
-        self._database = sqlite3.connect(run_dir / DATABASE)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._path = run_dir / DATABASE
+        self._waiting: list[tuple[str, list[tuple[Any, ...]]]] = []  # statements since the last commit, each with its rows
+        self._locked_since: float | None = None
         self._per_round = env_steps_per_round
-        self._sinks = sinks
+        self._sinks = list(sinks)
         self.wall_s = 0.0
-        if resumed_after is None:
-            self._database.executescript(_SCHEMA)
-        else:
-            self._go_back(resumed_after)
+        try:
+            if resumed_after is None:
+                self._database = sqlite3.connect(self._path, isolation_level=None)
+                begin_writing(self._database)
+                self._database.executescript(SCHEMA)
+            else:
+                self._database = opened(run_dir)
+            self._place = self._where()
+            if resumed_after is not None:
+                self._go_back(resumed_after)
+        except (OSError, sqlite3.Error) as error:
+            raise self._failure(error) from None
 
     def _go_back(self, round_: int) -> None:
         """Drop what was recorded of later rounds, and of the run's end."""
         for table in ("episodes", "rounds", "traffic", "ages", "events"):
-            self._database.execute(f"DELETE FROM {table} WHERE round > ?", (round_,))
+            self._keep(f"DELETE FROM {table} WHERE round > ?", [(round_,)])
         # only at its end does a run tell what of earlier rounds is still on the way
-        self._database.execute("UPDATE traffic SET delivered = delivered + in_flight, in_flight = 0 WHERE in_flight > 0")
-        self._database.execute("DELETE FROM meta")
+        self._keep("UPDATE traffic SET delivered = delivered + in_flight, in_flight = 0 WHERE in_flight > 0", [()])
+        self._keep("DELETE FROM meta", [()])
+        self.commit_at_last()
         (self.wall_s,) = self._database.execute("SELECT coalesce(max(wall_s), 0.0) FROM rounds").fetchone()
-        self._database.commit()
 
     def meta(self, **values: object) -> None:
         """Keep facts about the run, as JSON by name."""
-        self._database.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
-        )
-        self._database.commit()
+        self._keep("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
 
     def episodes(self, episodes: Iterable[EpisodeRow]) -> None:
         """Keep finished episodes; `cost` is the sum over costs, `costs` lists them. What is no number becomes null."""
         for episode in episodes:
             cost = sum(episode.cost)
-            self._database.execute(
+            costs = json.dumps([_number(part) for part in episode.cost])
+            self._keep(
                 "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    episode.round,
-                    episode.env_step,
-                    episode.copy_index,
-                    episode.ret,
-                    cost,
-                    json.dumps([_number(part) for part in episode.cost]),
-                    episode.length,
-                ),
+                [(episode.round, episode.env_step, episode.copy_index, episode.ret, cost, costs, episode.length)],
             )
-            for sink in self._sinks:
-                sink.scalars(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
+            self._tell_sinks(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
 
     def round(self, report: RoundReport, wall_s: float) -> None:
         """Keep a node's figures of a round, and its traffic."""
         env_step = (report.round + 1) * self._per_round
         known = [report.metrics.get(name) for name in _ROUND_COLUMNS]
         more = {name: _number(value) for name, value in report.metrics.items() if name not in _ROUND_COLUMNS}
-        self._database.execute(
+        self._keep(
             f"INSERT INTO rounds VALUES ({', '.join('?' * (len(_ROUND_COLUMNS) + 6))})",
-            (report.round, report.agent, env_step, wall_s, report.virtual_s, *known, json.dumps(more)),
+            [(report.round, report.agent, env_step, wall_s, report.virtual_s, *known, json.dumps(more))],
         )
         self.traffic(report.traffic)
-        self._database.executemany(
-            "INSERT INTO ages VALUES (?, ?, ?, ?, ?, ?, ?)", [(report.round, report.agent, *row) for row in report.ages]
-        )
+        self._keep("INSERT INTO ages VALUES (?, ?, ?, ?, ?, ?, ?)", [(report.round, report.agent, *row) for row in report.ages])
         for virtual_s, text in report.incidents:
             self.event(wall_s, report.role, text, virtual_s=virtual_s, round_=report.round)
         self.refusals(wall_s, report.role, report.round, report.refused, report.refusals)
-        for sink in self._sinks:
-            sink.scalars(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
+        self._tell_sinks(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
 
     def traffic(self, rows: Iterable[Row]) -> None:
         """Add ledger rows to what is known of their links."""
-        self._database.executemany(_ADD_TRAFFIC, rows)
+        self._keep(_ADD_TRAFFIC, list(rows))
 
     def refusals(self, wall_s: float, role: str, round_: int, total: int, texts: Iterable[str]) -> None:
         """Keep how many frames a process refused in a round, and the first reasons."""
@@ -148,21 +137,133 @@ class Recorder:
 
     def event(self, wall_s: float, role: str, text: str, *, virtual_s: float | None = None, round_: int | None = None) -> None:
         """Keep something that happened, with its virtual time and its round if it has them."""
-        self._database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (wall_s, role, text, virtual_s, round_))
+        self._keep("INSERT INTO events VALUES (?, ?, ?, ?, ?)", [(wall_s, role, text, virtual_s, round_)])
 
-    def commit(self) -> None:
-        """Make everything so far visible to readers."""
-        self._database.commit()
-        for sink in self._sinks:
-            sink.flush()
+    def commit(self) -> bool:
+        """Make everything so far visible to readers.
+
+        Returns:
+            Whether it is; if not, another program keeps the database locked, and the next commit tries again.
+
+        Raises:
+            RecordingError: it cannot be written, or another program has kept the database locked for `LOCKED_S`.
+        """
+        try:
+            if self._where() != self._place:
+                self._put_back()
+            self._write()
+        except ScenarioError as error:
+            raise RecordingError(str(error)) from None
+        except (OSError, sqlite3.Error) as error:
+            if not (isinstance(error, sqlite3.Error) and is_busy(error)):
+                raise self._failure(error) from None
+            self._locked_since = self._locked_since or time.monotonic()
+            if time.monotonic() - self._locked_since > LOCKED_S:
+                raise self._failure(error) from None
+            return False
+        self._locked_since = None
+        for sink in list(self._sinks):
+            try:
+                sink.flush()
+            except OSError as error:
+                self._leave_out(sink, error)
+        return True
+
+    def commit_at_last(self) -> None:
+        """Commit, and wait for whatever keeps the database locked.
+
+        Raises:
+            RecordingError: as `commit`.
+        """
+        while not self.commit():
+            time.sleep(_LOOK_S)  # noqa: TID251  (the run is over: nothing else waits)
 
     def close(self) -> None:
-        """Commit, bring everything into the one file, so that a copy of it is a copy of all, and close."""
-        self.commit()
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # closing does so only if no reader is left
-        self._database.close()
-        for sink in self._sinks:
-            sink.close()
+        """Commit, bring everything into the one file, so that a copy of it is a copy of all, and close.
+
+        Raises:
+            RecordingError: what has not been committed cannot be written.
+        """
+        try:
+            self.commit_at_last()
+            with contextlib.suppress(sqlite3.Error):  # a reader is at work: then the file is as whole as while the run went on
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # closing does so only if no reader is left
+                self._database.execute("PRAGMA journal_mode=DELETE")  # what is in WAL mode needs a folder that can be written
+        finally:
+            self._database.close()
+            for sink in self._sinks:
+                with contextlib.suppress(OSError):
+                    sink.close()
+
+    def _keep(self, sql: str, rows: list[tuple[Any, ...]]) -> None:
+        self._waiting.append((sql, rows))
+
+    def _write(self) -> None:
+        """Write what waits, all or nothing.
+
+        Raises:
+            sqlite3.Error: nothing of it could be written.
+        """
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, rows in self._waiting:
+                self._database.executemany(sql, rows)
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            if self._database.in_transaction:  # of some errors SQLite ends it itself
+                self._database.execute("ROLLBACK")
+            raise
+        self._waiting.clear()
+
+    def _where(self) -> tuple[int, int] | None:
+        """Which file lies at the database's place; None: no file does."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _put_back(self) -> None:
+        """Write the database again where it has been deleted; the open file still holds all of it.
+
+        Raises:
+            FileExistsError: another file lies there now.
+            FileNotFoundError: its folder is gone too. Another OSError: it cannot be written.
+        """
+        if self._where() is not None:
+            raise FileExistsError("another file was put in its place while the run went on")
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError("the run's folder was deleted while the run went on")
+        with replacing(self._path) as partial:
+            with contextlib.closing(sqlite3.connect(partial)) as copy:
+                self._database.backup(copy)
+            self._database.close()
+            for beside in ("-wal", "-shm"):  # of the deleted file: they would be taken for the new one's
+                self._path.with_name(f"{DATABASE}{beside}").unlink(missing_ok=True)
+        self._database = opened(self._path.parent)
+        self._place = self._where()
+        self.event(0.0, "coordinator", f"{DATABASE} was deleted while the run went on, and has been written again")
+
+    def _failure(self, error: OSError | sqlite3.Error) -> RecordingError:
+        if isinstance(error, OSError):
+            return RecordingError(f"{self._path}: cannot be written ({error.strerror or error})")
+        if is_busy(error):
+            return RecordingError(
+                f"{self._path}: cannot be written (another program has kept it locked for {LOCKED_S:g} s); close it there"
+            )
+        cure = "; make room on its disk" if code_of(error) == sqlite3.SQLITE_FULL else ""
+        return RecordingError(f"{self._path}: cannot be written ({error}){cure}")
+
+    def _tell_sinks(self, step: int, values: dict[str, float]) -> None:
+        for sink in list(self._sinks):
+            try:
+                sink.scalars(step, values)
+            except OSError as error:
+                self._leave_out(sink, error)
+
+    def _leave_out(self, sink: Sink, error: OSError) -> None:
+        self._sinks.remove(sink)
+        self.event(0.0, "coordinator", f"{type(sink).__name__} gets no more scalars ({error.strerror or error})")
 
 
 def _number(value: float) -> float | None:
@@ -171,10 +272,17 @@ def _number(value: float) -> float | None:
 
 
 class Results:
-    """Reading a run's database, during the run or after it."""
+    """Reading a run's database, during the run or after it.
+
+    Args:
+        run_dir: The run's directory.
+
+    Raises:
+        ScenarioError: the database cannot be read; so all methods.
+    """
 
     def __init__(self, run_dir: Path) -> None:
-        self._database = sqlite3.connect(f"{(run_dir / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
+        self._database = Reader(run_dir)
 
     def ledger_sha256(self) -> str:
         """Digest of all traffic rows, in key order."""
@@ -185,14 +293,14 @@ class Results:
 
     def peer_bytes(self) -> tuple[int, int]:
         """Payload and wire bytes of the peer plane, and of the central one where there is a central critic."""
-        payload, wire = self._database.execute(
+        payload, wire = self._rows(
             "SELECT coalesce(sum(payload_bytes), 0), coalesce(sum(wire_bytes), 0) FROM traffic WHERE plane != 'world'"
-        ).fetchone()
+        )[0]
         return int(payload), int(wire)
 
     def virtual_s(self) -> float:
         """Virtual time at which the slowest agent had ended its last round."""
-        return float(self._database.execute("SELECT coalesce(max(virtual_s), 0) FROM rounds").fetchone()[0])
+        return float(self._rows("SELECT coalesce(max(virtual_s), 0) FROM rounds")[0][0])
 
     def delivered_frac(self, gone: Iterable[int] = ()) -> float | None:
         """Part of the messages between nodes that were delivered, links of agents that died apart; None if there were none."""
@@ -203,12 +311,12 @@ class Results:
 
     def mean_age_s(self) -> float | None:
         """Mean age of the states that agents acted on, over all agents, origins, steps and copies; None without peers."""
-        used, aged = self._database.execute("SELECT coalesce(sum(used), 0), sum(used * mean_s) FROM ages").fetchone()
+        used, aged = self._rows("SELECT coalesce(sum(used), 0), sum(used * mean_s) FROM ages")[0]
         return aged / used if used else None
 
     def quarters(self) -> list[tuple[float, float, int]]:
         """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
-        rows = self._database.execute(f'SELECT "return", cost FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy').fetchall()
+        rows = self._rows(f'SELECT "return", cost FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy')
         if len(rows) < 4:
             return []
         edges = [len(rows) * i // 4 for i in range(5)]
@@ -217,26 +325,27 @@ class Results:
 
     def episodes(self, column: Literal["return", "cost", "length"]) -> list[tuple[int, float]]:
         """Environment step and one figure of every episode, in order of their end."""
-        return self._database.execute(
-            f'SELECT env_step, "{column}" FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy'
-        ).fetchall()
+        return self._rows(f'SELECT env_step, "{column}" FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy')
 
     def by_kind(self) -> list[Row]:
         """The ledger summed over rounds and links: `round`, `src` and `dst` say nothing."""
         sums = ", ".join(f"sum({name})" for name in Row._fields[5:])
-        found = self._database.execute(f"SELECT 0, plane, '', '', kind, {sums} FROM traffic GROUP BY plane, kind ORDER BY 2, 5")
+        found = self._rows(f"SELECT 0, plane, '', '', kind, {sums} FROM traffic GROUP BY plane, kind ORDER BY 2, 5")
         return [Row(*row) for row in found]
 
     def traffic(self) -> list[Row]:
         """The ledger, in key order."""
         names = ", ".join(Row._fields)
-        rows = self._database.execute(f"SELECT {names} FROM traffic ORDER BY round, plane, src, dst, kind")
+        rows = self._rows(f"SELECT {names} FROM traffic ORDER BY round, plane, src, dst, kind")
         return [Row(*row) for row in rows]
 
     def imbalance(self, gone: Iterable[int] = ()) -> str | None:
         """Where the ledger does not balance over the whole run, leaving out links of agents that died; None if it does."""
         left_out = {str(agent) for agent in gone}
         return imbalance(row for row in self.traffic() if not {row.src, row.dst} & left_out)
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._database.query(sql)[1]
 
     def close(self) -> None:
         """Close the database."""

@@ -17,7 +17,7 @@ from coordinator.central.node import Central
 from coordinator.central.process import make_central
 from coordinator.run.checkpoints import States
 from coordinator.run.collector import Desk, Outcome, Watcher
-from coordinator.run.database import Recorder
+from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
 from envs.interface import VecEnv
 from envs.process import ROLE, World
@@ -92,6 +92,8 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
         desk.close()
     except KeyboardInterrupt:
         desk.close(f"interrupted{desk.where()}", interrupted=True)
+    except (RecordingError, OSError) as error:
+        desk.close(str(error))
     finally:
         signal.signal(signal.SIGTERM, before)
         env.close()

@@ -27,7 +27,7 @@ import psutil
 
 from coordinator.run.checkpoints import States
 from coordinator.run.collector import Desk, Outcome, Watcher
-from coordinator.run.database import Recorder
+from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
 from coordinator.run.scheduling import REVIEW_S, Cores
 from topology.deployment import LOGS
@@ -116,14 +116,16 @@ class _Supervisor:
             nursery = await _open_nursery(self._run_dir, folder)
             sources = (self._listen(hub), self._mind(nursery), self._share(nursery))
             tasks = [asyncio.create_task(source) for source in sources]
-            error: _Failure | None = None
+            error: _Failure | RecordingError | None = None
             try:
                 await self._supervise(hub, nursery, Path(folder))
-            except _Failure as failure:
+            except (_Failure, RecordingError) as failure:
                 error = failure
             finally:
-                self._desk.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
-                await self._end_all(hub)
+                try:
+                    self._desk.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
+                finally:
+                    await self._end_all(hub)
                 for task in tasks:
                     task.cancel()
                 await _close_nursery(nursery)

@@ -8,7 +8,6 @@ have, and asked for by name.
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.run.database import DATABASE
 from coordinator.run.metrics import latest
+from coordinator.run.run_sqlite import DATABASE, Reader
 from scenarios.loading import ScenarioError, dotted_keys, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE, Deployment
@@ -308,12 +307,8 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    try:
-        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute(sql)
-            return [column[0] for column in found.description], found.fetchall()
-    except sqlite3.Error as error:
-        raise ScenarioError(f"{folder / DATABASE}: cannot be read ({error})") from None
+    with contextlib.closing(Reader(folder)) as database:
+        return database.query(sql)
 
 
 def _curve(run: Run) -> Curve:

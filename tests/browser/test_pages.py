@@ -16,7 +16,7 @@ import pytest
 
 from coordinator.report.page import write
 from coordinator.report.watch import LivePage, Server
-from coordinator.run.database import DATABASE
+from coordinator.run.run_sqlite import DATABASE
 
 RecordRun = Callable[..., Path]
 pytestmark = pytest.mark.browser

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from coordinator.report.page import MAPS, document, fragment, write
-from coordinator.run.database import DATABASE
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE

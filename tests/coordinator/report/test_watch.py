@@ -17,7 +17,7 @@ import pytest
 
 from coordinator.report.page import document, fragment
 from coordinator.report.watch import LivePage, Server, serve
-from coordinator.run.database import DATABASE
+from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError
 
 RecordRun = Callable[..., Path]

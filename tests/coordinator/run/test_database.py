@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.run.collector import Outcome
-from coordinator.run.database import DATABASE, Recorder, Results
+from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import Report, latest, report
 from coordinator.run.plan import plan
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.run.sinks import TensorBoard
 from scenarios.loading import load
 from topology.planes.control import AgeRow, EpisodeRow, RoundReport
@@ -331,4 +332,5 @@ def test_a_run_that_never_began_has_a_report_too(recorder: Recorder, tmp_path: P
 def test_meta_facts_are_kept_as_json_and_may_change(recorder: Recorder, tmp_path: Path) -> None:
     recorder.meta(a=1, b=[2.5, None])
     recorder.meta(a="x")
+    recorder.commit()
     assert dict(rows_of(tmp_path, "meta")) == {"a": '"x"', "b": "[2.5, null]"}

@@ -12,8 +12,9 @@ import pytest
 from coordinator.run import in_process
 from coordinator.run.checkpoints import COMPLETE_FILE, States, claimed, complete_rounds, drop_others
 from coordinator.run.collector import Outcome
-from coordinator.run.database import DATABASE, Recorder
+from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
+from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
 from topology.deployment import state_folder
 from topology.planes.control import Control, Stored

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.report import tables
-from coordinator.run.database import DATABASE
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.comparison import compare
 from scenarios.loading import ScenarioError
 from topology.deployment import Deployment

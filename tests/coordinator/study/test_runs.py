@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.run.database import DATABASE
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import Run, cells, find, shown, value_of
 from scenarios.loading import ScenarioError, load
 

@@ -1,0 +1,40 @@
+"""How a file of a run is written: whole or not at all, and never through what somebody else has put there.
+
+A file is written beside its place under a name that nobody can guess, opened so that nothing may lie there yet (a symbolic
+link included), and then takes its place by renaming. So a reader sees the old contents or the new, and a link in the place
+itself is replaced and not followed. That survives the death of a process, not of the machine: nothing is forced to the disk.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new, empty file beside `path`, which takes its place once the caller has filled it, and is removed if that fails.
+
+    Raises:
+        OSError: it cannot be made, written, or put in its place.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
