@@ -8,6 +8,7 @@ import difflib
 import re
 import reprlib
 import typing
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,8 @@ from scenarios.schema import Algorithm, Scenario
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
+MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every knob written out are 30,000
+MAX_PROBLEMS = 10  # told at once; a list of thousands would take minutes to explain
 
 _SECTION = "input should be keys with values, e.g. {key: value}"
 _AS_TYPED = {  # what pydantic says in words of Python, by its type of error
@@ -96,8 +99,10 @@ def check(data: dict[Any, Any], *, where: str) -> Scenario:
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(dict(item)) for item in error.errors()]
-        raise ScenarioError(f"{where}: " + "; ".join(problems)) from None
+        found = error.errors()
+        problems = [_explain(dict(item)) for item in found[:MAX_PROBLEMS]]
+        more = [f"and {len(found) - MAX_PROBLEMS} more"] if len(found) > MAX_PROBLEMS else []
+        raise ScenarioError(f"{where}: " + "; ".join(problems + more)) from None
 
 
 def dump(scenario: Scenario) -> str:
@@ -159,29 +164,61 @@ def _told(error: Exception) -> str:
 
 
 def _read(text: str) -> Any:
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):  # libyaml's loader, other than its parser, falls over what is nested too deep
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    _measure(text)
     return yaml.load(text, Loader=_Loader)
 
 
+def _measure(text: str) -> None:
+    """Make sure that a text can be read, and soon.
+
+    libyaml's loader, other than its parser, falls over what is nested too deep. An alias counts as all that it stands for: a few
+    of them stand for more than any memory holds. What does not fit its tag raises whatever the tag's constructor happens to.
+
+    Raises:
+        ValueError: it is nested too deep, holds too many values, or a tag.
+    """
+    values, sizes = 0, dict[str, int]()
+    begun: list[tuple[str | None, int]] = []  # of every collection that is open its anchor, and the values before it
+    for event in yaml.parse(text, Loader=_Loader):
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if tag not in (None, _STR):
+            raise ValueError(f"tag {tag} is not taken")
+        if isinstance(event, yaml.AliasEvent):
+            values += sizes.get(str(anchor), 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((anchor, values))
+            values += 1
+            if anchor is not None:
+                sizes[anchor] = MAX_VALUES  # within itself it would have no end
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            if anchor is not None:
+                sizes[anchor] = values - before
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            if anchor is not None:
+                sizes[anchor] = 1
+        if len(begun) > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        if values > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values, what aliases stand for counted every time")
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's, ten times as fast, if there
-    """YAML as people mean it: 1e6 is a number, `yes` and 0x1 are words, and a key that is given twice is a mistake."""
+    """YAML as people mean it: 1e6 is a number, `yes`, 0x1 and `<<` are words, and a key that is given twice is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} is given twice", node.start_mark)
+        if len(set(keys)) < len(keys):
+            ((twice, _),) = Counter(keys).most_common(1)
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
 
-_BOOL, _FLOAT, _INT = (f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int"))
+_BOOL, _FLOAT, _INT, _MERGE, _STR = (f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "merge", "str"))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag not in (_BOOL, _FLOAT, _INT)]
+    first: [(tag, pattern) for tag, pattern in pairs if tag not in (_BOOL, _FLOAT, _INT, _MERGE)]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -260,6 +297,8 @@ def _explain(item: dict[str, Any]) -> str:
         key, got = f"{key}.{tag}", context["tag"]
         message = f"input should be one of {choices}"
     near = _nearest(got, re.findall(r"'([^']+)'", choices)) if isinstance(got, str) else ""
+    if item["type"] == "too_long":
+        message = f"a list of at most {context['max_length']}, not of {context['actual_length']:,}"
     message = _AS_TYPED.get(item["type"], message)
     return f"{key}: got {_BRIEF.repr(got)}{near}; {message[0].lower()}{message[1:]}{_unit(parts)}"
 

@@ -21,8 +21,8 @@ them: docs/algorithms/); `algorithm.preset=paper` puts a row's beneath the scena
 from our own search (docs/results.md).
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 Scope = Literal["local", "khop", "global"]
 CriticScope = Literal["local", "khop", "global", "central"]
@@ -108,6 +108,15 @@ class Recipe:
         if self.order == "alternating":
             told.append("TOKEN")
         return tuple(told)
+
+    def ways_out(self) -> dict[str, list[str]]:
+        """Where the choices do not go together: of every axis the values that by themselves would mend it."""
+        found = {}
+        for axis in fields(self):
+            values = [value for value in get_args(axis.type) if replace(self, **{axis.name: value}).conflict() is None]
+            if values:
+                found[axis.name] = values
+        return found
 
     def conflict(self) -> str | None:
         """Why these choices do not go together; None if they do."""

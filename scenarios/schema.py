@@ -27,6 +27,8 @@ from scenarios.recipes import (
 )
 
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
+MAX_LAYERS = 16
+MAX_NAME_BYTES = 150  # of a file's name 255 are taken; seed, time and number of a run come behind it
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
 
@@ -505,7 +507,10 @@ class WorldModel(Section):
     prediction: bool = knob(True, "Whether the latent is predicted for the next round, or is that of the last one.")
     branch: int = knob(5, "Steps that the model goes on from a state that was met.", unit="steps", ge=1, le=1000)
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
-        (128, 128), "Widths of the hidden layers of the model, its latents and their predictor.", unit="units"
+        (128, 128),
+        "Widths of the hidden layers of the model, its latents and their predictor.",
+        unit="units",
+        max_length=MAX_LAYERS,
     )
     lr: float = knob(3e-4, "Adam step of all of them.", ge=0)
     batch: int = knob(256, "Samples of each round in the window per minibatch.", unit="samples", ge=1, le=100_000)
@@ -593,7 +598,7 @@ class Algorithm(Section):
     entropy_coef: float = knob(0.0, "Weight of the entropy bonus; trust regions have none.", ge=0)
     max_grad_norm: float = knob(0.5, "Gradients are scaled down to this global norm per network.", gt=0)
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = knob(
-        (64, 64), "Widths of the hidden layers; [] is a linear map.", unit="units"
+        (64, 64), "Widths of the hidden layers; [] is a linear map.", unit="units", max_length=MAX_LAYERS
     )
     activation: Literal["relu", "tanh"] = knob("relu", "Nonlinearity.")
     layer_norm: bool = knob(False, "LayerNorm after each hidden layer.")
@@ -638,7 +643,9 @@ class Algorithm(Section):
             raise ValueError(f"std_init: got {self.std_init}; with std: sigmoid it must be below 0.5")
         conflict = self.recipe.conflict()
         if conflict is not None:
-            raise ValueError(conflict)
+            others = {axis: values for axis, values in self.recipe.ways_out().items() if not conflict.startswith(f"{axis}:")}
+            mended = "; ".join(f"{axis}: {', '.join(values)}" for axis, values in others.items())
+            raise ValueError(f"{conflict}; or change another axis ({mended})" if others else conflict)
         if self.share_policy:
             self._refuse_what_is_not_shared()
         kind = self.off_policy.representation
@@ -749,7 +756,11 @@ class Record(Section):
 class Scenario(Section):
     """A whole run: who, on which graph, in which world, learning how, for how long."""
 
-    name: str = knob("scenario", "Name of the scenario; the file's name if not given.")
+    name: str = knob(
+        "scenario",
+        "Name of the scenario, and of the folders and pictures made of it; the file's name if not given.",
+        min_length=1,
+    )
     description: str = knob("", "One sentence on what it shows.")
     seed: int = knob(0, "Seed of everything random.", ge=0, lt=2**32)
     kappa: int = knob(1, "κ: how far agents hear each other.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS)
@@ -778,6 +789,11 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Scenario":
+        if not self.name.isprintable() or "/" in self.name or self.name[:1] == "." or len(self.name.encode()) > MAX_NAME_BYTES:
+            raise ValueError(
+                f"name: got {self.name[:60]!r}; folders are called by it, so it has printable characters without '/', does not "
+                f"begin with '.', and takes at most {MAX_NAME_BYTES} bytes"
+            )
         if self.clock == "wall":
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
             if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):

@@ -14,12 +14,13 @@ import shlex  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
+from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Annotated  # noqa: E402
 
 import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 from coordinator.cli import study  # noqa: E402
 from coordinator.cli.options import (  # noqa: E402
@@ -31,6 +32,7 @@ from coordinator.cli.options import (  # noqa: E402
     one_run,
 )
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
+from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
@@ -54,6 +56,21 @@ app = typer.Typer(
     "κ-hop messages over ZeroMQ.",
     epilog="Start with `kappahop run quickstart`.",
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kappahop {metadata.version('kappahop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _whole(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
 
 OverridesArgument = Annotated[
     list[str] | None,
@@ -153,7 +170,7 @@ def evaluate(
         filming.film(ready, film)
     except ValueError as error:
         _refuse(str(error))
-    Console(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
+    terminal(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -192,8 +209,8 @@ def resume(
     except ValueError as error:
         _refuse(str(error))
     if (changed := changes_since(folder, ready.scenario)) and not quiet:
-        Console(stderr=True).print(
-            f"[yellow]warning:[/] not as the run was begun ({', '.join(changed)}): it may not end as it would have",
+        terminal(stderr=True).print(
+            warning(f"not as the run was begun ({', '.join(changed)}): it may not end as it would have"),
             highlight=False,
             soft_wrap=True,
         )
@@ -260,13 +277,13 @@ def graph(
         _refuse(f"--out: cannot write {picture} ({error.strerror})")
     except ValueError as error:
         _refuse(f"--out: {error}")
-    console = Console()
+    console = terminal()
     console.print(table)
     told = outlook(chosen.env, net)
     for fact in told.facts:
         console.print(fact, highlight=False, soft_wrap=True, markup=False)
     for doubt in told.doubts:
-        console.print(f"[yellow]warning:[/] {doubt}", highlight=False, soft_wrap=True)
+        console.print(warning(doubt), highlight=False, soft_wrap=True)
     console.print(f"picture: {picture}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -294,7 +311,7 @@ def links(
     except ValueError as error:
         _refuse(str(error))
     of = loads(ready)
-    console = Console()
+    console = terminal()
     if not of:
         console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes nobody says anything", highlight=False)
         return
@@ -307,7 +324,7 @@ def links(
     for name, spec in named:
         console.print(crossings(name, spec, of))
         for text in objections(ready, spec, of):
-            console.print(f"  [yellow]mind:[/] {text}", highlight=False, soft_wrap=True)
+            console.print(warning(text, "  mind:"), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -320,7 +337,7 @@ def algorithms() -> None:
     """
     from coordinator.cli import progress as display
 
-    console = Console()
+    console = terminal()
     console.print(display.algorithms(console.width))
 
 
@@ -332,7 +349,7 @@ def list_scenarios() -> None:
     table.add_column("what it shows")
     for name in shipped():
         table.add_row(name, load(name).description)
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -358,14 +375,15 @@ def doctor() -> None:
         table.add_column(heading)
     found = checks()
     for check in found:
-        table.add_row(check.name, "[green]ok[/]" if check.ok else "[bold red]fails[/]", check.detail)
-    Console().print(table)
+        table.add_row(check.name, Text("ok", "green") if check.ok else Text("fails", "bold red"), check.detail)
+    terminal().print(table)
     if not all(check.ok for check in found):
         raise typer.Exit(EXIT_FAILED)
 
 
 def main() -> None:
     """Entry point of the command."""
+    replace_what_cannot_be_shown()
     try:
         code = app(prog_name="kappahop", standalone_mode=False)
     except KeyboardInterrupt:
@@ -376,7 +394,8 @@ def main() -> None:
             raise
         if not told():  # no argument at all: the help has been printed
             sys.exit(EXIT_INPUT)
-        _refuse(f"{told()} (see kappahop --help)")
+        where = getattr(error, "ctx", None)  # which verb's arguments they were
+        _refuse(f"{told()} (see {where.command_path if where else 'kappahop'} --help)")
     if code == EXIT_INTERRUPTED:  # what typer makes of Ctrl-C too; runs and sweeps, which have more to say, have left already
         _refuse("interrupted", code)
     sys.exit(code)
@@ -404,7 +423,7 @@ def _execute(
     from coordinator.run import sinks, supervisor
     from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
     from coordinator.run.database import Recorder, RecordingError
-    from coordinator.run.plan import check_ports, first_free, make_run_dir
+    from coordinator.run.plan import check_start, first_free, make_run_dir
     from coordinator.study.forecast import warnings
     from coordinator.study.runs import Run
 
@@ -415,10 +434,7 @@ def _execute(
         chosen = _agents(by_hand, ready.spec.n_agents)
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
-        if in_process and scenario.clock == "wall":
-            raise ValueError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
-        if not in_process:
-            check_ports(scenario, ready.deployment.n_nodes)
+        check_start(ready, in_process=in_process)
         doubts = warnings(ready)
         run_dir = place if isinstance(place, Path) else first_free(place)
         if resumed_after is None:
@@ -438,9 +454,9 @@ def _execute(
         _refuse(str(error))
     except OSError as error:
         _refuse(f"{error.filename}: cannot be written ({error.strerror})")
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     for text in () if quiet else doubts:
-        console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+        console.print(warning(text), highlight=False, soft_wrap=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
             if in_process:
@@ -501,7 +517,7 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(final))
     else:
-        plain = Console()
+        plain = terminal()
         if results.quarters():
             plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))

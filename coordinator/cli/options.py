@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
+
+from coordinator.cli.terminal import terminal
 
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)
@@ -31,5 +32,5 @@ def refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:
     """End the command with one line on standard error."""
     from coordinator.cli.progress import failure
 
-    Console(stderr=True).print(failure(text), soft_wrap=True)
+    terminal(stderr=True).print(failure(text), soft_wrap=True)
     sys.exit(code)

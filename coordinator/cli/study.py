@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refuse
+from coordinator.cli.terminal import terminal, warning
 
 REPORT_FILE = "report.html"
 PlacesArgument = Annotated[
@@ -45,12 +46,12 @@ def sweep(
     from coordinator.study import grid as cells
     from coordinator.study import sweep as sweeping
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     try:
         numbers = cells.seeds(seeds)
-        points = cells.cells(scenario, grid or [], numbers)
+        points = cells.cells(scenario, grid or [], numbers, in_process=in_process)
         for doubt in () if quiet else dict.fromkeys(text for point in points for text in point.doubts):
-            console.print(f"[yellow]warning:[/] {doubt}", highlight=False, soft_wrap=True)
+            console.print(warning(doubt), highlight=False, soft_wrap=True)
         at_once = jobs or sweeping.jobs_at_once(points, in_process=in_process)
         sweeping.check_at_once(points, at_once, in_process=in_process)
         place = out or Path("runs") / f"{points[0].scenario.name}-sweep"
@@ -108,7 +109,7 @@ def report(
     It needs no network and no other file: send it, print it, keep it. Of runs that go on, see `kappahop watch`.
     """
     try:
-        _report(places, out or places[0] / REPORT_FILE, Console())
+        _report(places, out or places[0] / REPORT_FILE, terminal())
     except ValueError as error:
         refuse(str(error))
 
@@ -125,7 +126,7 @@ def watch(
 
     one_run(folder)
     try:
-        serve(folder, port, lambda url: Console().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
+        serve(folder, port, lambda url: terminal().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
     except ValueError as error:
         refuse(str(error))
 
@@ -197,7 +198,7 @@ def decay(
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(found), "phi": found.phi, "suggested_kappa": suggested}))
         return
-    console = Console()
+    console = terminal()
     console.print(table(found, suggested))
     phi = "no φ can be fitted to so few" if found.phi is None else f"it falls as φ^κ with φ = {found.phi:.3g}"
     told = f"{phi}; the smallest κ that leaves at most {part:.0%} of it is {suggested}"
@@ -212,7 +213,7 @@ def _compare(places: list[Path], *, threshold: float | None, held: int, as_json:
     if as_json:
         typer.echo(json.dumps(found.as_json()))
         return
-    console = Console()
+    console = terminal()
     console.print(tables.comparison(found))
     if threshold is not None:
         console.print(tables.reaching(found))

@@ -8,7 +8,6 @@ from typing import Self
 import numpy as np
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from coordinator.cli.progress import size
@@ -71,7 +70,7 @@ class SweepProgress:
         for name, jobs in list(unfinished.items())[:MOST_ROWS]:
             n_done, n_failed = (sum(job.state == state for job in jobs) for state in ("done", "failed"))
             under_way = ", ".join(f"seed {job.seed} {_done_frac(job):.0%}" for job in jobs if job.state == "running")
-            table.add_row(escape(name), f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""))
+            table.add_row(name, f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""))
         if len(unfinished) > MOST_ROWS:
             table.add_row(f"… and {len(unfinished) - MOST_ROWS} more", "", "", "")
         return table
@@ -154,7 +153,7 @@ def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> No
 
 
 def _told_apart(row: Row) -> list[str]:
-    knobs = [escape(shown(value)) for value in row.cell.knobs.values()] or [escape(row.cell.name)]
+    knobs = [shown(value) for value in row.cell.knobs.values()] or [row.cell.name]
     return [*knobs, str(len(row.ret))]
 
 

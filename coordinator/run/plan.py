@@ -26,6 +26,7 @@ from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
 from topology.graph.generators import build
 from topology.graph.neighbourhood import visible
 from topology.link.presets import TRACE
+from topology.link.schedule import Schedule
 from topology.wire.keys import is_secured, make_keys
 
 MANIFEST_FILE = "manifest.json"
@@ -53,7 +54,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
 
     Raises:
         ScenarioError: the checkpoint lacks an agent, or a sink its package. Another ValueError: the world has no such
-            partition, or the graph does not fit. The text names key, value and what is allowed.
+            partition, the graph does not fit, or the links cannot be as `network` says. The text names key, value and what is
+            allowed.
     """
     sinks.check(scenario.record)
     if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
@@ -98,6 +100,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
     )
+    Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
     if weights is not None and (missing := without_weights(weights, spec.n_agents)):
         raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
     return Plan(scenario, spec, deployment)
@@ -178,6 +181,18 @@ def _with_traces_from_anywhere(section: _Links) -> _Links:
             _with_traces_from_anywhere(event) if isinstance(event, Change) else event for event in section.events
         )
     return section.model_copy(update=found)
+
+
+def check_start(ready: Plan, *, in_process: bool) -> None:
+    """Make sure that a plan can be carried out here and now.
+
+    Raises:
+        ScenarioError: in one process there is no real time; or as `check_ports`.
+    """
+    if not in_process:
+        check_ports(ready.scenario, ready.deployment.n_nodes)
+    elif ready.scenario.clock == "wall":
+        raise ScenarioError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
 
 
 def check_ports(scenario: Scenario, n_nodes: int) -> None:

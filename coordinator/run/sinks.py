@@ -55,7 +55,7 @@ def check(record: Record) -> None:
             found = find_spec(name)
             if found is None or found.origin is None:  # a mere folder of that name passes for a package, without an origin
                 raise ScenarioError(
-                    f"record.{name}: got true, but the package {name} is not installed; pip install 'kappahop[{name}]' "
+                    f"record.{name}: got true, but the package {name} is not installed; pip install -e '.[{name}]' in its folder "
                     f"brings it, record.{name}=false does without"
                 )
 

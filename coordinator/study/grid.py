@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.run.plan import plan
+from coordinator.run.plan import check_start, plan
 from envs.registry import outlook
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
@@ -42,16 +42,17 @@ class Cell:
         return self.scenario.model_copy(update={"seed": seed})
 
 
-def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process: bool = False) -> list[Cell]:
     """Every combination of the values given, the last knob varying fastest, each checked as `kappahop run` would.
 
     Args:
         source: A shipped scenario or a file.
         words: `key=a,b,c`; commas within brackets belong to the value.
         seeds: Ascending; not empty.
+        in_process: Whether each run is to have all its agents in one process.
 
     Raises:
-        ScenarioError: a word has no such form, a cell cannot be planned, or there are too many.
+        ScenarioError: a word has no such form, a cell cannot be planned or started, or there are too many.
     """
     axes = [_axis(word) for word in words]
     keys = [key for key, _ in axes]
@@ -72,6 +73,7 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int]) -> list[Cell]
         varying = [word for word, (_, values) in zip(overrides, axes, strict=True) if len(values) > 1]
         try:
             ready = plan(load(source, [*overrides, f"seed={seeds[0]}"]))
+            check_start(ready, in_process=in_process)
         except ValueError as error:
             raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None
         content = ready.scenario.model_dump_json(exclude={"name", "description"})

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coordinator.run.checkpoints import complete_rounds
-from coordinator.run.plan import changes_since, check_ports, manifest
+from coordinator.run.plan import changes_since, manifest
 from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
@@ -142,7 +142,7 @@ def check_at_once(cells: Sequence[Cell], at_once: int, *, in_process: bool) -> N
     """Make sure that so many runs can go on at a time.
 
     Raises:
-        ScenarioError: they would want the same tcp ports, or sockets cannot be had at all.
+        ScenarioError: they would want the same tcp ports.
     """
     if in_process:
         return
@@ -152,7 +152,6 @@ def check_at_once(cells: Sequence[Cell], at_once: int, *, in_process: bool) -> N
                 f"network.port: got {cell.scenario.network.port}; {at_once} runs at a time cannot share ports, "
                 "so give network.port=0 or --jobs 1"
             )
-    check_ports(cells[0].scenario, cells[0].n_agents)
 
 
 def _is_sweep_or_empty(out: Path) -> bool:

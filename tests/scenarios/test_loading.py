@@ -1,8 +1,11 @@
 """Scenarios: what is written is what runs, and every mistake is told in one line that names key, value and the right one."""
 
+import json
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from scenarios.loading import ScenarioError, check, dotted_keys, dump, load, shipped
-from scenarios.recipes import PAPER, RECIPES
+from scenarios.recipes import AXES, PAPER, RECIPES, Recipe
 from scenarios.schema import Algorithm, Scenario
 
 
@@ -398,6 +401,80 @@ def test_a_nest_of_aliases_is_told_briefly_and_soon(tmp_path: Path) -> None:
     ]
     told = mistake(written(tmp_path, "\n".join([*layers, "kappa: *a11"])))
     assert len(told) < 3000
+
+
+def test_a_refusal_on_the_axes_names_every_single_change_that_mends_it() -> None:
+    refused = 0
+    for name, row in RECIPES.items():
+        for axis in AXES:
+            for value in get_args(Recipe.__dataclass_fields__[axis].type):
+                words = [f"algorithm.name={name}", f"algorithm.{axis}={value}"]
+                if (conflict := replace(row, **{axis: value}).conflict()) is None:
+                    continue
+                refused += 1
+                told = mistake("quickstart", *words)
+                assert conflict in told
+                if "change another axis (" not in told:
+                    continue
+                for other in told.partition("change another axis (")[2].rstrip(")").split("; "):
+                    changed, values = other.split(": ")
+                    for choice in values.split(", "):
+                        algorithm = Algorithm(**{"name": name, axis: value, changed: choice})
+                        assert getattr(algorithm.recipe, changed) == choice
+    assert refused > 50
+    words = ["algorithm.name=ippo", "algorithm.factor=khop"]
+    assert "change another axis (order: fixed, random, semi_greedy; objective: double_clip)" in mistake("quickstart", *words)
+
+
+def nested(layer: str) -> str:
+    """Nine layers, each of which refers ten times to the one before."""
+    first = "a0: &a0 {x: 1}"
+    return "\n".join([first, *(f"a{i}: &a{i} " + layer % ", ".join([f"*a{i - 1}"] * 10) for i in range(1, 10))])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param(nested("{<<: [%s]}"), "more than 100,000 values", id="merge keys"),
+        pytest.param(nested("[%s]"), "more than 100,000 values", id="aliases"),
+        pytest.param("a: &a [*a]", "more than 100,000 values", id="an alias of what it is part of"),
+        pytest.param("\n".join(f"k{i}: 1" for i in range(80_000)), "more than 100,000 values", id="keys"),
+        pytest.param("\n".join(f"k{i}: 1" for i in range(45_000)), "k9: unknown key; and 44990 more", id="fewer keys"),
+        pytest.param("network: {edges: [" + "{a: 1}," * 20_000 + "]}", "; and 39990 more", id="edges"),
+        pytest.param("algorithm: {hidden: [" + "8," * 90_000 + "]}", "a list of at most 16, not of 90,000", id="layers"),
+    ],
+)
+def test_a_small_file_takes_no_time_to_refuse(tmp_path: Path, text: str, told: str) -> None:
+    source = written(tmp_path, text)
+    began = time.process_time()
+    message = mistake(source)
+    assert time.process_time() - began < 2  # seconds of the processor; half a one on an idle machine
+    assert told in message
+    assert len(message) < 3000
+
+
+def test_a_merge_key_is_a_key_as_any(tmp_path: Path) -> None:
+    assert "env.<<: unknown key" in mistake(written(tmp_path, "kappa: 1\nenv: {<<: {copies: 2}}"))
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "bool", "int", "set", "omap", "binary"])
+def test_a_value_that_does_not_fit_its_tag_is_told(tmp_path: Path, kind: str) -> None:
+    assert f"tag tag:yaml.org,2002:{kind} is not taken" in mistake(written(tmp_path, f"kappa: !!{kind} word"))
+    assert load(written(tmp_path, "name: !!str 5")).name == "5"
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/x", "../../x", "a/b", ".", "..", ".hidden", "", "a\0b", "a\nb", "\x1b[31m", "x" * 151, "κ" * 80]
+)
+def test_a_name_is_no_path(name: str) -> None:
+    assert re.search(
+        r"name: got .*(printable|at least 1 character)", mistake("quickstart", f"name={json.dumps(name, ensure_ascii=False)}")
+    )
+
+
+@pytest.mark.parametrize("name", ["mein Lauf κ=1 – größer 🐆", "[red]x [@click=y] :smile:", "x" * 150, "-x", "a.b"])
+def test_names_of_people_are_taken(name: str) -> None:
+    assert load("quickstart", [f"name={json.dumps(name, ensure_ascii=False)}"]).name == name
 
 
 def test_keys_below_sections_that_may_be_null_can_be_typed(tmp_path: Path) -> None:

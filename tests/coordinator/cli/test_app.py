@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import networkx as nx
@@ -179,7 +180,22 @@ WRONG = {
     "no jobs": (["sweep", "quickstart", *LQ, "--jobs", "0"], "Invalid value for '--jobs'"),
     "sweep into something else": (["sweep", "quickstart", *LQ, "--out", "occupied"], "--out: occupied already holds"),
     "nothing to compare": (["compare", "occupied"], "no run in occupied"),
-    "compare what": (["compare"], "Missing argument 'RUN|SWEEP...'"),
+    "compare what": (["compare"], "Missing argument 'RUN|SWEEP...'. (see kappahop compare --help)"),
+    "run what": (["run"], "Missing argument 'SCENARIO'. (see kappahop run --help)"),
+    "a name that is a path": (["run", "quickstart", *LQ, "name=../elsewhere"], "name: got '../elsewhere'; folders are called"),
+    "a name that is a path, of a graph": (["graph", "quickstart", *LQ, "name=/tmp/x"], "name: got '/tmp/x'"),
+    "a name that is a path, of a sweep": (["sweep", "quickstart", *LQ, "name=a/b"], "name: got 'a/b'"),
+    "graph of links unknown": (["graph", "quickstart", *LQ, "network.preset=moon"], "network.preset: got 'moon'"),
+    "sweep of links unknown": (["sweep", "quickstart", *LQ, "network.preset=lan,moon"], "network.preset=moon: network.preset"),
+    "sweep of links that are not there": (
+        ["sweep", "quickstart", *LQ[:2], "topology.kind=ring,line", "network.edges=[{between: [0, 3]}]"],
+        "topology.kind=line: network.edges[0].between: got [0, 3]; no edge joins them",
+    ),
+    "sweep in real time in one process": (["sweep", "quickstart", *LQ, "clock=wall", "--in-process"], "got 'wall'; in one"),
+    "sweep on ports that are none": (
+        ["sweep", "quickstart", *LQ, "network.transport=tcp", "network.port=65533", "env.copies=1,2", "--jobs", "1"],
+        "env.copies=1: network.port: got 65533; 6 ports from there end at 65538",
+    ),
     "nothing to export": (["export", "occupied", "--out", "tables"], "no run in occupied"),
     "export whereto": (["export", "occupied"], "Missing option '--out'"),
     "export as what": (["export", "occupied", "--out", "x", "--format", "xls"], "--format: got 'xls', expected csv, "),
@@ -229,6 +245,62 @@ def test_a_run_that_ends_no_episode_says_so_instead_of_an_empty_table(call: Call
     assert not ran.code, ran.err
     assert ("by quarter" in ran.out) == table
     assert any(text.startswith(line) for text in ran.out.splitlines())
+
+
+MARKUP = "[red]x [@click=y] [/ :smile:"
+
+
+def test_names_with_markup_are_shown_as_they_are(call: Call, tmp_path: Path) -> None:
+    name = MARKUP.replace("/", "")
+    for verb in ("graph", "links"):
+        ran = call(verb, "quickstart", *LQ, f"name='{name}'", "kappa=0")
+        assert not ran.code, ran.err
+        assert f"{name}: " in ran.out
+    assert (tmp_path / f"{name}-graph.svg").is_file()
+    ran = call("run", "quickstart", *LQ, *SMALL, f"name='{name}'")
+    assert not ran.code, ran.err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith(name)
+    assert f"runs/{name}" in ran.out
+    ran = call("compare", str(run))
+    assert not ran.code, ran.err
+    assert name in ran.out
+
+
+def test_whatever_people_wrote_is_refused_as_it_is(call: Call) -> None:
+    assert MARKUP in call("run", MARKUP).err
+    assert MARKUP in call("compare", MARKUP).err
+
+
+def test_every_console_of_the_command_takes_text_as_it_is() -> None:
+    for path in Path(command.__file__).parents[1].rglob("*.py"):
+        found = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        made = [one for one in found if isinstance(one, ast.Name) and one.id == "Console"]
+        assert not made or path.name == "terminal.py", f"{path.name} makes a console of its own"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["--help"], ["graph", "quickstart", *LQ, "name=κ"], ["links", "κ"]],
+)
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path, words: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "kappahop", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[2]), "PYTHONIOENCODING": "ascii", "LANG": "C"},
+        capture_output=True,
+        check=False,
+    )
+    said = (ran.stdout + ran.stderr).decode("ascii")
+    assert "Traceback" not in said
+    assert "?" in said
+    assert ran.returncode == (2 if words[0] == "links" else 0)
+
+
+def test_the_version_is_told(call: Call) -> None:
+    ran = call("--version")
+    assert not ran.code
+    assert ran.out == f"kappahop {metadata.version('kappahop')}\n"
 
 
 def test_a_mistake_of_ours_is_not_dressed_up_as_one_of_the_users(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,6 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     if a_folder_of_that_name:  # what an earlier run may have left where the command is started
         (tmp_path / package).mkdir()
-    with pytest.raises(ValueError, match=rf"^record\.{package}: got true, .* pip install 'kappahop\[{package}\]' [^\n]*$"):
+    with pytest.raises(ValueError, match=rf"^record\.{package}: got true, .* pip install -e '\.\[{package}\]' [^\n]*$"):
         plan(load("quickstart", [f"record.{package}=true"]))
     plan(load("quickstart"))

@@ -30,7 +30,7 @@ def cell(record: RecordRun, root: Path, kappa: int, finals: list[float], n_bytes
 
 
 def printed(table: object, width: int = 200) -> str:
-    console = Console(width=width, file=io.StringIO())
+    console = Console(width=width, file=io.StringIO(), markup=False, emoji=False)  # as `terminal` makes them
     with console.capture() as captured:
         console.print(table)
     return captured.get()
