@@ -40,7 +40,7 @@ from topology.planes.control import (
     refused_at,
 )
 from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
-from topology.process import StopRequested, settle
+from topology.process import SLICE_S, StopRequested, settle
 from topology.snapshot import State, read, write
 from topology.wire.frame import KIND_NAMES, Kind, Message, ProtocolError, table
 from topology.wire.keys import WORLD_ROLE, Keyring, frame_extra
@@ -48,7 +48,6 @@ from topology.wire.sockets import Context, PeerLostError, RouterLinks, new_conte
 
 ROLE = WORLD_ROLE
 REPORT_S = 0.5
-SLICE_S = 0.25
 PATIENCE = 1.25  # the world waits a quarter longer than the nodes, so that a node names the silent one first
 
 
@@ -73,7 +72,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         return port.perform(lambda: _take_part(run_dir, scenario, port, context, bind, keys), log)
     finally:
         port.close()
-        context.term()
+        context.destroy()  # whatever has kept a socket from being closed: an open one would hold the process here
 
 
 def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Context, bind: str, keys: Keyring | None) -> None:

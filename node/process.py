@@ -51,7 +51,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
         return port.perform(lambda: _take_part(run_dir, scenario, agent, port, context, bind, keys), log)
     finally:
         port.close()
-        context.term()
+        context.destroy()  # whatever has kept a socket from being closed: an open one would hold the process here
 
 
 def _take_part(

@@ -42,7 +42,7 @@ from topology.link.treatment import dtype_of, reliable_kinds
 from topology.planes.control import Finished, Reports, RoundReport, Stop, Stored
 from topology.planes.peer import PeerPlane, roads
 from topology.planes.world import END_TERMINATED, END_TRUNCATED
-from topology.process import StopRequested
+from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State, read, write
 from topology.wire.codec import encode, row_bytes
 from topology.wire.frame import KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
@@ -50,7 +50,6 @@ from topology.wire.keys import frame_extra, role_of
 from topology.wire.sockets import Links
 
 PATIENCE = 0.5  # of what agents have
-SLICE_S = 0.25
 _TOLD, _LEARNT = (Kind.JOINT, Kind.BOOTSTRAP), (Kind.PARAMETERS,)  # what it hears in a round, one after the other
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]

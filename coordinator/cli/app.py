@@ -11,6 +11,7 @@ import contextlib  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
 import shlex  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from datetime import datetime  # noqa: E402
@@ -384,6 +385,7 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of the command."""
     replace_what_cannot_be_shown()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what asks a run to end, asks any other work to end as well
     try:
         code = app(prog_name="kappahop", standalone_mode=False)
     except KeyboardInterrupt:

@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import sysconfig
+from typing import Any
 
 PACKAGES = ("kappahop", "node", "coordinator", "topology", "envs", "scenarios")
 OLDEST = (3, 11)
+INTERRUPTED = 130  # exit code
 
 
 def check_python() -> None:
@@ -41,20 +43,25 @@ def check_origin() -> None:
 
 
 def end_when_interrupted() -> None:
-    """Make Ctrl-C end the program with one line, for as long as it imports: a traceback from there tells nothing."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+    """Make Ctrl-C and SIGTERM end the program with one line, for as long as it imports: a traceback from there tells nothing."""
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is usual:
+            signal.signal(number, _end)
 
 
 def interrupt_as_usual() -> None:
     """Take back what `end_when_interrupted` did."""
-    if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is _end:
+            signal.signal(number, usual)
+
+
+_USUAL: "dict[int, Any]" = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 def _end(number: int, frame: object) -> None:
     os.write(2, b"kappahop: interrupted\n")
-    os._exit(128 + number)
+    os._exit(INTERRUPTED)
 
 
 def strangers() -> "list[str]":

@@ -25,6 +25,7 @@ from coordinator.report.page import document, fragment
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
+from topology.process import SLICE_S, StopRequested, heed_stop, stopped_by
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 10.0  # for a browser that opens a connection and says nothing
@@ -95,6 +96,10 @@ class Server(ThreadingHTTPServer):
         super().__init__((LOOPBACK, port), _Handler)
         self.live = live
         self.token = secrets.token_urlsafe(24)
+
+    def service_actions(self) -> None:
+        """Look whether the user wants no more; called several times a second."""
+        heed_stop()
 
     @property
     def url(self) -> str:
@@ -177,8 +182,6 @@ def serve(folder: Path, port: int, announce: Callable[[str], None]) -> None:
         server = Server(live, port)
     except OSError as error:
         raise ScenarioError(f"--port: cannot have {port} ({error.strerror or error})") from None
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this beside itself has it ignored
-    with server:
+    with server, contextlib.suppress(StopRequested), stopped_by(signal.SIGINT, signal.SIGTERM):
         announce(server.url)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever(SLICE_S)

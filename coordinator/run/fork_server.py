@@ -3,19 +3,25 @@
 Theory of operation. Importing torch takes seconds and hundreds of megabytes; forking from a process that has imported
 it, but has run no operation, started no thread and opened no socket, takes 0.15 s and 15 MB of private memory. The
 nursery runs as `python -P -m coordinator.run.fork_server FOLDER` and speaks lines of JSON over a pair of pipes: commands in,
-`{"born": role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the command is gone: it removes
-the folder of the sockets and ends, and the kernel then sends its children SIGTERM (`topology.process.die_with_parent`).
+`{"born": role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the command is gone: it ends its
+children (SIGTERM, then SIGKILL), removes the folder of the sockets and ends.
+
+No process outlives the command, whatever state it is in. If the nursery itself is killed, the kernel kills its children
+(`topology.process.when_parent_dies`): SIGKILL, because a child that is stuck or was stopped hears nothing else. If the command is
+killed while the nursery is stopped, the kernel lets the nursery continue, which then finds its input closed.
 
 It must stay single-threaded and must open no ZeroMQ context before forking; tests/system/test_processes.py kills each
 part in turn.
 """
 
+import contextlib
 import json
 import os
 import select
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -23,29 +29,38 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from topology.process import StopRequested, die_with_parent
+from topology.process import StopRequested, when_parent_dies
+
+STOP_S = 3.0  # what children are given to end by themselves, once the command is gone
 
 
 def main() -> None:
     """Serve until the command closes the pipe."""
     setproctitle("kappahop: nursery")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _preload()
-    wake_out, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    _say({"ready": os.getpid()})
     children: dict[int, str] = {}
+    try:
+        when_parent_dies(os.getppid(), signal.SIGCONT)
+        _preload()
+        wake_out, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _say({"ready": os.getpid()})
+        _serve(children, wake_out)
+        _end(children, wake_out)
+    finally:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)  # the sockets' folder, which a killed command leaves behind
+
+
+def _serve(children: dict[int, str], wake_out: int) -> None:
+    """Fork as told, and tell of deaths, until the input closes."""
     pending = b""
     while True:
-        readable, _, _ = select.select([0, wake_out], [], [])
-        if wake_out in readable:
-            os.read(wake_out, 4096)
+        readable = _wait(wake_out, 0)
         _reap(children)
         if 0 in readable:
             data = os.read(0, 1 << 16)
             if not data:
-                shutil.rmtree(sys.argv[1], ignore_errors=True)  # the sockets' folder, which a killed command leaves behind
                 return
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
@@ -53,6 +68,25 @@ def main() -> None:
                 pid = _fork(order)
                 children[pid] = order["role"]
                 _say({"born": order["role"], "pid": pid})
+
+
+def _end(children: dict[int, str], wake_out: int) -> None:
+    """End all children, first as they like, then at once."""
+    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
+        for pid in children:
+            os.kill(pid, number)  # it has not been waited for, so the number is still its own
+        deadline = time.monotonic() + patience_s
+        while children and (left_s := deadline - time.monotonic()) > 0:
+            _wait(wake_out, timeout_s=left_s)
+            _reap(children)
+
+
+def _wait(wake_out: int, *others: int, timeout_s: float | None = None) -> list[int]:
+    """Wait for a death or for something to read; what there is to read."""
+    readable, _, _ = select.select([wake_out, *others], [], [], timeout_s)
+    if wake_out in readable:
+        os.read(wake_out, 4096)
+    return readable
 
 
 def _preload() -> None:
@@ -74,7 +108,7 @@ def _fork(order: dict[str, Any]) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.close(0)
         os.open(os.devnull, os.O_RDONLY)
-        die_with_parent(parent)
+        when_parent_dies(parent, signal.SIGKILL)
         status = _entry(order)()
     except StopRequested:
         status = 0
@@ -107,7 +141,8 @@ def _reap(children: dict[int, str]) -> None:
 
 
 def _say(message: dict[str, Any]) -> None:
-    os.write(1, json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # the command is gone, as the input will say
+        os.write(1, json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from node.process import Node
 from node.runtime.loop import Runtime
 from topology.planes.control import Control, Finished, Hello
 from topology.planes.world import WorldHub
+from topology.process import StopRequested, heed_stop, stopped_by
 from topology.wire.keys import frame_extra, role_of
 from topology.wire.sockets import MemoryLinks
 
@@ -78,24 +79,22 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     ]
     for role in (ROLE, *map(role_of, range(deployment.n_nodes))):
         desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        desk.begin()
-        for runtime in runtimes:
-            runtime.begin()
-        _take_turns([world, *runtimes, *critics])
-        for node in nodes:
-            desk.take(node.conclude())
-        for critic in critics:
-            desk.take(critic.conclude())
-        desk.take(Finished(role=ROLE))
-        desk.close()
-    except KeyboardInterrupt:
+        with stopped_by(signal.SIGINT, signal.SIGTERM):
+            desk.begin()
+            for runtime in runtimes:
+                runtime.begin()
+            _take_turns([world, *runtimes, *critics])
+            for member in (*nodes, *critics):
+                desk.take(member.conclude())
+                heed_stop()
+            desk.take(Finished(role=ROLE))
+            desk.close()
+    except StopRequested:
         desk.close(f"interrupted{desk.where()}", interrupted=True)
     except (RecordingError, OSError) as error:
         desk.close(str(error))
     finally:
-        signal.signal(signal.SIGTERM, before)
         env.close()
     return desk.outcome
 
@@ -105,5 +104,6 @@ def _take_turns(everybody: list[World | Runtime | Central]) -> None:
         moved = False
         for who in everybody:
             while not who.is_over and who.turn():
+                heed_stop()
                 moved = True
         assert moved, "everybody waits and nothing is on its way"

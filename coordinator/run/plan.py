@@ -28,9 +28,10 @@ from topology.graph.neighbourhood import visible
 from topology.link.presets import TRACE
 from topology.link.schedule import Schedule
 from topology.wire.keys import is_secured, make_keys
+from topology.wire.socket_folder import PREFIX
 
 MANIFEST_FILE = "manifest.json"
-MAX_FOLDER_BYTES = 107 - len("/kappahop-12345678/node-1023")
+MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
 _Links = TypeVar("_Links", Network, Edge, Change)
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 

@@ -17,7 +17,6 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -45,8 +44,10 @@ from topology.planes.control import (
     refused_at,
 )
 from topology.wire.keys import COORDINATOR, Keyring, role_of
+from topology.wire.socket_folder import socket_folder
 from topology.wire.sockets import ipc_endpoint
 
+NURSERY = "nursery"
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
 KILL_S = 2.0  # how long a killed process may take to be reaped
 
@@ -71,7 +72,11 @@ def run(
         say: Called with the command that starts each of them.
     """
     desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_nodes))
-    asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
+    finally:
+        signal.signal(signal.SIGTERM, before)  # which asyncio does not put back
     return desk.outcome
 
 
@@ -99,6 +104,7 @@ class _Supervisor:
         self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
+        self._nursery_pid = 0
         self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
         self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._orphaned = False
@@ -110,15 +116,16 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._inbox.put_nowait, number)
-        with tempfile.TemporaryDirectory(prefix="kappahop-") as folder:  # 0700, and short enough for an ipc address
+        with socket_folder() as (folder, lock):
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
-            hub = ControlHub(self._address(Path(folder), "control", len(self._roles)), keys=keys)
-            nursery = await _open_nursery(self._run_dir, folder)
+            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys)
+            nursery = await _open_nursery(self._run_dir, folder, lock)
+            self._nursery_pid = nursery.pid
             sources = (self._listen(hub), self._mind(nursery), self._share(nursery))
             tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | RecordingError | None = None
             try:
-                await self._supervise(hub, nursery, Path(folder))
+                await self._supervise(hub, nursery, folder)
             except (_Failure, RecordingError) as failure:
                 error = failure
             finally:
@@ -167,7 +174,8 @@ class _Supervisor:
             item = await self._next(left)
             if item is None:
                 absent = [role for role in self._roles if role not in self._hellos]
-                raise _Failure(f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(self._spoken, absent))}")
+                late = f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(self._spoken, absent))}"
+                raise _Failure(late + self._halted())
             if isinstance(item, dict) and "ready" in item:
                 self._order_births(nursery, hub, folder)
             else:
@@ -293,7 +301,8 @@ class _Supervisor:
                 match item:
                     case {"born": role, "pid": pid}:  # born while the run was failing
                         self._alive[role] = pid
-                        os.kill(pid, number)
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, number)
                     case {"dead": role}:
                         self._alive.pop(role, None)
                     case {"closed": True}:
@@ -332,13 +341,13 @@ class _Supervisor:
     def _spoken(self, role: str) -> str:
         if role == self._critic:
             return "the central critic"
-        return role if role == "world" else role.replace("-", " ")
+        return f"the {role}" if role == NURSERY else role.replace("-", " ")
 
     def _halted(self) -> str:
         """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
         halted = []
-        for role, pid in self._alive.items():
-            with contextlib.suppress(psutil.Error):
+        for role, pid in {**self._alive, NURSERY: self._nursery_pid}.items():
+            with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with
                 if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
                     halted.append(f"{self._spoken(role)} (pid {pid})")
         return f"; stopped from outside: {', '.join(halted)}" if halted else ""
@@ -350,7 +359,7 @@ def _how(status: int) -> str:
     return "ended before its work was done" if status == 0 else f"exited with status {status}"
 
 
-async def _open_nursery(run_dir: Path, sockets: str) -> asyncio.subprocess.Process:
+async def _open_nursery(run_dir: Path, sockets: Path, lock: int) -> asyncio.subprocess.Process:
     log = (run_dir / LOGS / "nursery.log").open("ab")
     try:
         return await asyncio.create_subprocess_exec(
@@ -364,6 +373,7 @@ async def _open_nursery(run_dir: Path, sockets: str) -> asyncio.subprocess.Proce
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
+            pass_fds=(lock,),
         )
     finally:
         log.close()

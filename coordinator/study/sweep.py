@@ -35,7 +35,7 @@ from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
-from topology.process import die_with_parent
+from topology.process import when_parent_dies
 
 MANIFEST_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
@@ -254,7 +254,7 @@ def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=lambda: die_with_parent(parent),
+            preexec_fn=lambda: when_parent_dies(parent, signal.SIGTERM),
         )
     job.state = "running"
     return _Child(job, process, os.pidfd_open(process.pid), time.monotonic())

@@ -63,14 +63,13 @@ from topology.link.treatment import dtype_of
 from topology.planes.control import AgeRow, Gone, Reports, RoundReport, Stop, Stored
 from topology.planes.peer import PeerPlane
 from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, Sense, WorldPort
-from topology.process import StopRequested
+from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State
 from topology.wire.codec import DType, encode, row_bytes
 from topology.wire.frame import KINDS, PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
 from topology.wire.sockets import PeerLostError
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
-SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
 EARLY = 4  # messages per agent that may wait for the order of updates to be found: twice what honest ones send
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again

@@ -46,7 +46,7 @@ class Nursery:
     def __init__(self, log: Path) -> None:
         self._log = log.open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "coordinator.run.fork_server"],
+            [sys.executable, "-P", "-m", "coordinator.run.fork_server", str(log.parent / "sockets")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 COMMAND = [sys.executable, "-P", "-m", "kappahop"]
 UP_S = 90.0  # processes take 3 s to be up on a machine of their own
 END_S = 10.0  # what is promised
+ORPHANS_END_S = 30.0  # without a command: 3 s to end, 2 s for what is still to be sent, and a busy machine
 SMALL = [
     "env.name=network_lq", "topology.kind=line", "env.copies=2", "rollout.steps=20", "algorithm.hidden=[8]",
     "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",
@@ -122,6 +124,13 @@ def start(tmp_path: Path, no_leaks: None) -> Iterator[Any]:
     yield begin
     for run in runs:
         run.clean_up()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for temporary files, whose path leaves room for sockets."""
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        yield Path(folder)
 
 
 def test_a_run_is_one_process_per_agent_and_one_world_and_can_be_read_meanwhile(start: Any) -> None:
@@ -328,16 +337,78 @@ def test_turns_go_round_without_a_holder_that_was_killed_in_its_turn(start: Any)
     assert run.query(f"SELECT count(*) FROM traffic WHERE kind = 'TOKEN' AND src = '0' AND round >= {turn - 1}") == [(0,)]
 
 
-def test_a_killed_command_leaves_no_orphan(start: Any) -> None:
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        None,
+        pytest.param("nursery", marks=pytest.mark.slow),
+        pytest.param("node 1", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_command_leaves_no_orphan(start: Any, stopped: str | None) -> None:
     run = start()
-    assert len(run.until_running()) == 6
+    members = run.until_running()
+    assert len(members) == 6
     folders = {Path(str(item.laddr)).parent for item in psutil.Process(run.command.pid).net_connections("unix") if item.laddr}
     assert len(folders) == 1
+    if stopped is not None:
+        members[f"kappahop: {stopped}"].suspend()
     run.command.kill()
     run.command.wait(END_S)
-    run.gone(END_S)
+    run.gone(ORPHANS_END_S)
     assert not any(folder.exists() for folder in folders)
     assert run.query("SELECT count(*) FROM rounds")[0][0] >= 2 * 4
+    assert not any(run.logs().values())
+
+
+@pytest.mark.slow
+def test_a_killed_nursery_takes_with_it_what_hears_nothing(start: Any) -> None:
+    run = start()
+    members = run.until_running()
+    members["kappahop: node 1"].suspend()
+    psutil.Process(run.command.pid).suspend()
+    members["kappahop: nursery"].kill()
+    _, alive = psutil.wait_procs([process for title, process in members.items() if title != "kappahop: nursery"], timeout=END_S)
+    psutil.Process(run.command.pid).resume()
+    assert not [process for process in alive if is_there(process)]
+    code, _, err = run.ended(END_S)
+    assert code == 1
+    assert "has died in round " in err
+
+
+def importing(run: Run) -> psutil.Process:
+    """A run's nursery, while it imports."""
+    deadline = time.monotonic() + UP_S
+    while time.monotonic() < deadline:
+        if (found := run.members().get("kappahop: nursery")) is not None:
+            return found
+        select_nothing(0.01)
+    pytest.fail(f"no nursery after {UP_S} s")
+
+
+def test_a_command_that_is_killed_while_the_nursery_imports_leaves_nothing(
+    start: Any, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(short_folder))
+    run = start()
+    importing(run)
+    assert list(short_folder.iterdir()) != []
+    run.command.kill()
+    run.command.wait(END_S)
+    run.gone(ORPHANS_END_S)
+    assert list(short_folder.iterdir()) == []
+    assert not any(run.logs().values())
+
+
+@pytest.mark.slow
+def test_a_nursery_that_stands_still_is_named(start: Any) -> None:
+    run = start("supervision.start_s=6")
+    nursery = importing(run)
+    nursery.suspend()
+    code, _, err = run.ended(ORPHANS_END_S)
+    assert code == 1
+    assert err.startswith("kappahop: not up within 6 s: world, node 0, ")
+    assert f"; stopped from outside: the nursery (pid {nursery.pid})" in err
 
 
 def test_a_node_that_stands_still_is_named(start: Any) -> None:

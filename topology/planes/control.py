@@ -8,6 +8,7 @@ against the models below; a frame that does not fit is ignored and counted.
 On tcp every process proves with its key who it is (`topology.wire.keys`), and the role it speaks for must be that one.
 """
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,12 @@ import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from topology.process import StopRequested
+from topology.process import SLICE_S, StopRequested, heed_stop
 from topology.wire.frame import ProtocolError
 from topology.wire.keys import COORDINATOR, Gate, Keyring
 from topology.wire.ledger import Row
 from topology.wire.refusals import Refusals
-from topology.wire.sockets import PeerLostError
+from topology.wire.sockets import PeerLostError, Sender
 
 MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
 CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
@@ -213,8 +214,8 @@ class ControlPort:
         self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
-        self._socket.setsockopt(zmq.SNDTIMEO, int(SEND_S * 1000))
         self._socket.setsockopt(zmq.LINGER, 2000)
+        self._sent = Sender(self._socket, SEND_S)
         if keys is not None:
             keys.dial(self._socket, COORDINATOR)
         self._socket.connect(connect)
@@ -226,7 +227,7 @@ class ControlPort:
             ConnectionError: the coordinator has taken nothing for so long that no more can wait.
         """
         try:
-            self._socket.send(encode_control(message))
+            self._sent((encode_control(message),))
         except zmq.Again:
             raise ConnectionError(f"the coordinator took no report for {SEND_S:g} s") from None
 
@@ -234,11 +235,17 @@ class ControlPort:
         """The coordinator's next message, or None if none came within `timeout_s`.
 
         Raises:
+            StopRequested: the process has been asked to stop.
             ValueError: the message does not decode.
         """
-        if not self._socket.poll(int(timeout_s * 1000)):
-            return None
-        return decode_control(self._socket.recv())
+        left_s = timeout_s
+        while True:
+            heed_stop()
+            if self._socket.poll(int(1000 * min(left_s, SLICE_S))):
+                return decode_control(self._socket.recv())
+            left_s -= SLICE_S
+            if left_s <= 0:
+                return None
 
     def perform(self, work: Callable[[], None], log: Path) -> int:
         """Do what the process is there for, and tell the coordinator why if that fails.
@@ -255,13 +262,15 @@ class ControlPort:
         except StopRequested:
             return 0
         except (PeerLostError, ProtocolError) as error:
-            self.send(Fault(role=self._role, text=str(error)))
-            return 1
+            text = str(error)
         except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
             traceback.print_exc()
-            self.send(Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})"))
-            return 1
-        return 0
+            text = f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})"
+        else:
+            return 0
+        with contextlib.suppress(ConnectionError, StopRequested):  # the coordinator is gone, or wants no more
+            self.send(Fault(role=self._role, text=text))
+        return 1
 
     def close(self) -> None:
         """Close the socket; what was sent still leaves."""

@@ -20,6 +20,7 @@ What may be changed freely: the socket types. What must not: the order per link,
 its timeout.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Protocol, runtime_checkable
 
 import zmq
 
-from topology.process import LONG_TURN_NS, SHORT_TURN_NS, take_turns
+from topology.process import LONG_TURN_NS, SHORT_TURN_NS, SLICE_S, STOP, StopRequested, heed_stop, take_turns
 from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import WORLD_ROLE, Keyring, role_of
 
@@ -93,7 +94,7 @@ class ZmqLinks:
     ) -> None:
         self._context = context
         self._keys = keys
-        self._deadline_ms = int(deadline_s * 1000)
+        self._deadline_s = deadline_s
         self._depth = depth
         self._inbox = context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, depth)
@@ -104,19 +105,18 @@ class ZmqLinks:
         self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
         self._received = Receiver(self._inbox) if keys is None else KeyedReceiver(self._inbox)
         self.sender: int | None = None
-        self._outboxes: dict[int, zmq.Socket[bytes]] = {}
+        self._outboxes: dict[int, Sender] = {}
 
     def connect(self, endpoints: Mapping[int, str]) -> None:
         """Open one outbox per node of `endpoints`."""
         for to, endpoint in sorted(endpoints.items()):
             socket = self._context.socket(zmq.PUSH)
             socket.setsockopt(zmq.SNDHWM, self._depth)
-            socket.setsockopt(zmq.SNDTIMEO, self._deadline_ms)
             socket.setsockopt(zmq.LINGER, 2000)  # the last frames of a run still leave; ending takes at most this long
             if self._keys is not None:
                 self._keys.dial(socket, role_of(to))
             socket.connect(endpoint)
-            self._outboxes[to] = socket
+            self._outboxes[to] = Sender(socket, self._deadline_s)
 
     def send(self, to: int, frames: Frames) -> None:
         """Put a multipart on the link to node `to`.
@@ -125,9 +125,9 @@ class ZmqLinks:
             PeerLostError: the link stayed full past the deadline.
         """
         try:
-            send_frames(self._outboxes[to], frames)
+            self._outboxes[to](frames)
         except zmq.Again:
-            raise PeerLostError(f"agent {to} took no message for {self._deadline_ms / 1000:g} s") from None
+            raise PeerLostError(f"agent {to} took no message for {self._deadline_s:g} s") from None
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`."""
@@ -138,8 +138,8 @@ class ZmqLinks:
 
     def close(self) -> None:
         """See `Links.close`."""
-        for socket in self._outboxes.values():
-            socket.close()
+        for outbox in self._outboxes.values():
+            outbox.socket.close()
         self._inbox.close()
 
 
@@ -162,8 +162,8 @@ class RouterLinks:
         self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
-        self._socket.setsockopt(zmq.SNDTIMEO, int(deadline_s * 1000))
         self._socket.setsockopt(zmq.LINGER, 2000)
+        self._sent = Sender(self._socket, deadline_s)
         self._keys = keys
         self.gate = None if keys is None else keys.guard(context, self._socket, keys.nodes())
         self._socket.bind(bind)
@@ -178,7 +178,7 @@ class RouterLinks:
             PeerLostError: the node is gone or takes nothing.
         """
         try:
-            send_frames(self._socket, (_name(to), *frames))
+            self._sent((_name(to), *frames))
         except zmq.ZMQError as error:
             raise PeerLostError(f"agent {to} cannot be reached: {error}") from None
 
@@ -209,14 +209,14 @@ class DealerLinks:
     """
 
     def __init__(self, context: Context, agent: int, connect: str, *, deadline_s: float, keys: Keyring | None = None) -> None:
-        self._deadline_ms = int(deadline_s * 1000)
+        self._deadline_s = deadline_s
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, _name(agent))
         self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
-        self._socket.setsockopt(zmq.SNDTIMEO, self._deadline_ms)
         self._socket.setsockopt(zmq.LINGER, 2000)
+        self._sent = Sender(self._socket, deadline_s)
         if keys is not None:
             keys.dial(self._socket, WORLD_ROLE)
         self._socket.connect(connect)
@@ -230,9 +230,9 @@ class DealerLinks:
             PeerLostError: the link stayed full past the deadline.
         """
         try:
-            send_frames(self._socket, frames)
+            self._sent(frames)
         except zmq.Again:
-            raise PeerLostError(f"the world took no message for {self._deadline_ms / 1000:g} s") from None
+            raise PeerLostError(f"the world took no message for {self._deadline_s:g} s") from None
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """See `Links.receive`."""
@@ -273,19 +273,54 @@ class MemoryLinks:
         """See `Links.close`."""
 
 
-def send_frames(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    """Send a multipart as `send_multipart` does, but without its checks, which cost more than the sending.
+class Sender:
+    """Sending on one socket with a deadline, in slices, so that a request to stop is heard.
 
-    Raises:
-        zmq.ZMQError: the socket's own, before any frame was taken.
+    Args:
+        socket: The socket.
+        deadline_s: How long it may take nothing.
     """
-    last = len(frames) - 1
-    for place, frame in enumerate(frames):
-        socket.send(frame, 0 if place == last else _MORE)
+
+    __slots__ = ("_slices", "socket")
+
+    def __init__(self, socket: zmq.Socket[bytes], deadline_s: float) -> None:
+        self.socket = socket
+        self._slices = max(1, math.ceil(deadline_s / SLICE_S))
+        socket.setsockopt(zmq.SNDTIMEO, math.ceil(1000 * deadline_s / self._slices))
+
+    def __call__(self, frames: Frames) -> None:
+        """Send a multipart as `send_multipart` does, but without its checks, which cost more than the sending.
+
+        Raises:
+            zmq.ZMQError: the socket's own, before any frame was taken; `zmq.Again` if the deadline has passed.
+            StopRequested: the process was asked to stop while the socket took nothing.
+        """
+        try:
+            self._send(frames)
+        except zmq.Again:
+            self._insist(frames)
+
+    def _send(self, frames: Frames) -> None:
+        last = len(frames) - 1
+        for place, frame in enumerate(frames):
+            self.socket.send(frame, 0 if place == last else _MORE)
+
+    def _insist(self, frames: Frames) -> None:
+        """Try for as many slices as are left; the first has passed."""  # noqa: DOC501  (what `__call__` raises)
+        for _ in range(self._slices - 1):
+            heed_stop()
+            try:
+                return self._send(frames)
+            except zmq.Again:
+                continue
+        raise zmq.Again
 
 
 class Receiver:
-    """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first."""
+    """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first.
+
+    A request to stop that comes while it waits is heard at the next call; so callers wait for a slice (`SLICE_S`) at a time.
+    """
 
     __slots__ = ("_socket", "_timeout_ms", "role")
 
@@ -295,7 +330,13 @@ class Receiver:
         self.role = b""  # by whose key the last multipart came, where there are keys
 
     def __call__(self, timeout_s: float) -> list[bytes] | None:
-        """The next multipart, or None if none came within `timeout_s` seconds (0: do not wait)."""
+        """The next multipart, or None if none came within `timeout_s` seconds (0: do not wait).
+
+        Raises:
+            StopRequested: the process has been asked to stop.
+        """
+        if STOP.asked:
+            raise StopRequested
         timeout_ms = int(timeout_s * 1000)
         if timeout_ms != self._timeout_ms:
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)

@@ -321,14 +321,17 @@ def test_interrupted_before_anything_was_started(call: Call, monkeypatch: pytest
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("module", ["typer", "pydantic", "networkx"])
-def test_interrupted_while_it_imports_it_says_so_in_one_line(module: str, no_leaks: None) -> None:
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("typer", signal.SIGINT), ("pydantic", signal.SIGINT), ("networkx", signal.SIGINT), ("typer", signal.SIGTERM)],
+)
+def test_interrupted_while_it_imports_it_says_so_in_one_line(module: str, number: signal.Signals, no_leaks: None) -> None:
     words = [sys.executable, "-X", "importtime", "-P", "-m", "kappahop", "graph", "quickstart", "--out", "/nowhere/graph.svg"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not (line := process.stderr.readline()).split("|")[-1].strip().startswith(module):
             assert line, f"{module} is not imported"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         told = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
     assert told == ["kappahop: interrupted"]
     assert process.returncode == 130

@@ -1,6 +1,7 @@
 """Runs within one process: what agents tell each other, in closed form, for every κ, graph and routing."""
 
 import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
         nonlocal seen
         seen += 1
         if seen == 40:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     outcome = in_process.run(ready, tmp_path / "run", recorder, watch)
     recorder.close()

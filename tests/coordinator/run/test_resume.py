@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ class Interrupter:
     def __call__(self, report: Control) -> None:
         self._left -= 1
         if self._left == 0:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -178,7 +179,7 @@ def test_nothing_counts_before_the_coordinator_has_heard_of_everybody(tmp_path: 
     def stop(report: Control) -> None:
         if isinstance(report, Stored):
             assert complete_rounds(tmp_path) == []
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     assert perform(ready, tmp_path, stop).interrupted
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["state-2"]

@@ -142,8 +142,8 @@ def pair(context: Context, tmp_path: Path) -> Iterator[tuple[ZmqLinks, ZmqLinks]
     receiver = ZmqLinks(context, f"ipc://{tmp_path}/b", deadline_s=DEADLINE_S, depth=4)
     sender.connect({7: receiver.endpoint, 8: f"ipc://{tmp_path}/nobody"})
     yield sender, receiver
-    for socket in sender._outboxes.values():
-        socket.setsockopt(zmq.LINGER, 0)  # what nobody takes shall not hold the test up
+    for outbox in sender._outboxes.values():
+        outbox.socket.setsockopt(zmq.LINGER, 0)  # what nobody takes shall not hold the test up
     sender.close()
     receiver.close()
 
@@ -200,8 +200,8 @@ def test_a_frame_beyond_the_cap_is_never_delivered_and_others_still_are(
     assert received(receiver, 1) == [[b"small", bytes(1000)]]
     assert receiver.receive(0.1) is None
     for node in (rogue, honest, receiver):
-        for socket in node._outboxes.values():
-            socket.setsockopt(zmq.LINGER, 0)
+        for outbox in node._outboxes.values():
+            outbox.socket.setsockopt(zmq.LINGER, 0)
         node.close()
 
 
