@@ -28,7 +28,7 @@ SAFE: dict[str, tuple[str, ...]] = {
     "mappo_l": (),
     "scal_mappo_l": (),
     "macpo": ("algorithm.kl_bound=0.03", "budget.env_steps=32_000"),  # one step a round: a longer one, of fewer
-    "mafocops": ("algorithm.mult_lr=0.1",),  # prices move once a round, multipliers with every minibatch
+    "mafocops": (),
 }
 
 

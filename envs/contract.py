@@ -15,7 +15,7 @@ Example:
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +69,8 @@ class Rehearsal:
         threaded: With two native threads instead of one.
         nudged: With other actions for the first copy.
         resumed: With all but its `state` forgotten, and stored in a file, after half of the steps.
+        staggered: With a shorter limit for each copy's first episode, the last copy's as usual.
+        staggered_resumed: The same with all but its `state` forgotten after the first step.
         share: How agents' rewards make the team's.
         nature: Whether the world draws anything itself ("random"), follows from the actions alone ("determined"), or also shows
             one and the same observation for ever ("still").
@@ -80,6 +82,8 @@ class Rehearsal:
     threaded: Recording
     nudged: Recording
     resumed: Recording
+    staggered: Recording
+    staggered_resumed: Recording
     share: Share
     nature: Nature
 
@@ -98,7 +102,7 @@ class Clause:
 
 
 def rehearse(build: Build, share: Share, *, nature: Nature = "random", steps: int = STEPS) -> Rehearsal:
-    """Run a world six times.
+    """Run a world eight times.
 
     Args:
         build: Makes the world from (seed, threads); the number of threads may mean nothing to it.
@@ -112,7 +116,9 @@ def rehearse(build: Build, share: Share, *, nature: Nature = "random", steps: in
     return Rehearsal(
         run=_record(build(0, 1), steps), again=_record(build(0, 1), steps), reseeded=_record(build(1, 1), steps),
         threaded=_record(build(0, 2), steps), nudged=_record(build(0, 1), steps, nudge=True),
-        resumed=_record(build(0, 1), steps, successor=build(0, 1)), share=share, nature=nature,
+        resumed=_record(build(0, 1), steps, successor=build(0, 1)), staggered=_record(build(0, 1), steps, stagger=True),
+        staggered_resumed=_record(build(0, 1), steps, stagger=True, successor=build(0, 1), handover=1),
+        share=share, nature=nature,
     )  # fmt: skip
 
 
@@ -122,13 +128,22 @@ def broken(build: Build, share: Share, *, nature: Nature = "random", steps: int 
     return [clause.sentence for clause in CONTRACT if not clause.holds(rehearsal)]
 
 
-def _record(world: VecEnv, steps: int, *, nudge: bool = False, successor: VecEnv | None = None) -> Recording:
+def _record(
+    world: VecEnv,
+    steps: int,
+    *,
+    nudge: bool = False,
+    stagger: bool = False,
+    successor: VecEnv | None = None,
+    handover: int | None = None,
+) -> Recording:
     rng = np.random.default_rng(99)
-    first = world.reset()
+    first = world.reset(_first_limits(world.spec, world.copies)) if stagger else world.reset()
+    handover = steps // 2 if handover is None else handover
     frozen = [_bytes(first)]
     transitions = []
     for step in range(steps):
-        if successor is not None and step == steps // 2:
+        if successor is not None and step == handover:
             successor.restore(_stored(world.state()))
             world.close()
             world = successor
@@ -144,6 +159,11 @@ def _record(world: VecEnv, steps: int, *, nudge: bool = False, successor: VecEnv
     world.close()
     world.close()  # closing a closed world does nothing
     return recording
+
+
+def _first_limits(spec: EnvSpec, copies: int) -> list[int]:
+    """A limit for each copy's first episode, rising to the horizon."""
+    return [-(-spec.horizon * (copy + 1) // copies) for copy in range(copies)]
 
 
 def _stored(state: State) -> State:
@@ -242,13 +262,29 @@ def _sums_agree(r: Rehearsal) -> bool:
     return True
 
 
-def _ends_in_time(run: Recording) -> bool:
-    """Truncation exactly at the horizon, and never later."""
-    return all(
-        episode.length <= run.spec.horizon and bool(step.truncated[episode.copy]) == (not step.terminated[episode.copy])
-        and (not step.truncated[episode.copy] or episode.length == run.spec.horizon)
-        for step in run.steps for episode in step.episodes
-    )  # fmt: skip
+def _ends_in_time(run: Recording, first_limits: Sequence[int] | None = None) -> bool:
+    """Truncation exactly at the horizon, and never later; in first episodes at their limit, which says whether they are whole."""
+    limits = dict(enumerate(first_limits or ()))
+    for step in run.steps:
+        for episode in step.episodes:
+            limit = limits.pop(episode.copy, run.spec.horizon)
+            is_cut = bool(step.truncated[episode.copy])
+            if episode.length > limit or is_cut == bool(step.terminated[episode.copy]):
+                return False
+            if (is_cut and episode.length != limit) or episode.is_whole != (limit == run.spec.horizon):
+                return False
+    return True
+
+
+def _staggers(r: Rehearsal) -> bool:
+    """Ends by the limits given, and up to the first of them as without any."""
+    limits = _first_limits(r.staggered.spec, r.staggered.copies)
+    before = max(limits[0] - 1, 0)
+    run, staggered = (
+        Recording(spec=one.spec, copies=one.copies, first=one.first, steps=one.steps[:before], frozen=[])
+        for one in (r.run, r.staggered)
+    )
+    return _ends_in_time(r.staggered, limits) and _same(run, staggered)
 
 
 def _restarted(r: Rehearsal) -> bool:
@@ -315,6 +351,11 @@ CONTRACT: tuple[Clause, ...] = (
         lambda r: all([episode.copy for episode in s.episodes] == list(_ended(s)) for s in r.run.steps),
     ),
     Clause("Episodes end by the horizon, and are truncated only there.", lambda r: _ends_in_time(r.run)),
+    Clause(
+        "A limit given for a copy's first episode truncates that one, marks it where it is below the horizon, and changes "
+        "nothing before.",
+        _staggers,
+    ),
     Clause("The rehearsal saw at least two episodes end.", lambda r: sum(len(s.episodes) for s in r.run.steps) >= 2),
     Clause("A copy whose episode ended goes on from a fresh start.", lambda r: r.nature == "still" or _restarted(r)),
     Clause("An episode's return, cost and length are the sums over its steps.", _sums_agree),
@@ -335,7 +376,10 @@ CONTRACT: tuple[Clause, ...] = (
     Clause(
         "A world made anew that takes the stored state of another goes on as that would have.",
         lambda r: (
-            _same(r.run, r.resumed) and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps]
+            _same(r.run, r.resumed)
+            and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps]
+            and _same(r.staggered, r.staggered_resumed)
+            and [step.episodes for step in r.staggered.steps] == [step.episodes for step in r.staggered_resumed.steps]
         ),
     ),
     Clause("A copy does not depend on what other copies do.", lambda r: _same(r.run, r.nudged, slice(1, None))),

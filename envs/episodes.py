@@ -1,6 +1,6 @@
 """The running episodes of a world without a robot: how old they are, what they have come to, and how a step ends some."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,15 @@ class Episodes:
         self._restart = restart
         self._observe = observe
         self._age = np.zeros(copies, np.int64)
+        self._limit = np.full(copies, horizon, np.int64)
         self._ret = np.zeros(copies)
         self._cost = np.zeros((copies, n_costs))
 
-    def begin(self) -> list[Floats]:
-        """Start every copy anew; the first observations."""
+    def begin(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """Start every copy anew, with limits as `VecEnv.reset` takes them; the first observations."""
         self._begin(np.arange(len(self._age)))
+        if limits is not None:
+            self._limit[:] = limits
         return self._observe()
 
     def conclude(
@@ -65,14 +68,20 @@ class Episodes:
         self._ret += paid
         if spent is not None:
             self._cost += spent
-        truncated = (self._age >= self._horizon) & ~terminated
+        truncated = (self._age >= self._limit) & ~terminated
         obs = self._observe()
         final: list[Floats] | None = None
         episodes: tuple[Episode, ...] = ()
         ended = np.flatnonzero(terminated | truncated)
         if len(ended):
             episodes = tuple(
-                Episode(copy=int(e), ret=float(self._ret[e]), cost=tuple(map(float, self._cost[e])), length=int(self._age[e]))
+                Episode(
+                    copy=int(e),
+                    ret=float(self._ret[e]),
+                    cost=tuple(map(float, self._cost[e])),
+                    length=int(self._age[e]),
+                    is_whole=bool(self._limit[e] == self._horizon),
+                )
                 for e in ended
             )
             final = obs
@@ -85,15 +94,16 @@ class Episodes:
         )  # fmt: skip
 
     def state(self) -> State:
-        """Age, return and costs of every copy's episode."""
-        return {"age": self._age.copy(), "ret": self._ret.copy(), "cost": self._cost.copy()}
+        """Age, limit, return and costs of every copy's episode."""
+        return {"age": self._age.copy(), "limit": self._limit.copy(), "ret": self._ret.copy(), "cost": self._cost.copy()}
 
     def restore(self, state: State) -> None:
         """Take the episodes of a world made alike."""
-        self._age, self._ret, self._cost = state["age"], state["ret"], state["cost"]
+        self._age, self._limit, self._ret, self._cost = state["age"], state["limit"], state["ret"], state["cost"]
 
     def _begin(self, ids: NDArray[np.intp]) -> None:
         self._restart(ids)
         self._age[ids] = 0
+        self._limit[ids] = self._horizon
         self._ret[ids] = 0.0
         self._cost[ids] = 0.0

@@ -83,12 +83,14 @@ class Episode:
         ret: Undiscounted sum of the team reward.
         cost: Undiscounted sum of the team cost, one entry per cost, shape (m,).
         length: Steps.
+        is_whole: False for a first episode that was given a limit of its own; it says nothing of a policy's return.
     """
 
     copy: int
     ret: float
     cost: tuple[float, ...]
     length: int
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +125,13 @@ class VecEnv(Protocol):
     spec: EnvSpec
     copies: int
 
-    def reset(self) -> list[Floats]:
-        """Start every copy anew; per agent the first observation, (E, d_i)."""
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """Start every copy anew; per agent the first observation, (E, d_i).
+
+        Args:
+            limits: Per copy, the steps after which its first episode is truncated; None: the horizon. Later episodes have
+                the horizon.
+        """
         ...
 
     def step(self, actions: Sequence[Floats]) -> Transition:

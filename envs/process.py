@@ -131,6 +131,7 @@ class World:
         self._steps = scenario.rollout.steps
         self._rounds = scenario.n_rounds
         self._dt = deployment.dt
+        self._first_limits = deployment.first_limits or None
         self._paced = scenario.clock == "wall"
         self._patience_s = PATIENCE * scenario.supervision.deadline_s
         self._episodes: list[EpisodeRow] = []
@@ -218,7 +219,7 @@ class World:
         heard, self._heard = self._heard, {}
         if self._due is Kind.JOIN:
             self._due = Kind.ACT
-            first = self._env.reset()
+            first = self._env.reset(self._first_limits)
             self._start = time.monotonic()
             self._show_first(first)
         elif self._due is Kind.READY:
@@ -295,6 +296,8 @@ class World:
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies
         for episode in transition.episodes:
+            if not episode.is_whole:
+                continue
             self._episodes.append(
                 EpisodeRow(
                     round=round_,

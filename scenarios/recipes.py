@@ -29,7 +29,7 @@ CriticScope = Literal["local", "khop", "global", "central"]
 Factor = Literal["none", "khop", "global"]
 Order = Literal["simultaneous", "fixed", "random", "semi_greedy", "alternating"]
 Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops"]
-Constraint = Literal["none", "lagrangian", "cpo", "focops"]
+Constraint = Literal["none", "lagrangian", "pid_lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
 Target = Literal["advantage", "q", "ideal_q"]
 Model = Literal["none", "latent"]
@@ -51,8 +51,9 @@ class Recipe:
             earlier agents.
         objective: What a policy maximises, and how far it may go: the clipped ratio; the clipped joint ratio; prices on
             the divergence; a natural-gradient step within a bound on it; the divergence from the best policy within one.
-        constraint: How costs enter: not at all, by Lagrange multipliers, as a plane that cuts the trust region, by
-            FOCOPS's prices.
+        constraint: How costs enter: not at all; by Lagrange multipliers that ascend with every minibatch, or that a PID
+            controller sets once per round; as a plane that cuts the trust region; by FOCOPS's multipliers, which ascend once
+            per round.
         trace: Advantages of the policies that acted, or of those that earlier agents have moved to meanwhile.
         target: What is learnt: advantages of the policy that acted, values of own actions, or their values if all others do
             what is best.
@@ -184,7 +185,7 @@ RECIPES: dict[str, Recipe] = {
         critic_scope="khop",
         order="fixed",
         factor="none",
-        constraint="lagrangian",
+        constraint="pid_lagrangian",
         source="Zhang et al., NeurIPS 2024, eq. 20 and Algorithm 1",
     ),
     "mappo_l": Recipe(
@@ -192,7 +193,7 @@ RECIPES: dict[str, Recipe] = {
         critic_scope="global",
         order="random",
         factor="global",
-        constraint="lagrangian",
+        constraint="pid_lagrangian",
         source="Gu et al. 2021, arXiv:2110.02793, MAPPO-Lagrangian",
     ),
     "ippo": Recipe(
@@ -239,7 +240,7 @@ RECIPES: dict[str, Recipe] = {
         order="random",
         factor="global",
         objective="focops",
-        constraint="focops",
+        constraint="pid_lagrangian",
         source="Zhao et al., NeurIPS 2023, eqs. 18-32; FOCOPS: Zhang et al. 2020, arXiv:2002.06506",
     ),
     "dpo": Recipe(
@@ -340,10 +341,12 @@ _MAPPO_L: dict[str, Any] = {
     "head_gain": 0.01,
     "lr_decay": "none",
     "adam_eps": 1e-5,
+    "constraint": "lagrangian",
+    "cost_scale": "round",
     "mult_init": 0.78,
     "mult_lr": 1e-7,
 }
-_UNPRICED = {name: value for name, value in _MAPPO_L.items() if not name.startswith("mult_")}
+_UNPRICED = {name: value for name, value in _MAPPO_L.items() if name not in ("constraint", "cost_scale", "mult_init", "mult_lr")}
 
 # HARL's tuned settings for Ant 4x2.
 _HARL: dict[str, Any] = _UNPRICED | {
@@ -389,7 +392,7 @@ _DPO: dict[str, Any] = {
 
 
 def _settings(copies: int, steps: int, knobs: dict[str, Any]) -> dict[str, Any]:
-    return {"env": {"copies": copies}, "rollout": {"steps": steps}, "algorithm": knobs}
+    return {"env": {"copies": copies, "stagger": False}, "rollout": {"steps": steps}, "algorithm": knobs}
 
 
 PAPER: dict[str, dict[str, Any]] = {
@@ -405,6 +408,7 @@ PAPER: dict[str, dict[str, Any]] = {
         1000,
         _MAPPO_L
         | {
+            "constraint": "focops",
             "minibatches": 62,  # of 258 samples; the paper has minibatches of 256
             "kl_bound": 0.0125,
             "focops_temperature": 2.2,

@@ -128,6 +128,12 @@ class Env(Section):
         unit="steps",
         ge=1,
     )
+    stagger: bool = knob(
+        True,
+        "Copies start at different phases of an episode, so that every round has samples of every phase: the first episode of "
+        "copy e is truncated after ceil(horizon·(e+1)/copies) steps and left out of all statistics. In training only, and only "
+        "where an episode is longer than a round (rollout.steps).",
+    )
     walls: Literal["none", "static", "free"] = knob(
         "none",
         "Physical corridor walls: none (only the cost lines), static (they confine), free (they topple, as in the public code).",
@@ -625,8 +631,26 @@ class Algorithm(Section):
     cost_limit: float | None = knob(
         None, "b: limit on the undiscounted cost of an episode; null: the world's own.", unit="cost", ge=0
     )
+    cost_scale: Literal["running", "round"] = knob(
+        "running",
+        "What centred cost advantages are divided by: the root of a running variance, or their spread in the round.",
+    )
     mult_init: float = knob(0.0, "λ₀: Lagrange multiplier at the start.", ge=0)
-    mult_lr: float = knob(0.002, "η_λ: step of the multiplier, per minibatch.", ge=0)
+    mult_kp: float = knob(
+        2.0,
+        "pid_lagrangian: k_p, multiplier per unit of relative excess (J - b)/max(b, 1), J the mean cost of the last E episodes.",
+        ge=0,
+    )
+    mult_ki: float = knob(
+        0.5, "pid_lagrangian: k_i, what E new episodes add to the multiplier's integral per unit of relative excess.", ge=0
+    )
+    mult_kd: float = knob(0.0, "pid_lagrangian: k_d, multiplier per unit by which the relative excess has risen.", ge=0)
+    mult_lr: float = knob(
+        0.002,
+        "η_λ: step of the multiplier. lagrangian: per minibatch and unit of (J - b)·(1 - gamma); focops: per E new episodes and "
+        "unit of J - b.",
+        ge=0,
+    )
     mult_max: float = knob(20.0, "The multiplier is kept at or below this.", gt=0)
     quirks: tuple[Quirk, ...] = knob(
         (),

@@ -30,6 +30,8 @@ class Deployment(BaseModel):
             is given.
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
+        first_limits: Steps after which the first episode of each copy is truncated; (): the horizon for all.
+        horizon: The same for all later episodes; 0: not recorded (runs of older versions).
         edges: The communication graph, pairs i < j, ascending.
         critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
         learns: False where the run only evaluates stored policies.
@@ -45,6 +47,8 @@ class Deployment(BaseModel):
     one_hot: tuple[tuple[int, ...], ...] = ()
     cost_limits: tuple[float, ...]
     dt: float
+    horizon: int = 0
+    first_limits: tuple[int, ...] = ()
     edges: tuple[tuple[int, int], ...]
     critic_edges: tuple[int, ...] = ()
     learns: bool = True
@@ -73,6 +77,11 @@ class Deployment(BaseModel):
         graph.add_nodes_from(range(self.n_agents))
         graph.add_edges_from(sorted(self.edges))
         return graph
+
+    @property
+    def cut_copies(self) -> tuple[int, ...]:
+        """Copies whose first episode is shorter than the horizon, and therefore counts in no statistics."""
+        return tuple(copy for copy, limit in enumerate(self.first_limits) if limit < self.horizon)
 
     def state_file(self, run_dir: Path, role: str) -> Path | None:
         """What a process goes on from; None: from nothing."""

@@ -140,9 +140,9 @@ class _Filmed:
         self._camera.trackbodyid = int(self._world.model.jnt_bodyid[0])
         self._camera.distance, self._camera.elevation, self._camera.azimuth = DISTANCE, -20.0, 90.0
 
-    def reset(self) -> list[Floats]:
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
-        return self._world.reset()
+        return self._world.reset(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """See `VecEnv.step`; a picture first, if it is time for one."""

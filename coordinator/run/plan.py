@@ -96,6 +96,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         one_hot=spec.one_hot,
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
+        horizon=spec.horizon,
+        first_limits=_first_limits(scenario, spec.horizon) if weights is None else (),
         edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),
         critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
         learns=weights is None,
@@ -105,6 +107,18 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     if weights is not None and (missing := without_weights(weights, spec.n_agents)):
         raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
     return Plan(scenario, spec, deployment)
+
+
+def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
+    """Steps after which each copy's first episode is truncated, so that a round has samples of every phase of an episode.
+
+    Copies that start together and never fall reach every phase together; where an episode is longer than a round, a round then
+    has samples of one phase alone. Nothing (the horizon for all) where a round is at least as long as an episode.
+    """
+    copies = scenario.env.copies
+    if not scenario.env.stagger or horizon <= scenario.rollout.steps:
+        return ()
+    return tuple(-(-horizon * (copy + 1) // copies) for copy in range(copies))
 
 
 def without_weights(folder: Path, n_agents: int) -> list[int]:

@@ -108,9 +108,9 @@ class DifferentialGame:
         self._x = np.ones((env.copies, self.spec.n_agents))
         self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
 
-    def reset(self) -> list[Floats]:
-        """Start every copy anew; per agent the first observation, (E, 1) or (E, n)."""
-        return self._episodes.begin()
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
+        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's action, (E, 1)."""

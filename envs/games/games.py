@@ -389,9 +389,9 @@ class GameWorld:
         self._state = np.zeros(env.copies, np.intp)
         self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
 
-    def reset(self) -> list[Floats]:
-        """Start every copy anew; per agent the first observation, (E, d_i)."""
-        return self._episodes.begin()
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
+        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's choice, (E, 1)."""

@@ -124,9 +124,9 @@ class NetworkLQ:
             self.copies, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
         )
 
-    def reset(self) -> list[Floats]:
-        """Start every copy anew; per node the first observation, (E, 1) or (E, N)."""
-        return self._episodes.begin()
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
+        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's control, (E, 1)."""

@@ -90,6 +90,7 @@ class MujocoWorld:
         self._local_reward = env.reward == "local"
         self._places = self._watched(task.partitions[env.partition]) if env.cost == "local" else None
         self._age = np.zeros(copies, np.int64)
+        self._limit = np.full(copies, self.spec.horizon, np.int64)
         self._ret = np.zeros(copies)
         self._charged = np.zeros(copies)
         self._shape = (n, copies)
@@ -163,9 +164,11 @@ class MujocoWorld:
 
     # --- the interface --------------------------------------------------------------------------------------------
 
-    def reset(self) -> list[Floats]:
-        """Start every copy anew; per agent the first observation, (E, d_i)."""
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
         self._restart(np.arange(self.copies))
+        if limits is not None:
+            self._limit[:] = limits
         return self._observe(self._standing())
 
     def step(self, actions: Sequence[Floats]) -> Transition:
@@ -189,7 +192,7 @@ class MujocoWorld:
         reward, ret = self._reward(now, control, fallen, faults)
         self._age += 1
         terminated = fallen | faults
-        truncated = (self._age >= self.spec.horizon) & ~terminated
+        truncated = (self._age >= self._limit) & ~terminated
         cost, charged = self._cost(now, terminated if self._rule.charges_falls else faults)
         self._ret += ret
         self._charged += charged
@@ -213,6 +216,7 @@ class MujocoWorld:
                 ret=float(self._ret[e]),
                 cost=(float(self._charged[e]),) * self.spec.n_costs,
                 length=int(self._age[e]),
+                is_whole=bool(self._limit[e] == self.spec.horizon),
             )
             for e in ids
         )
@@ -226,14 +230,14 @@ class MujocoWorld:
         """See `VecEnv.state`; the batch's rows hold all of the physics, from which every step derives the rest anew."""
         return {
             "physics": self.batch.state.copy(), "x": self._x.copy(), "y": self._y.copy(), "age": self._age.copy(),
-            "ret": self._ret.copy(), "charged": self._charged.copy(), "streams": streams(self._rngs),
+            "limit": self._limit.copy(), "ret": self._ret.copy(), "charged": self._charged.copy(), "streams": streams(self._rngs),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """See `VecEnv.restore`."""
         self.batch.state[:] = state["physics"]
         self._x[:], self._y[:] = state["x"], state["y"]  # a mass centre's place is not in the physics before a step
-        self._age, self._ret, self._charged = state["age"], state["ret"], state["charged"]
+        self._age, self._limit, self._ret, self._charged = state["age"], state["limit"], state["ret"], state["charged"]
         restore_streams(self._rngs, state["streams"])
 
     def close(self) -> None:
@@ -332,6 +336,7 @@ class MujocoWorld:
             self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_POS))
             self._find_mass_centre()
         self._age[ids] = 0
+        self._limit[ids] = self.spec.horizon
         self._ret[ids] = 0.0
         self._charged[ids] = 0.0
 

@@ -42,6 +42,7 @@ class Shape:
         choices: C, how many actions there are to choose from; 0 where actions are continuous.
         one_hot: Columns of each one-hot part of the sight, in the order of columns; the others are numbers.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
+        cut_copies: Copies whose first episode is cut short and counts in no statistics.
         reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
     """
 
@@ -58,6 +59,7 @@ class Shape:
     choices: int = 0
     one_hot: tuple[slice, ...] = ()
     cost_limits: tuple[float, ...]
+    cut_copies: tuple[int, ...] = ()
     reach: int = 1
 
 

@@ -174,7 +174,7 @@ def value_loss(
 
 
 def multiplier_step(
-    mult: float, *, episode_cost: float | None, limit: float, gamma: float, mean_ratio_cost: float, lr: float, top: float
+    mult: float, *, episode_cost: float, limit: float, gamma: float, mean_ratio_cost: float, lr: float, top: float
 ) -> float:
     """One dual ascent step of a Lagrange multiplier.
 
@@ -182,11 +182,10 @@ def multiplier_step(
 
     Args:
         mult: The multiplier now, ≥ 0.
-        episode_cost: J, mean undiscounted cost of the episodes that ended this round; None (no episode has ended yet)
-            changes nothing.
+        episode_cost: J, mean undiscounted cost of the last episodes.
         limit: b.
         gamma: Discount; (1 - gamma) rescales an episode's cost to a step's.
-        mean_ratio_cost: Mean over the minibatch of ratio times standardised cost advantage.
+        mean_ratio_cost: Mean over the minibatch of ratio times scaled cost advantage.
         lr: Step size.
         top: Largest value allowed.
 
@@ -197,6 +196,46 @@ def multiplier_step(
         >>> multiplier_step(0.5, episode_cost=30.0, limit=20.0, gamma=0.9, mean_ratio_cost=0.0, lr=0.1, top=10.0)
         0.6
     """
-    if episode_cost is None:
-        return mult
     return min(max(0.0, mult + lr * ((episode_cost - limit) * (1.0 - gamma) + mean_ratio_cost)), top)
+
+
+def pid_step(
+    integral: float,
+    *,
+    episode_cost: float,
+    limit: float,
+    before: float | None,
+    share: float,
+    gains: tuple[float, float, float],
+    top: float,
+) -> tuple[float, float, float]:
+    """One step of a Lagrange multiplier under proportional-integral-derivative control of the relative excess e.
+
+    e = clip((J - b)/max(b, 1), -1, 1); I <- clip(I + k_i·e·share, 0, top);
+    mult = clip(k_p·e + k_d·max(0, e - e_before) + I, 0, top).
+
+    Args:
+        integral: I, ≥ 0. Its own bounds keep it from winding up while the multiplier is at a bound.
+        episode_cost: J, mean undiscounted cost of the last E whole episodes.
+        limit: b.
+        before: e of the step before; None: this is the first.
+        share: How many of those E episodes are new since that step, as a part of E, at most 1.
+        gains: k_p, per unit of relative excess; k_i, per unit and E episodes; k_d, per unit of change.
+        top: Largest value allowed.
+
+    Returns:
+        The multiplier, I, and e.
+
+    Source:
+        Stooke, Achiam, Abbeel 2020 (arXiv:2007.03964), algorithm 2; the relative excess and its bounds, the bound on I and the
+        count of new episodes are ours.
+
+    Example:
+        >>> pid_step(0.5, episode_cost=45.0, limit=30.0, before=None, share=0.2, gains=(2.0, 0.5, 0.0), top=20.0)
+        (1.55, 0.55, 0.5)
+    """
+    k_p, k_i, k_d = gains
+    excess = min(max((episode_cost - limit) / max(limit, 1.0), -1.0), 1.0)
+    integral = min(max(integral + k_i * excess * share, 0.0), top)
+    change = 0.0 if before is None else max(0.0, excess - before)
+    return min(max(k_p * excess + k_d * change + integral, 0.0), top), integral, excess

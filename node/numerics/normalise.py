@@ -51,6 +51,36 @@ class RunningMoments:
         return np.maximum(np.sqrt(self._squares / self.count), 1e-2)
 
 
+class RunningScale:
+    """Root of a running variance of a signal that is taken in batch by batch; the first batch counts in full.
+
+    A single batch whose values hardly differ is therefore not blown up to spread 1.
+
+    Args:
+        keep: Memory per batch.
+        floor: Smallest scale, in the signal's units.
+    """
+
+    def __init__(self, *, keep: float, floor: float) -> None:
+        self._keep = keep
+        self._floor = floor
+        self._variance = self._weight = 0.0
+
+    def take(self, batch: NDArray[np.float64]) -> float:
+        """Take in a batch; the scale with it."""
+        self._variance = self._keep * self._variance + (1.0 - self._keep) * float(batch.var())
+        self._weight = self._keep * self._weight + (1.0 - self._keep)
+        return max(math.sqrt(self._variance / self._weight), self._floor)
+
+    def state(self) -> State:
+        """The sums."""
+        return {"variance": self._variance, "weight": self._weight}
+
+    def restore(self, state: State) -> None:
+        """Take up the sums."""
+        self._variance, self._weight = state["variance"], state["weight"]
+
+
 class InputNorm:
     """x -> clip((x - mean)/std, ±10) with statistics that stay frozen until `update`, once per round."""
 

@@ -842,6 +842,7 @@ def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agend
         choices=deployment.choices[agent],
         one_hot=_one_hot(deployment, agenda),
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
+        cut_copies=deployment.cut_copies,
         reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
 

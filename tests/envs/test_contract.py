@@ -92,7 +92,7 @@ class Careless:
     def __init__(self, world: VecEnv) -> None:
         self.spec, self.copies, self._world = world.spec, world.copies, world
 
-    def reset(self) -> list[Floats]:
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         self._obs = self._world.reset()
         return self._obs
 
@@ -135,6 +135,8 @@ def test_contract_notices_a_careless_world() -> None:
         "Rewards are (n, E), float32, contiguous and finite.",
         "episodes names exactly the copies that ended, ascending.",
         "final_obs is None if no episode ended, and shaped like obs if one did.",
+        "A limit given for a copy's first episode truncates that one, marks it where it is below the horizon, and changes "
+        "nothing before.",
         "A world made anew that takes the stored state of another goes on as that would have.",
     ):
         assert sentence in found

@@ -316,7 +316,7 @@ CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kine
 
 
 def test_mappo_l_with_no_price_on_costs_is_happo_that_sees_as_much(stage: Stage) -> None:
-    free = stage.run(*CHEETAH, "algorithm.name=mappo_l", "algorithm.mult_init=0", "algorithm.mult_lr=0")
+    free = stage.run(*CHEETAH, "algorithm.name=mappo_l", "algorithm.mult_init=0", "algorithm.mult_kp=0", "algorithm.mult_ki=0")
     happo = stage.run(*CHEETAH, "algorithm.name=happo", "algorithm.actor_scope=global")
     for key, mine in happo.metrics.items():
         assert mine.items() <= free.metrics[key].items()  # MAPPO-L has cost critics and multipliers besides

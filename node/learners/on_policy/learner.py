@@ -43,13 +43,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node.learners.on_policy.multipliers import EpisodeCosts, Multipliers
 from node.learners.on_policy.objectives import objective_of
 from node.learners.on_policy.trust_region import Region
 from node.numerics.advantage import standardised
 from node.numerics.critics import Critics, Estimate, Shape
-from node.numerics.losses import multiplier_step
 from node.numerics.networks import MLP, Trainer, torch_stream
-from node.numerics.normalise import InputNorm
+from node.numerics.normalise import InputNorm, RunningScale
 from node.numerics.policies import Actor, CategoricalActor, Distribution, GaussianActor
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
@@ -57,6 +57,9 @@ from scenarios.schema import Algorithm
 from topology.snapshot import State
 
 Floats = NDArray[np.float32]
+
+SCALE_MEMORY = 0.9  # of the running variance of cost advantages, per round
+SCALE_FLOOR = 0.01  # smallest scale of cost advantages, as a part of the limit (of 1 where the limit is below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +161,9 @@ class Learner:
         self._actor_norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
         self._objective = None if recipe.objective == "trust_region" else objective_of(algorithm)
         self._critics = None if recipe.critic_scope == "central" else Critics(shape, algorithm)
-        priced = recipe.constraint in ("lagrangian", "focops")
-        self._mults = [algorithm.mult_init] * len(shape.cost_limits) if priced else []
-        self._episode_cost: list[float] | None = None
-        self._running_cost = np.zeros((shape.copies, len(shape.cost_limits)))
+        self._mults = Multipliers(algorithm, shape.cost_limits, shape.copies)
+        self._costs = EpisodeCosts(shape.copies, len(shape.cost_limits), shape.cut_copies)
+        self._cost_scales = [RunningScale(keep=SCALE_MEMORY, floor=SCALE_FLOOR * max(limit, 1.0)) for limit in shape.cost_limits]
         self._noise = np.zeros((0, 0, 0), np.float32)
         self._permutations: list[Tensor] = []
         self._reward = np.zeros((0, 0), np.float32)
@@ -239,7 +241,7 @@ class Learner:
         if self._recipe.trace == "preopc":
             yield from self._revalue(rollout, earlier)
         samples = self._samples(rollout, self._factor(earlier))
-        self._set_prices()
+        self._mults.step(self._costs)
         if self._objective is None:
             yield from self._step_in_region(samples)
         else:
@@ -255,7 +257,7 @@ class Learner:
         """
         assert self._objective is not None
         samples = self._samples(rollout, None)
-        self._set_prices()
+        self._mults.step(self._costs)
         self._objective.begin(self._shape.reach, self._shape.reach)  # nobody is earlier: all have the last one's room
         tally = Tally()
         for permutation in self._permutations:
@@ -280,7 +282,7 @@ class Learner:
 
         Input statistics are part of the policy: whose turn it is not does without `end_round` too.
         """
-        self._note_episode_costs(rollout)
+        self._costs.take(rollout)
         self._log_ratio = torch.zeros(rollout.reward.size)
         self._metrics = {}
         return self._prices()
@@ -312,7 +314,7 @@ class Learner:
         tensors = {"actor": self._actor_trainer.weights.detach(), "actor_inputs": self._actor_norm.weights()}
         if self._critics is not None:
             tensors |= self._critics.weights()
-        tensors["multipliers"] = torch.tensor(self._mults, dtype=torch.float64)
+        tensors["multipliers"] = torch.tensor(self._mults.values, dtype=torch.float64)
         return tensors
 
     def load_policy(self, tensors: Mapping[str, Tensor]) -> None:
@@ -338,9 +340,9 @@ class Learner:
             "actor_inputs": self._actor_norm.state(),
             "objective": None if self._objective is None else self._objective.state(),
             "critics": None if self._critics is None else self._critics.state(),
-            "multipliers": self._mults,
-            "episode_cost": self._episode_cost,
-            "running_cost": self._running_cost.copy(),
+            "multipliers": self._mults.state(),
+            "episode_costs": self._costs.state(),
+            "cost_scales": [scale.state() for scale in self._cost_scales],
         }
 
     def restore(self, state: State) -> None:
@@ -351,8 +353,10 @@ class Learner:
             self._objective.restore(state["objective"])
         if self._critics is not None:
             self._critics.restore(state["critics"])
-        self._mults, self._episode_cost = state["multipliers"], state["episode_cost"]
-        self._running_cost = state["running_cost"]
+        self._mults.restore(state["multipliers"])
+        self._costs.restore(state["episode_costs"])
+        for scale, own in zip(self._cost_scales, state["cost_scales"], strict=True):
+            scale.restore(own)
 
     # ---------------------------------------------------------------- pieces
 
@@ -363,7 +367,7 @@ class Learner:
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
         self._permutations = [torch.from_numpy(permutation) for permutation in self.permutations(round_)]
-        self._note_episode_costs(rollout)
+        self._costs.take(rollout)
 
     def _take(self, estimates: Sequence[Estimate]) -> None:
         self._advantage, *self._cost_advantages = [estimate.advantage for estimate in estimates]
@@ -388,17 +392,6 @@ class Learner:
             return None
         return np.exp(np.minimum(added(earlier), 0.0)).reshape(self._shape.steps, self._shape.copies)
 
-    def _note_episode_costs(self, rollout: Rollout) -> None:
-        """Mean undiscounted cost of the episodes that ended in this round; the last known one if none did."""
-        finished = []
-        for cost, ended in zip(rollout.cost, rollout.terminated | rollout.truncated, strict=True):
-            self._running_cost += cost[:, : self._running_cost.shape[1]]
-            if ended.any():
-                finished.append(self._running_cost[ended])
-                self._running_cost[ended] = 0.0
-        if finished:
-            self._episode_cost = [float(mean) for mean in np.concatenate(finished).mean(axis=0)]
-
     def _samples(self, rollout: Rollout, factor: Tensor | None) -> Samples:
         shape = self._shape
         batch = shape.steps * shape.copies
@@ -408,8 +401,18 @@ class Learner:
             old = self._actor.everywhere(x, self._algorithm.chunk).kept()
             old_log_prob = old.log_prob(action)
         advantage = torch.from_numpy(standardised(self._advantage).astype(np.float32))
-        costs = [torch.from_numpy(standardised(cost).astype(np.float32)) for cost in self._cost_advantages]
+        costs = [torch.from_numpy(cost.astype(np.float32)) for cost in self._scaled_costs()]
         return Samples(x, action, old, old_log_prob, advantage, costs, factor)
+
+    def _scaled_costs(self) -> Iterator[NDArray[np.float64]]:
+        """Each A_u, (B,), centred and brought to scale."""
+        for u, (cost, running) in enumerate(zip(self._cost_advantages, self._cost_scales, strict=True)):
+            self._metrics[f"cost_advantage_std_{u}"] = float(cost.std())
+            if self._algorithm.cost_scale == "round":
+                yield standardised(cost)
+                continue
+            self._metrics[f"cost_scale_{u}"] = scale = running.take(cost)
+            yield (cost - cost.mean()) / scale
 
     def _ascend(self, samples: Samples) -> Iterator[None]:
         """First-order steps on every minibatch of every pass."""
@@ -431,14 +434,15 @@ class Learner:
         norm = self._actor_trainer.step()
         tally.add(norm, float(((ratio - 1.0).abs() > self._objective.width).float().mean()))
         joint = ratio if ratio.ndim == 1 else ratio.prod(-1)
-        self._step_multipliers([float((joint * cost[rows]).mean()) for cost in samples.costs])
+        self._mults.ascend(self._costs, [float((joint * cost[rows]).mean()) for cost in samples.costs])
 
     def _mixed(self, samples: Samples, rows: Tensor | slice) -> Tensor:
         """H, (M,): the advantage with the costs priced in."""
         mixed = samples.advantage[rows]
-        if self._mults:
-            for mult, cost in zip(self._mults, samples.costs, strict=True):
+        if self._mults.values:
+            for mult, cost in zip(self._mults.values, samples.costs, strict=True):
                 mixed = mixed - mult * cost[rows]
+            mixed = mixed / self._mults.denominator
         return mixed
 
     def _actor_step(self, samples: Samples, rows: Tensor, advantage: Tensor, factor: Tensor | None) -> Tensor:
@@ -468,11 +472,12 @@ class Learner:
         """One step within a trust region, bent by the costs' planes where the recipe says so."""
         algorithm = self._algorithm
         advantages, excess = [self._mixed(samples, slice(None))], []
-        if self._recipe.constraint == "cpo" and self._episode_cost is not None:
+        if self._recipe.constraint == "cpo" and (means := self._costs.means) is not None:
             # in cost units, for they are held against a limit in these units
             advantages += [torch.from_numpy((cost - cost.mean()).astype(np.float32)) for cost in self._cost_advantages]
-            pairs = zip(self._episode_cost, self._shape.cost_limits, strict=True)
-            excess = [(cost - limit) * (1.0 - algorithm.gamma) for cost, limit in pairs]
+            # an episode's cost moves by its length times the mean over its steps of ratio·A_u, which is what the planes hold
+            length = self._costs.mean_length
+            excess = [(mean - limit) / length for mean, limit in zip(means, self._shape.cost_limits, strict=True)]
         if samples.factor is not None:
             advantages = [advantage * samples.factor for advantage in advantages]
         region = Region(
@@ -494,7 +499,7 @@ class Learner:
             with torch.no_grad():
                 new = self._actor.everywhere(samples.x, algorithm.chunk)
                 ratio = torch.exp((new.log_prob(samples.action) - samples.old_log_prob).sum(-1))
-            self._step_multipliers([float((ratio * cost).mean()) for cost in samples.costs])
+            self._mults.ascend(self._costs, [float((ratio * cost).mean()) for cost in samples.costs])
 
     def _conclude(self, samples: Samples) -> None:
         with torch.no_grad():
@@ -505,33 +510,11 @@ class Learner:
         if self._objective is not None:
             self._objective.end(kl)
 
-    def _set_prices(self) -> None:
-        """FOCOPS's prices of costs, stepped once before the policy by the episodes' excess alone."""
-        if self._recipe.constraint == "focops":
-            self._ascend_prices([0.0] * len(self._mults), gamma=0.0)
-
-    def _step_multipliers(self, mean_ratio_costs: Sequence[float]) -> None:
-        if self._recipe.constraint == "lagrangian":
-            self._ascend_prices(mean_ratio_costs, gamma=self._algorithm.gamma)
-
-    def _ascend_prices(self, mean_ratio_costs: Sequence[float], *, gamma: float) -> None:
-        algorithm = self._algorithm
-        for u, (limit, mean_ratio_cost) in enumerate(zip(self._shape.cost_limits, mean_ratio_costs, strict=True)):
-            self._mults[u] = multiplier_step(
-                self._mults[u],
-                episode_cost=None if self._episode_cost is None else self._episode_cost[u],
-                limit=limit,
-                gamma=gamma,
-                mean_ratio_cost=mean_ratio_cost,
-                lr=algorithm.mult_lr,
-                top=algorithm.mult_max,
-            )
-
     def _prices(self) -> Mapping[str, float]:
         """The round's figures, with multipliers and episode costs."""
-        for u, mult in enumerate(self._mults):
+        for u, mult in enumerate(self._mults.values):
             self._metrics[f"multiplier_{u}"] = mult
-        for u, cost in enumerate(self._episode_cost or ()):
+        for u, cost in enumerate(self._costs.means or ()):
             self._metrics[f"episode_cost_{u}"] = cost
         return self._metrics
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from coordinator.run import in_process
 from coordinator.run.database import Recorder, Results
 from coordinator.run.plan import make_run_dir, plan
+from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import load
 from topology.deployment import CHECKPOINTS, evaluation_seed
 from topology.graph.neighbourhood import ball
@@ -96,3 +98,44 @@ def test_an_evaluation_draws_from_streams_of_its_own(tmp_path: Path, monkeypatch
     assert {keys[0] for keys in trained} == {3}
     assert {keys[0] for keys in first[0]} == {evaluation_seed(3)}
     assert first == again
+
+
+def test_first_episodes_that_are_cut_short_are_not_recorded_and_every_round_sees_another_phase(tmp_path: Path) -> None:
+    words = ["env.copies=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line"]
+    ready = plan(load("quickstart", [*SMALL, *words]))
+    make_run_dir(tmp_path / "run", ready)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=24)
+    in_process.run(ready, tmp_path / "run", recorder, lambda report: None)
+    recorder.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / DATABASE)) as database:
+        found = database.execute("SELECT env_step / 4, copy, length FROM episodes ORDER BY env_step, copy").fetchall()
+    # copies 0, 1, 2 are cut after 6, 12, 18 steps and start anew; 72 steps in all
+    assert found == [
+        (24, 3, 24),
+        (30, 0, 24),
+        (36, 1, 24),
+        (42, 2, 24),
+        (48, 3, 24),
+        (54, 0, 24),
+        (60, 1, 24),
+        (66, 2, 24),
+        (72, 3, 24),
+    ]
+
+
+def test_what_agents_are_charged_is_the_mean_over_the_same_episodes(tmp_path: Path) -> None:
+    words = [
+        "env.copies=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line",
+        "env.lq.control_limit=0.1",
+    ]  # fmt: skip
+    ready = plan(load("quickstart", [*SMALL, *words]))
+    make_run_dir(tmp_path / "run", ready)
+    recorder = Recorder(tmp_path / "run", env_steps_per_round=24)
+    in_process.run(ready, tmp_path / "run", recorder, lambda report: None)
+    recorder.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / DATABASE)) as database:
+        costs = [cost for (cost,) in database.execute("SELECT cost FROM episodes ORDER BY env_step, copy")]
+        told = [each for (each,) in database.execute("SELECT episode_cost_0 FROM rounds WHERE agent = 2 ORDER BY round")]
+    assert told[:3] == [None] * 3
+    # one episode ends in every round from the fourth on, and the last four (copies) count
+    assert told[3:] == pytest.approx([np.mean(costs[max(0, k - 3) : k + 1]) for k in range(9)], rel=1e-5)

@@ -189,3 +189,27 @@ def test_traces_lead_to_their_file_from_anywhere(tmp_path: Path, monkeypatch: py
     wanted = f"trace:{tmp_path / 'up.trace'}"
     assert (network.preset, network.edges[0].preset) == (wanted, wanted)
     assert [getattr(event, "preset", "none") for event in network.events] == [wanted, "none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "limits", "cut"),
+    [
+        (("env.copies=3", "env.horizon=100", "rollout.steps=20"), (34, 67, 100), (0, 1)),
+        (("env.copies=1", "env.horizon=100", "rollout.steps=20"), (100,), ()),
+        (("env.copies=3", "env.horizon=100", "rollout.steps=100"), (), ()),  # a round holds every phase anyway
+        (("env.copies=3", "env.horizon=100", "rollout.steps=20", "env.stagger=false"), (), ()),
+        (("env.copies=4", "env.horizon=100", "rollout.steps=20", "algorithm.preset=paper"), (), ()),
+    ],
+)
+def test_first_episodes_end_one_after_the_other_where_rounds_are_shorter(
+    words: tuple[str, ...], limits: tuple[int, ...], cut: tuple[int, ...]
+) -> None:
+    deployment = plan(lq(*words)).deployment
+    assert (deployment.first_limits, deployment.cut_copies) == (limits, cut)
+
+
+def test_an_evaluation_starts_all_copies_together(tmp_path: Path) -> None:
+    for agent in range(6):
+        (tmp_path / f"agent-{agent}.safetensors").touch()
+    assert plan(load("quickstart")).deployment.first_limits
+    assert plan(load("quickstart"), weights=tmp_path).deployment.first_limits == ()

@@ -17,6 +17,7 @@ from node.numerics.losses import (
     gaussian_kl,
     gaussian_log_prob,
     multiplier_step,
+    pid_step,
     value_loss,
 )
 
@@ -228,13 +229,42 @@ def test_multiplier_moves_with_the_excess_and_stays_between_zero_and_top(
 
 
 def test_multiplier_steps_by_hand() -> None:
-    def step(mult: float, cost: float | None) -> float:
+    def step(mult: float, cost: float) -> float:
         return multiplier_step(mult, episode_cost=cost, limit=10.0, gamma=0.9, mean_ratio_cost=0.5, lr=0.1, top=2.0)
 
     assert step(1.0, 20.0) == pytest.approx(1.0 + 0.1 * (10.0 * 0.1 + 0.5))
     assert step(0.01, 0.0) == 0.0  # 0.01 - 0.05 would be below
     assert step(1.9, 200.0) == 2.0
-    assert step(1.0, None) == 1.0  # no episode has ended: nothing is known, nothing changes
+
+
+@given(
+    integral=st.floats(0, 5), cost=st.floats(0, 1e4), limit=st.floats(0, 200), before=st.floats(-1, 1), share=st.floats(0, 1),
+    gains=st.tuples(*[st.floats(0, 10)] * 3),
+)  # fmt: skip
+def test_controlled_multiplier_and_its_integral_stay_between_zero_and_top(
+    integral: float, cost: float, limit: float, before: float, share: float, gains: tuple[float, float, float]
+) -> None:
+    mult, moved, excess = pid_step(integral, episode_cost=cost, limit=limit, before=before, share=share, gains=gains, top=5.0)
+    assert 0.0 <= mult <= 5.0
+    assert 0.0 <= moved <= 5.0
+    assert abs(moved - integral) <= gains[1] * share + 1e-12
+    assert -1.0 <= excess <= 1.0
+    assert (moved - integral) * (cost - limit) >= 0.0
+
+
+def test_controlled_multiplier_by_hand() -> None:
+    def step(integral: float, cost: float, before: float | None = None, share: float = 1.0, limit: float = 10.0) -> object:
+        gains = (2.0, 0.5, 1.0)
+        return pid_step(integral, episode_cost=cost, limit=limit, before=before, share=share, gains=gains, top=3.0)
+
+    assert step(1.0, 12.0) == pytest.approx((1.5, 1.1, 0.2))
+    assert step(1.0, 12.0, share=0.1) == pytest.approx((1.41, 1.01, 0.2))
+    assert step(1.0, 12.0, before=-0.1) == pytest.approx((1.8, 1.1, 0.2))
+    assert step(1.0, 12.0, before=0.5) == pytest.approx((1.5, 1.1, 0.2))  # a fall counts for nothing
+    assert step(1.0, 99.0) == pytest.approx((3.0, 1.5, 1.0))  # three times over the limit is as bad as twice
+    assert step(0.2, 0.0) == pytest.approx((0.0, 0.0, -1.0))  # and at once free again: neither winds up
+    assert step(3.0, 99.0)[1:] == pytest.approx((3.0, 1.0))  # type: ignore[index]
+    assert step(0.0, 0.5, limit=0.0) == pytest.approx((1.25, 0.25, 0.5))
 
 
 def test_published_step_size_leaves_the_multiplier_where_it_is() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.numerics.normalise import INPUT_CLIP, InputNorm, RunningMoments, ValueNorm
+from node.numerics.normalise import INPUT_CLIP, InputNorm, RunningMoments, RunningScale, ValueNorm
 
 # --- inputs ---------------------------------------------------------------------------------------------------------------
 
@@ -124,3 +124,23 @@ def test_switched_off_it_changes_nothing() -> None:
     assert norm.update(returns(3)) == (1.0, 0.0)
     np.testing.assert_array_equal(norm.normalise(returns(3)), returns(3))
     np.testing.assert_array_equal(norm.denormalise(returns(3)), returns(3))
+
+
+# --- scales ---------------------------------------------------------------------------------------------------------------
+
+
+def test_running_scale_counts_the_first_batch_in_full_and_forgets_slowly() -> None:
+    scale = RunningScale(keep=0.9, floor=0.01)
+    loud, quiet = np.array([-2.0, 2.0]), np.zeros(2)
+    assert scale.take(loud) == pytest.approx(2.0)
+    assert scale.take(quiet) == pytest.approx(2.0 * (0.09 / 0.19) ** 0.5)
+    assert [scale.take(quiet) for _ in range(500)][-1] == 0.01
+
+
+def test_running_scale_does_not_mind_where_a_signal_lies_and_goes_on_from_its_state() -> None:
+    one, other = RunningScale(keep=0.5, floor=0.0), RunningScale(keep=0.5, floor=0.0)
+    batches = np.random.default_rng(0).normal(size=(4, 20))
+    for batch in batches[:2]:
+        one.take(batch)
+    other.restore(one.state())
+    assert [other.take(batch + 7.0) for batch in batches[2:]] == pytest.approx([one.take(batch) for batch in batches[2:]])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.learners.on_policy.learner import Learner
+from node.learners.on_policy.trust_region import Region
 from node.numerics.critics import Critics, Shape
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
@@ -136,7 +137,7 @@ def test_mappo_l_with_a_price_that_is_and_stays_nothing_is_happo_bit_for_bit(cho
         "earlier": [ratios(1), ratios(2)],
     }
     happo = after(3, name="happo", **scopes)
-    safe = after(3, name="mappo_l", n_costs=2, mult_init=0.0, mult_lr=0.0, **scopes)
+    safe = after(3, name="mappo_l", n_costs=2, mult_init=0.0, mult_kp=0.0, mult_ki=0.0, **scopes)
     assert equal(happo, safe, "actor", "critic_0", "critic_0_returns", "actor_inputs", "critic_inputs")
 
 
@@ -152,7 +153,7 @@ def test_alternating_agent_alone_is_ppo() -> None:
 
 def test_without_costs_macpo_is_hatrpo_and_mafocops_without_prices_a_penalty() -> None:
     assert equal(after(name="macpo", earlier=[ratios(1)]), after(name="hatrpo", earlier=[ratios(1)]))
-    bound = after(name="mafocops", n_costs=1, mult_lr=0.0)
+    bound = after(name="mafocops", n_costs=1, mult_kp=0.0, mult_ki=0.0)
     assert equal(after(name="mafocops", constraint="none"), bound, "actor", "critic_0")
 
 
@@ -209,7 +210,7 @@ def test_macpo_waits_with_costs_until_an_episode_has_ended() -> None:
 
 
 def test_focops_prices_move_once_a_round_by_the_excess_alone_and_stay_in_their_range() -> None:
-    learner = learner_of(name="mafocops", cost_limits=(5.0, 500.0), mult_lr=0.1, mult_init=0.4, mult_max=1.0)
+    learner = learner_of(name="mafocops", constraint="focops", cost_limits=(5.0, 500.0), mult_lr=0.1, mult_init=0.4, mult_max=1.0)
     rollout = rollout_of(learner, n_costs=2)
     rollout.cost[:] = 2.0
     rollout.terminated[:], rollout.truncated[:] = False, False
@@ -416,3 +417,22 @@ def test_advantages_from_a_central_critic_teach_what_the_agents_own_would() -> N
     far.end_round(rollout)
     assert torch.equal(snapshot(own)["actor"], snapshot(far)["actor"])
     assert "critic_0" not in far.weights()
+
+
+def test_macpos_planes_hold_the_excess_per_step_of_the_episodes_that_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+
+    class Watched(Region):
+        def __init__(self, **parts: Any) -> None:
+            seen.append(parts["excess"])
+            super().__init__(**parts)
+
+    monkeypatch.setattr("node.learners.on_policy.learner.Region", Watched)
+    learner = learner_of(name="macpo", cost_limits=(5.0,))
+    rollout = rollout_of(learner, n_costs=1)
+    rollout.cost[:] = 2.0
+    rollout.terminated[:], rollout.truncated[:] = False, False
+    rollout.truncated[[3, 11]] = True  # episodes of 4 and 8 steps: they cost 8 and 16
+    rollout.cut_sight = np.ones((len(rollout.cuts()), D), np.float32)
+    learn(learner, rollout)
+    assert seen == [[pytest.approx((12.0 - 5.0) / 6.0)]]

@@ -168,7 +168,7 @@ def test_ratios_told_to_later_agents_are_those_of_the_stored_actions() -> None:
 @pytest.mark.parametrize("signal", ["reward", "cost"])
 def test_actions_become_likelier_where_they_paid_and_rarer_where_they_cost(signal: str) -> None:
     sizes = {"cost_limits": (0.0,)} if signal == "cost" else {}
-    learner = Learner(shape(**sizes), algorithm(epochs=4, mult_init=1.0, mult_lr=0.0))
+    learner = Learner(shape(**sizes), algorithm(epochs=4, constraint="lagrangian", mult_init=1.0, mult_lr=0.0))
     rollout = rollout_of(learner, n_costs=len(sizes))
     rollout.sight[:] = 1.0
     rollout.terminated[:], rollout.truncated[:] = True, False
@@ -470,7 +470,8 @@ def constant_cost(learner: Learner, cost: float, ends: Sequence[int]) -> Rollout
 
 def test_multiplier_ascends_with_every_minibatch_by_the_episodes_excess_cost() -> None:
     learner = Learner(
-        shape(cost_limits=(5.0,)), algorithm(actor_lr=0.0, mult_lr=0.1, gamma=0.9, mult_init=0.2, epochs=2, minibatches=3)
+        shape(cost_limits=(5.0,)),
+        algorithm(constraint="lagrangian", actor_lr=0.0, mult_lr=0.1, gamma=0.9, mult_init=0.2, epochs=2, minibatches=3),
     )
     rollout = constant_cost(learner, 2.0, [5, 11])  # two episodes of six steps per copy: 12 each
     figures = learn(learner, rollout)
@@ -480,12 +481,13 @@ def test_multiplier_ascends_with_every_minibatch_by_the_episodes_excess_cost() -
 
 
 def test_multiplier_descends_to_zero_and_no_further_where_costs_are_low() -> None:
-    learner = Learner(shape(cost_limits=(50.0,)), algorithm(mult_lr=0.1, gamma=0.9, mult_init=0.2))
+    learner = Learner(shape(cost_limits=(50.0,)), algorithm(constraint="lagrangian", mult_lr=0.1, gamma=0.9, mult_init=0.2))
     assert learn(learner, constant_cost(learner, 1.0, [11]))["multiplier_0"] == 0.0
 
 
-def test_multiplier_waits_for_the_first_episode_to_end() -> None:
-    learner = Learner(shape(cost_limits=(5.0,)), algorithm(mult_lr=0.1, mult_init=0.2))
+@pytest.mark.parametrize("constraint", ["lagrangian", "pid_lagrangian", "focops"])
+def test_multiplier_waits_for_the_first_episode_to_end(constraint: str) -> None:
+    learner = Learner(shape(cost_limits=(5.0,)), algorithm(constraint=constraint, mult_lr=0.1, mult_init=0.2))
     figures = learn(learner, constant_cost(learner, 2.0, []))
     assert figures["multiplier_0"] == 0.2
     assert "episode_cost_0" not in figures
@@ -500,9 +502,48 @@ def test_episode_costs_run_on_across_rounds_and_the_last_known_stays() -> None:
     assert told == [None, pytest.approx(T * 1.0 + 4 * 2.0), pytest.approx(T * 1.0 + 4 * 2.0)]
 
 
+def test_multiplier_is_set_once_a_round_before_the_policy_and_only_by_new_episodes() -> None:
+    learner = Learner(shape(cost_limits=(5.0,)), algorithm(mult_kp=2.0, mult_ki=0.5, epochs=2, minibatches=3))
+    told = [
+        learn(learner, constant_cost(learner, cost, ends))["multiplier_0"] for cost, ends in ((0.5, [11]), (9.0, []), (9.0, [11]))
+    ]
+    first = (6.0 - 5.0) / 5.0  # E new episodes of cost 6: I = 0.5·0.2
+    assert told == pytest.approx([2.0 * first + 0.5 * first, 2.5 * first, 2.0 * 1.0 + 0.5 * first + 0.5])
+
+
+def test_mixed_advantage_keeps_its_scale_whatever_the_multiplier() -> None:
+    """H = (A - λ·A_c)/(1 + λ): where both are the same but for the sign, the policy learns as from A alone."""
+    free, bound = (
+        Learner(shape(), algorithm()),
+        Learner(shape(cost_limits=(0.1,)), algorithm(mult_init=3.0, mult_kp=0.0, mult_ki=0.0)),
+    )
+    for learner in (free, bound):
+        rollout = rollout_of(learner, n_costs=1)
+        zeros = np.random.default_rng(5).normal(size=T * E)
+        learner.take_advantages(0, rollout, zeros, [-zeros][: len(learner._shape.cost_limits)])
+        for _ in learner.learn_policy(rollout, ()):
+            pass
+    np.testing.assert_allclose(free.policy(), bound.policy(), atol=1e-6)
+
+
+def test_cost_advantages_of_a_round_without_costs_are_not_blown_up() -> None:
+    learner = Learner(shape(cost_limits=(5.0,)), algorithm())
+    rollout = rollout_of(learner, n_costs=1)
+    signal = np.random.default_rng(3).normal(size=T * E)
+    stds = []
+    for size in (4.0, 0.01):
+        learner.take_advantages(0, rollout, signal, [size * signal])
+        stds.append(float(learner._samples(rollout, None).costs[0].std()))
+    assert stds[0] == pytest.approx(1.0, rel=0.03)
+    assert stds[1] < 0.01
+    learner = Learner(shape(cost_limits=(5.0,)), algorithm(cost_scale="round"))
+    learner.take_advantages(0, rollout, signal, [0.01 * signal])
+    assert float(learner._samples(rollout, None).costs[0].std()) == pytest.approx(1.0, rel=0.03)
+
+
 def test_multiplier_of_zero_that_never_moves_is_the_unconstrained_update_bit_for_bit() -> None:
     free = Learner(shape(), algorithm())
-    bound = Learner(shape(cost_limits=(0.1, 0.2)), algorithm(mult_init=0.0, mult_lr=0.0))
+    bound = Learner(shape(cost_limits=(0.1, 0.2)), algorithm(mult_init=0.0, mult_kp=0.0, mult_ki=0.0))
     for seed in range(3):
         for learner in (free, bound):
             learn(learner, rollout_of(learner, seed=seed, n_costs=2))
@@ -512,7 +553,11 @@ def test_multiplier_of_zero_that_never_moves_is_the_unconstrained_update_bit_for
 
 def test_a_price_on_costs_changes_the_update() -> None:
     sizes = {"cost_limits": (0.1,)}
-    assert not same(trained(sizes=sizes, mult_init=1.0, mult_lr=0.0), trained(sizes=sizes, mult_init=0.0, mult_lr=0.0), "actor")
+    assert not same(
+        trained(sizes=sizes, mult_init=1.0, mult_kp=0.0, mult_ki=0.0),
+        trained(sizes=sizes, mult_init=0.0, mult_kp=0.0, mult_ki=0.0),
+        "actor",
+    )
 
 
 # --- what an agent does not see ---------------------------------------------------------------------------------------------
@@ -704,6 +749,7 @@ UNPUBLISHED: dict[str, dict[str, Any]] = {
     "a2po": {"order": "random"},
     "a2po with costs": {"order": "fixed", "constraint": "lagrangian"},
     "hatrpo with a price": {"constraint": "lagrangian"},
+    "dpo with a controlled price": {"constraint": "pid_lagrangian", "order": "fixed"},
 }
 
 
@@ -741,7 +787,9 @@ def test_reach_is_that_of_the_factor() -> None:
 def test_no_hops_no_price_is_ippo_bit_for_bit() -> None:
     ippo = after(kappa=0, name="ippo")
     assert identical(after(kappa=0, name="scal_mappo_l", constraint="none"), ippo)
-    assert identical(after(kappa=0, name="scal_mappo_l", mult_init=0.0, mult_lr=0.0), ippo, *ippo[0].keys() - {"multipliers"})
+    assert identical(
+        after(kappa=0, name="scal_mappo_l", mult_init=0.0, mult_kp=0.0, mult_ki=0.0), ippo, *ippo[0].keys() - {"multipliers"}
+    )
     assert not identical(after(kappa=1, name="scal_mappo_l", constraint="none"), ippo, "multipliers", "critic_0_returns")
 
 

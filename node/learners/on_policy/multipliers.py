@@ -1,0 +1,160 @@
+"""Limits on costs: what the last episodes have cost, and the multipliers that price it.
+
+Theory of operation. `EpisodeCosts` takes every round in and holds J, the mean cost of the last E whole episodes (of all that
+ended in the round, if more did). `Multipliers` steps one multiplier per limit by the rule that the recipe names:
+
+- "pid_lagrangian": once per round, before the policy is trained, and only after an episode has ended since the last step;
+- "focops": likewise, by the excess alone;
+- "lagrangian": with every minibatch, by the last known J and the minibatch's own cost advantage.
+
+What must not change: an episode enters J once, and an episode that was cut short by a limit of its own (`Deployment.cut_copies`)
+never does.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from node.numerics.losses import multiplier_step, pid_step
+from node.numerics.rollout import Rollout
+from scenarios.schema import Algorithm
+from topology.snapshot import State
+
+PRICED = ("lagrangian", "pid_lagrangian", "focops")  # constraints with multipliers
+
+
+class EpisodeCosts:
+    """Costs and lengths of the last whole episodes that one agent was charged for.
+
+    Args:
+        copies: E.
+        n_costs: m.
+        cut_copies: Copies whose first episode is not whole.
+
+    Attributes:
+        fresh: Whole episodes that have ended since a multiplier was last stepped by them; the one who steps sets it to 0.
+    """
+
+    def __init__(self, copies: int, n_costs: int, cut_copies: Sequence[int] = ()) -> None:
+        self._running = np.zeros((copies, n_costs + 1))  # costs so far, and steps in the last column
+        self._running[list(cut_copies)] = np.nan  # sums stay NaN until the episode ends
+        self._last = np.zeros((0, n_costs + 1))
+        self.fresh = 0
+
+    def take(self, rollout: Rollout) -> None:
+        """Take a round in."""
+        copies, width = self._running.shape
+        ended = [self._last]
+        for cost, is_over in zip(rollout.cost, rollout.terminated | rollout.truncated, strict=True):
+            self._running[:, :-1] += cost[:, : width - 1]
+            self._running[:, -1] += 1.0
+            if is_over.any():
+                ended.append(self._running[is_over])
+                self._running[is_over] = 0.0
+        whole = np.concatenate(ended)
+        whole = whole[~np.isnan(whole[:, -1])]
+        fresh = len(whole) - len(self._last)
+        self._last = whole[-max(copies, fresh) :]
+        self.fresh += fresh
+
+    @property
+    def means(self) -> list[float] | None:
+        """J of each cost; None before the first whole episode has ended."""
+        return [float(mean) for mean in self._last[:, :-1].mean(axis=0)] if len(self._last) else None
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of steps of the same episodes; NaN before the first has ended."""
+        return float(self._last[:, -1].mean()) if len(self._last) else float("nan")
+
+    def state(self) -> State:
+        """Running and past episodes."""
+        return {"running": self._running.copy(), "last": self._last.copy(), "fresh": self.fresh}
+
+    def restore(self, state: State) -> None:
+        """Take up the episodes of an agent of the same scenario."""
+        self._running, self._last, self.fresh = state["running"], state["last"], state["fresh"]
+
+
+class Multipliers:
+    """One multiplier per limit; none where the recipe prices no costs.
+
+    Args:
+        algorithm: Hyperparameters.
+        limits: b of each cost.
+        copies: E.
+
+    Attributes:
+        values: The multipliers as they are.
+    """
+
+    def __init__(self, algorithm: Algorithm, limits: Sequence[float], copies: int) -> None:
+        self._algorithm = algorithm
+        self._rule = algorithm.recipe.constraint
+        self._limits = limits if self._rule in PRICED else ()
+        self._copies = copies
+        self.values = [algorithm.mult_init] * len(self._limits)
+        self._integrals = list(self.values)
+        self._excesses: list[float] | None = None
+
+    @property
+    def denominator(self) -> float:
+        """What the advantage with costs priced in is divided by: 1 + sum of multipliers with "pid_lagrangian", else 1.
+
+        So its spread stays that of its parts, and an entropy bonus, a price of divergence or a temperature keeps its weight.
+        """
+        return 1.0 + sum(self.values) if self._rule == "pid_lagrangian" else 1.0
+
+    def step(self, costs: EpisodeCosts) -> None:
+        """Step once per round, before the policy is trained, if any whole episode has ended since the last time."""
+        means = costs.means
+        if self._rule not in ("pid_lagrangian", "focops") or means is None or not costs.fresh:
+            return
+        share = min(costs.fresh / self._copies, 1.0)
+        costs.fresh = 0
+        if self._rule == "focops":
+            self._ascend([0.0] * len(self.values), means, gamma=0.0, lr=share * self._algorithm.mult_lr)
+        else:
+            self._control(means, share)
+
+    def ascend(self, costs: EpisodeCosts, mean_ratio_costs: Sequence[float]) -> None:
+        """Step after a minibatch, whose mean(ratio·A_u) of each cost is given; with "lagrangian" alone."""
+        means = costs.means
+        if self._rule == "lagrangian" and means is not None:
+            self._ascend(mean_ratio_costs, means, gamma=self._algorithm.gamma, lr=self._algorithm.mult_lr)
+
+    def state(self) -> State:
+        """The multipliers, and what the controller remembers."""
+        return {"values": self.values, "integrals": self._integrals, "excesses": self._excesses}
+
+    def restore(self, state: State) -> None:
+        """Take up the multipliers of an agent of the same scenario."""
+        self.values, self._integrals, self._excesses = state["values"], state["integrals"], state["excesses"]
+
+    def _ascend(self, mean_ratio_costs: Sequence[float], means: Sequence[float], *, gamma: float, lr: float) -> None:
+        for u, (limit, mean, mean_ratio_cost) in enumerate(zip(self._limits, means, mean_ratio_costs, strict=True)):
+            self.values[u] = multiplier_step(
+                self.values[u],
+                episode_cost=mean,
+                limit=limit,
+                gamma=gamma,
+                mean_ratio_cost=mean_ratio_cost,
+                lr=lr,
+                top=self._algorithm.mult_max,
+            )
+
+    def _control(self, means: Sequence[float], share: float) -> None:
+        algorithm = self._algorithm
+        before = self._excesses
+        self._excesses = []
+        for u, (limit, mean) in enumerate(zip(self._limits, means, strict=True)):
+            self.values[u], self._integrals[u], excess = pid_step(
+                self._integrals[u],
+                episode_cost=mean,
+                limit=limit,
+                before=None if before is None else before[u],
+                share=share,
+                gains=(algorithm.mult_kp, algorithm.mult_ki, algorithm.mult_kd),
+                top=algorithm.mult_max,
+            )
+            self._excesses.append(excess)
