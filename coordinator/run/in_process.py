@@ -85,9 +85,9 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
             for runtime in runtimes:
                 runtime.begin()
             _take_turns([world, *runtimes, *critics])
-            for member in (*nodes, *critics):
-                desk.take(member.conclude())
+            for finished in (*(node.conclude() for node in nodes), *(critic.conclude() for critic in critics)):
                 heed_stop()
+                desk.take(finished)
             desk.take(Finished(role=ROLE))
             desk.close()
     except StopRequested:
