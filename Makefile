@@ -60,6 +60,7 @@ bench: $(VENV)/.ready ## measure on this machine: throughput, what links with li
 docs: $(VENV)/.ready ## write the pages that are made from code
 	$(BIN)/kappahop schema --markdown > docs/scenarios.md
 	sed -i '/^## network$$/,$$d' docs/network.md && $(BIN)/kappahop schema --markdown --section network >> docs/network.md
+	sed -i '/^| kind /,$$d' docs/kinds.md && $(BIN)/python -c 'from scenarios.kinds import markdown; print(markdown(), end="")' >> docs/kinds.md
 
 wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from this folder
 	@rm -rf dist build/wheel && mkdir -p build

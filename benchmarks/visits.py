@@ -21,10 +21,11 @@ from node.numerics.policies import Categorical
 from node.numerics.rollout import Rollout
 from node.protocol.routing import Agenda
 from node.runtime.loop import make_learner
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.planes.world import END_TRUNCATED, Sense, pack_sense
-from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 VARIANTS = {
     "IPPO": ["algorithm.name=ippo"],

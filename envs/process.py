@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from envs.interface import Transition, VecEnv
 from envs.registry import make
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment, state_folder
@@ -42,7 +43,7 @@ from topology.planes.control import (
 from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 from topology.process import SLICE_S, StopRequested, settle
 from topology.snapshot import State, read, write
-from topology.wire.frame import KIND_NAMES, Kind, Message, ProtocolError, table
+from topology.wire.frame import KIND_NAMES, Message, ProtocolError, table
 from topology.wire.keys import WORLD_ROLE, Keyring, frame_extra
 from topology.wire.sockets import Context, PeerLostError, RouterLinks, new_context
 

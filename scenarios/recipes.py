@@ -92,24 +92,6 @@ class Recipe:
         """The kind of message by which a central critic answers."""
         return "POLICY" if self.is_led else "ADVANTAGE"
 
-    @property
-    def says(self) -> tuple[str, ...]:
-        """The kinds of message by which agents that follow it learn, in the order of a round."""
-        told = []
-        if {self.actor_scope, self.critic_scope} & {"khop", "global"}:
-            told.append("STATE")
-        if self.critic_scope != "local":
-            told.append("BOOTSTRAP")
-        if self.critic_scope == "central":
-            told += ["JOINT", self.answer]
-        if self.is_ranked:
-            told.append("SCORE")
-        if self.factor != "none":
-            told.append("RATIO_MB" if self.is_coupled else "RATIO")
-        if self.order == "alternating":
-            told.append("TOKEN")
-        return tuple(told)
-
     def ways_out(self) -> dict[str, list[str]]:
         """Where the choices do not go together: of every axis the values that by themselves would mend it."""
         found = {}

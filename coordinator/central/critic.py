@@ -15,7 +15,7 @@ from torch import Tensor
 from coordinator.central.node import Mind, Told
 from node.numerics.critics import Critics, Shape
 from node.numerics.seeds import Purpose, stream
-from node.protocol.routing import n_signals
+from node.protocol.kinds import sizes_of
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.snapshot import State
@@ -35,7 +35,7 @@ class CentralCritic(Mind):
         self._scenario = scenario
         self._n = n = deployment.n_agents
         self._size = scenario.rollout.steps, scenario.env.copies
-        self._signals = n_signals(scenario, deployment)
+        self._signals = sizes_of(scenario, deployment).signals
         shape = Shape(
             agent=n,
             seed=scenario.seed,

@@ -32,8 +32,10 @@ from torch import Tensor
 from node.learners.on_policy.learner import policy_size
 from node.numerics.rollout import Rollout
 from node.process import digest
-from node.protocol.routing import CENTRAL, joint_width, n_signals
+from node.protocol.kinds import joint_width, sizes_of
+from node.protocol.routing import CENTRAL
 from node.runtime.compute_time import Thinking
+from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment, state_folder
 from topology.graph.routes import answers
@@ -45,7 +47,7 @@ from topology.planes.world import END_TERMINATED, END_TRUNCATED
 from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State, read, write
 from topology.wire.codec import encode, row_bytes
-from topology.wire.frame import KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks, table
 from topology.wire.keys import frame_extra, role_of
 from topology.wire.sockets import Links
 
@@ -133,8 +135,9 @@ class Central:
         self._n = n = deployment.n_agents
         self._control = control
         self._copies, self._steps = scenario.env.copies, scenario.rollout.steps
-        self._signals = n_signals(scenario, deployment)
-        self._joint_widths = [joint_width(scenario, deployment, agent) for agent in range(n)]
+        sizes = sizes_of(scenario, deployment)
+        self._signals = sizes.signals
+        self._joint_widths = [joint_width(sizes, agent) for agent in range(n)]
         self._kind = Kind[scenario.algorithm.recipe.answer]
         self._hears: tuple[Kind, ...] = _TOLD
         algorithm = scenario.algorithm

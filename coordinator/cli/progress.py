@@ -14,6 +14,7 @@ from rich.text import Text
 
 from coordinator.run.database import Results
 from coordinator.study.forecast import Load, crossing, duration
+from scenarios.kinds import sent_by
 from scenarios.recipes import AXES, RECIPES
 from topology.link.model import LinkSpec
 from topology.planes.control import Control, RoundReport
@@ -167,7 +168,7 @@ def algorithms(width: int) -> Table:
     for name, recipe in RECIPES.items():
         may = "may" if replace(recipe, critic_scope="central").conflict() is None else "cannot"
         central = "needed" if recipe.critic_scope == "central" else may
-        says = " ".join(recipe.says) or "nothing"
+        says = " ".join(kind.name for kind in sent_by(recipe)) or "nothing"
         axes = [str(getattr(recipe, axis)) for axis in AXES]
         cells = axes if wide else [" ".join(f"{axis}={value}" for axis, value in zip(AXES, axes, strict=True))]
         table.add_row(name, *cells, says, central)

@@ -14,13 +14,14 @@ from itertools import pairwise
 
 from coordinator.run.plan import Plan
 from envs.registry import outlook
+from scenarios.kinds import Kind
 from topology.graph.neighbourhood import path
 from topology.graph.routes import answers
 from topology.link.model import IDEAL, LinkSpec
 from topology.link.schedule import Schedule
 from topology.link.treatment import dtype_of, is_reliable
 from topology.wire.codec import row_bytes
-from topology.wire.frame import VERSION, Header, Kind, encode_header
+from topology.wire.frame import VERSION, Header, encode_header
 from topology.wire.ledger import wire_bytes
 
 Link = tuple[int, int]
@@ -64,37 +65,21 @@ class Crossing:
 
 def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
-    from node.learners.off_policy.action_values import policy_width  # pays for torch, which the command otherwise does without
-    from node.learners.on_policy.learner import policy_size
-    from node.protocol.routing import Agenda, joint_width, n_signals
-    from node.protocol.turns import TOKEN_WIDTH
+    from node.learners.on_policy.learner import policy_size  # pays for torch, which the command otherwise does without
+    from node.protocol.kinds import ROWS, sizes_of
+    from node.protocol.routing import Agenda
 
     scenario, deployment = ready.scenario, ready.deployment
-    network, steps = scenario.network, scenario.rollout.steps
+    network, steps, algorithm = scenario.network, scenario.rollout.steps, scenario.algorithm
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
-    width, signals = max(deployment.obs_dims), n_signals(scenario, deployment)
-    algorithm = scenario.algorithm
-    answers_by = (Kind[algorithm.recipe.answer], Kind.SHARED) if algorithm.share_policy else (Kind[algorithm.recipe.answer],)
     weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
-    each = range(deployment.n_agents)
-    samples = -(-steps // algorithm.minibatches)  # of one copy in a minibatch, on average
+    sizes = sizes_of(scenario, deployment, weights)
+    answers_by = (Kind[algorithm.recipe.answer], *((Kind.SHARED,) if algorithm.share_policy else ()))
     round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
-    shapes = {  # rows and numbers per row
-        Kind.STATE: (1, width),
-        Kind.BOOTSTRAP: (1, width),
-        Kind.REWARD: (1, steps),
-        Kind.JOINT: (1, steps * max(joint_width(scenario, deployment, agent) for agent in each)),
-        Kind.ADVANTAGE: (1, steps * signals),
-        Kind.POLICY: (1, max(policy_width(deployment.obs_dims[i], deployment.choices[i], algorithm) for i in each)),
-        Kind.PARAMETERS: (1, weights),
-        Kind.SHARED: (1, weights),
-        Kind.SCORE: (1, 1),
-        Kind.RATIO: (1, steps),
-        Kind.RATIO_MB: (samples, 1),
-        Kind.TOKEN: (1, TOKEN_WIDTH),
-    }
     found = []
-    for kind, (rows, numbers) in shapes.items():
+    for kind, row in ROWS.items():
+        numbers = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
+        rows = -(-steps // algorithm.minibatches) if row.per == "sample" else 1  # of one copy in a minibatch, on average
         used: dict[Link, int] = {}
         outgoing = [(agent, agenda.routes(kind, round_).outgoing) for agent, agenda in enumerate(agendas)]
         if kind in answers_by and deployment.critic is not None:

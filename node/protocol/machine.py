@@ -53,8 +53,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from scenarios.kinds import Kind, Moment, at
 from topology.graph.routes import NOBODY, Routes
-from topology.wire.frame import Kind
 
 
 class Sensed(NamedTuple):
@@ -218,15 +218,16 @@ class Phase(Enum):
         self.waits_for_peers = waits_for_peers
 
 
-_PER_ROUND = (Kind.BOOTSTRAP, Kind.REWARD, Kind.JOINT)
-_ANSWERS = (Kind.ADVANTAGE, Kind.POLICY)
-_LAST = (Kind.RATIO, Kind.TOKEN, Kind.PARAMETERS)  # what an agent says when it has learned
-_TO_THE_END = (*_LAST, Kind.SHARED)  # what it has to have handled before its round is over
-_AT_THE_END = (*_PER_ROUND, *_ANSWERS, Kind.SCORE, *_TO_THE_END)  # of a round, in the order in which they leave
+_PER_ROUND = at(Moment.ROLLOUT_END)
+_ANSWERS = at(Moment.ANSWER)
+_SCORES = at(Moment.VALUES_END)
+_LAST = at(Moment.POLICY_END)  # what an agent sends when it has learned
+_TO_THE_END = (*_LAST, *at(Moment.MEAN))  # what it has to have handled before its round is over
+_AT_THE_END = (*_PER_ROUND, *_ANSWERS, *_SCORES, *_TO_THE_END)  # of a round, in the order in which they leave
 _AWAITED = {
     Phase.CLOSING: _PER_ROUND,
     Phase.ADVISED: _ANSWERS,
-    Phase.SCORING: (Kind.SCORE,),
+    Phase.SCORING: _SCORES,
     Phase.WAITING: (Kind.RATIO,),
     Phase.RELAYING: _TO_THE_END,
 }

@@ -8,17 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from node.numerics.seeds import Purpose, stream
 from node.protocol import turns
+from node.protocol.kinds import ROWS, Audiences, Scopes
 from node.protocol.scopes import Sight, scope_agents
+from scenarios.kinds import FACTS, PEER_KINDS, Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
-from topology.graph.neighbourhood import audiences, visible
+from topology.graph.neighbourhood import visible
 from topology.graph.routes import NOBODY, Routes, answers, routes
-from topology.wire.frame import Kind
 
-Audiences = Sequence[Sequence[int]]
-CENTRAL = (  # kinds of the central plane, where there is a central critic
-    Kind.BOOTSTRAP, Kind.JOINT, Kind.ADVANTAGE, Kind.POLICY, Kind.PARAMETERS, Kind.SHARED,
-)  # fmt: skip
+CENTRAL = tuple(kind for kind in PEER_KINDS if FACTS[kind].plane == "central" or kind is Kind.BOOTSTRAP)  # with a central critic
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 
 
@@ -51,23 +49,8 @@ class Agenda:
         sights = [sorted({*actor[i], *scopes[i]}) for i in range(n)]
         self.actor_agents, self.critic_agents = actor[agent], scopes[agent]
         self.sight = Sight.of(sights[agent], deployment.obs_dims)
-        nobody: Audiences = [()] * n
-        everybody = [[i for i in range(n) if i != j] for j in range(n)]
-        factor: Audiences = {"none": nobody, "khop": audiences(self.visible), "global": everybody}[recipe.factor]
-        self._audiences: dict[Kind, Audiences] = {
-            Kind.STATE: audiences(sights),
-            Kind.BOOTSTRAP: audiences(scopes),
-            Kind.REWARD: audiences(self.visible) if scenario.algorithm.reward == "khop_mean" else nobody,
-            Kind.RATIO_MB: factor if recipe.is_coupled else nobody,
-            Kind.SCORE: everybody if recipe.is_ranked else nobody,
-            Kind.RATIO: nobody if recipe.is_coupled else factor,
-            Kind.JOINT: nobody,
-            Kind.ADVANTAGE: nobody,
-            Kind.POLICY: nobody,
-            Kind.PARAMETERS: nobody,
-            Kind.SHARED: nobody,
-            Kind.TOKEN: [(turns.holder(j + 1, n),) for j in range(n)] if recipe.order == "alternating" and n > 1 else nobody,
-        }
+        about = Scopes(scenario.algorithm, self.visible, scopes, sights)
+        self._audiences: dict[Kind, Audiences] = {kind: row.receivers(about) for kind, row in ROWS.items()}
         changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
         self._fixed = {kind: self._route(who) for kind, who in self._audiences.items() if kind not in changing}
         self._wires = deployment.wires()
@@ -143,14 +126,3 @@ class Agenda:
 
     def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
         return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)
-
-
-def n_signals(scenario: Scenario, deployment: Deployment) -> int:
-    """What there are advantages of: the reward, and every cost where the recipe minds costs."""
-    return 1 if scenario.algorithm.recipe.constraint == "none" else 1 + len(deployment.cost_limits)
-
-
-def joint_width(scenario: Scenario, deployment: Deployment, agent: int) -> int:
-    """Numbers per sample of a JOINT: observation, reward and costs, the action where it is needed to learn from, end flag."""
-    actions = deployment.act_dims[agent] if scenario.algorithm.recipe.is_led else 0
-    return deployment.obs_dims[agent] + n_signals(scenario, deployment) + actions + 1

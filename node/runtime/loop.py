@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from node.learners.led import Executor
 from node.learners.model_based.mdpo import ImaginingLearner
-from node.learners.off_policy.action_values import policy_width
 from node.learners.off_policy.learner import OffPolicyLearner
-from node.learners.on_policy.learner import Learner
+from node.learners.on_policy.learner import Learner, policy_size
 from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
+from node.protocol.kinds import ROWS, sizes_of
 from node.protocol.machine import (
     Act,
     Arrived,
@@ -53,9 +53,10 @@ from node.protocol.machine import (
     ValuesLearned,
 )
 from node.protocol.neighbour_cache import Hearing
-from node.protocol.routing import Agenda, joint_width, n_signals
-from node.protocol.turns import TOKEN_WIDTH, token
+from node.protocol.routing import Agenda
+from node.protocol.turns import token
 from node.runtime.compute_time import Task, Thinking
+from scenarios.kinds import PEER_KINDS, Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.link.schedule import Schedule
@@ -66,7 +67,7 @@ from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, Sense
 from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State
 from topology.wire.codec import DType, encode, row_bytes
-from topology.wire.frame import KINDS, PEER_KINDS, Kind, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks, table
 from topology.wire.sockets import PeerLostError
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: whoever waits for the silent one itself speaks first
@@ -147,7 +148,6 @@ class Runtime:
         self._copies = scenario.env.copies
         self._is_advised = deployment.critic is not None
         self._is_sharing = self._is_advised and scenario.algorithm.share_policy
-        self._signals = n_signals(scenario, deployment)
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._patience_s = scenario.network.patience_s
@@ -169,6 +169,11 @@ class Runtime:
         others = {origin: self._dims[origin] for origin in agenda.sight.places if origin != agent}
         self._hearing = Hearing(others, self._copies, hold=scenario.network.on_missing == "hold_last")
         self._thinking = Thinking(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
+        self._sizes = sizes_of(scenario, deployment, self._policy_weights())
+        self._signals = self._sizes.signals
+        agents = range(deployment.n_agents)
+        self._widths = {kind: [row.width(self._sizes, origin) for origin in agents] for kind, row in ROWS.items()}
+        self._rows_per = {kind: row.per for kind, row in ROWS.items()}
         self._codecs = {kind: dtype_of(scenario.network, kind) for kind in PEER_KINDS}
         self._threshold = scenario.network.state_threshold
         self._said = np.full((self._copies, self._dims[agent]), np.inf, np.float32)  # the STATE rows last sent
@@ -191,6 +196,11 @@ class Runtime:
         self._moment: tuple[Phase, int, int] | None = None  # on the wall clock: what is waited for, and until when
         self._until_s = 0.0
         self._offset_s = 0.0  # from this host's clock to the world's
+
+    def _policy_weights(self) -> int:
+        """Weights of the policy that all agents share; 0 where they share none."""
+        first = self._deployment.obs_dims[0], self._deployment.act_dims[0], self._deployment.choices[0]
+        return policy_size(*first, self._scenario.algorithm) if self._is_sharing else 0
 
     def run(self) -> None:
         """Take part in every round of the run.
@@ -404,23 +414,11 @@ class Runtime:
 
     def _size(self, kind: Kind, origin: int, step: int) -> tuple[int, int]:
         """Rows and numbers per row of a message."""
-        if kind is Kind.STATE:
-            return self._copies, self._dims[origin]
-        if kind is Kind.BOOTSTRAP:
-            return len(self._cut_copies), self._dims[origin]
-        if kind is Kind.RATIO_MB:
-            batch, parts = self._steps * self._copies, self._scenario.algorithm.minibatches
-            return batch // parts + (step % parts < batch % parts), 1
-        if kind is Kind.JOINT:
-            return self._copies, self._steps * joint_width(self._scenario, self._deployment, origin)
-        if kind is Kind.ADVANTAGE:
-            return self._copies, self._steps * self._signals
-        if kind is Kind.POLICY:
-            return self._copies, policy_width(self._dims[origin], self._deployment.choices[origin], self._scenario.algorithm)
-        if kind in (Kind.PARAMETERS, Kind.SHARED):
-            assert isinstance(self._learner, Learner), "values of actions are not shared"
-            return self._copies, len(self._learner.policy())
-        return self._copies, {Kind.SCORE: 1, Kind.TOKEN: TOKEN_WIDTH}.get(kind, self._steps)
+        per = self._rows_per[kind]
+        width = self._widths[kind][origin]
+        if per == "copy":
+            return self._copies, width
+        return len(self._cut_copies) if per == "cut" else self._sizes.samples(step), width
 
     # --------------------------------------------------------------- effects
 
@@ -472,10 +470,8 @@ class Runtime:
                 body = bytes(len(data) * row_bytes(data.shape[1], dtype))
         size = row_bytes(data.shape[1], dtype)
         row_copy = None
-        if kind is Kind.BOOTSTRAP:
-            row_copy = self._cut_copies
-        elif kind is Kind.RATIO_MB:
-            row_copy = self._row_copies[effect.step]
+        if (per := self._rows_per[kind]) != "copy":
+            row_copy = self._cut_copies if per == "cut" else self._row_copies[effect.step]
         self._peers.send(
             kind,
             body,

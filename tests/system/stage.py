@@ -24,12 +24,13 @@ import zmq
 from numpy.typing import NDArray
 
 from coordinator.run.plan import make_run_dir, plan
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.planes.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
-from topology.wire.frame import Kind, table
+from topology.wire.frame import table
 from topology.wire.ledger import Row
 from topology.wire.sockets import Context, RouterLinks, ipc_endpoint
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from node.numerics.seeds import Purpose, stream
-from scenarios.recipes import RECIPES
+from scenarios.kinds import Kind, sent_by
+from scenarios.recipes import RECIPES, Recipe
 from tests.system.stage import Stage
 from tests.system.test_limits import LOSSY, Alone, told
 from topology.planes.peer import PeerPlane
-from topology.wire.frame import Kind
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -58,10 +58,14 @@ def payload(run: Alone) -> Counter[str]:
     return found
 
 
+def names(recipe: Recipe) -> set[str]:
+    return {kind.name for kind in sent_by(recipe)}
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path: Path, name: str) -> None:
     found = payload(Alone(tmp_path / "run", f"algorithm.name={name}", *WORLD.get(name, [])))
-    assert {*found} == {*RECIPES[name].says}
+    assert {*found} == names(RECIPES[name])
     found.pop("BOOTSTRAP", None)
     assert found == PAYLOAD[name]
 
@@ -180,7 +184,9 @@ def test_centralisation_costs_its_closed_form_wherever_the_critic_is(tmp_path: P
     run = Alone(tmp_path / "run", *CENTRAL, *([] if place is None else [f"central.at={place}"]))
     assert on_plane(run, "central") == {"JOINT": 4 * WIDTH * B * N, "ADVANTAGE": 4 * B * N}
     assert on_plane(run, "peer") == {}
-    assert {row.kind for row in run.rows if row.plane == "central"} == {*replace(RECIPES["mappo"], critic_scope="central").says}
+    assert {row.kind for row in run.rows if row.plane == "central"} == {
+        kind.name for kind in sent_by(replace(RECIPES["mappo"], critic_scope="central"))
+    }
     hops = N if place is None else sum(1 + abs(i - place) for i in range(N))
     for kind in ("JOINT", "ADVANTAGE", "BOOTSTRAP"):
         assert sum(row.messages for row in run.rows if row.kind == kind) == hops * COPIES * ROUNDS

@@ -30,8 +30,9 @@ import pytest
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from scenarios.kinds import Kind
 from topology.planes.control import Fault, encode_control
-from topology.wire.frame import FLOAT32, VERSION, Header, Kind, encode_header
+from topology.wire.frame import FLOAT32, VERSION, Header, encode_header
 from topology.wire.keys import COORDINATOR, KEYS, PUBLIC_FILE, WORLD_ROLE, Keyring, make_keys, role_of
 from topology.wire.sockets import Context, new_context
 

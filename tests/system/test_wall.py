@@ -18,11 +18,11 @@ import pytest
 import zmq
 
 from coordinator.run.plan import make_run_dir, plan
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from tests.system.stage import UP_S, Done, Nursery, hear, summed
 from topology.planes.control import Finished, Hello, RoundReport, Start, encode_control
 from topology.planes.world import WorldHub, pack_sense
-from topology.wire.frame import Kind
 from topology.wire.ledger import imbalance
 from topology.wire.sockets import RouterLinks, ipc_endpoint, new_context
 

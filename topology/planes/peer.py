@@ -23,6 +23,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from scenarios.kinds import Kind
 from topology.graph.neighbourhood import path
 from topology.link.model import Fate, LinkModel
 from topology.snapshot import State
@@ -31,7 +32,6 @@ from topology.wire.frame import (
     KIND_NAMES,
     VERSION,
     Header,
-    Kind,
     Marks,
     Message,
     ProtocolError,

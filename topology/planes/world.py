@@ -15,20 +15,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from scenarios.kinds import Kind
 from topology.snapshot import State
-from topology.wire.frame import (
-    FLOAT32,
-    KIND_NAMES,
-    VERSION,
-    WORLD,
-    Header,
-    Kind,
-    Message,
-    ProtocolError,
-    decode,
-    encode_header,
-    table,
-)
+from topology.wire.frame import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Message, ProtocolError, decode, encode_header, table
 from topology.wire.ledger import Ledger, Row, wire_bytes
 from topology.wire.refusals import Refusals
 from topology.wire.sockets import STRANGER, Links, PeerLostError

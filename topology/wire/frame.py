@@ -17,11 +17,10 @@ frame that carries E copies is charged E times that, which with E = 1 is exactly
 (tests/topology/planes/test_peer.py counts it on a wire that it taps).
 
 What must not change without raising VERSION: the order and the types of the header fields, and the numbers of the
-kinds.
+kinds (`scenarios.kinds`).
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
 from operator import le
 from sys import float_info
 from typing import NamedTuple
@@ -30,6 +29,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from scenarios.kinds import Kind
 from topology.wire import codec
 from topology.wire.codec import DType
 
@@ -44,44 +44,8 @@ MAX_ID = 0xFFFF
 MAX_COUNT = 2**53
 
 
-class Kind(IntEnum):
-    """What a message says."""
-
-    STATE = 1  # an agent's block of one step, to those who see it
-    RATIO = 2  # final log-ratios of an agent that has updated, to later agents
-    REWARD = 3  # an agent's rewards of a round, for the κ-hop mean
-    BOOTSTRAP = 4  # last observations of a rollout and of episodes cut by the time limit
-    RATIO_MB = 5  # log-ratios on one minibatch (`step`), for those who learn at the same time
-    SCORE = 6  # how much an agent has to gain, for the order of updates
-    TOKEN = 7  # the end of a turn, to the agent whose turn is next
-    JOINT = 8  # an agent's SENSEs of a round, to the central critic
-    ADVANTAGE = 9  # the central critic's answer; its origin is the agent it is for
-    POLICY = 10  # its answer where it learns all there is to learn: the weights by which that agent acts from now on
-    PARAMETERS = 11  # the weights of an agent's policy, to the central node, where all share one
-    SHARED = 12  # their mean; its origin is the agent it is for
-    SENSE = 16  # world plane: observation, reward, cost and end flags for one agent
-    ACT = 17  # world plane: one agent's actions
-    JOIN = 18  # world plane: a node is there; carries nothing
-    READY = 19  # world plane: a node has ended its round, at `send_time`; carries nothing
-    GO = 20  # world plane: all have, and the next round begins at `send_time`; carries nothing
-
-
 KINDS = {int(kind): kind for kind in Kind}  # to look a number up in an enum costs ten times as much
 KIND_NAMES = {int(kind): kind.name for kind in Kind}
-PEER_KINDS = frozenset({
-    Kind.STATE,
-    Kind.RATIO,
-    Kind.REWARD,
-    Kind.BOOTSTRAP,
-    Kind.RATIO_MB,
-    Kind.SCORE,
-    Kind.TOKEN,
-    Kind.JOINT,
-    Kind.ADVANTAGE,
-    Kind.POLICY,
-    Kind.PARAMETERS,
-    Kind.SHARED,
-})
 
 
 class ProtocolError(Exception):

@@ -19,7 +19,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -312,14 +311,6 @@ def network(algorithm: Algorithm, n_in: int, n_out: int, generator: torch.Genera
         head_gain=algorithm.head_gain,
         generator=generator,
     )
-
-
-def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
-    """Numbers of a POLICY: the weights of a `network` of choices, then offset and scale of each of its inputs."""
-    widths = [width, *algorithm.hidden, choices]
-    linear = sum(a * b + b for a, b in pairwise(widths))
-    norms = 2 * sum(algorithm.hidden) if algorithm.layer_norm else 0
-    return linear + norms + (2 * width if algorithm.input_norm == "layer" else 0) + 2 * width
 
 
 def trainer(module: nn.Module, algorithm: Algorithm, lr: float) -> Trainer:

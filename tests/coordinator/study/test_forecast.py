@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 from coordinator.cli.app import app
 from coordinator.run.plan import Plan, plan
 from coordinator.study.forecast import Load, crossing, duration, link_specs, loads, objections, warnings
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from tests.system.test_limits import Alone
 from topology.link.model import Fate, LinkModel, LinkSpec
 from topology.link.presets import PRESETS
-from topology.wire.frame import Kind
 
 
 def ready(*overrides: str) -> Plan:

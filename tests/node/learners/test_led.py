@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from node.learners.led import Executor
-from node.learners.off_policy.action_values import Samples, policy_width
+from node.learners.off_policy.action_values import Samples
 from node.learners.off_policy.learner import OffPolicyLearner
 from node.learners.off_policy.mixer import Team
 from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
+from node.protocol.kinds import policy_width
 from scenarios.schema import Algorithm
 from topology.snapshot import read, write
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.numerics.rollout import Rollout
+from scenarios.kinds import Kind
 from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, Sense, pack_sense
-from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 WIDTH, N_COSTS = 2, 1
 

@@ -6,10 +6,10 @@ import networkx as nx
 import pytest
 
 from node.protocol.routing import Agenda
+from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.graph.routes import NOBODY
-from topology.wire.frame import Kind
 
 GRAPHS: "dict[str, nx.Graph]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
 KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.RATIO)

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from scenarios.kinds import Kind
 from tests.wiretap import Wiretap
 from topology.link.model import LinkModel, LinkSpec
 from topology.planes.peer import PeerPlane, Road, roads
 from topology.wire.codec import DType, encode
-from topology.wire.frame import Header, Kind, Marks, Message, decode_marks, encode_header, encode_marks, framed
+from topology.wire.frame import Header, Marks, Message, decode_marks, encode_header, encode_marks, framed
 from topology.wire.ledger import REASONS, Row, imbalance, wire_bytes
 from topology.wire.refusals import KEPT
 from topology.wire.sockets import Context, MemoryLinks, ZmqLinks, new_context

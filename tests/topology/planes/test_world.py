@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import zmq
 
+from scenarios.kinds import Kind
 from topology.planes.world import END_TRUNCATED, Sense, WorldHub, WorldPort, pack_sense
-from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message, ProtocolError, encode_header
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message, ProtocolError, encode_header
 from topology.wire.ledger import Row, wire_bytes
 from topology.wire.refusals import KEPT
 from topology.wire.sockets import Context, DealerLinks, MemoryLinks, PeerLostError, RouterLinks, new_context

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from scenarios.kinds import Kind
 from topology.wire import frame
 from topology.wire.codec import DType, encode
-from topology.wire.frame import FLOAT32, MAX_COUNT, MAX_ID, VERSION, Header, Kind, Marks, Message, ProtocolError
+from topology.wire.frame import FLOAT32, MAX_COUNT, MAX_ID, VERSION, Header, Marks, Message, ProtocolError
 
 HEADER = Header(VERSION, int(Kind.STATE), FLOAT32, 3, 1, 7, 12, 2, 99, 0.05)
 
@@ -85,19 +86,19 @@ def test_a_field_of_another_type_or_range_is_refused(place: int, value: Any) -> 
 
 @given(data=st.data())
 def test_a_mutated_frame_decodes_to_numbers_in_range_or_is_refused(data: st.DataObject) -> None:
-    frame = bytearray(frame.encode_header(HEADER))
+    raw = bytearray(frame.encode_header(HEADER))
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(frame) - 1))
+        place = data.draw(st.integers(0, len(raw) - 1))
         how = data.draw(st.sampled_from(["flip", "cut", "insert", "double"]))
         if how == "flip":
-            frame[place] = data.draw(st.integers(0, 255))
+            raw[place] = data.draw(st.integers(0, 255))
         elif how == "cut":
-            frame = frame[: max(place, 1)]
+            raw = raw[: max(place, 1)]
         elif how == "insert":
-            frame[place:place] = data.draw(st.binary(min_size=1, max_size=4))
+            raw[place:place] = data.draw(st.binary(min_size=1, max_size=4))
         else:
-            frame = frame + frame
-    message = only_protocol_error([bytes(frame), bytes(8)])
+            raw = raw + raw
+    message = only_protocol_error([bytes(raw), bytes(8)])
     if message is not None:
         for field, top in zip(message.header[:-1], TOPS, strict=True):
             assert type(field) is int

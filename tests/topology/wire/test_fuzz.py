@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from scenarios.kinds import Kind
 from topology.planes.control import (
     EpisodeRow,
     Fault,
@@ -23,7 +24,6 @@ from topology.wire.frame import (
     FLOAT32,
     VERSION,
     Header,
-    Kind,
     Marks,
     ProtocolError,
     decode,

@@ -22,11 +22,12 @@ from node.numerics.networks import MLP
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
 from node.process import digest
+from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Algorithm
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 from topology.snapshot import read, write
-from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 T, E = 6, 4
 

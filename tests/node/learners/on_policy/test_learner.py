@@ -20,12 +20,13 @@ from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.routing import Agenda
 from node.runtime.loop import make_learner
+from scenarios.kinds import Kind
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 from topology.snapshot import read, write
-from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Kind, Message
+from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 Floats = NDArray[np.float32]
 T, E, D, A = 12, 4, 5, 2

@@ -1,0 +1,151 @@
+"""What a kind of message comes to in one deployment: who receives it, and how many rows and numbers it has.
+
+The facts that hold everywhere are in `scenarios.kinds`; the two tables name the same kinds. Receivers follow from scopes,
+sizes from the deployment; neither needs torch or I/O.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from node.protocol import turns
+from scenarios.kinds import Kind
+from scenarios.schema import Algorithm, Scenario
+from topology.deployment import Deployment
+from topology.graph.neighbourhood import audiences
+
+Audiences = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """What receivers follow from, per agent.
+
+    Attributes:
+        algorithm: The scenario's section.
+        visible: The agents within κ, itself included, ascending.
+        critics: The agents whose states its critics take.
+        both: The agents whose states its actor or its critics take.
+    """
+
+    algorithm: Algorithm
+    visible: Audiences
+    critics: Audiences
+    both: Audiences
+
+    @property
+    def nobody(self) -> Audiences:
+        """No receivers, for every agent."""
+        return [()] * len(self.visible)
+
+    @property
+    def others(self) -> Audiences:
+        """All other agents, for every agent."""
+        n = len(self.visible)
+        return [[i for i in range(n) if i != j] for j in range(n)]
+
+    @property
+    def factor(self) -> Audiences:
+        """The agents whose advantage an agent's ratios multiply."""
+        recipe = self.algorithm.recipe
+        return {"none": self.nobody, "khop": audiences(self.visible), "global": self.others}[recipe.factor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the size of a message follows from.
+
+    Attributes:
+        algorithm: The scenario's section.
+        deployment: Widths of observations and actions.
+        steps: T, steps of a round.
+        copies: E, copies of the world.
+        policy_weights: Weights of a policy, where all agents share one; else 0.
+    """
+
+    algorithm: Algorithm
+    deployment: Deployment
+    steps: int
+    copies: int
+    policy_weights: int = 0
+
+    @property
+    def signals(self) -> int:
+        """What there are advantages of: the reward, and every cost where the recipe has a constraint."""
+        return 1 if self.algorithm.recipe.constraint == "none" else 1 + len(self.deployment.cost_limits)
+
+    def samples(self, minibatch: int) -> int:
+        """Samples of the m-th minibatch of a round; passes over the round are split alike."""
+        batch, parts = self.steps * self.copies, self.algorithm.minibatches
+        return batch // parts + (minibatch % parts < batch % parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind in one deployment.
+
+    Attributes:
+        receivers: For every agent j, the agents that receive j's message; on the central plane routes are fixed instead.
+        width: Numbers per row of the message of an agent.
+        per: What a row is of: a copy of the world, the end of a rollout or episode, or a sample of a minibatch.
+    """
+
+    receivers: Callable[[Scopes], Audiences]
+    width: Callable[[Sizes, int], int]
+    per: Literal["copy", "cut", "sample"] = "copy"
+
+
+def joint_width(sizes: Sizes, agent: int) -> int:
+    """Numbers per step of a JOINT: observation, reward and costs, the action where it is needed to learn from, end flag."""
+    actions = sizes.deployment.act_dims[agent] if sizes.algorithm.recipe.is_led else 0
+    return sizes.deployment.obs_dims[agent] + sizes.signals + actions + 1
+
+
+def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
+    """Numbers of a POLICY: the weights of a network of choices, then offset and scale of each of its `width` inputs."""
+    widths = [width, *algorithm.hidden, choices]
+    linear = sum(a * b + b for a, b in pairwise(widths))
+    norms = 2 * sum(algorithm.hidden) if algorithm.layer_norm else 0
+    return linear + norms + (2 * width if algorithm.input_norm == "layer" else 0) + 2 * width
+
+
+def _next_holders(scopes: Scopes) -> Audiences:
+    n = len(scopes.visible)
+    takes_turns = scopes.algorithm.recipe.order == "alternating" and n > 1
+    return [(turns.holder(j + 1, n),) for j in range(n)] if takes_turns else scopes.nobody
+
+
+ROWS: dict[Kind, Row] = {
+    Kind.STATE: Row(lambda scopes: audiences(scopes.both), lambda sizes, agent: sizes.deployment.obs_dims[agent]),
+    Kind.BOOTSTRAP: Row(
+        lambda scopes: audiences(scopes.critics), lambda sizes, agent: sizes.deployment.obs_dims[agent], per="cut"
+    ),
+    Kind.REWARD: Row(
+        lambda scopes: audiences(scopes.visible) if scopes.algorithm.reward == "khop_mean" else scopes.nobody,
+        lambda sizes, agent: sizes.steps,
+    ),
+    Kind.JOINT: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.steps * joint_width(sizes, agent)),
+    Kind.ADVANTAGE: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.steps * sizes.signals),
+    Kind.POLICY: Row(
+        lambda scopes: scopes.nobody,
+        lambda sizes, agent: policy_width(sizes.deployment.obs_dims[agent], sizes.deployment.choices[agent], sizes.algorithm),
+    ),
+    Kind.SCORE: Row(lambda scopes: scopes.others if scopes.algorithm.recipe.is_ranked else scopes.nobody, lambda sizes, agent: 1),
+    Kind.RATIO_MB: Row(
+        lambda scopes: scopes.factor if scopes.algorithm.recipe.is_coupled else scopes.nobody,
+        lambda sizes, agent: 1,
+        per="sample",
+    ),
+    Kind.RATIO: Row(
+        lambda scopes: scopes.nobody if scopes.algorithm.recipe.is_coupled else scopes.factor, lambda sizes, agent: sizes.steps
+    ),
+    Kind.TOKEN: Row(_next_holders, lambda sizes, agent: turns.TOKEN_WIDTH),
+    Kind.PARAMETERS: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.policy_weights),
+    Kind.SHARED: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.policy_weights),
+}
+
+
+def sizes_of(scenario: Scenario, deployment: Deployment, policy_weights: int = 0) -> Sizes:
+    """The sizes of a scenario."""
+    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.copies, policy_weights=policy_weights)
