@@ -11,7 +11,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow browser check fmt bench docs wheel lock clean
+.PHONY: help setup demo test slow browser check fmt bench docs site wheel lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ docs: $(VENV)/.ready ## write the pages that are made from code
 	sed -i '/^## network$$/,$$d' docs/network.md && $(BIN)/kappahop schema --markdown --section network >> docs/network.md
 	sed -i '/^| kind /,$$d' docs/kinds.md && $(BIN)/python -c 'from scenarios.kinds import markdown; print(markdown(), end="")' >> docs/kinds.md
 
+site: $(VENV)/.ready ## the documentation as HTML that opens from disk: build/site/index.html
+	@$(PIP) install -q -c constraints.txt -e '.[site]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+
 wheel: $(VENV)/.ready ## build the wheel and read a scenario from it, away from this folder
 	@rm -rf dist build/wheel && mkdir -p build
 	$(BIN)/python -m build --wheel --no-isolation >/dev/null
@@ -75,7 +79,7 @@ lock: $(VENV)/.ready ## write constraints.txt anew from pyproject.toml
 	$(PIP) install -q pip-tools
 	@mkdir -p build
 	$(BIN)/pip-compile -q --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --no-emit-options --extra dev --extra browser -o build/constraints.txt pyproject.toml
+	  --no-emit-trusted-host --no-emit-options --extra dev --extra browser --extra site -o build/constraints.txt pyproject.toml
 	@{ echo '# exact versions that everything was tested with; `make lock` rewrites this file'; \
 	  sed -e '/^#/d' -e '/^$$/d' -e 's/^\(torch==[0-9.]*\)+.*/\1/' build/constraints.txt; } > constraints.txt
 
