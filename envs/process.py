@@ -26,7 +26,7 @@ from envs.registry import make
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.deployment import LOGS, SCENARIO_FILE, Deployment, state_folder
+from topology.deployment import LOGS, SCENARIO_FILE, Deployment
 from topology.planes.control import (
     ControlPort,
     EpisodeRow,
@@ -37,12 +37,12 @@ from topology.planes.control import (
     Reports,
     Start,
     Stop,
-    Stored,
     refused_at,
+    store,
 )
 from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 from topology.process import SLICE_S, StopRequested, settle
-from topology.snapshot import State, read, write
+from topology.snapshot import State, read
 from topology.wire.frame import KIND_NAMES, Message, ProtocolError, table
 from topology.wire.keys import WORLD_ROLE, Keyring, frame_extra
 from topology.wire.sockets import Context, PeerLostError, RouterLinks, new_context
@@ -251,8 +251,7 @@ class World:
             self._due = Kind.READY
             self.is_over = self._round == self._rounds
             if self._scenario.stores_after(round_):
-                write(state_folder(self._run_dir, round_) / f"{ROLE}.safetensors", self._state())
-                self._port.send(Stored(role=ROLE, round=round_))
+                self._port.send(store(self._run_dir, ROLE, round_, self._state()))
 
     def _state(self) -> State:
         """All that later rounds depend on, as it is when a round has just been shown to its end and nobody is ready."""

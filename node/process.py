@@ -5,21 +5,22 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from node.protocol.routing import CENTRAL, Agenda
 from node.runtime.loop import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment, state_folder
+from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.files import replace
 from topology.link.schedule import Schedule
 from topology.link.treatment import reliable_kinds
-from topology.planes.control import ControlPort, Finished, Hello, Reports, Start, Stop, refused_at
+from topology.planes.control import ControlPort, Finished, Hello, Reports, Start, Stop, Stored, refused_at, store
 from topology.planes.peer import PeerPlane, roads
 from topology.planes.world import WorldPort
 from topology.process import StopRequested, settle
-from topology.snapshot import State, read, write
+from topology.snapshot import State, read
 from topology.wire.frame import WORLD
 from topology.wire.keys import Keyring, frame_extra, role_of
 from topology.wire.sockets import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
@@ -161,13 +162,17 @@ class Node:
             _store(self._learner, self._run_dir / CHECKPOINTS / "final", self._agent)
         return Finished(role=role_of(self._agent), weights_sha256=digest(self._learner.weights()))
 
-    def _checkpoint(self, round_: int) -> None:
+    def _checkpoint(self, round_: int) -> str:
         every = self._scenario.record.checkpoint_rounds
         if every and (round_ + 1) % every == 0:
-            _store(self._learner, self._run_dir / CHECKPOINTS / f"round-{round_ + 1}", self._agent)
+            try:
+                _store(self._learner, self._run_dir / CHECKPOINTS / f"round-{round_ + 1}", self._agent)
+            except OSError as error:
+                return f"no weights stored after round {round_}: {error.strerror or error}"
+        return ""
 
-    def _store(self, round_: int, state: State) -> None:
-        write(state_folder(self._run_dir, round_) / f"{role_of(self._agent)}.safetensors", state)
+    def _store(self, round_: int, state: State) -> Stored:
+        return store(self._run_dir, role_of(self._agent), round_, state)
 
 
 def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:
@@ -182,11 +187,10 @@ def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> 
 
 def _store(learner: AnyLearner, folder: Path, agent: int) -> None:
     """Write an agent's tensors, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"agent-{agent}.safetensors"
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in learner.weights().items()}, partial)
-    partial.replace(path)
+    for one in (folder.parent, folder):  # but no run's folder that was deleted
+        one.mkdir(exist_ok=True)
+    content = save({name: tensor.contiguous() for name, tensor in learner.weights().items()})
+    replace(folder / f"agent-{agent}.safetensors", content)
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

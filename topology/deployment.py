@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import networkx as nx
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from scenarios.loading import ScenarioError
 from scenarios.schema import Scenario
+from topology.files import replace
 
 SCENARIO_FILE = "scenario.yaml"
 DEPLOYMENT_FILE = "deployment.json"
 LOGS = "logs"
 CHECKPOINTS = "checkpoints"
+MAX_SIZE = 1_000_000  # of an observation or action; the largest that a world has is below 1,000
 
 
 class Deployment(BaseModel):
@@ -36,6 +39,7 @@ class Deployment(BaseModel):
         critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
+        run: A name that no other run has; empty until the run has a directory.
         resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
     """
 
@@ -53,6 +57,7 @@ class Deployment(BaseModel):
     critic_edges: tuple[int, ...] = ()
     learns: bool = True
     weights: str | None = None
+    run: str = ""
     resumed_after: int | None = None
 
     @model_validator(mode="before")
@@ -61,6 +66,17 @@ class Deployment(BaseModel):
         if isinstance(data, dict) and "obs_dims" in data:
             return {"choices": (0,) * len(data["obs_dims"]), **data}
         return data
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Deployment":
+        n = len(self.obs_dims)
+        if n == 0 or len(self.act_dims) != n or len(self.choices) != n or len(self.one_hot) not in (0, n):
+            raise ValueError("its lists are of different numbers of agents")
+        if min(*self.obs_dims, *self.act_dims) < 0 or max(*self.obs_dims, *self.act_dims, *self.choices) > MAX_SIZE:
+            raise ValueError(f"a size is not within 0 to {MAX_SIZE}")
+        if any(not 0 <= i < j < n for i, j in self.edges) or any(not 0 <= i < n for i in self.critic_edges):
+            raise ValueError(f"an edge is not between agents of 0 to {n - 1}")
+        return self
 
     @property
     def n_agents(self) -> int:
@@ -105,14 +121,26 @@ class Deployment(BaseModel):
 
     def write(self, run_dir: Path) -> None:
         """Store it in a run directory, whole or not at all."""
-        partial = run_dir / f"{DEPLOYMENT_FILE}.partial"
-        partial.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        partial.replace(run_dir / DEPLOYMENT_FILE)
+        replace(run_dir / DEPLOYMENT_FILE, self.model_dump_json(indent=1).encode())
 
     @classmethod
     def read(cls, run_dir: Path) -> "Deployment":
-        """The deployment of a run directory."""
-        return cls.model_validate_json((run_dir / DEPLOYMENT_FILE).read_text(encoding="utf-8"))
+        """The deployment of a run directory.
+
+        Raises:
+            ScenarioError: there is none, or none that a run has written.
+        """
+        path = run_dir / DEPLOYMENT_FILE
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ScenarioError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the whole"
+            raise ScenarioError(f"{path}: cannot be read ({place}: {first['msg']})") from None
+        except ValueError as error:
+            raise ScenarioError(f"{path}: cannot be read ({error})") from None
 
 
 def evaluation_seed(seed: int) -> int:

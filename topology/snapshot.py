@@ -6,10 +6,10 @@ else (random streams are keyed by purpose and round, noise is drawn when a round
 a tensor with a number for its name, and the tree itself, with that number in the place of each array, is JSON in the
 file's metadata. Numbers come back bit for bit: JSON writes a float by its shortest exact digits and an integer in full.
 
-A file appears whole or not at all, by renaming. That survives the death of a process, not of the machine: nothing is forced
-to the disk.
+A file appears whole or not at all (`topology.files`), and its digest tells later whether it is still what was written.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,25 +18,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+
+from topology.files import replace
 
 State = dict[str, Any]
 _TREE = "state"  # key of the metadata
 _ARRAY = "array"  # {"array": number} stands for an array; so no dict of a tree may have this for its only key
 
 
-def write(path: Path, state: State) -> None:
-    """Store a state; folders are made.
+def write(path: Path, state: State) -> str:
+    """Store a state; its folder is made, and the one above it, but no run's folder that was deleted.
+
+    Returns:
+        The file's SHA-256.
 
     Raises:
+        OSError: it cannot be written.
         TypeError: a leaf is none of those that a tree may have.
     """
     arrays: dict[str, NDArray[Any]] = {}
     tree = json.dumps(_taken_apart(state, arrays))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={_TREE: tree})
-    partial.replace(path)
+    content = save(arrays, metadata={_TREE: tree})
+    for folder in (path.parent.parent, path.parent):
+        folder.mkdir(exist_ok=True)
+    replace(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read(path: Path) -> State:

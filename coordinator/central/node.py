@@ -37,15 +37,15 @@ from node.protocol.routing import CENTRAL
 from node.runtime.compute_time import Thinking
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
-from topology.deployment import Deployment, state_folder
+from topology.deployment import Deployment
 from topology.graph.routes import answers
 from topology.link.schedule import Schedule
 from topology.link.treatment import dtype_of, reliable_kinds
-from topology.planes.control import Finished, Reports, RoundReport, Stop, Stored
+from topology.planes.control import Finished, Reports, RoundReport, Stop, store
 from topology.planes.peer import PeerPlane, roads
 from topology.planes.world import END_TERMINATED, END_TRUNCATED
 from topology.process import SLICE_S, StopRequested
-from topology.snapshot import State, read, write
+from topology.snapshot import State, read
 from topology.wire.codec import encode, row_bytes
 from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks, table
 from topology.wire.keys import frame_extra, role_of
@@ -294,8 +294,7 @@ class Central:
         self._figures.clear()
         if self._scenario.stores_after(self._round):
             state = {"mind": self._mind.state(), "peers": self._peers.state()}
-            write(state_folder(self._run_dir, self._round) / f"{role_of(self._n)}.safetensors", state)
-            self._control.send(Stored(role=role_of(self._n), round=self._round))
+            self._control.send(store(self._run_dir, role_of(self._n), self._round, state))
         self._round += 1
         self.is_over = self._round == self._scenario.n_rounds
 

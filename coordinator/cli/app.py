@@ -186,7 +186,7 @@ def resume(
     It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
     again. Of a run that is finished it prints the results. Exit codes as of `run`.
     """
-    from coordinator.run.checkpoints import complete_rounds
+    from coordinator.run.checkpoints import latest_good
     from coordinator.run.metrics import report_of
     from coordinator.run.plan import changes_since, reopened, without_weights
     from coordinator.study.runs import Run
@@ -200,15 +200,16 @@ def resume(
             return
         if not run.deployment.learns:
             _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
-        rounds = complete_rounds(folder)
-        if not rounds:
-            _refuse(
-                f"{folder}: no stored state to go on from (record.state_rounds says how often a run stores one); "
-                f"to begin anew: {shlex.join(['kappahop', 'run', str(folder / SCENARIO_FILE)])}"
-            )
-        ready = reopened(folder, rounds[-1])
+        round_, wrong = latest_good(folder)
+        if round_ is None:
+            why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
+            anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
+            _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
+        ready = reopened(folder, round_)
     except ValueError as error:
         _refuse(str(error))
+    for text in wrong:
+        terminal(stderr=True).print(warning(f"{text}; the state before it is taken"), soft_wrap=True)
     if (changed := changes_since(folder, ready.scenario)) and not quiet:
         terminal(stderr=True).print(
             warning(f"not as the run was begun ({', '.join(changed)}): it may not end as it would have"),

@@ -17,7 +17,7 @@ from coordinator.study.forecast import Load, crossing, duration
 from scenarios.kinds import sent_by
 from scenarios.recipes import AXES, RECIPES
 from topology.link.model import LinkSpec
-from topology.planes.control import Control, RoundReport
+from topology.planes.control import Control, RoundReport, Stored
 from topology.planes.control import Progress as WorldProgress
 
 LAST_EPISODES = 20
@@ -35,6 +35,7 @@ class Display:
         self._wire_bytes = 0
         self._steps = self._first_steps = 0
         self._lines = 0
+        self._has_warned = False
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,6 +73,9 @@ class Display:
             self._episodes.extend((episode.ret, sum(episode.cost)) for episode in report.episodes)
             self._bar.update(self._task, description="running", completed=self._steps, figures=self._figures())
             self._print_line()
+        elif isinstance(report, Stored) and report.problem and not (self._quiet or self._has_warned):
+            self._has_warned = True
+            self.say(f"warning: no state stored ({report.problem}); the run goes on, kappahop resume has the state before")
 
     def _figures(self) -> str:
         task = self._bar.tasks[0]

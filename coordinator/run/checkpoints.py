@@ -5,69 +5,147 @@ Theory of operation. After every `record.state_rounds` rounds each node and the 
 the node when it has reported the round and before it says READY, the world when it has shown the round to its end; so no
 message is under way but those whose fate is known already, and these are part of a node's state. A report travels on the
 same socket before the word that the state is stored. So when all have said it, all of the round is in the database, and the
-coordinator commits that and writes `state.json`: without this file a state does not count. Of complete states the last two
-are kept.
+coordinator commits that and writes `state.json`, the state's index: without this file a state does not count. Of complete
+states the last two are kept. A state that a process cannot store (a full disk) never counts; the run goes on, and keeps those
+before it.
+
+The index says whose state it is (the run, its scenario, its deployment), of which round, and the digest of each process's
+file. `latest_good` checks all of that before anything starts. So a flipped bit, files of two agents exchanged, the state of
+another run or an edited seed cannot lead to other weights in silence: the state before is taken, or the run is refused.
 
 What a run has recorded beyond the state that it goes on from is dropped (`Recorder`), and comes again the same.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from envs.process import ROLE
 from scenarios.loading import ScenarioError
-from topology.deployment import CHECKPOINTS, state_folder
+from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, SCENARIO_FILE, Deployment, state_folder
+from topology.files import replace
+from topology.planes.control import Stored
+from topology.wire.keys import COORDINATOR, role_of
 
 COMPLETE_FILE = "state.json"
-FORMAT = 1
-KEPT = 2  # complete states; one would do, were it certain that it can be read
+FORMAT = 2  # 1 had no digests
+KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 
 
 class States:
     """The states that the processes of one run are storing.
 
     Args:
-        run_dir: The run's directory.
-        n_roles: Processes that store.
+        run_dir: The run's directory, with scenario and deployment.
     """
 
-    def __init__(self, run_dir: Path, n_roles: int) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._n_roles = n_roles
-        self._stored: dict[int, set[str]] = {}
+        self._owner = _owner(run_dir)
+        self._roles = _roles(run_dir)
+        self._stored: dict[int, dict[str, Stored]] = {}
 
-    def has_all(self, role: str, round_: int) -> bool:
-        """Take in that a process has stored its state of a round; whether it was the last to do so."""
-        roles = self._stored.setdefault(round_, set())
-        roles.add(role)
-        return len(roles) == self._n_roles
+    def has_all(self, report: Stored) -> bool:
+        """Take in what a process says of its state of a round; whether it was the last to do so."""
+        reports = self._stored.setdefault(report.round, {})
+        reports[report.role] = report
+        return reports.keys() == self._roles
 
-    def complete(self, round_: int) -> None:
-        """Let a state count from now on, and drop those that are no longer needed."""
-        path = state_folder(self._run_dir, round_) / COMPLETE_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"format": FORMAT, "round": round_}), encoding="utf-8")
-        partial.replace(path)
-        del self._stored[round_]
+    def complete(self, round_: int) -> Stored | None:
+        """Let a state count from now on, and drop those that are no longer needed.
+
+        Returns:
+            What there is to report if it cannot count: the first problem that was met with it.
+        """
+        reports, folder = self._stored.pop(round_), state_folder(self._run_dir, round_)
+        failed = next((report for report in reports.values() if report.problem), None)
+        if failed is None:
+            index = {
+                "format": FORMAT, "round": round_, **self._owner,
+                "files": {role: reports[role].sha256 for role in sorted(reports)},
+            }  # fmt: skip
+            try:
+                replace(folder / COMPLETE_FILE, json.dumps({"index": index, "sha256": _digest(index)}, indent=1).encode())
+            except OSError as error:
+                told = f"{folder.name}/{COMPLETE_FILE}: {error.strerror or error}"
+                failed = Stored(role=COORDINATOR, round=round_, problem=told)
+        if failed is not None:
+            _drop(folder)  # what there is of it takes up room
+            return failed
         for old in complete_rounds(self._run_dir)[:-KEPT]:
             _drop(state_folder(self._run_dir, old))
+        return None
 
 
 def complete_rounds(run_dir: Path) -> list[int]:
-    """After which rounds a run has complete states that this version can read, ascending."""
-    found = []
-    for path in (run_dir / CHECKPOINTS).glob(f"state-*/{COMPLETE_FILE}"):
+    """After which rounds a run has stored complete states, ascending; whether they are good, `latest_good` says."""
+    names = (path.parent.name.removeprefix("state-") for path in (run_dir / CHECKPOINTS).glob(f"state-*/{COMPLETE_FILE}"))
+    return sorted(int(name) - 1 for name in names if name.isascii() and name.isdecimal())
+
+
+def latest_good(run_dir: Path) -> tuple[int | None, list[str]]:
+    """After which round a run has the last state that it can go on from, None: it has none; and what is wrong with later ones."""
+    wrong: list[str] = []
+    for round_ in reversed(complete_rounds(run_dir)):
+        objection = _objection(run_dir, round_)
+        if objection is None:
+            return round_, wrong
+        wrong.append(f"{state_folder(run_dir, round_).name}: {objection}")
+    return None, wrong
+
+
+def _objection(run_dir: Path, round_: int) -> str | None:
+    """Why a run cannot go on from a state."""
+    folder = state_folder(run_dir, round_)
+    try:
+        told = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
+        index = told["index"] if told.get("format") is None else told  # format 1 was flat
+        if index["format"] != FORMAT:
+            return f"another version of kappahop stored it (format {str(index['format'])[:20]}; this one reads {FORMAT})"
+        if told["sha256"] != _digest(index):
+            return f"{COMPLETE_FILE} has changed since it was written"
+        files = dict(index["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return f"{COMPLETE_FILE} cannot be read ({' '.join(str(error).split())[:200]})"
+    if index["round"] != round_:
+        return f"it is the state of another round ({str(index['round'])[:20]})"
+    for key, value in _owner(run_dir).items():
+        if index[key] != value:
+            return "it is a state of another run" if key == "run" else f"{key} has changed since it was stored"
+    if files.keys() != _roles(run_dir):
+        return "it lacks a process, or has one that the run has not"
+    for role, digest in files.items():
+        name = f"{role}.safetensors"
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(told, dict) and told.get("format") == FORMAT and isinstance(told.get("round"), int):
-            found.append(told["round"])
-    return sorted(found)
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                return f"{name} has changed since it was stored"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def _owner(run_dir: Path) -> dict[str, str]:
+    """Whose states a run's are: other ones would go on to other weights."""
+    deployment = Deployment.read(run_dir)
+    return {
+        "run": deployment.run,
+        SCENARIO_FILE: hashlib.sha256((run_dir / SCENARIO_FILE).read_bytes()).hexdigest(),
+        DEPLOYMENT_FILE: _digest(deployment.model_dump(mode="json", exclude={"resumed_after"}, exclude_defaults=True)),
+    }
+
+
+def _roles(run_dir: Path) -> set[str]:
+    return {ROLE, *map(role_of, range(Deployment.read(run_dir).n_nodes))}
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def drop_others(run_dir: Path, kept: int) -> None:

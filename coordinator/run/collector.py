@@ -85,7 +85,7 @@ class Desk:
                 self._recorder.refusals(self.wall_s(), message.role, message.round, message.refused, message.refusals)
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
-            case Stored() if self._states.has_all(message.role, message.round):
+            case Stored() if self._states.has_all(message):
                 self._stored.append(message.round)
                 is_due = True
             case Finished():
@@ -117,7 +117,9 @@ class Desk:
         self._committed = time.monotonic()
         if self._recorder.commit():
             for round_ in self._stored:
-                self._states.complete(round_)
+                if (failed := self._states.complete(round_)) is not None:
+                    self.note(failed.role, f"no state stored: {failed.problem}")
+                    self._watch(failed)
             self._stored.clear()
 
     def wall_s(self) -> float:

@@ -60,7 +60,7 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     torch.set_num_threads(1)
     scenario, deployment = ready.scenario, ready.deployment
     n = deployment.n_agents
-    desk = Desk(recorder, watch, States(run_dir, 1 + deployment.n_nodes))
+    desk = Desk(recorder, watch, States(run_dir))
     reports = _Reports(desk)
     env = env or make(scenario.env, deployment.graph(), deployment.seed(scenario))
     to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -274,7 +275,7 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
         for folder in (run_dir, run_dir / LOGS, run_dir / CHECKPOINTS):
             folder.mkdir(parents=True, exist_ok=True)
         (run_dir / SCENARIO_FILE).write_text(dump(ready.scenario), encoding="utf-8")
-        ready.deployment.write(run_dir)
+        ready.deployment.model_copy(update={"run": secrets.token_hex(16)}).write(run_dir)
         if is_secured(ready.scenario.network):
             make_keys(run_dir, ready.deployment.n_nodes)
         in_force = outlook(ready.scenario.env, ready.deployment.graph()).in_force

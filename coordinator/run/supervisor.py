@@ -71,7 +71,7 @@ def run(
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
     """
-    desk = Desk(recorder, watch, States(run_dir, 1 + ready.deployment.n_nodes))
+    desk = Desk(recorder, watch, States(run_dir))
     before = signal.getsignal(signal.SIGTERM)
     try:
         asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())

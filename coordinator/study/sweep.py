@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from coordinator.run.checkpoints import complete_rounds
+from coordinator.run.checkpoints import latest_good
 from coordinator.run.plan import changes_since, manifest
 from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
@@ -76,10 +76,10 @@ class Job:
         """Whether it has been begun, by this very code, and has stored a state to go on from."""
         try:
             begun = load(str(self.folder / SCENARIO_FILE))
+            is_same = begun == self.cell.seeded(self.seed) and not changes_since(self.folder, begun)
+            return is_same and latest_good(self.folder)[0] is not None
         except ScenarioError:
             return False
-        is_same = begun == self.cell.seeded(self.seed) and not changes_since(self.folder, begun)
-        return is_same and bool(complete_rounds(self.folder))
 
     @property
     def log(self) -> Path:

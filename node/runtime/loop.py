@@ -113,8 +113,8 @@ class Runtime:
         world: Its end of the world plane.
         control: Its end of the control plane.
         schedule: What happens to links and agents when.
-        checkpoint: Called at the end of a round with the round's number.
-        store: Called with a round's number and what this node needs to go on after it.
+        checkpoint: Called at the end of a round with the round's number; gives why no weights were stored, if so.
+        store: Called with a round's number and what this node needs to go on after it; gives what there is to report.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Runtime:
         world: WorldPort,
         control: Reports,
         schedule: Schedule,
-        checkpoint: Callable[[int], None],
-        store: Callable[[int, State], None],
+        checkpoint: Callable[[int], str],
+        store: Callable[[int, State], Stored],
     ) -> None:
         self._scenario = scenario
         self._agent = agent
@@ -663,7 +663,8 @@ class Runtime:
             self._incidents.append((self._clock, "turn ends"))
         self._rollout.clear()
         self._forget(lambda key: key[2] <= round_)
-        self._checkpoint(round_)
+        if problem := self._checkpoint(round_):
+            self._incidents.append((self._clock, problem))
         is_last = round_ == self._scenario.n_rounds - 1
         if is_last:
             for (born_in, sender), copies in self._hearing.under_way(self._clock):
@@ -689,8 +690,7 @@ class Runtime:
         self._given_up.clear()
         self._was_off = False
         if self._scenario.stores_after(round_):
-            self._store(round_, self.state())
-            self._control.send(Stored(role=f"node-{self._agent}", round=round_))
+            self._control.send(self._store(round_, self.state()))
         self._begin_round(round_ + 1)
 
     def _begin_round(self, round_: int) -> None:

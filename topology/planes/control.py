@@ -19,7 +19,9 @@ import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from topology.deployment import state_folder
 from topology.process import SLICE_S, StopRequested, heed_stop
+from topology.snapshot import State, write
 from topology.wire.frame import ProtocolError
 from topology.wire.keys import COORDINATOR, Gate, Keyring
 from topology.wire.ledger import Row
@@ -118,11 +120,16 @@ class RoundReport(_Message):
 
 
 class Stored(_Message):
-    """A process has stored what it needs to go on after a round; it has reported all of that round before."""
+    """A process has stored what it needs to go on after a round; it has reported all of that round before.
+
+    `sha256` is the file's; `problem` says why there is no file, and the process goes on without.
+    """
 
     type: Literal["stored"] = "stored"
     role: str
     round: int
+    sha256: str = ""
+    problem: str = ""
 
 
 class Finished(_Message):
@@ -155,6 +162,15 @@ Control = Annotated[
     Hello | Start | Stop | Gone | Progress | RoundReport | Stored | Finished | Refused | Fault, Field(discriminator="type")
 ]
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+
+
+def store(run_dir: Path, role: str, round_: int, state: State) -> Stored:
+    """Store what a process needs to go on after a round; what there is to report of it."""
+    path = state_folder(run_dir, round_) / f"{role}.safetensors"
+    try:
+        return Stored(role=role, round=round_, sha256=write(path, state))
+    except OSError as error:
+        return Stored(role=role, round=round_, problem=f"{path.parent.name}/{path.name}: {error.strerror or error}")
 
 
 def encode_control(message: Control) -> bytes:

@@ -1,7 +1,9 @@
 """Interrupted and resumed equals never interrupted: the same weights, the same ledger, the same tables."""
 
 import contextlib
+import hashlib
 import json
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 
 from coordinator.run import in_process
-from coordinator.run.checkpoints import COMPLETE_FILE, States, claimed, complete_rounds, drop_others
+from coordinator.run.checkpoints import COMPLETE_FILE, States, claimed, complete_rounds, drop_others, latest_good
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
 from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
-from topology.deployment import state_folder
+from topology import snapshot
+from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE, state_folder
 from topology.planes.control import Control, Stored
 
 SMALL = [
@@ -143,25 +146,151 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str)
 # ------------------------------------------------------------------ what is stored, and when it counts
 
 
+def say_stored(states: States, round_: int, folder: Path, **problems: str) -> bool:
+    """All three processes of a run store a state; whether it is complete with the last and not before."""
+    state_folder(folder, round_).mkdir(parents=True, exist_ok=True)
+    done = []
+    for role in ("node-0", "node-0", "world", "node-1"):
+        assert round_ not in complete_rounds(folder)
+        (state_folder(folder, round_) / f"{role}.safetensors").write_bytes(role.encode())
+        digest = hashlib.sha256(role.encode()).hexdigest()
+        done.append(states.has_all(Stored(role=role, round=round_, sha256=digest, problem=problems.get(role, ""))))
+    return done == [False, False, False, True]
+
+
 def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_path: Path) -> None:
-    states = States(tmp_path, 3)
+    begun(tmp_path, *LQ, "env.partition=2x1")
+    states = States(tmp_path)
     for round_ in (1, 3, 5):
-        for role in ("node-0", "world"):
-            state_folder(tmp_path, round_).mkdir(parents=True, exist_ok=True)
-            assert not states.has_all(role, round_)
-            assert not states.has_all(role, round_)
-        assert round_ not in complete_rounds(tmp_path)
-        assert states.has_all("node-1", round_)
-        states.complete(round_)
+        assert say_stored(states, round_, tmp_path)
+        assert states.complete(round_) is None
         assert complete_rounds(tmp_path) == [one for one in (1, 3, 5) if round_ - 2 <= one <= round_]
+        assert latest_good(tmp_path) == (round_, [])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["state-4", "state-6"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 99, "round": 5}', '{"format": 1}'])
-def test_a_state_that_this_version_cannot_read_does_not_count(tmp_path: Path, text: str) -> None:
+def test_a_state_that_a_process_could_not_store_never_counts_and_is_told(tmp_path: Path) -> None:
+    begun(tmp_path, *LQ, "env.partition=2x1")
+    states = States(tmp_path)
+    assert say_stored(states, 1, tmp_path)
+    assert states.complete(1) is None
+    assert say_stored(states, 3, tmp_path, world="no room")
+    failed = states.complete(3)
+    assert failed is not None
+    assert (failed.role, failed.problem) == ("world", "no room")
+    assert latest_good(tmp_path) == (1, [])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["state-2"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 99, "round": 5}', '{"format": 1}', "[" * 100_000, '{"index": {}}'])
+def test_a_state_that_this_version_cannot_read_is_not_good(tmp_path: Path, text: str) -> None:
+    begun(tmp_path, *LQ)
     state_folder(tmp_path, 5).mkdir(parents=True)
     (state_folder(tmp_path, 5) / COMPLETE_FILE).write_text(text)
-    assert complete_rounds(tmp_path) == []
+    round_, (why,) = latest_good(tmp_path)
+    assert round_ is None
+    assert why.startswith("state-6: ")
+    assert len(why) < 300
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def exchange(folder: Path) -> None:
+    """Swap the files of two agents."""
+    one, two = (folder / f"node-{agent}.safetensors" for agent in (0, 1))
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+
+
+def from_elsewhere(folder: Path, seed: int) -> None:
+    """Put the state of another run in the place of a run's own."""
+    other = folder.parents[2] / "other"
+    perform(begun(other, *LQ, f"seed={seed}"), other)
+    shutil.rmtree(folder)
+    shutil.copytree(state_folder(other, 5), folder)
+
+
+def from_before(folder: Path) -> None:
+    """Put the state before in the place of the last."""
+    shutil.rmtree(folder)
+    shutil.copytree(folder.parent / "state-4", folder)
+
+
+HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit in data": (lambda folder: flip(folder / "node-2.safetensors", 0.9), "node-2.safetensors has changed"),
+    "a bit in the tree": (lambda folder: flip(folder / "world.safetensors", 0.1), "world.safetensors has changed"),
+    "a bit in the index": (lambda folder: flip(folder / COMPLETE_FILE, 0.7), "state.json"),
+    "cut off": (lambda folder: (folder / "node-0.safetensors").write_bytes(b""), "node-0.safetensors has changed"),
+    "missing": (lambda folder: (folder / "node-3.safetensors").unlink(), "node-3.safetensors cannot be read"),
+    "two agents exchanged": (exchange, "node-0.safetensors has changed"),
+    "another seed's": (lambda folder: from_elsewhere(folder, 8), "it is a state of another run"),
+    "another run's of the same seed": (lambda folder: from_elsewhere(folder, 0), "it is a state of another run"),
+    "the one before": (from_before, "it is the state of another round"),
+}
+
+
+@pytest.mark.parametrize("name", HARMS)
+def test_a_broken_state_is_told_and_the_one_before_is_taken_to_the_same_weights(
+    tmp_path: Path, whole_lq: Outcome, name: str
+) -> None:
+    folder, (harm, why) = tmp_path / "run", HARMS[name]
+    perform(begun(folder, *LQ), folder)
+    assert complete_rounds(folder) == [3, 5]
+    harm(state_folder(folder, 5))
+    round_, (told,) = latest_good(folder)
+    assert round_ == 3
+    assert told.startswith(f"state-6: {why}")
+    drop_others(folder, round_)
+    again = reopened(folder, round_)
+    again.deployment.write(folder)
+    assert perform(again, folder).weights == whole_lq.weights
+
+
+@pytest.fixture(scope="module")
+def whole_lq(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return perform(begun(folder, *LQ), folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (SCENARIO_FILE, "seed: 0", "seed: 1"),
+        (SCENARIO_FILE, "- 6", "- 7"),
+        (DEPLOYMENT_FILE, "   2,\n   3\n", "   1,\n   3\n"),
+        (DEPLOYMENT_FILE, '"dt": ', '"dt": 1'),
+    ],
+)
+def test_what_a_run_was_begun_with_cannot_be_changed(tmp_path: Path, name: str, old: str, new: str) -> None:
+    perform(begun(tmp_path, *LQ), tmp_path)
+    before = (tmp_path / name).read_text()
+    assert old in before
+    (tmp_path / name).write_text(before.replace(old, new))
+    assert latest_good(tmp_path) == (None, [f"state-{place}: {name} has changed since it was stored" for place in (6, 4)])
+
+
+def test_a_run_whose_states_cannot_be_stored_goes_on(tmp_path: Path, whole_lq: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, state: snapshot.State) -> str:
+        if "state-4" in str(path) and path.name == "node-1.safetensors":
+            raise OSError(28, "No space left on device", str(path))
+        return snapshot.write(path, state)
+
+    monkeypatch.setattr("topology.planes.control.write", full)
+    reports: list[Control] = []
+    outcome = perform(begun(tmp_path, *LQ), tmp_path, reports.append)
+    assert outcome.error is None
+    assert outcome.weights == whole_lq.weights
+    assert complete_rounds(tmp_path) == [1, 5]
+    problem = "state-4/node-1.safetensors: No space left on device"
+    assert {report.problem for report in reports if isinstance(report, Stored)} == {"", problem}
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        assert database.execute("SELECT role, text FROM events").fetchall() == [("node-1", f"no state stored: {problem}")]
 
 
 def test_what_is_half_stored_or_later_is_dropped_before_a_run_goes_on(tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_a_command_on_a_full_disk_ends_with_a_sentence_and_its_processes(tmp_pat
 @pytest.mark.system
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", [[], ["--in-process"]], ids=["processes", "in one"])
-@pytest.mark.parametrize("harm", ["locked for 30 s", "deleted"])
+@pytest.mark.parametrize("harm", ["locked for 30 s", "deleted", "folder deleted"])
 def test_a_command_whose_database_is_harmed(tmp_path: Path, how: list[str], harm: str, no_leaks: None) -> None:
     folder = tmp_path / "run"
     words = ["run", "quickstart", *SMALL, "budget.env_steps=6000", "--out", str(folder), "-q", *how]
