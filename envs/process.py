@@ -89,7 +89,7 @@ def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Co
             forgiving=scenario.supervision.on_node_death == "continue",
         )
         port.send(Hello(role=ROLE, pid=os.getpid(), endpoint=links.endpoint))
-        if not isinstance(port.receive(scenario.supervision.start_s), Start):
+        if not isinstance(port.receive(scenario.supervision.start_limit_s(deployment.n_agents)), Start):
             raise StopRequested
         World(run_dir, scenario, deployment, env, hub, port).run()
     finally:

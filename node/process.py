@@ -66,7 +66,7 @@ def _take_part(
     links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=depth, keys=keys, hears=node.agenda.hears())
     to_world: DealerLinks | None = None
     try:
-        start = _hello(port, agent, links.endpoint, scenario)
+        start = _hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
         links.connect({to: start.peers[to] for to in node.agenda.speaks_to()})
         to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys)
         node.join(links, to_world, port).run()
@@ -175,14 +175,14 @@ class Node:
         return store(self._run_dir, role_of(self._agent), round_, state)
 
 
-def _hello(port: ControlPort, agent: int, endpoint: str, scenario: Scenario) -> Start:
+def _hello(port: ControlPort, agent: int, endpoint: str, limit_s: float) -> Start:
     port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint))
-    order = port.receive(scenario.supervision.start_s)
+    order = port.receive(limit_s)
     if isinstance(order, Start):
         return order
     if isinstance(order, Stop):
         raise StopRequested
-    raise PeerLostError(f"agent {agent}: the coordinator said nothing for {scenario.supervision.start_s:g} s after hello")
+    raise PeerLostError(f"agent {agent}: the coordinator said nothing for {limit_s:g} s after hello")
 
 
 def _store(learner: AnyLearner, folder: Path, agent: int) -> None:

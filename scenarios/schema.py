@@ -758,8 +758,14 @@ class Supervision(Section):
         unit="s",
         gt=0,
     )
-    start_s: float = knob(60.0, "Longest wait for all processes to be up.", unit="s", gt=0)
+    start_s: float | None = knob(
+        None, "Longest wait for all processes to be up; null: 60 s, and 0.3 s more for each agent.", unit="s", gt=0
+    )
     stop_s: float = knob(3.0, "How long a process may take to end after it was asked to.", unit="s", gt=0, le=8)
+
+    def start_limit_s(self, n_agents: int) -> float:
+        """Longest wait for all processes of so many agents to be up."""
+        return 60.0 + 0.3 * n_agents if self.start_s is None else self.start_s
 
 
 class Record(Section):

@@ -69,7 +69,7 @@ def _take_part(
     try:
         central = make_central(run_dir, scenario, deployment, links, port)
         port.send(Hello(role=role, pid=os.getpid(), endpoint=links.endpoint))
-        start = port.receive(scenario.supervision.start_s)
+        start = port.receive(scenario.supervision.start_limit_s(deployment.n_agents))
         if not isinstance(start, Start):
             raise StopRequested
         links.connect({to: start.peers[to] for to in deployment.critic_edges})

@@ -18,7 +18,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from topology.wire.sockets import ipc_endpoint
 
 NURSERY = "nursery"
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
+NAMED = 8  # of processes that are not up so many are named one by one
 KILL_S = 2.0  # how long a killed process may take to be reaped
 
 
@@ -168,14 +169,14 @@ class _Supervisor:
     # ------------------------------------------------------------- the course
 
     async def _supervise(self, hub: ControlHub, nursery: asyncio.subprocess.Process, folder: Path) -> None:
-        deadline = time.monotonic() + self._scenario.supervision.start_s
+        limit_s = self._scenario.supervision.start_limit_s(self._n)
+        deadline = time.monotonic() + limit_s
         while len(self._hellos) < len(self._roles):
             left = deadline - time.monotonic()
             item = await self._next(left)
             if item is None:
-                absent = [role for role in self._roles if role not in self._hellos]
-                late = f"not up within {self._scenario.supervision.start_s:g} s: {', '.join(map(self._spoken, absent))}"
-                raise _Failure(late + self._halted())
+                absent = [self._spoken(role) for role in self._roles if role not in self._hellos]
+                raise _Failure(not_up(absent, len(self._roles), limit_s) + self._halted())
             if isinstance(item, dict) and "ready" in item:
                 self._order_births(nursery, hub, folder)
             else:
@@ -351,6 +352,17 @@ class _Supervisor:
                 if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
                     halted.append(f"{self._spoken(role)} (pid {pid})")
         return f"; stopped from outside: {', '.join(halted)}" if halted else ""
+
+
+def not_up(absent: Sequence[str], of: int, limit_s: float) -> str:
+    """Which processes did not come up in time, and what to change.
+
+    Example:
+        >>> not_up(["node 1"], 4, 61.2)
+        '1 of 4 processes not up within 61.2 s: node 1; supervision.start_s gives them longer'
+    """
+    named = ", ".join(absent) if len(absent) <= NAMED else f"first {absent[0]}"
+    return f"{len(absent)} of {of} processes not up within {limit_s:g} s: {named}; supervision.start_s gives them longer"
 
 
 def _how(status: int) -> str:

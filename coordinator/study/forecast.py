@@ -10,12 +10,11 @@ states that are late every time, a message that takes longer than anybody waits,
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from coordinator.run.plan import Plan
 from envs.registry import outlook
 from scenarios.kinds import Kind
-from topology.graph.neighbourhood import path
+from topology.graph.neighbourhood import direct_tree, relay_tree
 from topology.graph.routes import answers
 from topology.link.model import IDEAL, LinkSpec
 from topology.link.schedule import Schedule
@@ -72,6 +71,7 @@ def loads(ready: Plan) -> list[Load]:
     scenario, deployment = ready.scenario, ready.deployment
     network, steps, algorithm = scenario.network, scenario.rollout.steps, scenario.algorithm
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
+    graph = deployment.graph()
     weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
     sizes = sizes_of(scenario, deployment, weights)
     answers_by = (Kind[algorithm.recipe.answer], *((Kind.SHARED,) if algorithm.share_policy else ()))
@@ -85,10 +85,14 @@ def loads(ready: Plan) -> list[Load]:
         if kind in answers_by and deployment.critic is not None:
             outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))
         for agent, sends in outgoing:
+            receivers = [to for to, _ in sends]
+            tree = relay_tree(graph, agent, receivers) if scenario.routing == "direct" else direct_tree(agent, receivers)
             for to, origins in sends:
-                way = path(deployment.graph(), agent, to) if scenario.routing == "direct" else (agent, to)
-                for link in pairwise(way):
+                below = to
+                while below != agent:
+                    link = tree.above[below], below
                     used[link] = used.get(link, 0) + len(origins)
+                    below = tree.above[below]
         if not used:
             continue
         times = algorithm.epochs * algorithm.minibatches if kind is Kind.RATIO_MB else 1

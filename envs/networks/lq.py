@@ -12,7 +12,8 @@ Source: problem as in environments note, section 5.7; gradient of J after Fazel 
 for a start distribution, here for stationary noise (Sigma is then the stationary covariance).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import networkx as nx
 import numpy as np
@@ -74,7 +75,7 @@ def outlook(env: Env, graph: nx.Graph) -> Outlook:
         `env.lq.beta` as it is used; a doubt if the network is not stable.
     """
     beta, most = coupling(graph, env.lq), largest_stable_beta(graph, env.lq.alpha)
-    rho = float(np.abs(np.linalg.eigvalsh(dynamics(graph, env.lq))).max())
+    rho = max(abs(env.lq.alpha + beta * value) for value in _extremes(graph))
     facts = f"linear network: env.lq.beta = {beta:.4g}, spectral radius ρ(αI + βA) = {rho:.4g}, stable for 0 ≤ β < {most:.4g}"
     doubts: tuple[str, ...] = ()
     if rho > 1:
@@ -227,13 +228,18 @@ def _extremes(graph: nx.Graph) -> tuple[float, float]:
 
     Rounded, so that the last bits of a library's eigenvalues, which depend on the processor, do not reach the dynamics.
     """
-    found = np.linalg.eigvalsh(_adjacency(graph))
+    return _rounded_extremes(len(graph), tuple(sorted((min(edge), max(edge)) for edge in graph.edges)))
+
+
+@lru_cache(maxsize=16)
+def _rounded_extremes(n: int, edges: tuple[tuple[int, int], ...]) -> tuple[float, float]:
+    found = np.linalg.eigvalsh(_adjacency(n, edges))
     return round(float(found[0]), 9), round(float(found[-1]), 9)
 
 
-def _adjacency(graph: nx.Graph) -> Matrix:
-    found = np.zeros((len(graph), len(graph)))
-    for i, j in graph.edges:
+def _adjacency(n: int, edges: Iterable[tuple[int, int]]) -> Matrix:
+    found = np.zeros((n, n))
+    for i, j in edges:
         found[i, j] = found[j, i] = 1.0
     return found
 
@@ -248,7 +254,7 @@ def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
     Returns:
         (N, N), symmetric.
     """
-    return lq.alpha * np.eye(len(graph)) + coupling(graph, lq) * _adjacency(graph)
+    return lq.alpha * np.eye(len(graph)) + coupling(graph, lq) * _adjacency(len(graph), graph.edges)
 
 
 def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:

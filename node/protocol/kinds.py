@@ -48,8 +48,10 @@ class Scopes:
     @property
     def factor(self) -> Audiences:
         """The agents whose advantage an agent's ratios multiply."""
-        recipe = self.algorithm.recipe
-        return {"none": self.nobody, "khop": audiences(self.visible), "global": self.others}[recipe.factor]
+        factor = self.algorithm.recipe.factor
+        if factor == "none":
+            return self.nobody
+        return audiences(self.visible) if factor == "khop" else self.others
 
 
 @dataclass(frozen=True, slots=True)

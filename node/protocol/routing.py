@@ -4,20 +4,105 @@ Everything here follows from the scenario, the graph and the shared seed, so eve
 it is sent; but for the order of updates by scores, which every node computes alike from what all have told all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Literal
 
 from node.numerics.seeds import Purpose, stream
 from node.protocol import turns
 from node.protocol.kinds import ROWS, Audiences, Scopes
 from node.protocol.scopes import Sight, scope_agents
 from scenarios.kinds import FACTS, PEER_KINDS, Kind
-from scenarios.schema import Scenario
+from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
 from topology.graph.neighbourhood import visible
-from topology.graph.routes import NOBODY, Routes, answers, routes
+from topology.graph.routes import NOBODY, Answering, Routes, Routing
 
 CENTRAL = tuple(kind for kind in PEER_KINDS if FACTS[kind].plane == "central" or kind is Kind.BOOTSTRAP)  # with a central critic
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
+_RECENT = 8  # moments of which trees are kept: agents of one process may be a round apart, with two or three kinds each
+
+
+class Needs:
+    """What all agents of a run have in common: scopes, and per kind of message who needs it of whom.
+
+    In one process all agents share it, so that it is worked out once and not once per agent.
+
+    Args:
+        deployment: Sizes and graph.
+        algorithm: The scenario's section.
+        kappa: How far agents hear each other.
+        kappa_unit: In what.
+        direct: Overlay sockets instead of relaying.
+
+    Attributes:
+        wires: The topology with the central critic, if there is one.
+        visible: Per agent, the agents within κ of it, itself included, ascending.
+        actors: Per agent, the agents whose blocks its actor takes.
+        critics: Per agent, the agents whose blocks its critics take.
+        both: Per agent, the agents whose blocks either takes.
+        receivers: Per kind and agent, the agents that need its message.
+    """
+
+    def __init__(
+        self, deployment: Deployment, algorithm: Algorithm, *, kappa: int, kappa_unit: Literal["hops", "agents"], direct: bool
+    ) -> None:
+        self._deployment = deployment
+        self._algorithm = algorithm
+        self._direct = direct
+        self._graph, self.wires = deployment.graph(), deployment.wires()
+        recipe, n = algorithm.recipe, deployment.n_agents
+        self.visible = visible(self._graph, kappa, kappa_unit)
+        self.actors = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
+        self.critics = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
+        self.both = [sorted({*self.actors[i], *self.critics[i]}) for i in range(n)]
+        about = Scopes(algorithm, self.visible, self.critics, self.both)
+        self.receivers: dict[Kind, Audiences] = {kind: row.receivers(about) for kind, row in ROWS.items()}
+        self._recent: dict[tuple[Kind, Hashable], Routing] = {}
+
+    @cached_property
+    def fixed(self) -> dict[Kind, Routing | Answering]:
+        """The trees of the kinds whose receivers never change."""
+        recipe, n = self._algorithm.recipe, self._deployment.n_agents
+        changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
+        found: dict[Kind, Routing | Answering] = {}
+        alike: dict[tuple[tuple[int, ...], ...], Routing] = {}  # kinds with the same receivers share their trees
+        for kind, receivers in self.receivers.items():
+            if kind not in changing:
+                key = tuple(map(tuple, receivers))
+                found[kind] = alike[key] = alike.get(key) or self._routing(receivers)
+        if (critic := self._deployment.critic) is not None:
+            towards = Routing(self.wires, [(critic,)] * n, direct=False)
+            back = Answering(self.wires, critic)
+            found |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind[recipe.answer]: back}
+            if self._algorithm.share_policy:
+                found |= {Kind.PARAMETERS: towards, Kind.SHARED: back}
+        return found
+
+    def of_moment(self, kind: Kind, moment: Hashable, receivers: Callable[[], Audiences]) -> Routing:
+        """The trees of a kind whose receivers change from round to round; the last few are kept, for the other agents here."""
+        found = self._recent.get((kind, moment))
+        if found is None:
+            while len(self._recent) >= _RECENT:
+                del self._recent[next(iter(self._recent))]
+            found = self._recent[kind, moment] = self._routing(receivers())
+        return found
+
+    @cached_property
+    def addressed_by(self) -> list[list[int]]:
+        """Per agent, the agents whose own messages it needs, of whatever kind, ascending."""
+        found: list[set[int]] = [set() for _ in self.visible]
+        for receivers in self.receivers.values():
+            for origin, audience in enumerate(receivers):
+                for agent in audience:
+                    found[agent].add(origin)
+        return [sorted(origins) for origins in found]
+
+    def _routing(self, receivers: Audiences) -> Routing:
+        return Routing(self._graph, receivers, direct=self._direct)
+
+
+_needs = lru_cache(maxsize=2)(Needs)  # those of a run, and of the run or evaluation before it in the same process
 
 
 class Agenda:
@@ -36,30 +121,21 @@ class Agenda:
     """
 
     def __init__(self, scenario: Scenario, deployment: Deployment, agent: int) -> None:
+        algorithm = scenario.algorithm
         self._seed = deployment.seed(scenario)
         self._direct = scenario.routing == "direct"
-        self._graph = deployment.graph()
         self._agent = agent
-        self._n = n = deployment.n_agents
-        self._recipe = recipe = scenario.algorithm.recipe
-        self._turn_rounds = scenario.algorithm.turn_rounds
-        self.visible = visible(self._graph, scenario.kappa, scenario.kappa_unit)
-        actor = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
-        scopes = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
-        sights = [sorted({*actor[i], *scopes[i]}) for i in range(n)]
-        self.actor_agents, self.critic_agents = actor[agent], scopes[agent]
-        self.sight = Sight.of(sights[agent], deployment.obs_dims)
-        about = Scopes(scenario.algorithm, self.visible, scopes, sights)
-        self._audiences: dict[Kind, Audiences] = {kind: row.receivers(about) for kind, row in ROWS.items()}
-        changing = (Kind.RATIO, Kind.TOKEN) if recipe.order != "alternating" else (*_LEARNED_FROM, Kind.TOKEN)
-        self._fixed = {kind: self._route(who) for kind, who in self._audiences.items() if kind not in changing}
-        self._wires = deployment.wires()
-        if (critic := deployment.critic) is not None:
-            towards = routes(self._wires, agent, [(critic,)] * n, direct=False)
-            back = answers(self._wires, agent, critic)
-            self._fixed |= {Kind.BOOTSTRAP: towards, Kind.JOINT: towards, Kind[recipe.answer]: back}
-            if scenario.algorithm.share_policy:
-                self._fixed |= {Kind.PARAMETERS: towards, Kind.SHARED: back}
+        self._n = deployment.n_agents
+        self._recipe = algorithm.recipe
+        self._turn_rounds = algorithm.turn_rounds
+        self._needs = needs = _needs(
+            deployment, algorithm, kappa=scenario.kappa, kappa_unit=scenario.kappa_unit, direct=self._direct
+        )
+        self.visible = needs.visible
+        self.actor_agents, self.critic_agents = needs.actors[agent], needs.critics[agent]
+        self.sight = Sight.of(needs.both[agent], deployment.obs_dims)
+        parts = {id(routing): routing.part(agent) for routing in needs.fixed.values()}
+        self._fixed = {kind: parts[id(routing)] for kind, routing in needs.fixed.items()}
         self._ranks: dict[int, tuple[int, ...]] = {}
 
     def routes(self, kind: Kind, round_: int) -> Routes:
@@ -70,19 +146,20 @@ class Agenda:
         """
         if kind in self._fixed:
             return self._fixed[kind]
-        who = self._audiences[kind]
-        if not any(who):
+        receivers = self._needs.receivers[kind]
+        if not any(receivers):
             return NOBODY
         if kind is Kind.RATIO:
             order = self.order(round_)
-            place = {agent: index for index, agent in enumerate(order)}
-            return self._route([[i for i in audience if place[i] > place[j]] for j, audience in enumerate(who)], order)
+            return self._needs.of_moment(kind, order, lambda: _later(receivers, order)).part(self._agent, order)
         now = self._holder(round_)
-        if kind is Kind.TOKEN:
-            if (round_ + 1) % self._turn_rounds:
-                return NOBODY
-            return self._route([audience if j == now else () for j, audience in enumerate(who)])
-        return self._route([[i for i in audience if i == now] for audience in who])
+        if kind is not Kind.TOKEN:
+            to_holder = self._needs.of_moment(kind, now, lambda: [(now,) if now in audience else () for audience in receivers])
+            return to_holder.part(self._agent)
+        if (round_ + 1) % self._turn_rounds:
+            return NOBODY
+        from_holder = self._needs.of_moment(kind, now, lambda: [receivers[j] if j == now else () for j in range(self._n)])
+        return from_holder.part(self._agent)
 
     def has_turn(self, round_: int) -> bool:
         """Whether this agent learns in a round."""
@@ -109,14 +186,14 @@ class Agenda:
     def hears(self) -> tuple[int, ...]:
         """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""
         if not self._direct:
-            return tuple(sorted(self._wires.neighbors(self._agent)))
-        return tuple(j for j in range(self._n) if any(self._agent in who[j] for who in self._audiences.values()))
+            return tuple(sorted(self._needs.wires.neighbors(self._agent)))
+        return tuple(self._needs.addressed_by[self._agent])
 
     def speaks_to(self) -> tuple[int, ...]:
         """Whom this node opens a link to: its neighbours, or with direct routing all whom it may address."""
         if not self._direct:
-            return tuple(sorted(self._wires.neighbors(self._agent)))
-        return tuple(sorted({i for who in self._audiences.values() for i in who[self._agent]}))
+            return tuple(sorted(self._needs.wires.neighbors(self._agent)))
+        return tuple(sorted({i for receivers in self._needs.receivers.values() for i in receivers[self._agent]}))
 
     def _takes_turns(self, round_: int) -> bool:
         return self._recipe.order == "alternating" and self._holder(round_) == self._agent
@@ -124,5 +201,8 @@ class Agenda:
     def _holder(self, round_: int) -> int:
         return turns.holder(round_, self._n, self._turn_rounds)
 
-    def _route(self, needed_by: Audiences, order: Sequence[int] | None = None) -> Routes:
-        return routes(self._graph, self._agent, needed_by, direct=self._direct, order=order)
+
+def _later(receivers: Audiences, order: Sequence[int]) -> Audiences:
+    """Of each agent's receivers those that come later in the order than it does."""
+    place = {agent: index for index, agent in enumerate(order)}
+    return [[i for i in audience if place[i] > place[j]] for j, audience in enumerate(receivers)]

@@ -333,7 +333,7 @@ def test_a_node_with_another_runs_keys_is_kept_out_and_the_run_says_who_is_missi
         node.kill()
         node.wait()
     assert process.returncode == 1
-    assert "not up within 40 s: node 1" in err
+    assert "1 of 5 processes not up within 40 s: node 1; supervision.start_s" in err
     told = dict(query(tmp_path / "run", "SELECT text, role FROM events WHERE text LIKE 'kept out%'"))
     assert told == {
         "kept out 1 connections": COORDINATOR,

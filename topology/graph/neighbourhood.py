@@ -3,13 +3,15 @@
 Theory of operation. Everything follows from breadth-first search on the communication graph, so the same call gives the same
 answer on every node of a run: results are in ascending agent id, and wherever several shortest paths tie, the lowest id wins.
 The *tree of an origin* joins each node j to its lowest-id neighbour one hop nearer to the origin (`tree_parents`). A message
-floods along that tree, cut back to the paths that lead to its audience (`relay_children`): each member hears it exactly
+floods along that tree, cut back to the paths that lead to its audience (`relay_tree`): each member hears it exactly
 once, over a shortest path, and a node on the way passes it on whether or not it may use it itself. Where the
 audience is all who see the origin, by κ in hops or in agents, all relays belong to it; where it is some of them, relays may not.
+
+A search ends as soon as it has found what it is asked for, so a tree costs what lies within its audience's radius, not the graph.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import networkx as nx
@@ -101,7 +103,8 @@ def path(graph: nx.Graph, a: int, b: int) -> tuple[int, ...]:
     Raises:
         ValueError: a or b is not a node, or b cannot be reached.
     """
-    return _climb(tree_parents(graph, a), a, b)
+    tree = relay_tree(graph, a, (b,))
+    return tuple(sorted(tree.children, key=tree.depth.__getitem__))
 
 
 def visible(graph: nx.Graph, kappa: int, unit: Literal["hops", "agents"]) -> tuple[tuple[int, ...], ...]:
@@ -141,31 +144,98 @@ def audiences(visible: Sequence[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(listeners) for listeners in heard_by)
 
 
-def relay_children(graph: nx.Graph, origin: int, audience: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """The tree along which a message of `origin` floods: its breadth-first tree, cut back to the paths to the audience.
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The tree along which a message of one origin floods.
+
+    Attributes:
+        children: For each node on the tree, ascending, those it passes the message on to, ascending. Leaves have ().
+        above: For each of them but the origin, the next one towards the origin.
+        depth: For each of them, hops from the origin.
+        relays: Nodes that pass the message on without belonging to the audience, the origin apart.
+        radius: Hops to the farthest of the audience.
+    """
+
+    children: dict[int, tuple[int, ...]]
+    above: dict[int, int]
+    depth: dict[int, int]
+    relays: frozenset[int]
+    radius: int
+
+    def before(self, node: int) -> frozenset[int]:
+        """The nodes that the message crosses on its way to a node of the tree, the origin included, that node not."""
+        crossed = []
+        while node in self.above:
+            node = self.above[node]
+            crossed.append(node)
+        return frozenset(crossed)
+
+
+def relay_tree(graph: nx.Graph, origin: int, audience: Iterable[int]) -> Tree:
+    """The breadth-first tree of `origin`, cut back to the paths to the audience.
 
     Args:
         graph: The communication graph.
-        origin: Who sends first.
-        audience: Who must hear it; the origin itself may be among them and changes nothing.
+        origin: The node that sends first.
+        audience: The nodes that need the message; the origin itself may be among them and changes nothing.
 
     Returns:
-        For each node on the tree, ascending, those it passes the message on to, ascending. Leaves have ().
+        The tree, for the search of which the graph is read no further than to the farthest of the audience.
 
     Raises:
         ValueError: origin or a member of the audience is not a node, or cannot be reached.
 
     Example:
-        >>> relay_children(nx.path_graph(4), 1, [0, 3])
+        >>> relay_tree(nx.path_graph(4), 1, [0, 3]).children
         {0: (), 1: (0, 2), 2: (3,), 3: ()}
     """
-    parents = tree_parents(graph, origin)
-    children: dict[int, set[int]] = {origin: set()}
-    for member in audience:
-        for above, below in pairwise(_climb(parents, origin, member)):
-            children.setdefault(above, set()).add(below)
-            children.setdefault(below, set())
-    return {node: tuple(sorted(children[node])) for node in sorted(children)}
+    members = frozenset(audience) - {origin}
+    hops = _search(graph, origin, None, members)
+    above: dict[int, int] = {}
+    children: dict[int, list[int]] = {origin: []}
+    for member in sorted(members):
+        if member not in hops:
+            raise ValueError(f"agent: got {member}; not reachable from {origin}")
+        node = member
+        while node not in children:
+            children[node] = []
+            nearer = hops[node] - 1
+            above[node] = node = min(p for p in graph.adj[node] if hops.get(p) == nearer)
+    for node, parent in above.items():
+        children[parent].append(node)
+    return Tree(
+        children={node: tuple(sorted(children[node])) for node in sorted(children)},
+        above=above,
+        depth={node: hops[node] for node in children},
+        relays=frozenset(children) - members - {origin},
+        radius=max((hops[member] for member in members), default=0),
+    )
+
+
+def direct_tree(origin: int, audience: Iterable[int]) -> Tree:
+    """The tree of a message that its origin sends to each of its audience itself.
+
+    Example:
+        >>> direct_tree(1, [0, 3]).children
+        {1: (0, 3), 0: (), 3: ()}
+    """
+    members = sorted(audience)
+    return Tree(
+        children={origin: tuple(members)} | dict.fromkeys(members, ()),
+        above=dict.fromkeys(members, origin),
+        depth={origin: 0} | dict.fromkeys(members, 1),
+        relays=frozenset(),
+        radius=1,
+    )
+
+
+def relay_children(graph: nx.Graph, origin: int, audience: Iterable[int]) -> dict[int, tuple[int, ...]]:
+    """For each node on the tree of `relay_tree`, ascending, those it passes the message on to, ascending.
+
+    Raises:
+        ValueError: as `relay_tree`.
+    """
+    return relay_tree(graph, origin, audience).children
 
 
 def critical_path(order: Sequence[int], visible: Sequence[Iterable[int]]) -> int:
@@ -188,14 +258,16 @@ def critical_path(order: Sequence[int], visible: Sequence[Iterable[int]]) -> int
     return max(length.values(), default=0)
 
 
-def _search(graph: nx.Graph, source: int, limit: int | None) -> dict[int, int]:
-    # hop distances from the source up to the limit, nearest first; over once every node is found, which spares dense graphs
+def _search(graph: nx.Graph, source: int, limit: int | None, wanted: Collection[int] | None = None) -> dict[int, int]:
+    # hop distances from the source up to the limit, nearest first; over once every node is found, which spares dense graphs,
+    # or every node that is wanted: those less far than the farthest of them are then found too
     if source not in graph:
         raise ValueError(f"agent: got {source}; not one of the {len(graph)} nodes")
     hops = {source: 0}
     frontier = [source]
     depth = 0
-    while frontier and len(hops) < len(graph) and (limit is None or depth < limit):
+    missing = None if wanted is None else set(wanted) - {source}
+    while frontier and len(hops) < len(graph) and (limit is None or depth < limit) and (missing is None or missing):
         depth += 1
         reached: list[int] = []
         for node in frontier:
@@ -203,19 +275,12 @@ def _search(graph: nx.Graph, source: int, limit: int | None) -> dict[int, int]:
                 if neighbour not in hops:
                     hops[neighbour] = depth
                     reached.append(neighbour)
-            if len(hops) == len(graph):
+                    if missing is not None:
+                        missing.discard(neighbour)
+            if len(hops) == len(graph) or (missing is not None and not missing):
                 break
         frontier = reached
     return hops
-
-
-def _climb(parents: dict[int, int], top: int, node: int) -> tuple[int, ...]:
-    if node != top and node not in parents:
-        raise ValueError(f"agent: got {node}; not reachable from {top}")
-    steps = [node]
-    while steps[-1] != top:
-        steps.append(parents[steps[-1]])
-    return tuple(reversed(steps))
 
 
 def _natural(name: str, value: int, least: int) -> None:

@@ -11,6 +11,9 @@ Over each link the messages of one kind and moment leave in one order, the same 
 scheduled: by how far they have come, then by origin (or in a given order of origins). A link's queue and its random
 numbers depend on that order. Nobody can wait in a circle for it: a message waits only for such as have come less far, or
 as far on the same link.
+
+The trees of a kind of message are the same for all agents, so `Routing` works them out once and gives each agent its part.
+What that costs grows with the trees, not with the graph: with a fixed number of neighbours and a fixed κ, linearly with n.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from topology.graph.neighbourhood import distances, path, relay_children
+from topology.graph.neighbourhood import direct_tree, relay_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +32,8 @@ class Routes:
         awaited: Origins whose message comes to this agent, to be used or relayed.
         uses: Those of them that are meant for it.
         next_hops: Per origin, itself included, whom to send the message on to; ascending.
-        hops_left: Per origin, the hop budget of the message as it arrives here (for the agent itself: as if it had
-            arrived).
+        hops_left: Per awaited origin, the hop budget of the message as it arrives here (for the agent itself, if its message
+            is meant for anybody: as if it had arrived).
         addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.
         outgoing: Per node to send to, ascending, the origins whose messages go there, in the order in which they leave.
         via: Per awaited origin, the nodes that its message crosses on its way here, the origin included.
@@ -48,6 +51,70 @@ class Routes:
 NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset(), outgoing=(), via={})
 
 
+class Routing:
+    """The trees of one kind of message, from which every agent gets its part.
+
+    Args:
+        graph: The topology.
+        audiences: Per origin, the agents that need its message, without itself.
+        direct: Overlay sockets instead of relaying.
+
+    Raises:
+        ValueError: one of an audience is not a node, or cannot be reached.
+    """
+
+    def __init__(self, graph: nx.Graph, audiences: Sequence[Sequence[int]], *, direct: bool) -> None:
+        self._trees = {
+            origin: direct_tree(origin, audience) if direct else relay_tree(graph, origin, audience)
+            for origin, audience in enumerate(audiences)
+            if audience
+        }
+        self._through: dict[int, list[int]] = {}  # per node, the origins whose tree it is on, ascending
+        for origin, tree in self._trees.items():
+            for node in tree.children:
+                self._through.setdefault(node, []).append(origin)
+
+    def part(self, agent: int, order: Sequence[int] | None = None) -> Routes:
+        """The part that `agent` has in bringing every origin's message to its audience.
+
+        Args:
+            agent: Whose part.
+            order: Origins in the order in which their messages come into being, where that is not all at once.
+        """
+        place = None if order is None else {origin: place for place, origin in enumerate(order)}
+        awaited: set[int] = set()
+        uses: set[int] = set()
+        next_hops: dict[int, tuple[int, ...]] = {}
+        hops_left: dict[int, int] = {}
+        addressed: set[tuple[int, int]] = set()
+        outgoing: dict[int, list[tuple[int, int]]] = {}
+        via: dict[int, frozenset[int]] = {}
+        for origin in self._through.get(agent, ()):
+            tree = self._trees[origin]
+            depth = tree.depth[agent]
+            if mine := tree.children[agent]:
+                next_hops[origin] = mine
+                rank = depth if place is None else place[origin]
+                for child in mine:
+                    outgoing.setdefault(child, []).append((rank, origin))
+                addressed.update((origin, child) for child in mine if child not in tree.relays)
+            if agent != origin:
+                awaited.add(origin)
+                via[origin] = tree.before(agent)
+                if agent not in tree.relays:
+                    uses.add(origin)
+            hops_left[origin] = tree.radius - depth
+        return Routes(
+            awaited=frozenset(awaited),
+            uses=frozenset(uses),
+            next_hops=next_hops,
+            hops_left=hops_left,
+            addressed=frozenset(addressed),
+            outgoing=tuple((to, tuple(origin for _, origin in sorted(outgoing[to]))) for to in sorted(outgoing)),
+            via=via,
+        )
+
+
 def routes(
     graph: nx.Graph,
     agent: int,
@@ -56,14 +123,10 @@ def routes(
     direct: bool,
     order: Sequence[int] | None = None,
 ) -> Routes:
-    """The part that `agent` has in bringing every origin's message to its audience.
+    """One agent's part alone, see `Routing`.
 
-    Args:
-        graph: The topology.
-        agent: Whose part.
-        audiences: Per origin, the agents that need its message, without itself.
-        direct: Overlay sockets instead of relaying.
-        order: Origins in the order in which their messages come into being, where that is not all at once.
+    Raises:
+        ValueError: as `Routing`.
 
     Example:
         >>> line = nx.path_graph(3)
@@ -71,84 +134,63 @@ def routes(
         >>> sorted(part.awaited), part.next_hops
         ([0], {0: (2,)})
     """
-    awaited: set[int] = set()
-    uses: set[int] = set()
-    next_hops: dict[int, tuple[int, ...]] = {}
-    hops_left: dict[int, int] = {}
-    addressed: set[tuple[int, int]] = set()
-    outgoing: dict[int, list[tuple[int, int]]] = {}
-    via: dict[int, frozenset[int]] = {}
-    for origin, audience in enumerate(audiences):
-        if not audience:
-            continue
-        members = frozenset(audience)
-        if direct:
-            children = {origin: tuple(sorted(members))}
-            depth, radius = (0 if agent == origin else 1), 1
-        else:
-            children = relay_children(graph, origin, audience)
-            hops = distances(graph, origin)
-            depth, radius = hops[agent], max(hops[member] for member in members)
-        mine = children.get(agent, ())
-        if mine:
-            next_hops[origin] = mine
-            for child in mine:
-                outgoing.setdefault(child, []).append((depth if order is None else order.index(origin), origin))
-            addressed.update((origin, child) for child in mine if child in members)
-        if agent in members:
-            uses.add(origin)
-        if agent != origin and (mine or agent in members):
-            awaited.add(origin)
-            via[origin] = frozenset((origin,)) if direct else frozenset(path(graph, origin, agent)[:-1])
-        hops_left[origin] = radius - depth
-    return Routes(
-        awaited=frozenset(awaited),
-        uses=frozenset(uses),
-        next_hops=next_hops,
-        hops_left=hops_left,
-        addressed=frozenset(addressed),
-        outgoing=tuple((to, tuple(origin for _, origin in sorted(outgoing[to]))) for to in sorted(outgoing)),
-        via=via,
-    )
+    return Routing(graph, audiences, direct=direct).part(agent, order)
+
+
+class Answering:
+    """The tree along which `root` brings each other node an answer of its own.
+
+    Here the origin of a message is the node that it is for.
+
+    Args:
+        graph: The topology.
+        root: The node that answers.
+
+    Raises:
+        ValueError: root is not a node, or another cannot be reached from it.
+    """
+
+    def __init__(self, graph: nx.Graph, root: int) -> None:
+        self._root = root
+        self._tree = relay_tree(graph, root, graph)
+
+    def part(self, agent: int) -> Routes:
+        """The part that `agent` has in bringing the answers to those behind it."""
+        tree = self._tree
+        towards = {node: child for child in tree.children[agent] for node in self._behind(child)}
+        comes_here = agent != self._root
+        awaited = sorted({agent, *towards} if comes_here else towards)
+        outgoing: dict[int, list[int]] = {}
+        for addressee in sorted(towards):
+            outgoing.setdefault(towards[addressee], []).append(addressee)
+        crossed = tree.before(agent)
+        return Routes(
+            awaited=frozenset(awaited if comes_here else ()),
+            uses=frozenset({agent} if comes_here else ()),
+            next_hops={addressee: (towards[addressee],) for addressee in sorted(towards)},
+            hops_left={addressee: tree.depth[addressee] - tree.depth[agent] for addressee in awaited},
+            addressed=frozenset((child, child) for child in tree.children[agent]),
+            outgoing=tuple((to, tuple(outgoing[to])) for to in sorted(outgoing)),
+            via=dict.fromkeys(awaited, crossed) if comes_here else {},
+        )
+
+    def _behind(self, node: int) -> list[int]:
+        """A node of the tree and all those below it."""
+        found = [node]
+        for one in found:
+            found.extend(self._tree.children[one])
+        return found
 
 
 def answers(graph: nx.Graph, agent: int, root: int) -> Routes:
-    """The part that `agent` has in bringing each node an answer of its own from `root`, along the tree of `root`.
+    """One agent's part alone, see `Answering`.
 
-    Here the origin of a message is the node that it is for.
+    Raises:
+        ValueError: as `Answering`.
 
     Example:
         >>> part = answers(nx.path_graph(4), 1, root=0)
         >>> sorted(part.awaited), sorted(part.uses), part.next_hops
         ([1, 2, 3], [1], {2: (2,), 3: (2,)})
     """
-    awaited: set[int] = set()
-    next_hops: dict[int, tuple[int, ...]] = {}
-    hops_left: dict[int, int] = {}
-    addressed: set[tuple[int, int]] = set()
-    outgoing: dict[int, list[int]] = {}
-    via: dict[int, frozenset[int]] = {}
-    for addressee in sorted(set(graph) - {root}):
-        way = path(graph, root, addressee)
-        if agent not in way:
-            continue
-        place = way.index(agent)
-        hops_left[addressee] = len(way) - 1 - place
-        if agent != root:
-            awaited.add(addressee)
-            via[addressee] = frozenset(way[:place])
-        if agent != addressee:
-            child = way[place + 1]
-            next_hops[addressee] = (child,)
-            outgoing.setdefault(child, []).append(addressee)
-            if child == addressee:
-                addressed.add((addressee, child))
-    return Routes(
-        awaited=frozenset(awaited),
-        uses=frozenset({agent} & awaited),
-        next_hops=next_hops,
-        hops_left=hops_left,
-        addressed=frozenset(addressed),
-        outgoing=tuple((to, tuple(outgoing[to])) for to in sorted(outgoing)),
-        via=via,
-    )
+    return Answering(graph, root).part(agent)

@@ -140,7 +140,8 @@ class Schedule:
 
     Raises:
         ValueError: an unknown preset, a trace that cannot be read, an attribute that does not fit, an edge or an agent that
-            the graph does not have; the text begins with the path of the key, as `network.events[2].between`.
+            the graph does not have; the text begins with the path of the key, as `network.events[2].between`. What is wrong
+            with edges and events that differ from the rest is found when their links are asked for (`segments`).
 
     Example:
         >>> schedule = Schedule(Network(preset="lan"), nx.path_graph(3), seed=0)
@@ -154,17 +155,18 @@ class Schedule:
         self._seed = seed
         self._presets: dict[str, LinkSpec] = {}
         self._check_places()
-        spec = self._stage(named("ideal"), network, "network")
-        directed = [link for a, b in sorted(graph.edges) for link in ((a, b), (b, a))]
-        self._segments = {(a, b): self._over_time(spec, a, b) for a, b in directed}
-        self._down = {agent: self._agent_downtimes(agent) for agent in sorted(graph)}
-        self._outages = {tuple(sorted(edge)): self._drawn_outages(*sorted(edge)) for edge in sorted(graph.edges)}
+        self._spec = self._stage(named("ideal"), network, "network")
+        # worked out as links are asked for: every node has a schedule and asks for its own few
+        self._segments: dict[tuple[int, int], tuple[tuple[float, LinkSpec], ...]] = {}
+        self._down: dict[int, tuple[Downtime, ...]] = {}
+        self._outages: dict[tuple[int, int], tuple[Downtime, ...]] = {}
 
     @property
     def is_ideal(self) -> bool:
         """Whether every message over every link arrives at the moment it is sent, always."""
-        specs = [spec for segments in self._segments.values() for _, spec in segments]
-        return all(spec.is_ideal for spec in specs) and not any(self.faults(src, dst) for src, dst in self._segments)
+        directed = [link for a, b in self._graph.edges for link in ((a, b), (b, a))]
+        specs = [spec for link in directed for _, spec in self.segments(*link)]
+        return all(spec.is_ideal for spec in specs) and not any(self.faults(src, dst) for src, dst in directed)
 
     def link(self, src: int, dst: int, copies: int, stream: tuple[int, ...] | None = None) -> LinkModel:
         """A model of the link src → dst, at its very beginning.
@@ -177,13 +179,23 @@ class Schedule:
 
         Raises:
             KeyError: there is no such link.
+            ValueError: as `segments`.
         """
         return LinkModel(
-            self._segments[src, dst], self.faults(src, dst), copies=copies, seed=self._seed, stream=stream or (src, dst)
+            self.segments(src, dst), self.faults(src, dst), copies=copies, seed=self._seed, stream=stream or (src, dst)
         )
 
     def segments(self, src: int, dst: int) -> tuple[tuple[float, LinkSpec], ...]:
-        """From when on, in seconds, the link src → dst is like what; the first from 0."""
+        """From when on, in seconds, the link src → dst is like what; the first from 0.
+
+        Raises:
+            KeyError: there is no such link.
+            ValueError: what an edge or an event says of it does not fit, see `Schedule`.
+        """
+        if (src, dst) not in self._segments:
+            if not self._graph.has_edge(src, dst):
+                raise KeyError((src, dst))
+            self._segments[src, dst] = self._over_time(self._spec, src, dst)
         return self._segments[src, dst]
 
     def faults(self, src: int, dst: int) -> tuple[Fault, ...]:
@@ -196,15 +208,15 @@ class Schedule:
         ]
         edge = min(src, dst), max(src, dst)
         return (
-            *(SenderDown(down) for down in self._down[src]),
+            *(SenderDown(down) for down in self._downtimes(src)),
             *([LinkDown(Downtime(known))] if known else []),
-            *(LinkDown(down) for down in self._outages[edge]),
-            *(ReceiverDown(down) for down in self._down[dst]),
+            *(LinkDown(down) for down in self._drawn_outages(*edge)),
+            *(ReceiverDown(down) for down in self._downtimes(dst)),
         )
 
     def off(self, agent: int, t_s: float) -> bool:
         """Whether an agent is down at a moment."""
-        return any(bool(down.covers(np.array([t_s]))[0]) for down in self._down[agent])
+        return any(bool(down.covers(np.array([t_s]))[0]) for down in self._downtimes(agent))
 
     def slow_factor(self, agent: int, t_s: float) -> float:
         """How many times as long as otherwise an agent's computing takes at a moment; of several events the product."""
@@ -276,6 +288,11 @@ class Schedule:
 
     # Faults ---------------------------------------------------------------------------------------------------------------
 
+    def _downtimes(self, agent: int) -> tuple[Downtime, ...]:
+        if agent not in self._down:
+            self._down[agent] = self._agent_downtimes(agent)
+        return self._down[agent]
+
     def _agent_downtimes(self, agent: int) -> tuple[Downtime, ...]:
         events = [event for event in self._network.events if isinstance(event, Crash) and event.agent == agent]
         found = [Downtime([(event.from_s, _end(event)) for event in events])] if events else []
@@ -286,7 +303,9 @@ class Schedule:
     def _drawn_outages(self, a: int, b: int) -> tuple[Downtime, ...]:
         if self._network.random_outages is None:
             return ()
-        return (Downtime(drawn=_outages(self._network.random_outages, self._stream(_OUTAGES, a, b))),)
+        if (a, b) not in self._outages:
+            self._outages[a, b] = (Downtime(drawn=_outages(self._network.random_outages, self._stream(_OUTAGES, a, b))),)
+        return self._outages[a, b]
 
     def _stream(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, *key])))

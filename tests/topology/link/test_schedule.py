@@ -242,9 +242,9 @@ def test_what_is_down_for_ever_has_no_end() -> None:
         ({"events": [{"do": "change", "jitter_ms": 9, "from_s": 1}]}, "network.events[0].jitter_ms: got 9.0"),
     ],
 )
-def test_what_cannot_be_is_told_when_the_schedule_is_made(network: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_is_told_when_the_schedule_is_made_or_its_links_are_asked_for(network: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError) as error:
-        schedule(**network)
+        _ = schedule(**network).is_ideal
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
