@@ -256,10 +256,18 @@ def _sums_agree(r: Rehearsal) -> bool:
             e = episode.copy
             close = np.isclose(episode.ret, ret[e], rtol=1e-4, atol=1e-3) and len(episode.cost) == m
             costs = r.share != "team" or np.allclose(episode.cost, cost[e], rtol=1e-5)
-            if not (close and costs and episode.length == length[e]):
+            if not (((close and costs) or step.faults[e]) and episode.length == length[e]):
                 return False
             ret[e], cost[e], length[e] = 0.0, 0.0, 0
     return True
+
+
+def _faults_have_no_return(run: Recording) -> bool:
+    """Where a fault ended an episode all its figures are nan, and nowhere else is any."""
+    return all(
+        {bool(np.isnan(figure)) for figure in (episode.ret, *episode.cost)} == {bool(step.faults[episode.copy])}
+        for step in run.steps for episode in step.episodes
+    )  # fmt: skip
 
 
 def _ends_in_time(run: Recording, first_limits: Sequence[int] | None = None) -> bool:
@@ -342,6 +350,9 @@ CONTRACT: tuple[Clause, ...] = (
         lambda r: not any((s.terminated & s.truncated).any() for s in r.run.steps),
     ),
     Clause("A fault counts as termination.", lambda r: not any((s.faults & ~s.terminated).any() for s in r.run.steps)),
+    Clause(
+        "An episode that a fault ended has no return and no cost; every other has both.", lambda r: _faults_have_no_return(r.run)
+    ),
     Clause(
         "final_obs is None if no episode ended, and shaped like obs if one did.",
         lambda r: all(_final_obs_fits(s, r.run) for s in r.run.steps),

@@ -75,12 +75,13 @@ class Episodes:
         ended = np.flatnonzero(terminated | truncated)
         if len(ended):
             episodes = tuple(
-                Episode(
+                Episode.ended(
                     copy=int(e),
                     ret=float(self._ret[e]),
                     cost=tuple(map(float, self._cost[e])),
                     length=int(self._age[e]),
                     is_whole=bool(self._limit[e] == self._horizon),
+                    is_faulty=bool(faults[e]),
                 )
                 for e in ended
             )

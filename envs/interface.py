@@ -8,9 +8,10 @@ Agents' blocks are ragged and
 stay so: agent i's observation has its own width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,8 @@ class Episode:
 
     Attributes:
         copy: Which of the E copies.
-        ret: Undiscounted sum of the team reward.
-        cost: Undiscounted sum of the team cost, one entry per cost, shape (m,).
+        ret: Undiscounted sum of the team reward; nan where a fault of the simulation ended the episode.
+        cost: Undiscounted sum of the team cost, one entry per cost, shape (m,); nan likewise.
         length: Steps.
         is_whole: False for a first episode that was given a limit of its own; it says nothing of a policy's return.
     """
@@ -91,6 +92,13 @@ class Episode:
     cost: tuple[float, ...]
     length: int
     is_whole: bool = True
+
+    @classmethod
+    def ended(cls, *, copy: int, ret: float, cost: tuple[float, ...], length: int, is_whole: bool, is_faulty: bool) -> Self:
+        """An episode with the sums over its steps; one that a fault ended has none: what it would have come to is not known."""
+        if is_faulty:
+            ret, cost = math.nan, (math.nan,) * len(cost)
+        return cls(copy=copy, ret=ret, cost=cost, length=length, is_whole=is_whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,7 @@ class Transition:
         truncated: (E,) True where the time limit ended the episode; never together with terminated.
         final_obs: Per agent (E, d_i), rows valid where an episode ended; None if none did.
         episodes: The episodes that ended, by ascending copy.
-        faults: (E,) True where the simulation diverged; such a copy counts as terminated.
+        faults: (E,) True where the simulation diverged; such a copy counts as terminated, and its episode has no return.
     """
 
     obs: list[Floats]

@@ -49,6 +49,7 @@ from topology.wire.sockets import Context, PeerLostError, RouterLinks, new_conte
 
 ROLE = WORLD_ROLE
 REPORT_S = 0.5
+FAULTS_TOLD = 100  # faults of the simulation that a run tells one by one
 PATIENCE = 1.25  # the world waits a quarter longer than the nodes, so that a node names the silent one first
 
 
@@ -137,6 +138,7 @@ class World:
         self._patience_s = PATIENCE * scenario.supervision.deadline_s
         self._episodes: list[EpisodeRow] = []
         self._faults: list[str] = []
+        self._faults_told = 0
         self._reported = time.monotonic()
         self._due = Kind.JOIN
         self._round = self._step = 0
@@ -175,12 +177,17 @@ class World:
         began = time.monotonic()
         while (message := self._hub.receive(SLICE_S)) is None:
             if self._heed_control(0.0):
-                self._go_on()
                 return None
             if time.monotonic() - began >= self._patience_s:
                 silent = sorted(set(range(self._n)) - self._heard.keys() - self._gone)
                 raise PeerLostError(f"{self._story()}: no {self._due.name} in time from agents {silent}")
         return message
+
+    def lose(self, agent: int) -> None:
+        """An agent is gone for good, and the run goes on without it: its joints go limp."""
+        self._gone.add(agent)
+        self._hub.lose(agent)
+        self._go_on()
 
     def _heed_control(self, timeout_s: float) -> bool:
         """Look at what the coordinator has to say; whether an agent has died."""  # noqa: DOC501  (what `run` raises)
@@ -188,8 +195,7 @@ class World:
         if isinstance(order, Stop):
             raise StopRequested
         if isinstance(order, Gone):
-            self._gone.add(order.agent)
-            self._hub.lose(order.agent)
+            self.lose(order.agent)
             return True
         return False
 
@@ -296,7 +302,7 @@ class World:
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies
         for episode in transition.episodes:
-            if not episode.is_whole:
+            if not episode.is_whole and not transition.faults[episode.copy]:
                 continue
             self._episodes.append(
                 EpisodeRow(
@@ -308,8 +314,9 @@ class World:
                     length=episode.length,
                 )
             )
-        for copy in np.flatnonzero(transition.faults):
+        for copy in np.flatnonzero(transition.faults)[: FAULTS_TOLD - self._faults_told]:  # all are among the episodes
             self._faults.append(f"simulation of copy {copy} diverged at env step {env_step}; the copy was restarted")
+            self._faults_told += 1
         if (step % 16 == 0 or self._paced) and time.monotonic() - self._reported > REPORT_S:
             self._report(round_, step + 1)
 
@@ -321,7 +328,7 @@ class World:
                 env_step=(round_ * self._steps + steps) * self._copies,
                 episodes=tuple(self._episodes),
                 traffic=tuple(self._hub.drain(None if self._round == self._rounds else round_)) if end else (),
-                faults=tuple(self._faults[:100]),
+                faults=tuple(self._faults),
                 refused=refused,
                 refusals=texts,
             )

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.learners.on_policy.learner import policy_size
+from node.numerics.networks import require_all_finite
 from node.numerics.rollout import Rollout
 from node.process import digest
 from node.protocol.kinds import joint_width, sizes_of
@@ -38,6 +39,7 @@ from node.runtime.compute_time import Thinking
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
+from topology.finite import DivergedError, NotFiniteError, require_finite
 from topology.graph.routes import answers
 from topology.link.schedule import Schedule
 from topology.link.treatment import dtype_of, reliable_kinds
@@ -187,6 +189,7 @@ class Central:
         Raises:
             StopRequested: the coordinator said stop.
             PeerLostError: an agent took nothing before the deadline.
+            DivergedError: what is learnt is no longer finite.
         """
         while not self.is_over:
             message = self._peers.receive(SLICE_S)
@@ -196,7 +199,11 @@ class Central:
                 raise StopRequested
 
     def turn(self) -> bool:
-        """Handle the next message, if it is there; whether it was."""
+        """Handle the next message, if it is there; whether it was.
+
+        Raises:
+            DivergedError: what is learnt is no longer finite.
+        """
         message = self._peers.receive(0.0)
         if message is not None:
             self._take(message)
@@ -230,10 +237,13 @@ class Central:
         self._peers.taken(header, self._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
         self._heard[key] = message, marks
         if len(self._heard) == len(self._hears) * self._n:
-            if self._hears is _TOLD:
-                self._answer()
-            else:
-                self._share()
+            try:
+                if self._hears is _TOLD:
+                    self._answer()
+                else:
+                    self._share()
+            except NotFiniteError as error:
+                raise DivergedError(str(error), (self._round + 1) * self._steps * self._copies) from None
 
     def _joint(self, message: Message, marks: Marks | None) -> Floats:
         """What an agent was told in a round, (E, T, w)."""
@@ -290,6 +300,7 @@ class Central:
 
     def _end_round(self, clock: float) -> None:
         """Report the round, store what is to be stored, be ready for the next."""
+        require_all_finite(self._figures, self._mind.weights())
         self._report(clock)
         self._figures.clear()
         if self._scenario.stores_after(self._round):
@@ -363,6 +374,7 @@ class Central:
         for to, addressees in self._routes.outgoing:
             for addressee in addressees:
                 data = data_for(addressee)
+                require_finite(data, f"its {kind.name}")
                 self._peers.send(
                     kind,
                     encode(data, dtype),

@@ -25,6 +25,7 @@ from rich.text import Text  # noqa: E402
 
 from coordinator.cli import study  # noqa: E402
 from coordinator.cli.options import (  # noqa: E402
+    EXIT_DIVERGED,
     EXIT_FAILED,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
@@ -100,8 +101,8 @@ def run(
 ) -> None:
     """Train the agents of a scenario, one process each.
 
-    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 130:
-    interrupted.
+    Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 3: the run
+    diverged, its numbers are no longer finite; 130: interrupted.
     """
     chosen = _load(scenario, overrides, seed)
     ready = _planned(chosen, weights=None)
@@ -187,6 +188,7 @@ def resume(
     again. Of a run that is finished it prints the results. Exit codes as of `run`.
     """
     from coordinator.run.checkpoints import latest_good
+    from coordinator.run.collector import spoken
     from coordinator.run.metrics import report_of
     from coordinator.run.plan import changes_since, reopened, without_weights
     from coordinator.study.runs import Run
@@ -198,6 +200,8 @@ def resume(
         if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
             _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
             return
+        if run.diverged:
+            _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
         if not run.deployment.learns:
             _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
         round_, wrong = latest_good(folder)
@@ -478,21 +482,25 @@ def _execute(
         claim.close()
     outcome.error = outcome.error or lost or None
     if outcome.error is not None:
+        has_diverged = final is not None and bool(final["diverged"])
+        if final is not None and has_diverged:
+            _tell(Run(run_dir, scenario), final, as_json=as_json)
         kept = f"; what was recorded is in {run_dir}" if run_dir.exists() else ""
         console.print(failure(outcome.error + kept), soft_wrap=True)
-        if complete_rounds(run_dir):
+        if complete_rounds(run_dir) and not has_diverged:
             told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
             console.print(told, highlight=False, soft_wrap=True, markup=False)
         if not outcome.interrupted and ready.deployment.learns and (run_dir / SCENARIO_FILE).is_file():
             again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
             console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_FAILED)
+        sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_DIVERGED if has_diverged else EXIT_FAILED)
     assert final is not None, "without an error everything was recorded"
     _tell(Run(run_dir, scenario), final, as_json=as_json)
 
 
 def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome") -> "Report | None":
     """Write the rest of what a run reported, and its figures; None if that fails, and then the outcome says why."""
+    from coordinator.run.collector import spoken
     from coordinator.run.database import RecordingError, Results
     from coordinator.run.metrics import report
 
@@ -504,6 +512,8 @@ def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Out
             if outcome.error is None and complete:
                 outcome.error = results.imbalance(outcome.gone)
             final = report(ready, run_dir, results, outcome)
+        if outcome.error is None and final["diverged"]:
+            outcome.error = spoken(final["diverged"][0])
         recorder.meta(**final)
         return final
     except (RecordingError, ValueError) as error:
@@ -524,7 +534,9 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
         if results.quarters():
             plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
-        if final["return_mean"] is None:
+        if final["diverged"]:
+            plain.print("no return: the run diverged", highlight=False)
+        elif final["return_mean"] is None:
             plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
         else:
             over = "the last tenth of the run" if run.deployment.learns else "all episodes"

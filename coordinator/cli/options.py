@@ -16,7 +16,7 @@ InProcessOption = Annotated[
 ]
 
 
-EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_INPUT, EXIT_FAILED, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 1, 3, 130
 
 
 def one_run(folder: Path) -> None:

@@ -32,6 +32,7 @@ class Display:
         self._total = total_steps
         self._quiet = quiet
         self._episodes: deque[tuple[float, float]] = deque(maxlen=LAST_EPISODES)
+        self._faulty = 0
         self._wire_bytes = 0
         self._steps = self._first_steps = 0
         self._lines = 0
@@ -70,7 +71,9 @@ class Display:
                 self._bar.reset(self._task, total=self._total, figures="")
                 self._first_steps = report.env_step
             self._steps = report.env_step
-            self._episodes.extend((episode.ret, sum(episode.cost)) for episode in report.episodes)
+            known = [episode for episode in report.episodes if math.isfinite(episode.ret)]
+            self._episodes.extend((episode.ret, sum(episode.cost)) for episode in known)
+            self._faulty += len(report.episodes) - len(known)
             self._bar.update(self._task, description="running", completed=self._steps, figures=self._figures())
             self._print_line()
         elif isinstance(report, Stored) and report.problem and not (self._quiet or self._has_warned):
@@ -84,6 +87,8 @@ class Display:
         if self._episodes:
             returns, costs = zip(*self._episodes, strict=True)
             parts.append(f"return {sum(returns) / len(returns):.1f}  cost {sum(costs) / len(costs):.1f}")
+        if self._faulty:
+            parts.append(f"{self._faulty:,} episodes diverged")
         if self._steps > self._first_steps and elapsed > 0:
             parts.append(f"{(self._steps - self._first_steps) / elapsed:,.0f} steps/s  {size(self._wire_bytes / elapsed)}/s")
         return "  ".join(parts)
@@ -101,10 +106,14 @@ def summary(results: Results, *, cost_limit: float | None) -> Table:
     """Return and cost by quarter of the episodes."""
     table = Table(title="by quarter of the episodes")
     limit = "no limit" if cost_limit is None else f"limit {cost_limit:g}"
-    for heading in ("quarter", "episodes", "return", f"cost ({limit})"):
+    quarters = results.quarters()
+    are_faulty = any(quarter.faulty for quarter in quarters)
+    for heading in ("quarter", "episodes", *(["diverged"] if are_faulty else []), "return", f"cost ({limit})"):
         table.add_column(heading, justify="right")
-    for place, (ret, cost, count) in enumerate(results.quarters(), start=1):
-        table.add_row(str(place), str(count), f"{ret:.1f}", f"{cost:.1f}")
+    for place, quarter in enumerate(quarters, start=1):
+        counts = [quarter.episodes, *([quarter.faulty] if are_faulty else [])]
+        means = ("–" if math.isnan(mean) else f"{mean:.1f}" for mean in (quarter.ret, quarter.cost))
+        table.add_row(str(place), *map(str, counts), *means)
     return table
 
 

@@ -39,8 +39,8 @@ def sweep(
 ) -> None:
     """Run every combination of some knobs' values, several seeds each, and compare them.
 
-    The same command again goes on where it was stopped: runs that are done are kept. Exit code 0: all done; 1: some runs
-    failed, the others are done; 2: wrong input; 130: interrupted.
+    The same command again goes on where it was stopped: runs that are done are kept. A run that diverged is over too, and
+    counts for nothing. Exit code 0: all are over; 1: some runs failed, the others are over; 2: wrong input; 130: interrupted.
     """
     from coordinator.report.tables import SweepProgress
     from coordinator.study import grid as cells
@@ -60,10 +60,10 @@ def sweep(
             went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
     except ValueError as error:
         refuse(str(error))
-    done = sum(job.state == "done" for job in plan.jobs)
+    done, diverged = (sum(job.state == state for job in plan.jobs) for state in ("done", "diverged"))
     if not went_through:
-        refuse(f"interrupted; {done} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
-    if done:
+        refuse(f"interrupted; {done + diverged} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
+    if done or diverged:
         what = "comparison"
         try:
             _compare([place], threshold=None, held=1, as_json=as_json)
@@ -71,6 +71,8 @@ def sweep(
             _report([place], place / REPORT_FILE, console)
         except ValueError as error:  # the runs are what was asked for, and they are done
             console.print(f"no {what}: {error}", highlight=False, soft_wrap=True, markup=False)
+    if diverged:
+        console.print(f"{diverged} of {len(plan.jobs)} runs diverged", highlight=False, soft_wrap=True, markup=False)
     if failed := [job for job in plan.jobs if job.state == "failed"]:
         refuse(
             f"{len(failed)} of {len(plan.jobs)} runs failed, first {failed[0].folder}: {failed[0].error} (see {failed[0].log})",
@@ -219,7 +221,7 @@ def _compare(places: list[Path], *, threshold: float | None, held: int, as_json:
         console.print(tables.reaching(found))
     if found.ages_differ:
         console.print(tables.violating(found))
-    for sentence in tables.answers(found):
+    for sentence in [*tables.answers(found), *tables.divergences(found)]:
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if found.left_out:
         left_out = f"left out, unfinished or without an episode: {', '.join(map(str, found.left_out))}"

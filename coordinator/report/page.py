@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from coordinator.cli.progress import size
 from coordinator.report import charts, maps, tables
+from coordinator.run.collector import spoken
 from coordinator.run.database import Results
 from coordinator.run.plan import MANIFEST_FILE
 from coordinator.study.comparison import Answer, Comparison, Row, compare_runs, grouped
@@ -134,8 +135,11 @@ def _policy(style: str, script: str, *, live: bool) -> str:
 def _content(places: Sequence[Path]) -> dict[str, Any]:
     runs = find(places)
     whole = [run for run in runs if run.is_complete and run.figures["return_mean"] is not None]
-    told = whole or [run for run in runs if not run.is_complete and np.isfinite(run.so_far["return_mean"])]
-    found = compare_runs(told, left_out=[run.folder for run in runs if run not in told]) if told else None
+    diverged = [run for run in runs if run.diverged]
+    under_way = [run for run in runs if not run.is_complete and not run.diverged and np.isfinite(run.so_far["return_mean"])]
+    told = whole or under_way
+    left_out = [run.folder for run in runs if run not in told and run not in diverged]
+    found = compare_runs(told, left_out=left_out, diverged=diverged) if told else None
     of = [row.cell for row in found.rows] if found else cells(runs)
     styles = {name: style for style, name in enumerate(dict.fromkeys(_label(cell) for cell in of))}
     parts = min([STRETCHES, *(len(run.curve.env_step) for cell in of for run in cell.runs)])
@@ -145,7 +149,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "description": of[0].runs[0].scenario.description,
         "under_way": _under_way([run for cell in of for run in cell.runs]),
         "left_out": [str(folder) for folder in found.left_out] if found else [],
-        "answers": _answers(found) if found else [],
+        "answers": [*(_answers(found) if found else []), *_divergences(found, diverged)],
         "matrix": _matrix(found) if found else None,
         "overall": found is not None and found.overall is not None,
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
@@ -178,7 +182,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _under_way(runs: Sequence[Run]) -> dict[str, int] | None:
-    if all(run.is_complete for run in runs):
+    if all(run.is_complete or run.diverged for run in runs):
         return None
     return {"done": sum(run.steps_done for run in runs), "planned": sum(run.planned_steps for run in runs)}
 
@@ -201,6 +205,12 @@ def _answers(found: Comparison) -> list[str]:
     if row.cost_limit is not None:
         told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}: {'exceeded' if row.exceeds else 'kept'}"
     return [f"{told}; {row.bytes_per_agent_step:.1f} B per agent and step between agents"]
+
+
+def _divergences(found: Comparison | None, diverged: Sequence[Run]) -> list[str]:
+    if found is not None:
+        return tables.divergences(found)
+    return [f"Seed {run.scenario.seed}: {spoken(run.diverged[0])}." for run in diverged]
 
 
 def _matrix(found: Comparison) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from coordinator.cli.progress import size
+from coordinator.run.collector import spoken
 from coordinator.study.comparison import AXES, Axis, Comparison, Row
 from coordinator.study.decay import Decay
 from coordinator.study.runs import Run, shown
@@ -47,7 +48,7 @@ class SweepProgress:
     def watch(self, sweep: Sweep) -> None:
         """Show how far the sweep is."""
         for place, job in enumerate(self._todo):
-            if job.state in ("done", "failed") and place not in self._told:
+            if job.state in ("done", "diverged", "failed") and place not in self._told:
                 self._told.add(place)
                 if not self._quiet:
                     self._console.print(self._line(job), highlight=False, soft_wrap=True, markup=False)
@@ -55,28 +56,28 @@ class SweepProgress:
             self._live.update(self._table(sweep), refresh=True)
 
     def _line(self, job: Job) -> str:
-        how = f"{job.wall_s:.1f} s" if job.state == "done" else f"failed: {job.error}"
+        how = {"done": f"{job.wall_s:.1f} s", "diverged": job.error}.get(job.state, f"failed: {job.error}")
         return f"[{len(self._told)}/{len(self._todo)}] {job.cell.name} seed={job.seed}: {how}"
 
     def _table(self, sweep: Sweep) -> Table:
-        total, done = len(sweep.jobs), sum(job.state == "done" for job in sweep.jobs)
+        total, done = len(sweep.jobs), sum(job.state in ("done", "diverged") for job in sweep.jobs)
         table = Table(title=f"{done} of {total} runs done{self._remaining()}")
-        for heading in ("cell", "done", "under way", "failed"):
+        for heading in ("cell", "done", "under way", "failed", "diverged"):
             table.add_column(heading, justify="left" if heading in ("cell", "under way") else "right")
         by_cell: dict[str, list[Job]] = {}
         for job in sweep.jobs:
             by_cell.setdefault(job.cell.name, []).append(job)
-        unfinished = {name: jobs for name, jobs in by_cell.items() if any(job.state != "done" for job in jobs)}
+        unfinished = {name: jobs for name, jobs in by_cell.items() if any(job.state not in ("done", "diverged") for job in jobs)}
         for name, jobs in list(unfinished.items())[:MOST_ROWS]:
-            n_done, n_failed = (sum(job.state == state for job in jobs) for state in ("done", "failed"))
+            n_done, n_failed, n_diverged = (sum(job.state == state for job in jobs) for state in ("done", "failed", "diverged"))
             under_way = ", ".join(f"seed {job.seed} {_done_frac(job):.0%}" for job in jobs if job.state == "running")
-            table.add_row(name, f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""))
+            table.add_row(name, f"{n_done} of {len(jobs)}", under_way, str(n_failed or ""), str(n_diverged or ""))
         if len(unfinished) > MOST_ROWS:
-            table.add_row(f"… and {len(unfinished) - MOST_ROWS} more", "", "", "")
+            table.add_row(f"… and {len(unfinished) - MOST_ROWS} more", "", "", "", "")
         return table
 
     def _remaining(self) -> str:
-        done = sum(job.state in ("done", "failed") for job in self._todo)
+        done = sum(job.state in ("done", "diverged", "failed") for job in self._todo)
         under_way = sum(_done_frac(job) for job in self._todo if job.state == "running")
         if not done:
             return ""
@@ -100,7 +101,9 @@ def comparison(found: Comparison) -> Table:
     with_cost = any(row.cost_limit is not None for row in found.rows)
     table = Table(title="return of an episode, interquartile mean over seeds")
     what = "return, cost" if with_cost else "return"
+    have_diverged = any(row.diverged for row in found.rows)
     headings = [
+        *(["diverged"] if have_diverged else []),
         "return",
         "95 % interval",
         "B per agent, step",
@@ -108,7 +111,8 @@ def comparison(found: Comparison) -> Table:
     ]
     _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
     for row in found.rows:
-        words = [figure(row.iqm), interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        words = [str(row.diverged)] if have_diverged else []
+        words += [figure(row.iqm), interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
         known = [row.equal[axis] for axis in found.uneven]
         words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
         if with_cost:
@@ -172,6 +176,12 @@ def answers(found: Comparison) -> list[str]:
     return told
 
 
+def divergences(found: Comparison) -> list[str]:
+    """Which runs diverged, and when: a sentence each, or as many as a person reads."""
+    told = [f"{cell}, seed {run.scenario.seed}: {spoken(run.diverged[0])}" for cell, run in found.diverged]
+    return [*told[:MOST_ROWS], *([f"… and {len(told) - MOST_ROWS} more runs diverged"] if len(told) > MOST_ROWS else [])]
+
+
 def interval(ends: Interval) -> str:
     """Both ends; a dash where they are not known."""
     return "–" if np.isnan(ends.low) else f"[{figure(ends.low)}, {figure(ends.high)}]"
@@ -179,8 +189,10 @@ def interval(ends: Interval) -> str:
 
 def _priced(row: Row, *, whole: bool) -> str:
     which = row.cell.name if whole or "kappa" not in row.cell.knobs else f"κ={row.cell.knobs['kappa']}"
+    lost = f" ({row.diverged} of its {len(row.ret) + row.diverged} runs diverged)" if row.diverged else ""
     over = f" (its cost {figure(row.cost)} is above the limit {row.cost_limit:g})" if row.exceeds else ""
-    return f"{figure(row.iqm)} {interval(row.interval)} with {which} at {row.bytes_per_agent_step:.1f} B per agent and step{over}"
+    priced = f"at {row.bytes_per_agent_step:.1f} B per agent and step"
+    return f"{figure(row.iqm)} {interval(row.interval)} with {which} {priced}{over}{lost}"
 
 
 def figure(value: float) -> str:

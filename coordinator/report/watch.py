@@ -71,7 +71,7 @@ class LivePage:
         self._seen = self._signature()  # before reading: what changes meanwhile is seen the next time
         self._content = fragment([self._folder])
         self._tag = f'"{hashlib.sha256(self._content.encode()).hexdigest()}"'
-        self._ended = all(run.is_complete for run in find([self._folder]))
+        self._ended = all(run.is_complete or run.diverged for run in find([self._folder]))
 
     def _signature(self) -> Signature:
         files = [self._folder / DATABASE, self._folder / f"{DATABASE}-wal"]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from coordinator.run.checkpoints import States
 from coordinator.run.database import Recorder, RecordingError
@@ -13,6 +14,25 @@ COMMIT_S = 1.0
 Watcher = Callable[[Control], None]
 
 
+class Divergence(TypedDict):
+    """Numbers of a run that are no longer finite: whose, which agent that is if it is one, at which env step, which numbers."""
+
+    who: str
+    agent: int | None
+    env_step: int
+    text: str
+
+
+def spoken(one: Divergence) -> str:
+    """A divergence as a sentence.
+
+    Example:
+        >>> spoken({"who": "agent 2", "agent": 2, "env_step": 1200, "text": "the gradient of the actor is not finite"})
+        'agent 2 diverged at step 1,200: the gradient of the actor is not finite'
+    """
+    return f"{one['who']} diverged at step {one['env_step']:,}: {one['text']}"
+
+
 @dataclass(slots=True)
 class Outcome:
     """How a run ended.
@@ -20,6 +40,7 @@ class Outcome:
     Attributes:
         error: None if it did all its work; otherwise who ended it and how.
         interrupted: Whether a signal to the command ended it.
+        diverged: Agents, or the central critic, whose numbers are no longer finite.
         pids: Process ids by role.
         weights: Digest of each node's final weights, by role.
         gone: Agents that died while the run went on without them.
@@ -29,6 +50,7 @@ class Outcome:
 
     error: str | None = None
     interrupted: bool = False
+    diverged: list[Divergence] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
@@ -100,6 +122,12 @@ class Desk:
     def note(self, role: str, text: str) -> None:
         """Record something that happened."""
         self._recorder.event(self.wall_s(), role, text)
+
+    def diverge(self, agent: int | None, env_step: int, text: str) -> str:
+        """Numbers of an agent, or of the central critic (None), are no longer finite; the same as a sentence."""
+        who = "the central critic" if agent is None else f"agent {agent}"
+        self.outcome.diverged.append(Divergence(who=who, agent=agent, env_step=env_step, text=text))
+        return spoken(self.outcome.diverged[-1])
 
     def close(self, error: str | None = None, *, interrupted: bool = False) -> None:
         """The run is over, by itself or by an error; time stops. What cannot be written down now may still be later."""

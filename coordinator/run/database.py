@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, opened
 from coordinator.run.sinks import Sink
@@ -33,7 +33,6 @@ _LOOK_S = 0.25  # how often a run that has ended looks whether it still is
 _ADD_TRAFFIC = f"INSERT INTO traffic VALUES ({', '.join('?' * len(Row._fields))}) ON CONFLICT DO UPDATE SET " + ", ".join(
     f"{name} = {name} + excluded.{name}" for name in Row._fields[5:]
 )
-_KNOWN = '"return" IS NOT NULL AND cost IS NOT NULL'  # episodes whose figures are numbers
 _ROUND_COLUMNS = (
     "value_loss", "advantage_std", "kl", "entropy", "std", "clip_frac", "grad_norm",
     "multiplier_0", "cost_value_loss_0", "episode_cost_0",
@@ -106,7 +105,8 @@ class Recorder:
                 "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(episode.round, episode.env_step, episode.copy_index, episode.ret, cost, costs, episode.length)],
             )
-            self._tell_sinks(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
+            if math.isfinite(episode.ret):
+                self._tell_sinks(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
 
     def round(self, report: RoundReport, wall_s: float) -> None:
         """Keep a node's figures of a round, and its traffic."""
@@ -266,9 +266,22 @@ class Recorder:
         self.event(0.0, "coordinator", f"{type(sink).__name__} gets no more scalars ({error.strerror or error})")
 
 
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _number(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
+
+
+class Quarter(NamedTuple):
+    """A quarter of a run's episodes: mean return and cost (nan where one is not known), how many, how many without a return."""
+
+    ret: float
+    cost: float
+    episodes: int
+    faulty: int
 
 
 class Results:
@@ -314,18 +327,27 @@ class Results:
         used, aged = self._rows("SELECT coalesce(sum(used), 0), sum(used * mean_s) FROM ages")[0]
         return aged / used if used else None
 
-    def quarters(self) -> list[tuple[float, float, int]]:
-        """Mean return, mean cost and number of episodes, per quarter of the episodes in order of their end."""
-        rows = self._rows(f'SELECT "return", cost FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy')
+    def quarters(self) -> list[Quarter]:
+        """The episodes in order of their end, by quarter; nothing of fewer than four."""
+        rows = self._rows('SELECT "return", cost FROM episodes ORDER BY env_step, copy')
         if len(rows) < 4:
             return []
         edges = [len(rows) * i // 4 for i in range(5)]
-        parts = [rows[a:b] for a, b in pairwise(edges)]
-        return [(sum(r for r, _ in part) / len(part), sum(c for _, c in part) / len(part), len(part)) for part in parts]
+        parts = [[(_or_nan(ret), _or_nan(cost)) for ret, cost in rows[a:b]] for a, b in pairwise(edges)]
+        return [
+            Quarter(
+                sum(ret for ret, _ in part) / len(part),
+                sum(cost for _, cost in part) / len(part),
+                len(part),
+                sum(math.isnan(ret) for ret, _ in part),
+            )
+            for part in parts
+        ]
 
     def episodes(self, column: Literal["return", "cost", "length"]) -> list[tuple[int, float]]:
-        """Environment step and one figure of every episode, in order of their end."""
-        return self._rows(f'SELECT env_step, "{column}" FROM episodes WHERE {_KNOWN} ORDER BY env_step, copy')
+        """Environment step and one figure of every episode, in order of their end; nan where it has none."""
+        found = self._rows(f'SELECT env_step, "{column}" FROM episodes ORDER BY env_step, copy')
+        return [(step, _or_nan(figure)) for step, figure in found]
 
     def by_kind(self) -> list[Row]:
         """The ledger summed over rounds and links: `round`, `src` and `dst` say nothing."""

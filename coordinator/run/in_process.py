@@ -9,6 +9,8 @@ debugging (one stack, one debugger), for teaching, and as the reference that pro
 
 import os
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from envs.process import ROLE, World
 from envs.registry import make
 from node.process import Node
 from node.runtime.loop import Runtime
+from topology.finite import DivergedError
 from topology.planes.control import Control, Finished, Hello
 from topology.planes.world import WorldHub
 from topology.process import StopRequested, heed_stop, stopped_by
@@ -84,12 +87,16 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
             desk.begin()
             for runtime in runtimes:
                 runtime.begin()
-            _take_turns([world, *runtimes, *critics])
-            for finished in (*(node.conclude() for node in nodes), *(critic.conclude() for critic in critics)):
+            everybody = _Everybody(world, dict(enumerate(runtimes)), dict(enumerate(critics, start=n)), desk)
+            everybody.take_turns(goes_on=scenario.supervision.on_node_death == "continue", links=(peers, to_agents))
+            left = [nodes[agent] for agent in everybody.runtimes]
+            for finished in (*(node.conclude() for node in left), *(critic.conclude() for critic in critics)):
                 heed_stop()
                 desk.take(finished)
             desk.take(Finished(role=ROLE))
             desk.close()
+    except _Diverged as error:
+        desk.close(str(error))
     except StopRequested:
         desk.close(f"interrupted{desk.where()}", interrupted=True)
     except (RecordingError, OSError) as error:
@@ -99,11 +106,57 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
     return desk.outcome
 
 
-def _take_turns(everybody: list[World | Runtime | Central]) -> None:
-    while not all(who.is_over for who in everybody):
-        moved = False
-        for who in everybody:
-            while not who.is_over and who.turn():
+class _Diverged(Exception):
+    """Numbers of a node are no longer finite, and the run cannot go on without it; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Everybody:
+    """All that take turns, nodes by id; of agents those that are not gone."""
+
+    world: World
+    runtimes: dict[int, Runtime]
+    critics: dict[int, Central]
+    desk: Desk
+
+    def take_turns(self, *, goes_on: bool, links: Sequence[Sequence[MemoryLinks]]) -> None:
+        """Let all have their turns until all are done.
+
+        Args:
+            goes_on: Whether the others go on without an agent whose numbers are no longer finite.
+            links: By agent, on each plane; those of an agent that is gone are closed.
+
+        Raises:
+            _Diverged: numbers are no longer finite, and that ends the run.
+        """
+        while not (self.world.is_over and all(node.is_over for _, node in self._nodes())):
+            moved = False
+            while not self.world.is_over and self.world.turn():
                 heed_stop()
                 moved = True
-        assert moved, "everybody waits and nothing is on its way"
+            for agent, node in self._nodes():
+                try:
+                    while not node.is_over and node.turn():
+                        heed_stop()
+                        moved = True
+                except DivergedError as error:
+                    self._leave(agent, error, goes_on=goes_on and agent in self.runtimes and len(self.runtimes) > 1)
+                    for plane in links:
+                        plane[agent].close()
+                    moved = True
+            assert moved, "everybody waits and nothing is on its way"
+
+    def _nodes(self) -> "list[tuple[int, Runtime | Central]]":
+        return [*self.runtimes.items(), *self.critics.items()]
+
+    def _leave(self, agent: int, error: DivergedError, *, goes_on: bool) -> None:
+        """An agent's numbers are no longer finite: the others go on without it, or the run is over."""  # noqa: DOC501
+        story = self.desk.diverge(None if agent in self.critics else agent, error.env_step, str(error))
+        if not goes_on:
+            raise _Diverged(story)
+        self.desk.note("coordinator", f"{story}; the others go on")
+        self.desk.outcome.gone.add(agent)
+        del self.runtimes[agent]
+        self.world.lose(agent)
+        for other in self.runtimes.values():
+            other.lose(agent)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.run.collector import Outcome
+from coordinator.run.collector import Divergence, Outcome
 from coordinator.run.database import Results
 from coordinator.run.plan import Plan
 
@@ -21,11 +21,14 @@ Places = NDArray[np.int64]
 class Report(TypedDict):
     """Figures of one run.
 
-    `return_mean` and `cost_mean` are means over the episodes that ended last, as `latest` has it (null if no episode
-    ended at all), so they are also where the curves of `kappahop report` end. `payload_bytes`, `wire_bytes` and
-    `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part
-    of their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time,
-    `mean_age_s` the mean age of the states of others that agents acted on (null if they see none).
+    `return_mean` and `cost_mean` are means over the episodes that ended last, as `latest` has it (null if no episode ended at
+    all), so they are also where the curves of `kappahop report` end. An episode that a fault of the simulation ended has no
+    return; `faulty_episodes` is how many there were in the whole run. `diverged` is empty in a run whose numbers stayed
+    finite; else it says whose did not (an agent's, the central critic's, or the simulation's in one of the last episodes), at
+    which env step, and which; there is then no `return_mean` and no `cost_mean`. `payload_bytes`, `wire_bytes` and
+    `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part of
+    their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s`
+    the mean age of the states of others that agents acted on (null if they see none).
     """
 
     run_dir: str
@@ -37,6 +40,8 @@ class Report(TypedDict):
     return_mean: float | None
     cost_mean: float | None
     cost_limit: float | None
+    faulty_episodes: int
+    diverged: list[Divergence]
     payload_bytes: int
     wire_bytes: int
     bytes_per_agent_step: float
@@ -54,7 +59,11 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
     n_agents = ready.deployment.n_agents
     returns, costs = (np.array(results.episodes(name), dtype=np.float64).reshape(-1, 2) for name in ("return", "cost"))
     (first,), (behind,) = latest(returns[:, 0], np.array([float(steps)]), learns=ready.deployment.learns)
-    ended = slice(first, behind) if behind > first else None
+    ended = slice(first, behind)
+    diverged = list(outcome.diverged)
+    if (faulty := np.flatnonzero(np.isnan(returns[ended, 1]))).size:
+        text = f"{len(faulty)} of the last {behind - first} episodes ended in a fault"
+        diverged.append(Divergence(who="the simulation", agent=None, env_step=int(returns[first + faulty[0], 0]), text=text))
     payload, wire = results.peer_bytes()
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
@@ -65,9 +74,11 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
         env_steps=steps,
         wall_s=outcome.wall_s,
         env_steps_per_s=steps / outcome.wall_s if outcome.wall_s else 0.0,
-        return_mean=None if ended is None else float(returns[ended, 1].mean()),
-        cost_mean=None if ended is None else float(costs[ended, 1].mean()),
+        return_mean=None if diverged else _mean(returns[ended, 1]),
+        cost_mean=None if diverged else _mean(costs[ended, 1]),
         cost_limit=sum(limits) if limits else None,
+        faulty_episodes=int(np.isnan(returns[:, 1]).sum()),
+        diverged=diverged,
         payload_bytes=payload,
         wire_bytes=wire,
         bytes_per_agent_step=wire / (n_agents * steps) if steps else 0.0,
@@ -81,8 +92,12 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
 
 
 def report_of(figures: Mapping[str, Any]) -> Report:
-    """The figures of a finished run as it has kept them."""
-    return cast("Report", {name: figures[name] for name in Report.__annotations__})
+    """The figures of a finished run as it has kept them; null where its version of kappahop knew none of this name."""
+    return cast("Report", {name: figures.get(name) for name in Report.__annotations__})
+
+
+def _mean(values: Array) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def latest(ends: Array, by: Array, *, learns: bool) -> tuple[Places, Places]:

@@ -1,5 +1,6 @@
 """From a scenario to a run that can be started: every check that needs no process is made here, before any is."""
 
+import contextlib
 import errno
 import json
 import os
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import networkx as nx
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from coordinator.run import sinks
 from envs.interface import EnvSpec
@@ -107,6 +111,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
     if weights is not None and (missing := without_weights(weights, spec.n_agents)):
         raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
+    if weights is not None and (diverged := with_weights_not_finite(weights, spec.n_agents)):
+        raise ScenarioError(
+            f"{weights}: weights of agents {diverged} are not finite, so this team has diverged; evaluate one stored before "
+            "(record.checkpoint_rounds, --checkpoint)"
+        )
     return Plan(scenario, spec, deployment)
 
 
@@ -125,6 +134,16 @@ def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
 def without_weights(folder: Path, n_agents: int) -> list[int]:
     """Agents whose weights a checkpoint folder lacks."""
     return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
+
+
+def with_weights_not_finite(folder: Path, n_agents: int) -> list[int]:
+    """Agents of whose stored weights some are NaN or infinite; files that cannot be read are for who loads them to refuse."""
+    found = []
+    for agent in range(n_agents):
+        with contextlib.suppress(SafetensorError, OSError):
+            if not all(np.isfinite(tensor).all() for tensor in load_file(folder / f"agent-{agent}.safetensors").values()):
+                found.append(agent)
+    return found
 
 
 def retold(run_dir: Path, asked: Scenario) -> Plan:

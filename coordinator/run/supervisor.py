@@ -108,6 +108,7 @@ class _Supervisor:
         self._nursery_pid = 0
         self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
         self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
+        self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
         self._hub: ControlHub | None = None  # once everybody is up
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
@@ -227,6 +228,9 @@ class _Supervisor:
         if isinstance(item, dict):
             await self._on_nursery(item)
             return
+        if isinstance(item, Fault) and item.diverged_at is not None:
+            self._on_diverged(item, item.diverged_at)
+            return
         if isinstance(item, Fault):
             raise _Failure(f"{self._spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
         if isinstance(item, Refused):
@@ -236,6 +240,14 @@ class _Supervisor:
             self._hellos[item.role] = item
         self._desk.take(item)
 
+    def _on_diverged(self, item: Fault, env_step: int) -> None:
+        """Numbers of a process are no longer finite: it exits, which ends the run, or the others go on without it."""  # noqa: DOC501
+        agent = None if item.role == self._critic else self._roles.index(item.role) - 1
+        story = self._desk.diverge(agent, env_step, item.text)
+        if not self._may_go_on_without(item.role):
+            raise _Failure(story)
+        self._diverged[item.role] = story
+
     async def _on_nursery(self, item: dict[str, Any]) -> None:
         if "born" in item:
             self._alive[item["born"]] = item["pid"]
@@ -244,7 +256,7 @@ class _Supervisor:
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
             if status != 0 or role not in self._desk.finished:
-                story = f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
+                story = self._diverged.get(role) or f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
                 if not self._may_go_on_without(role):
                     raise _Failure(story)
                 await self._tell_gone(role, story)

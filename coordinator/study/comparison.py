@@ -1,10 +1,11 @@
 """Comparing cells: what each reaches, how sure that is, and what it costs on the links.
 
-Theory of operation. Complete runs only: what broke off would stand for a shorter budget. A run's score is the mean return
-of the episodes that ended last, as it reported it; a cell's is the interquartile mean over its seeds. Cells that spent
-differently are also compared where all have spent the same: every run's curve is asked what was known by as many steps,
-bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling is seeded,
-so the same runs give the same table.
+Theory of operation. Complete runs only: what broke off would stand for a shorter budget, and what diverged for nothing. A
+cell of which a run diverged is the best only if there is no other kind, since its other seeds are those that happened to go
+well. A run's score is the mean return of the episodes that ended last, as it reported it; a cell's is the interquartile mean
+over its seeds. Cells that spent differently are also compared where all have spent the same: every run's curve is asked what
+was known by as many steps, bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any).
+The resampling is seeded, so the same runs give the same table.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.run.collector import spoken
 from coordinator.study.runs import Cell, Curve, Run, cells, find, shown
 from coordinator.study.statistics import (
     Interval,
@@ -72,6 +74,7 @@ class Row:
         violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
             rounds of the episode; of the whole course of the runs. Nothing without a limit, or if nobody heard of others.
         reached: When the threshold was reached; None: none was asked for.
+        diverged: How many further runs of the cell diverged.
     """
 
     cell: Cell
@@ -84,6 +87,7 @@ class Row:
     equal: dict[Axis, Known]
     violations: list[Violations]
     reached: Reached | None
+    diverged: int
 
     @property
     def exceeds(self) -> bool:
@@ -97,7 +101,7 @@ class Answer:
 
     Attributes:
         group: What they have in common, as on a command line; "" if nothing was varied besides.
-        best: The cell of the highest return.
+        best: The cell of the highest return, among those of which no run diverged if there are any.
         frugal: The cheapest that the best does not surely beat; the best itself if there is none.
         improvement: Probability that a run of the best scores higher than one of the frugal.
     """
@@ -121,6 +125,7 @@ class Comparison:
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
         left_out: Folders of runs that are not complete.
+        diverged: Runs that diverged, each with the name of its cell.
     """
 
     rows: list[Row]
@@ -130,6 +135,7 @@ class Comparison:
     uneven: list[Axis]
     threshold: float | None
     left_out: list[Path] = field(default_factory=list)
+    diverged: list[tuple[str, Run]] = field(default_factory=list)
 
     @property
     def ages_differ(self) -> bool:
@@ -143,12 +149,18 @@ class Comparison:
             "positions": self.positions,
             "threshold": self.threshold,
             "left_out": [str(folder) for folder in self.left_out],
+            "diverged": [
+                {"cell": cell, "seed": run.scenario.seed, "run": str(run.folder), **one}
+                for cell, run in self.diverged
+                for one in run.diverged
+            ],
             "profile_levels": levels.tolist(),
             "cells": [
                 {
                     "cell": row.cell.name,
                     "knobs": row.cell.knobs,
                     "seeds": [run.scenario.seed for run in row.cell.runs],
+                    "diverged": row.diverged,
                     "return": row.ret[:, 0].tolist(),
                     "return_iqm": row.iqm,
                     "return_interval": [_finite(end) for end in row.interval],
@@ -186,34 +198,63 @@ def compare(places: Sequence[Path], *, threshold: float | None = None, held: int
     """
     found = find(places)
     whole = [run for run in found if run.is_complete and run.figures["return_mean"] is not None]
+    diverged = [run for run in found if run.diverged]
+    left_out = [run.folder for run in found if run not in whole and run not in diverged]
     if not whole:
-        raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {len(found)} unfinished or without an episode")
-    return compare_runs(whole, threshold=threshold, held=held, left_out=[run.folder for run in found if run not in whole])
+        told = [f"{len(left_out)} unfinished or without an episode"] if left_out else []
+        if diverged:
+            told.append(f"{len(diverged)} diverged, first {diverged[0].folder}: {spoken(diverged[0].diverged[0])}")
+        raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {', '.join(told)}")
+    return compare_runs(whole, threshold=threshold, held=held, left_out=left_out, diverged=diverged)
 
 
 def compare_runs(
-    runs: Sequence[Run], *, threshold: float | None = None, held: int = 1, left_out: Sequence[Path] = ()
+    runs: Sequence[Run],
+    *,
+    threshold: float | None = None,
+    held: int = 1,
+    left_out: Sequence[Path] = (),
+    diverged: Sequence[Run] = (),
 ) -> Comparison:
     """Runs cell by cell, those that still go on as far as they have come; of each an episode must have ended.
+
+    Args:
+        runs: What is compared.
+        threshold: Return of an episode whose reaching is timed.
+        held: Rounds in a row for which it must hold.
+        left_out: Folders of further runs, to be named.
+        diverged: Further runs, which diverged: they count against their cells and for nothing.
 
     Raises:
         ScenarioError: two runs are of the same scenario and seed, or some are trainings and others evaluations.
     """
-    learns = {run.deployment.learns: run.folder for run in runs}
+    learns = {run.deployment.learns: run.folder for run in (*runs, *diverged)}
     if len(learns) > 1:
         raise ScenarioError(f"{learns[True]} is a training and {learns[False]} an evaluation; compare one kind at a time")
-    sorted_in = cells(runs)
+    every = cells([*runs, *diverged])
+    sorted_in = [whole for cell in every if (whole := Cell(cell.knobs, [run for run in cell.runs if run in runs])).runs]
+    lost = [(cell.name, run) for cell in every for run in cell.runs if run in diverged]
     curves = {run.folder: run.curve for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
     positions = {axis: _least(places) for axis, places in ends.items()}
     uneven = [axis for axis, places in ends.items() if len(set(places)) > 1]
-    rows = [_row(cell, [curves[run.folder] for run in cell.runs], positions, threshold, held) for cell in sorted_in]
+    rows = [
+        _row(
+            cell,
+            [curves[run.folder] for run in cell.runs],
+            positions,
+            threshold,
+            held,
+            sum(name == cell.name for name, _ in lost),
+        )
+        for cell in sorted_in
+    ]
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
     made_of = ("env.", "topology.") if any(run.scenario.env.name == "network_lq" for run in runs) else ("env.",)
     same_world = not any(key.startswith(made_of) for key in rows[0].cell.knobs)
     overall = _answer("of all", rows) if len(groups) > 1 and same_world else None
-    return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out))
+    return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out), lost)
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -230,7 +271,9 @@ def _least(ends: Sequence[float]) -> float:
     return min((end for end in ends if end > 0), default=0.0)
 
 
-def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int) -> Row:
+def _row(
+    cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int, diverged: int
+) -> Row:
     figures = [run.so_far for run in cell.runs]
     ret = _column([one["return_mean"] for one in figures])
     equal = {}
@@ -249,6 +292,7 @@ def _row(cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], thre
         equal=equal,
         violations=[] if (limit := figures[0]["cost_limit"]) is None else _violations(cell, limit),
         reached=None if threshold is None else _reached(curves, threshold, held),
+        diverged=diverged,
     )
 
 
@@ -267,7 +311,8 @@ def _reached(curves: Sequence[Curve], threshold: float, held: int) -> Reached:
     return Reached(runs, median)
 
 
-def _answer(group: str, rows: Sequence[Row]) -> Answer:
+def _answer(group: str, members: Sequence[Row]) -> Answer:
+    rows = [row for row in members if not row.diverged] or members
     best = max(rows, key=lambda row: row.iqm)
     equals = [best]
     for row in rows:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from coordinator.run.collector import spoken
 from coordinator.run.metrics import latest
 from coordinator.study.runs import Cell, Run, TableName, cells, find, shown
 from scenarios.loading import ScenarioError
@@ -25,8 +26,8 @@ Format = Literal["csv", "parquet", "marl-eval"]
 TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "ages", "events")
 POINTS = 20  # evaluations per run in marl-eval's JSON, at most
 _FIGURES = (
-    "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit", "payload_bytes", "wire_bytes",
-    "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
+    "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit", "faulty_episodes", "payload_bytes",
+    "wire_bytes", "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
 )  # fmt: skip
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
     "csv": lambda table, path: pyarrow.csv.write_csv(table, path),
@@ -71,7 +72,10 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
     """`runs`, `episodes`, `rounds`, `traffic`, `ages` and `events` of all runs, each row with the keys of its run."""
     runs = [(cell, run) for cell in sorted_in for run in cell.runs]
     keys = [_keys(cell, run) for cell, run in runs]
-    figures = [{"complete": run.is_complete} | {name: run.figures.get(name) for name in _FIGURES} for _, run in runs]
+    figures = [
+        {"complete": run.is_complete, "diverged": _diverged(run)} | {name: run.figures.get(name) for name in _FIGURES}
+        for _, run in runs
+    ]
     found = {"runs": pa.Table.from_pylist([key | figure for key, figure in zip(keys, figures, strict=True)])}
     keyed = pa.Table.from_pylist(keys)  # all at once, so that a column has one type in all runs
     for name in TABLES:
@@ -94,7 +98,8 @@ def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
     Environment is the world; task its partition with whatever else of the world was varied; algorithm the recipe with
     whatever else was varied, κ and the graph above all. Our runs learn and are judged at once, so a step's values are the
     episodes that ended since the step before; if none did, those of the step before. There are as many steps as every
-    run has episodes for, at most `POINTS`. `absolute_metrics` are the episodes that a run's return is the mean of: runs
+    run has episodes for, at most `POINTS`. Episodes that a fault of the simulation ended have no values; in a run that did not
+    diverge none of the last has. `absolute_metrics` are the episodes that a run's return is the mean of: runs
     keep their last weights, not their best ones.
 
     Raises:
@@ -107,6 +112,8 @@ def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
     """
     runs = [run for cell in sorted_in for run in cell.runs]
     for run in runs:
+        if run.diverged:
+            raise ScenarioError(f"{run.folder}: {_diverged(run)}; marl-eval has no word for a run without a return, leave it out")
         if not run.is_complete:
             raise ScenarioError(f"{run.folder}: unfinished; marl-eval needs runs of equal length")
         if run.planned_steps != runs[0].planned_steps:
@@ -139,6 +146,10 @@ def _keys(cell: Cell, run: Run) -> dict[str, Any]:
 
 def _array(values: Any) -> pa.Array:
     return pa.array(values, type=pa.string() if values.dtype == object else None, from_pandas=True)
+
+
+def _diverged(run: Run) -> str | None:
+    return "; ".join(map(spoken, run.diverged)) or None
 
 
 def _names(cell: Cell) -> tuple[str, str, str]:

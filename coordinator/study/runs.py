@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.run.collector import Divergence
 from coordinator.run.metrics import latest
 from coordinator.run.run_sqlite import DATABASE, Reader
 from scenarios.loading import ScenarioError, dotted_keys, load
@@ -61,8 +62,13 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has ended with all its steps done."""
-        return bool(self.figures.get("env_steps", 0) >= self.planned_steps)
+        """Whether it has ended with all its steps done, and its numbers have stayed finite."""
+        return bool(self.figures.get("env_steps", 0) >= self.planned_steps) and not self.diverged
+
+    @property
+    def diverged(self) -> list[Divergence]:
+        """Whose numbers are no longer finite, since when; [] of a run that is well, or that goes on."""
+        return list(self.figures.get("diverged") or ())
 
     @property
     def steps_done(self) -> int:
@@ -88,7 +94,7 @@ class Run:
     @property
     def so_far(self) -> dict[str, Any]:
         """Of its figures those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
-        if self.is_complete:
+        if self.is_complete or self.diverged:
             return self.figures
         curve, limits = self.curve, self.deployment.cost_limits
         steps, sent, ret, cost = (
@@ -143,7 +149,8 @@ class Run:
         Returns:
             Mean age in seconds and cost, each of shape (episodes,), in order of their end.
         """
-        ended, length, cost = self._episodes[:, [0, 1, 3]].T
+        known = np.isfinite(self._episodes[:, 2:]).all(axis=1)
+        ended, length, cost = self._episodes[known][:, [0, 1, 3]].T
         steps, copies = self.scenario.rollout.steps, self.scenario.env.copies
         begun = np.maximum(ended // copies - length, 0) // steps
         first, behind = begun.astype(np.int64), np.ceil(ended / (copies * steps)).astype(np.int64)
@@ -164,12 +171,8 @@ class Run:
 
     @cached_property
     def _episodes(self) -> Array:
-        """Environment step, length, return and cost of the episodes with known figures, in order of their end."""
-        return _numbers(
-            self,
-            'SELECT env_step, length, "return", cost FROM episodes WHERE "return" IS NOT NULL AND cost IS NOT NULL '
-            "ORDER BY env_step, copy",
-        )
+        """Environment step, length, return and cost of all episodes, in order of their end; nan where a fault ended one."""
+        return _numbers(self, 'SELECT env_step, length, "return", cost FROM episodes ORDER BY env_step, copy')
 
     @property
     def _n_rounds(self) -> int:
@@ -181,7 +184,7 @@ class Curve:
     """A run's course, one value per round that all have reported, each array of shape (rounds,).
 
     Return and cost are what `kappahop run` would have reported had it stopped there: means over the episodes that `latest`
-    names. Before the first episode has ended they are nan.
+    names. They are nan before the first episode has ended, and where a fault ended one of these episodes.
 
     Attributes:
         env_step: Environment steps by the end of each round, over all copies.
@@ -319,8 +322,10 @@ def _curve(run: Run) -> Curve:
     episodes = run._episodes
     wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
     first, behind = latest(episodes[:, 0], rounds[:, 1], learns=run.deployment.learns)
-    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(episodes[:, 2:], axis=0)])
-    known = behind > first
+    figures = episodes[:, 2:]
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(np.nan_to_num(figures), axis=0)])
+    faulty = np.concatenate([[0], np.cumsum(np.isnan(figures).any(axis=1))])
+    known = (behind > first) & (faulty[behind] == faulty[first])  # a mean over those that went well would not be the team's
     means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
     return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=means[:, 0], cost=means[:, 1])
 

@@ -1,10 +1,10 @@
 """A sweep: every cell of a grid, once per seed, so many at a time, each run a command of its own.
 
-Theory of operation. A run lies in `OUT/CELL/seed=N/` as `kappahop run --out` makes it; beside it, `seed=N.log` takes what
-the command says and `seed=N.json` what it prints. The latter appears by renaming, when the command has succeeded and at no
-other moment: whoever finds it knows that the run is done. A sweep that is started again therefore passes over what is done,
-goes on with what failed or was interrupted where it last stored its state (`coordinator.run.checkpoints`), and begins the rest.
-`OUT/sweep.json` says what belongs there.
+Theory of operation. A run lies in `OUT/CELL/seed=N/` as `kappahop run --out` makes it; beside it, `seed=N.log` takes what the
+command says and `seed=N.json` what it prints. The latter appears by renaming, when the command has succeeded or found that
+the run diverged, and at no other moment: the run is then over, and would end alike if it were begun again. A sweep that is
+started again therefore passes over what is done, goes on with what failed or was interrupted where it last stored its state
+(`coordinator.run.checkpoints`), and begins the rest. `OUT/sweep.json` says what belongs there.
 
 A run is a child process, so that its crash harms nobody else; it dies with the sweep (PDEATHSIG), in its own session, so
 that Ctrl-C reaches it through the sweep only, which then lets it stop cleanly. The children inherit a lock on the folder:
@@ -29,7 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from coordinator.cli.options import EXIT_DIVERGED
 from coordinator.run.checkpoints import latest_good
+from coordinator.run.collector import spoken
 from coordinator.run.plan import changes_since, manifest
 from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
@@ -43,7 +45,7 @@ FORMAT = 1
 LOOK_S = 0.5  # how often the display hears that nothing has happened
 STOP_S = 12.0  # a run may take `supervision.stop_s` (at most 8 s) to stop its nodes, and a little more for itself
 
-State = Literal["waiting", "running", "done", "failed"]
+State = Literal["waiting", "running", "done", "diverged", "failed"]
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class Job:
         seed: Its seed.
         folder: The run's directory.
         state: How far it is.
-        error: What it said when it failed, in one line.
+        error: What it said when it failed or diverged, in one line.
         wall_s: Seconds it took, or has taken so far; 0 if it was done before.
     """
 
@@ -68,7 +70,7 @@ class Job:
 
     @property
     def result(self) -> Path:
-        """The file whose presence says that the run is done."""
+        """The file whose presence says that the run is over: done, or diverged."""
         return self.folder.parent / f"{self.folder.name}.json"
 
     @property
@@ -123,7 +125,7 @@ def plan_sweep(source: str, cells: Sequence[Cell], seeds: Sequence[int], out: Pa
             job = Job(cell, seed, out / cell.name / f"seed={seed}")
             if job.result.exists():
                 _check_same(cell.seeded(seed), job.folder)
-                job.state = "done"
+                _recognise(job)
             sweep.jobs.append(job)
     return sweep
 
@@ -265,15 +267,28 @@ def _conclude(child: _Child) -> None:
     os.close(child.descriptor)
     status = child.process.wait()
     job.wall_s = time.monotonic() - child.began
-    if status == 0:
+    if status in (0, EXIT_DIVERGED):
         os.replace(child.answer, job.result)
-        job.state = "done"
+        _recognise(job)
         return
     child.answer.unlink()
     said = job.log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line.strip() for line in reversed(said) if line.strip()), "")
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
     job.state, job.error = "failed", last.removeprefix("kappahop: ") or how
+
+
+def _recognise(job: Job) -> None:
+    """Tell from what a run that is over has printed whether it is done or diverged.
+
+    Raises:
+        ScenarioError: that cannot be read.
+    """
+    try:
+        diverged = json.loads(job.result.read_text(encoding="utf-8")).get("diverged")
+    except (OSError, ValueError, AttributeError):
+        raise ScenarioError(f"{job.result}: cannot be read; delete it, and the run is done again") from None
+    job.state, job.error = ("diverged", spoken(diverged[0])) if diverged else ("done", "")
 
 
 def _stop(children: list[_Child], signals: list[int]) -> None:

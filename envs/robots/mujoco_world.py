@@ -8,7 +8,8 @@ found by joint name.
 
 What must not change: a copy's random numbers come from its own generator, drawn in the order of its own resets, and copies
 never mix; hence results depend neither on the number of threads nor on what other copies do. A copy whose physics diverged
-(MuJoCo then resets it silently and counts a warning) is reported in `faults`, terminated, paid 0 and charged 1.
+(MuJoCo then resets it silently and counts a warning) is reported in `faults`, terminated, paid 0 and charged 1; its episode
+has no return.
 `tests/envs/robots/test_mujoco_world.py` notices.
 
 Source: batch semantics from the docstrings of `mujoco.batch` (4.0.0).
@@ -211,12 +212,13 @@ class MujocoWorld:
             )
         ids = np.flatnonzero(ended)
         episodes = tuple(
-            Episode(
+            Episode.ended(
                 copy=int(e),
                 ret=float(self._ret[e]),
                 cost=(float(self._charged[e]),) * self.spec.n_costs,
                 length=int(self._age[e]),
                 is_whole=bool(self._limit[e] == self.spec.horizon),
+                is_faulty=bool(faults[e]),
             )
             for e in ids
         )
@@ -256,14 +258,14 @@ class MujocoWorld:
             self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
         except SimulationError as error:
             failed = error.ids
-        faults: Bools = ~(np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1))
+        wild_q, wild_v = (~(np.abs(state) < mujoco.mjMAXVAL) for state in (self._qpos, self._qvel))  # as MuJoCo has it; or nan
+        faults: Bools = wild_q.any(axis=1) | wild_v.any(axis=1)
         if len(failed):
             faults[failed] = True
         if np.count_nonzero(self._fatal):
             faults |= self._fatal.any(axis=1)  # the counters are zeroed by the restart that follows
         if np.count_nonzero(faults):
-            np.nan_to_num(self._qpos, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-            np.nan_to_num(self._qvel, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+            self._qpos[wild_q], self._qvel[wild_v] = 0.0, 0.0
         self._find_mass_centre()
         return faults
 

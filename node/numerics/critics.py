@@ -77,7 +77,13 @@ class Critic:
             head_gain=1.0,
             generator=torch_stream(shape.seed, Purpose.INIT, shape.agent, 1 + index),
         )
-        self.trainer = Trainer(self.net, lr=algorithm.critic_lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
+        self.trainer = Trainer(
+            self.net,
+            lr=algorithm.critic_lr,
+            eps=algorithm.adam_eps,
+            max_grad_norm=algorithm.max_grad_norm,
+            name=f"the critic of cost {index - 1}" if index else "the critic",
+        )
         self.norm = norm
         self._rescales = "fixed_value_head" not in algorithm.quirks
         self.old = torch.zeros(0)

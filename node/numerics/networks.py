@@ -5,7 +5,7 @@ layers see views of it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from node.numerics.seeds import stream
+from topology.finite import NotFiniteError, require_finite
 from topology.snapshot import State
 
 _GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
@@ -77,6 +78,19 @@ def _of_norm(norm: nn.LayerNorm) -> tuple[tuple[int, ...], Tensor, Tensor]:
     return norm.normalized_shape, norm.weight, norm.bias
 
 
+def require_all_finite(figures: Mapping[str, float], weights: Mapping[str, Tensor]) -> None:
+    """Make sure that what a round of learning has come to is finite: its figures (losses among them) and all weights, by name.
+
+    Raises:
+        NotFiniteError: something is not; the text names it.
+    """
+    for name, figure in figures.items():
+        if not math.isfinite(figure):
+            raise NotFiniteError(f"{name} of the round is {figure}")
+    for name, tensor in weights.items():
+        require_finite(tensor.numpy(), f"{name} among its weights")
+
+
 class Trainer:
     """A module with its parameters and gradients in flat vectors, and Adam on them.
 
@@ -85,9 +99,10 @@ class Trainer:
         lr: Adam step at the start.
         eps: Adam's epsilon.
         max_grad_norm: Gradients are scaled down to this norm.
+        name: Of the module, for messages.
     """
 
-    def __init__(self, module: nn.Module, *, lr: float, eps: float, max_grad_norm: float) -> None:
+    def __init__(self, module: nn.Module, *, lr: float, eps: float, max_grad_norm: float, name: str = "a network") -> None:
         parameters = list(module.parameters())
         flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
         self.gradient = torch.zeros_like(flat)
@@ -99,6 +114,7 @@ class Trainer:
             start = stop
         self.weights = nn.Parameter(flat)
         self.weights.grad = self.gradient
+        self._name = name
         self._lr = lr
         self._step_size = lr
         self._eps = eps
@@ -107,8 +123,14 @@ class Trainer:
         self._steps = torch.zeros(())
 
     def step(self) -> float:
-        """One Adam step on the gradient gathered since the last; returns the gradient's norm before clipping."""
+        """One Adam step on the gradient gathered since the last; returns the gradient's norm before clipping.
+
+        Raises:
+            NotFiniteError: the norm is none; the parameters are as they were.
+        """
         norm = float(self.gradient.norm())
+        if not math.isfinite(norm):
+            raise NotFiniteError(f"the gradient of {self._name} is not finite")
         if norm > self._max_grad_norm:
             self.gradient.mul_(self._max_grad_norm / norm)
         self._steps += 1

@@ -25,6 +25,7 @@ from node.learners.model_based.mdpo import ImaginingLearner
 from node.learners.off_policy.learner import OffPolicyLearner
 from node.learners.on_policy.learner import Learner, policy_size
 from node.numerics.critics import Shape
+from node.numerics.networks import require_all_finite
 from node.numerics.rollout import Rollout
 from node.protocol.kinds import ROWS, sizes_of
 from node.protocol.machine import (
@@ -59,6 +60,7 @@ from node.runtime.compute_time import Task, Thinking
 from scenarios.kinds import PEER_KINDS, Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
+from topology.finite import DivergedError, NotFiniteError, require_finite
 from topology.link.schedule import Schedule
 from topology.link.treatment import dtype_of
 from topology.planes.control import AgeRow, Gone, Reports, RoundReport, Stop, Stored
@@ -208,12 +210,16 @@ class Runtime:
         Raises:
             PeerLostError: somebody was silent beyond the deadline.
             StopRequested: the coordinator said stop.
+            DivergedError: what this agent learns or says is no longer finite.
         """
-        self.begin()
-        while not self.is_over:
-            message = self._wait() if self._lockstep else self._wait_by_the_wall()
-            if message is not None:
-                self._handle(message)
+        try:
+            self.begin()
+            while not self.is_over:
+                message = self._wait() if self._lockstep else self._wait_by_the_wall()
+                if message is not None:
+                    self._handle(message)
+        except NotFiniteError as error:
+            raise self._diverged(error) from None
 
     def begin(self) -> None:
         """Tell the world that this node is there: to begin, or, where it goes on, to begin the next round."""
@@ -253,11 +259,25 @@ class Runtime:
         return self._protocol.phase is Phase.ENDED
 
     def turn(self) -> bool:
-        """Handle the next message that this node waits for, if it is there; whether it was."""
+        """Handle the next message that this node waits for, if it is there; whether it was.
+
+        Raises:
+            DivergedError: what this agent learns or says is no longer finite.
+        """
         message = self._receive(0.0)
         if message is not None:
-            self._handle(message)
+            try:
+                self._handle(message)
+            except NotFiniteError as error:
+                raise self._diverged(error) from None
         return message is not None
+
+    def lose(self, agent: int) -> None:
+        """Another agent is gone for good, and the run goes on without it."""
+        self._do(self._protocol.handle(Died(agent)))
+
+    def _diverged(self, error: NotFiniteError) -> DivergedError:
+        return DivergedError(str(error), (self._protocol.round * self._steps + self._protocol.step) * self._copies)
 
     def _receive(self, timeout_s: float) -> Message | None:
         return (self._peers if self._protocol.waits_for_peers else self._world).receive(timeout_s)
@@ -319,7 +339,7 @@ class Runtime:
         if isinstance(order, Stop):
             raise StopRequested
         if isinstance(order, Gone):
-            self._do(self._protocol.handle(Died(order.agent)))
+            self.lose(order.agent)
             return True
         return False
 
@@ -460,6 +480,8 @@ class Runtime:
         dtype = self._codecs[kind]
         if origin == self._agent:
             data = self._own(kind, effect.round)
+            if kind is not Kind.STATE:  # which is what the world has shown; the learner has no part in it
+                require_finite(data, f"its {kind.name}")
             null = self._null if kind is Kind.STATE else None
             body, said_at = encode(data, dtype), self._clock
             marks = None if null is None else Marks(np.full(self._copies, said_at), null)
@@ -525,6 +547,7 @@ class Runtime:
             began = time.perf_counter()
             action = self._learner.act(effect.step, sight)
             took_s = time.perf_counter() - began
+            require_finite(action, "its action")
         self._rollout.action[effect.step] = action
         acts_at = until + self._thinking("forward", now, took_s)
         self._world.send(Kind.ACT, action, round_=effect.round, step=effect.step, send_time=acts_at)
@@ -657,6 +680,7 @@ class Runtime:
             self._share(round_)
         if self._learns:
             metrics = self._learner.end_round(self._rollout) if self._figures is None else self._figures
+            require_all_finite(metrics, self._learner.weights())
         if not self._lockstep:
             self._clock = time.monotonic() + self._offset_s
         if self._learns and self._agenda.ends_turn(round_):

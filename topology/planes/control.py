@@ -20,6 +20,7 @@ import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from topology.deployment import state_folder
+from topology.finite import DivergedError
 from topology.process import SLICE_S, StopRequested, heed_stop
 from topology.snapshot import State, write
 from topology.wire.frame import ProtocolError
@@ -151,11 +152,12 @@ class Refused(_Message):
 
 
 class Fault(_Message):
-    """A process cannot go on."""
+    """A process cannot go on; `diverged_at` is the env step at which its numbers were found not to be finite, if that is why."""
 
     type: Literal["fault"] = "fault"
     role: str
     text: str
+    diverged_at: int | None = None
 
 
 Control = Annotated[
@@ -277,15 +279,17 @@ class ControlPort:
             work()
         except StopRequested:
             return 0
+        except DivergedError as error:
+            fault = Fault(role=self._role, text=str(error), diverged_at=error.env_step)
         except (PeerLostError, ProtocolError) as error:
-            text = str(error)
+            fault = Fault(role=self._role, text=str(error))
         except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
             traceback.print_exc()
-            text = f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})"
+            fault = Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})")
         else:
             return 0
         with contextlib.suppress(ConnectionError, StopRequested):  # the coordinator is gone, or wants no more
-            self.send(Fault(role=self._role, text=text))
+            self.send(fault)
         return 1
 
     def close(self) -> None:

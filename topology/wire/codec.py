@@ -12,6 +12,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.finite import is_finite
+
 
 class DType(IntEnum):
     """The closed list of element types on the wire."""
@@ -25,7 +27,8 @@ class DType(IntEnum):
 _ITEM_BYTES = {DType.FLOAT32: 4, DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.INT8: 1}
 _SCALE_BYTES = 4
 _TOP_HALF = 65504.0  # largest finite float16
-_QUIET_NAN = 0x7FC0
+_TOP_BRAIN = float(np.array(0x7F7F0000, "<u4").view("<f4"))  # largest finite bfloat16
+_TOP_SCALE = float(np.finfo(np.float32).max) / 128  # times any int8 still finite
 
 
 def row_bytes(width: int, dtype: DType) -> int:
@@ -39,26 +42,33 @@ def row_bytes(width: int, dtype: DType) -> int:
 
 
 def encode(table: NDArray[np.float32], dtype: DType) -> bytes:
-    """The bytes of a table (rows, width) of finite numbers, row by row, little-endian; float16 saturates at ±65504."""
+    """The bytes of a table (rows, width) of finite numbers, row by row, little-endian; what a codec cannot reach saturates."""
     if dtype is DType.FLOAT32:
         return table.tobytes()
     if dtype is DType.FLOAT16:
         return np.clip(table, -_TOP_HALF, _TOP_HALF).astype("<f2").tobytes()
     if dtype is DType.BFLOAT16:
-        bits = np.ascontiguousarray(table, "<f4").view("<u4")
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return np.where(np.isnan(table), _QUIET_NAN, rounded).astype("<u2").tobytes()
-    scale = (np.abs(table).max(axis=1, initial=0.0) / 127.0).astype("<f4")
+        bits = np.ascontiguousarray(np.clip(table, -_TOP_BRAIN, _TOP_BRAIN), "<f4").view("<u4")
+        rounded: NDArray[np.uint32] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return rounded.astype("<u2").tobytes()
+    scale = np.minimum(np.abs(table).max(axis=1, initial=0.0) / 127.0, _TOP_SCALE).astype("<f4")
     steps = np.rint(table / np.where(scale > 0, scale, 1.0)[:, None]).clip(-127, 127).astype(np.int8)
     return np.concatenate((scale[:, None].view(np.uint8), steps.view(np.uint8)), axis=1).tobytes()
 
 
 def decode(body: bytes, rows: int, width: int, dtype: DType) -> NDArray[np.float32]:
-    """The table (rows, width) in a frame; read-only where it needs no conversion.
+    """The table (rows, width) of finite numbers in a frame; read-only where it needs no conversion.
 
     Raises:
-        ValueError: the frame has another size.
+        ValueError: the frame has another size, or a number in it is not finite.
     """
+    found = _decoded(body, rows, width, dtype)
+    if not is_finite(found):
+        raise ValueError("expected finite numbers, got NaN or infinity")
+    return found
+
+
+def _decoded(body: bytes, rows: int, width: int, dtype: DType) -> NDArray[np.float32]:
     if len(body) != rows * row_bytes(width, dtype):
         raise ValueError(f"expected {rows} rows of {width} numbers as {dtype.name.lower()}, got {len(body)} bytes")
     if dtype is DType.FLOAT32:
@@ -70,5 +80,7 @@ def decode(body: bytes, rows: int, width: int, dtype: DType) -> NDArray[np.float
         return bits.view("<f4").reshape(rows, width)
     raw = np.frombuffer(body, np.uint8).reshape(rows, _SCALE_BYTES + width)
     scale = np.ascontiguousarray(raw[:, :_SCALE_BYTES]).view("<f4")
+    if not (scale.min(initial=0.0) >= 0.0 and scale.max(initial=0.0) <= _TOP_SCALE):  # NaN is neither
+        raise ValueError(f"expected scales from 0 to {_TOP_SCALE:g}, got {scale.min():g} to {scale.max():g}")
     table: NDArray[np.float32] = raw[:, _SCALE_BYTES:].view(np.int8) * scale
     return table

@@ -165,7 +165,7 @@ def table(message: Message, rows: int, width: int, index: int = 0) -> NDArray[np
     """One buffer of a message as the table (rows, width) that its kind demands.
 
     Raises:
-        ProtocolError: the buffer is missing or of another size.
+        ProtocolError: the buffer is missing, of another size, or holds a number that is not finite.
     """
     header = message.header
     if index >= len(message.bodies):

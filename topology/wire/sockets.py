@@ -246,7 +246,7 @@ class DealerLinks:
 class MemoryLinks:
     """Links within one process: `MemoryLinks.mesh(n)` gives n nodes that all reach each other."""
 
-    def __init__(self, agent: int, inboxes: Mapping[int, deque[tuple[int, list[bytes]]]]) -> None:
+    def __init__(self, agent: int, inboxes: dict[int, deque[tuple[int, list[bytes]]]]) -> None:
         self._agent = agent
         self._inbox = inboxes[agent]
         self._inboxes = inboxes
@@ -270,7 +270,8 @@ class MemoryLinks:
         return frames
 
     def close(self) -> None:
-        """See `Links.close`."""
+        """See `Links.close`; what others still send here is dropped."""
+        self._inboxes[self._agent] = deque(maxlen=0)
 
 
 class Sender:

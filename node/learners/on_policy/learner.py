@@ -156,7 +156,11 @@ class Learner:
         self._recipe = recipe = algorithm.recipe
         self._actor = make_actor(shape, algorithm)
         self._actor_trainer = Trainer(
-            self._actor, lr=algorithm.actor_lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm
+            self._actor,
+            lr=algorithm.actor_lr,
+            eps=algorithm.adam_eps,
+            max_grad_norm=algorithm.max_grad_norm,
+            name="the actor",
         )
         self._actor_norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
         self._objective = None if recipe.objective == "trust_region" else objective_of(algorithm)

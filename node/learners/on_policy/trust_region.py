@@ -18,6 +18,7 @@ Source:
     al. 2021 (arXiv:2110.02793), algorithm 1, and `node.learners.on_policy.cpo`.
 """
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from node.learners.on_policy.cpo import best_step
 from node.numerics.policies import Actor, Distribution
+from topology.finite import NotFiniteError
 
 CG_ITERATIONS = 10  # of HATRPO's and MACPO's codes
 TRIES = 10  # of the line search, in the same codes
@@ -67,9 +69,14 @@ class Region:
         """Move the policy; returns the step's figures by name.
 
         `step_frac` is the part of the step that was taken, 0 if none; `recovery` whether it only lowered a cost.
+
+        Raises:
+            NotFiniteError: a gradient is not finite, which the line search would take for a step that will not do.
         """
         slopes = [self.gradient(advantage) for advantage in self.advantages]
-        norm = float(slopes[0].norm())
+        norms = [float(slope.norm()) for slope in slopes]
+        if not all(map(math.isfinite, norms)):
+            raise NotFiniteError("the gradient of the actor is not finite")
         directions = list(slopes)
         for place, slope in enumerate(slopes):
             directions[place] = yield from conjugate_gradient(self.fisher, slope)
@@ -81,7 +88,7 @@ class Region:
             move = move - float(weight) * direction
         promised = float(slopes[0].double() @ move.double())
         taken = yield from self._search(move, promised, must_gain=not any(excess > 0 for excess in self.excess))
-        return {"grad_norm": norm, "step_frac": taken, "recovery": float(step.recovers)}
+        return {"grad_norm": norms[0], "step_frac": taken, "recovery": float(step.recovers)}
 
     def gradient(self, advantage: Tensor) -> Tensor:
         """∇ mean[rho·advantage] at the present parameters, flat."""

@@ -1,6 +1,7 @@
 """Recording and reporting: what is reported in any order ends up the same, and figures are what they say."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -182,13 +183,15 @@ def test_what_a_node_met_keeps_its_virtual_time(recorder: Recorder, tmp_path: Pa
     assert rows_of(tmp_path, "events") == [(7.5, "node-0", "down", 2.5, 1), (7.5, "node-0", "up again", 3.5, 1)]
 
 
-def test_figures_that_are_no_number_neither_fail_nor_enter_means(recorder: Recorder, tmp_path: Path) -> None:
+def test_episodes_without_a_return_are_counted_and_never_averaged_away(recorder: Recorder, tmp_path: Path) -> None:
     recorder.round(round_report(metrics={"kl": float("nan"), "odd": float("nan")}), 1.0)
     recorder.episodes([episode(step, step) for step in (1, 2, 3)] + [episode(4, float("nan"), (float("nan"),))])
     recorder.commit()
+    assert rows_of(tmp_path, "episodes")[-1][3:6] == (None, None, "[null]")
     with results(tmp_path) as found:
-        assert found.episodes("return") == [(1, 1.0), (2, 2.0), (3, 3.0)]
-        assert found.quarters() == []
+        assert str(found.episodes("return")) == "[(1, 1.0), (2, 2.0), (3, 3.0), (4, nan)]"
+        assert [quarter.faulty for quarter in found.quarters()] == [0, 0, 0, 1]
+        assert [math.isnan(quarter.ret) for quarter in found.quarters()] == [False, False, False, True]
 
 
 def test_readers_see_what_was_committed_while_the_writer_goes_on(recorder: Recorder, tmp_path: Path) -> None:
@@ -225,7 +228,12 @@ def test_quarters_divide_the_episodes_in_the_order_in_which_they_ended(recorder:
     recorder.episodes([episode(step, float(step), copy=copy) for step in (40, 10, 30, 20) for copy in (1, 0)])
     recorder.commit()
     with results(tmp_path) as found:
-        assert found.quarters() == [(10.0, 0.0, 2), (20.0, 0.0, 2), (30.0, 0.0, 2), (40.0, 0.0, 2)]
+        assert [tuple(quarter) for quarter in found.quarters()] == [
+            (10.0, 0.0, 2, 0),
+            (20.0, 0.0, 2, 0),
+            (30.0, 0.0, 2, 0),
+            (40.0, 0.0, 2, 0),
+        ]
 
 
 def test_fewer_than_four_episodes_have_no_quarters(recorder: Recorder, tmp_path: Path) -> None:

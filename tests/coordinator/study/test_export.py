@@ -136,9 +136,22 @@ def test_what_marl_eval_could_not_read_is_refused(
 
 
 def test_a_run_without_an_episode_has_nothing_to_evaluate(tmp_path: Path, record_run: RecordRun) -> None:
-    record_run(tmp_path / "run", returns=[None])
+    record_run(tmp_path / "run")
     with pytest.raises(ScenarioError, match="run: no episode ended"):
         export([tmp_path / "run"], "marl-eval", tmp_path / "out.json")
+
+
+def test_a_run_that_diverged_is_told_in_tables_and_refused_where_every_run_needs_a_return(
+    tmp_path: Path, record_run: RecordRun
+) -> None:
+    record_run(tmp_path / "run", returns=[1.0, 2.0, None])
+    told = "the simulation diverged at step 15: 1 of the last 1 episodes ended in a fault"
+    with pytest.raises(ScenarioError, match=f"run: {told}; marl-eval has no word for a run without a return"):
+        export([tmp_path / "run"], "marl-eval", tmp_path / "out.json")
+    export([tmp_path / "run"], "csv", tmp_path / "tables")
+    with (tmp_path / "tables" / "runs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["complete"], row["diverged"], row["return_mean"], row["faulty_episodes"]) == ("false", told, "", "1")
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "marl-eval"])

@@ -124,8 +124,8 @@ def test_a_curve_holds_what_was_known_after_each_round(tmp_path: Path, record_ru
     assert curve.env_step.tolist() == [10, 20, 30, 40]
     assert curve.virtual_s.tolist() == [2.5, 5.0, 7.5, 10.0]
     assert curve.wire_bytes.tolist() == [100, 100, 150, 151]  # of the peer plane alone
-    assert np.array_equal(curve.ret, [np.nan, 4.0, 5.0, 8.0], equal_nan=True)  # of the third none; the last ended in step 25
-    assert np.array_equal(curve.cost, [np.nan, 0.5, 0.5, 0.5], equal_nan=True)
+    assert np.array_equal(curve.ret, [np.nan, 4.0, np.nan, 8.0], equal_nan=True)  # the last of the third round diverged
+    assert np.array_equal(curve.cost, [np.nan, 0.5, np.nan, 0.5], equal_nan=True)
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -135,7 +135,9 @@ def test_a_curves_last_point_is_what_the_run_reports(
 ) -> None:
     known = [3.0, *returns[1 : 2 * rounds]]
     run = only(record_run(tmp_path_factory.mktemp("runs") / "run", returns=known, round_bytes=[5] * rounds))
-    assert run.curve.ret[-1] == pytest.approx(run.figures["return_mean"])
+    mean = run.figures["return_mean"]
+    assert run.curve.ret[-1] == pytest.approx(np.nan if mean is None else mean, nan_ok=True)
+    assert bool(run.diverged) == (mean is None) != run.is_complete
     assert run.curve.wire_bytes[-1] == run.figures["wire_bytes"]
 
 

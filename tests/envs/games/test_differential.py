@@ -100,4 +100,5 @@ def test_divergence_is_a_fault_and_ends_the_copy(landscape: str, bad: float) -> 
     assert out.faults.tolist() == [False, True, False]
     assert out.terminated[1]
     assert (out.reward[:, 1] == 0).all()
+    assert np.isnan(next(episode.ret for episode in out.episodes if episode.copy == 1))  # what it would have come to is not known
     assert np.isfinite(out.reward).all()

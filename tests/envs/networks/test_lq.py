@@ -150,6 +150,7 @@ def test_divergence_is_a_fault_and_ends_the_copy(bad: float) -> None:
     out = world.step([action, np.zeros((2, 1), np.float32)])
     assert list(out.faults) == [False, True]
     assert list(out.terminated) == [False, True]
+    assert np.isnan(next(episode.ret for episode in out.episodes if episode.copy == 1))  # what it would have come to is not known
     assert np.isfinite(out.reward).all()
     assert all(np.isfinite(block).all() for block in out.obs)
 

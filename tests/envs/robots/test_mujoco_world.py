@@ -407,9 +407,10 @@ def test_cheetah_is_truncated_at_the_horizon_and_never_terminates() -> None:
         ("mamujoco_hopper", "3x1"),
     ],
 )
+@pytest.mark.parametrize("bad", [np.nan, 1e12])  # finite, and beyond what MuJoCo takes for a number
 @pytest.mark.parametrize("where", ["qpos", "qvel", "action"])
 def test_diverged_copy_is_reported_and_restarted(
-    name: str, partition: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, partition: str, where: str, bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     world = world_of(name=name, partition=partition, copies=3)
@@ -418,13 +419,15 @@ def test_diverged_copy_is_reported_and_restarted(
     other.reset()
     actions = still(world)
     if where == "action":
-        actions[0][1] = np.nan
+        actions[0][1] = bad
     else:
-        getattr(world.batch, where)[1, 3] = np.nan
+        getattr(world.batch, where)[1, 3] = bad
     out, untouched = world.step(actions), other.step(still(other))
     assert list(out.faults) == list(out.terminated) == [False, True, False]
     assert (out.reward[:, 1] == 0).all()
     assert (out.cost[:, 1] == 1).all()
+    assert [(episode.copy, episode.length) for episode in out.episodes] == [(1, 1)]
+    assert np.isnan([out.episodes[0].ret, *out.episodes[0].cost]).all()
     assert all(np.isfinite(block).all() for block in [*out.obs, *(out.final_obs or [])])
     for mine, theirs in zip(out.obs, untouched.obs, strict=True):
         assert (mine[[0, 2]] == theirs[[0, 2]]).all()
