@@ -473,13 +473,18 @@ class OffPolicy(Section):
     batch: int = knob(100, "Transitions per minibatch.", unit="transitions", ge=1, le=100_000)
     updates_per_step: float = knob(0.2, "Minibatches per transition sampled.", gt=0, le=100)
     warm_up_steps: int = knob(
-        1000, "Environment steps, over all copies, in which agents act at random and do not learn.", unit="steps", ge=0
+        1000,
+        "Environment steps, over all copies, in which an agent acts at random and does not learn; with turns, of its own turns.",
+        unit="steps",
+        ge=0,
     )
     table_step: float = knob(0.1, "α: part of the way to its target that an entry of a table takes.", gt=0, le=1)
     target_keep: float = knob(0.995, "How much of themselves target networks keep at every update.", ge=0, lt=1)
     epsilon_start: float = knob(1.0, "Probability of a random choice at the start.", ge=0, le=1)
     epsilon_end: float = knob(0.05, "The same from `epsilon_steps` on; it falls linearly, round by round.", ge=0, le=1)
-    epsilon_steps: int = knob(50_000, "Environment steps, over all copies, in which it falls.", unit="steps", ge=0)
+    epsilon_steps: int = knob(
+        50_000, "Environment steps, over all copies, in which it falls; with turns, of the agent's own turns.", unit="steps", ge=0
+    )
     action_bound: float = knob(1.0, "Continuous actions lie within ± this.", unit="action units", gt=0)
     noise_std: float = knob(0.1, "Standard deviation of the exploration of continuous actions.", unit="action_bound", ge=0)
     target_noise: float = knob(0.2, "The same of the noise on target actions, which is cut at 0.5.", unit="action_bound", ge=0)
@@ -584,7 +589,11 @@ class Algorithm(Section):
     )
     actor_lr: float = knob(5e-4, "Adam step of the actor.", ge=0)
     critic_lr: float = knob(1e-3, "Adam step of the critics.", ge=0)
-    lr_decay: Literal["none", "linear"] = knob("linear", "Whether both steps fall linearly to 0 over the budget.")
+    lr_decay: Literal["none", "linear"] | None = knob(
+        None,
+        "Whether all steps of learning (actor_lr, critic_lr, world_model.lr, off_policy.table_step) fall linearly to 0 over the "
+        "budget; null: linear on-policy, none off-policy, as the papers have it.",
+    )
     adam_eps: float = knob(1e-5, "Adam's epsilon.", gt=0)
     clip: float = knob(0.2, "ε: the ratio is clipped to 1±ε.", gt=0, lt=1)
     clip_others_frac: float = knob(0.5, "Double clip: the others' product is clipped to this part of the own width.", gt=0, le=1)
@@ -701,6 +710,11 @@ class Algorithm(Section):
         """The row named by `name`, with the axes that this scenario overrides."""
         row = RECIPES[self.name]
         return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
+
+    def step_fraction(self, round_: int, rounds: int) -> float:
+        """Steps of learning in a round, as a part of those at the start."""
+        decay = self.lr_decay or ("linear" if self.recipe.target == "advantage" else "none")
+        return 1.0 - round_ / rounds if decay == "linear" else 1.0
 
     @property
     def turn_rounds(self) -> int:

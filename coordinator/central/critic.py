@@ -55,8 +55,7 @@ class CentralCritic(Mind):
 
     def learn(self, round_: int, told: Told) -> None:
         """Estimate the round's advantages, and train the critics on it."""
-        if self._scenario.algorithm.lr_decay == "linear":
-            self._critics.decay(1.0 - round_ / self._scenario.n_rounds)
+        self._critics.decay(self._scenario.algorithm.step_fraction(round_, self._scenario.n_rounds))
         self._critics.begin(told.rollout)
         estimates = self._critics.advantages(told.rollout, told.reward)
         self._critics.adopt(estimates)

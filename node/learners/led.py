@@ -37,7 +37,7 @@ class Executor:
         self._shape = shape
         self._net = network(algorithm, shape.actor_width, shape.choices, torch_stream(shape.seed, Purpose.INIT, shape.agent))
         self._norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
-        self._exploration = Exploration(shape, algorithm.off_policy)
+        self._exploration = Exploration(shape, algorithm)
         weights = nn.utils.parameters_to_vector(self._net.parameters()).detach()
         self._versions = [torch.cat((weights, self._norm.weights().flatten()))]  # ascending by age, the newest last
         self._version = np.zeros(shape.copies, np.intp)  # the one that each copy acts by

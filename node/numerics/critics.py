@@ -43,6 +43,7 @@ class Shape:
         one_hot: Columns of each one-hot part of the sight, in the order of columns; the others are numbers.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
+        n_agents: n; only where agents take turns must a learner know it.
         reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
     """
 
@@ -60,6 +61,7 @@ class Shape:
     one_hot: tuple[slice, ...] = ()
     cost_limits: tuple[float, ...]
     cut_copies: tuple[int, ...] = ()
+    n_agents: int = 1
     reach: int = 1
 
 

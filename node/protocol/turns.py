@@ -67,3 +67,14 @@ def holder(round_: int, n: int, turn_rounds: int = 1) -> int:
         ([0, 1, 2, 0], [0, 0, 1, 1])
     """
     return round_ // turn_rounds % n
+
+
+def rounds_held(round_: int, agent: int, n: int, turn_rounds: int = 1) -> int:
+    """In how many of the rounds before this one an agent has held the turn.
+
+    Example:
+        >>> [rounds_held(round_, 1, 3, 2) for round_ in range(10)]
+        [0, 0, 0, 1, 2, 2, 2, 2, 2, 3]
+    """
+    cycles, rest = divmod(round_, n * turn_rounds)
+    return cycles * turn_rounds + min(max(rest - agent * turn_rounds, 0), turn_rounds)

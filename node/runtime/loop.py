@@ -863,6 +863,7 @@ def _shape(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agend
         one_hot=_one_hot(deployment, agenda),
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         cut_copies=deployment.cut_copies,
+        n_agents=deployment.n_agents,
         reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
 

@@ -166,6 +166,11 @@ class WorldModel:
             self._changes.update((fresh.following - fresh.sight)[goes_on])
         self._rewards.update(fresh.reward[:, None])
 
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        for trainer in (self._body_trainer, self._predictor_trainer, *(trainer for _, trainer in self._latents)):
+            trainer.decay(fraction)
+
     def fit(self, draw: np.random.Generator) -> Iterator[None]:
         """Learn from the window; pauses after every minibatch."""
         rounds = [self._standardised(samples) for samples in self._window]

@@ -77,6 +77,10 @@ class ActionValues(ABC):
         """Learn from that many minibatches; pauses after every one."""
 
     @abstractmethod
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+
+    @abstractmethod
     def end(self, sights: Floats) -> None:
         """A round is over: let input statistics take its sights in, (B, D)."""
 
@@ -135,6 +139,7 @@ class Tabular(ActionValues):
         self._ideal = IdealQ(self._q, draw) if algorithm.recipe.target == "ideal_q" else None
         self._sights = np.zeros((0, 0), np.float32)
         self._change = 0.0
+        self._fraction = 1.0
         self.replay = Replay(algorithm.off_policy.buffer)
 
     def best(self, sight: Floats) -> Floats:
@@ -165,14 +170,19 @@ class Tabular(ActionValues):
             )  # fmt: skip
             yield
         else:
+            size = self._fraction * knobs.table_step
             for _ in range(minibatches):
                 told, place = _told(self.replay.sample(knobs.batch, draw))
                 if self._ideal is None:
-                    replayed(self._q, told, gamma=algorithm.gamma, step=knobs.table_step)
+                    replayed(self._q, told, gamma=algorithm.gamma, step=size)
                 else:
-                    self._ideal.replayed(told, place, gamma=algorithm.gamma, step=knobs.table_step)
+                    self._ideal.replayed(told, place, gamma=algorithm.gamma, step=size)
                 yield
         self._change = float(np.abs(self._q_table() - before).max())
+
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        self._fraction = fraction
 
     def end(self, sights: Floats) -> None:
         """Nothing: tables know no statistics."""
@@ -376,11 +386,16 @@ class Ideal:
         hoped = self.guess(batch.sight, batch.action)
         worth = self.worth(batch.sight, hoped)
         price = self._knobs.ideal_weight / worth.detach().abs().mean().clamp_min(1e-8)
-        loss = (hoped - batch.following).square().sum(1).mean() - price * worth.mean()
+        loss = (hoped - batch.following).square().mean() - price * worth.mean()  # mean over columns too, as the public code
         loss.backward()
         self._model_trainer.step()
         self._qss_trainer.gradient.zero_()  # Q_ss is only asked here
         self._lagging.follow()
+
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        self._model_trainer.decay(fraction)
+        self._qss_trainer.decay(fraction)
 
     def state(self) -> State:
         """Both networks and the lagging one."""
@@ -417,6 +432,11 @@ class Networked(ActionValues):
             total += self._step(self._batch(self.replay.sample(self._algorithm.off_policy.batch, draw)), draw)
             yield
         self._loss = total / max(minibatches, 1)
+
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        for each in (*self._learning(), *(() if self._ideal is None else (self._ideal,))):
+            each.decay(fraction)
 
     def end(self, sights: Floats) -> None:
         """Let the input statistics take a round in."""

@@ -24,7 +24,8 @@ from node.numerics.critics import Shape
 from node.numerics.networks import torch_stream
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
-from scenarios.schema import Algorithm, OffPolicy
+from node.protocol.turns import rounds_held
+from scenarios.schema import Algorithm
 from topology.snapshot import State
 
 Floats = NDArray[np.float32]
@@ -42,30 +43,37 @@ def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
     return TwinDelayed(shape.actor_width, shape.n_actions, algorithm, generator)
 
 
+def steps_before(shape: Shape, algorithm: Algorithm, round_: int) -> int:
+    """Environment steps, over all copies, of earlier rounds in which the agent could learn: with turns, those that it held."""
+    if algorithm.recipe.order == "alternating":
+        round_ = rounds_held(round_, shape.agent, shape.n_agents, algorithm.turn_rounds)
+    return round_ * shape.steps * shape.copies
+
+
 class Exploration:
     """Chance in what an agent does: a round's of it is drawn when the round begins.
 
     Args:
         shape: Sizes.
-        knobs: Hyperparameters.
+        algorithm: Hyperparameters.
 
     Attributes:
         epsilon: Probability of a random choice in the round.
     """
 
-    def __init__(self, shape: Shape, knobs: OffPolicy) -> None:
+    def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._shape = shape
-        self._knobs = knobs
+        self._algorithm = algorithm
         self._random = np.zeros((0, 0), np.bool_)  # which actions of the round are drawn at random
         self._noise = np.zeros((0, 0, 0), np.float32)  # what those are, or what is added to the others
         self.epsilon = 0.0
 
     def begin(self, round_: int, *, explore: bool) -> None:
         """Draw a round's; without `explore` there is none."""
-        shape, knobs = self._shape, self._knobs
+        shape, knobs = self._shape, self._algorithm.off_policy
         draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
         size = (shape.steps, shape.copies)
-        done = round_ * shape.steps * shape.copies
+        done = steps_before(shape, self._algorithm, round_)
         is_new = done < knobs.warm_up_steps
         chance = draw.random(size)
         if shape.choices:
@@ -87,7 +95,7 @@ class Exploration:
         random, noise = self._random[step][:, None], self._noise[step]
         if self._shape.choices:
             return np.where(random, noise, liked)
-        bound = self._knobs.action_bound
+        bound = self._algorithm.off_policy.action_bound
         return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
 
 
@@ -105,7 +113,7 @@ class OffPolicyLearner:
         self._own = own
         self._algorithm = algorithm
         self._values = make_values(shape, algorithm)
-        self._exploration = Exploration(shape, algorithm.off_policy)
+        self._exploration = Exploration(shape, algorithm)
         self._earned = 0.0  # minibatches not yet learnt from
         self._has_rested = False
         self._begins = np.ones(shape.copies, np.bool_)  # copies in which an episode begins with the round
@@ -113,8 +121,9 @@ class OffPolicyLearner:
     # ---------------------------------------------------------------- acting
 
     def begin_round(self, round_: int, *, explore: bool = True) -> None:
-        """Draw the round's exploration."""
+        """Draw the round's exploration, and fix the step sizes."""
         self._exploration.begin(round_, explore=explore)
+        self._values.decay(self._algorithm.step_fraction(round_, self._shape.rounds))
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
@@ -141,7 +150,7 @@ class OffPolicyLearner:
         self._has_rested = False
         self._values.take(self._samples(rollout, reward))
         self._begins = rollout.terminated[-1] | rollout.truncated[-1]
-        if (round_ + 1) * shape.steps * shape.copies <= knobs.warm_up_steps:
+        if steps_before(shape, self._algorithm, round_) + shape.steps * shape.copies <= knobs.warm_up_steps:
             return
         self._earned += knobs.updates_per_step * shape.steps * shape.copies
         minibatches = int(self._earned)

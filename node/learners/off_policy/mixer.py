@@ -135,6 +135,10 @@ class Team:
         if len(fresh.reward):
             self._replay.add(fresh.sight, fresh.action, fresh.reward, fresh.following, fresh.terminated)
 
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        self._trainer.decay(fraction)
+
     def learn(self, minibatches: int, draw: np.random.Generator) -> None:
         """One step of all networks per minibatch."""
         total = 0.0

@@ -151,6 +151,10 @@ class RecurrentQ(ActionValues):
         self._follower.follow()
         return float(loss.detach())
 
+    def decay(self, fraction: float) -> None:
+        """Set the steps to this fraction of those at the start."""
+        self._trainer.decay(fraction)
+
     def end(self, sights: Floats) -> None:
         """Let the input statistics take a round in."""
         self._norm.update(sights)

@@ -183,11 +183,10 @@ class Learner:
         shape = self._shape
         draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
         self._noise = self._actor.noise(draw if explore else None, shape.steps, shape.copies)
-        if self._algorithm.lr_decay == "linear":
-            fraction = 1.0 - round_ / shape.rounds
-            self._actor_trainer.decay(fraction)
-            if self._critics is not None:
-                self._critics.decay(fraction)
+        fraction = self._algorithm.step_fraction(round_, shape.rounds)
+        self._actor_trainer.decay(fraction)
+        if self._critics is not None:
+            self._critics.decay(fraction)
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""

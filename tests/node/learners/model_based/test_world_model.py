@@ -46,6 +46,16 @@ def learn(one: WorldModel, samples: Samples, round_: int) -> None:
         pass
 
 
+def test_the_models_steps_fall_with_those_of_the_policy() -> None:
+    one = model()
+    samples = of_others(0.0, np.random.default_rng(0))
+    learn(one, samples, 0)
+    before = {key: tensor.clone() for key, tensor in one.weights().items() if key != "model_inputs"}
+    one.decay(0.0)
+    learn(one, samples, 1)
+    assert all(torch.equal(one.weights()[key], before[key]) for key in ("model", "latent_0", "predictor"))
+
+
 def shown(state: NDArray[np.intp]) -> Floats:
     return np.eye(S, dtype=np.float32)[state]
 

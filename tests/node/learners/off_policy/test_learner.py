@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from node.numerics.networks import MLP
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
 from node.process import digest
+from node.protocol.turns import holder
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Algorithm
@@ -141,6 +143,55 @@ def test_continuous_actions_are_uniform_at_first_then_near_what_is_liked_and_nev
     assert np.std(late) == pytest.approx(0.2, rel=0.1)
 
 
+def test_with_turns_every_agent_explores_as_much_as_the_first() -> None:
+    """Its own turns count, not the rounds of others: three agents, two rounds a turn."""
+    knobs = {"epsilon_start": 0.9, "epsilon_end": 0.3, "epsilon_steps": 4 * T * E, "warm_up_steps": T * E, "turn_rounds": 2}
+    told = []
+    for agent in range(3):
+        shape = replace(learner(2)._shape, agent=agent, n_agents=3)
+        one = OffPolicyLearner(shape, slice(0, 1), algorithm("ma2ql", **knobs))
+        rollout = Rollout.make(T, E, 1, 1, 0)
+        rollout.cut_sight = rollout.sight[-1]
+        held = []
+        for round_ in range(18):
+            one.begin_round(round_)
+            if holder(round_, 3, 2) == agent:
+                learnt = sum(1 for _ in one.learn_values(round_, rollout, rollout.reward))
+                held.append((round(one._exploration.epsilon, 6), learnt > 0))
+        told.append(held)
+    assert told[0] == [(1.0, False), (0.75, True), (0.6, True), (0.45, True), (0.3, True), (0.3, True)]
+    assert told[1] == told[2] == told[0]
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "choices", "representation"), [
+    ("iql", 2, "table"), ("i2q", 2, "table"), ("iql", 2, "network"), ("i2q", 2, "network"), ("i2q", 0, "network"),
+    ("iql", 2, "recurrent"),
+])  # fmt: skip
+def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str, choices: int, representation: str) -> None:
+    moved = {}
+    for decay in (None, "none", "linear"):
+        knobs = algorithm(name, warm_up_steps=0, representation=representation, batch=8, updates_per_step=1.0)
+        one = OffPolicyLearner(learner(choices)._shape, slice(0, 1), knobs.model_copy(update={"lr_decay": decay}))
+        rollout = Rollout.make(T, E, 1, 1, 0)
+        rollout.sight[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
+        rollout.action[:] = np.random.default_rng(1).integers(2, size=(T, E, 1))
+        rollout.cut_sight = rollout.sight[-1]
+        reward = np.random.default_rng(2).normal(size=(T, E)).astype(np.float32)
+        one.begin_round(0)
+        for _ in one.learn_values(0, rollout, reward):
+            pass
+        before = {key: tensor.clone() for key, tensor in one.weights().items()}
+        one.begin_round(9)  # of nine: one past the last, where the steps are 0
+        for _ in one.learn_values(9, rollout, reward):
+            pass
+        moved[decay] = {key for key, tensor in one.weights().items() if not torch.equal(tensor, before[key])}
+    assert moved["linear"] == set()
+    assert moved[None] == moved["none"] == one.weights().keys() - {"inputs", "sights"}
+
+
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +259,21 @@ def test_the_ideal_hopes_for_what_its_own_action_can_lead_to_and_not_for_less_th
     chosen = ideal.successor(Batch(start, torch.ones(2, 1), torch.zeros(2), ends, torch.zeros(2)))
     assert chosen[0] == 1.0 or ideal.worth(start[:1], chosen[:1]) >= ideal.worth(start[:1], ends[:1])
     assert chosen[1] > -1.0
+
+
+def test_the_models_error_is_a_mean_over_columns_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that α means the same for states of any width."""
+    ideal = Ideal(3, 1, algorithm("i2q", ideal_weight=0.0), InputNorm(3, running=False), torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    sight, following = torch.randn(8, 3, generator=draw), torch.randn(8, 3, generator=draw)
+    batch = Batch(sight, torch.ones(8, 1), torch.zeros(8), following, torch.ones(8))
+    seen: list[torch.Tensor] = []
+    trainer = ideal._model_trainer
+    monkeypatch.setattr(trainer, "step", lambda: seen.append(trainer.gradient.clone()))
+    ideal.learn(batch, torch.ones(8, 1))
+    trainer.gradient.zero_()
+    ((ideal.guess(sight, torch.ones(8, 1)) - following) ** 2).mean().backward()
+    torch.testing.assert_close(seen[0], trainer.gradient)
 
 
 def test_a_lagging_copy_goes_part_of_the_way_and_leaves_its_module_alone() -> None:
