@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
@@ -20,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be made, written, or put in its place.
     """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+    _made(partial).close()
     try:
         yield partial
         os.replace(partial, path)
@@ -38,3 +39,17 @@ def replace(path: Path, content: bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def fresh(path: Path) -> BinaryIO:
+    """An empty file to be written where only its owner writes; what lay there is removed, a link and not what it leads to.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    return _made(path)
+
+
+def _made(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb")

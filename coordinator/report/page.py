@@ -10,10 +10,8 @@ digest) and, while it is live, ask only the server that it came from. What comes
 """
 
 import base64
-import contextlib
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +38,7 @@ from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
 from scenarios.loading import ScenarioError
 from topology.deployment import SCENARIO_FILE, Deployment
+from topology.files import replace
 from topology.wire.ledger import REASONS
 
 POINTS = 100  # of a curve, at most
@@ -68,14 +67,10 @@ def write(places: Sequence[Path], out: Path) -> None:
         ScenarioError: there is no run in one of the places, one cannot be read, or the file cannot be written.
     """
     text = document(places)
-    part = out.with_name(f"{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, out)
+        replace(out, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise ScenarioError(f"--out: cannot write {out} ({error.strerror or error})") from None
 
 
@@ -89,16 +84,7 @@ def document(places: Sequence[Path], *, live: bool = False) -> str:
     Raises:
         ScenarioError: there is no run in one of them, or one cannot be read.
     """
-    style, script = (
-        files("coordinator.report").joinpath("templates", name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
-    )
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            **_content(places), style=Markup(style), script=Markup(script), policy=_policy(style, script, live=live), live=live
-        )
-    )
+    return _whole(_content(places), live=live)
 
 
 def fragment(places: Sequence[Path]) -> str:
@@ -107,7 +93,32 @@ def fragment(places: Sequence[Path]) -> str:
     Raises:
         ScenarioError: there is no run in one of the places, or one cannot be read.
     """
-    return _templates().get_template("content.html").render(**_content(places))
+    return _changing(_content(places))
+
+
+def both(places: Sequence[Path]) -> tuple[str, str]:
+    """The whole live page, and what of it changes, from one reading of the runs.
+
+    Raises:
+        ScenarioError: there is no run in one of the places, or one cannot be read.
+    """
+    content = _content(places)
+    return _whole(content, live=True), _changing(content)
+
+
+def _whole(content: dict[str, Any], *, live: bool) -> str:
+    style, script = (
+        files("coordinator.report").joinpath("templates", name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(**content, style=Markup(style), script=Markup(script), policy=_policy(style, script, live=live), live=live)
+    )
+
+
+def _changing(content: dict[str, Any]) -> str:
+    return _templates().get_template("content.html").render(**content)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,11 @@ Both stand behind a path with a random token, without which it answers 404 to ev
 machine do not see the page; a request that names another host than this one is refused, so that no web site can have a
 name of its own lead here. What it serves is made in memory from the run's database; no path of a request ever becomes one
 of the file system. The page asks every two seconds whether there is anything new, and names what it has (an entity tag);
-the server looks whether the database has changed since it last read it, and reads it again only then.
+the server looks whether the database has changed since it last read it, and reads it again only then. Requests that come
+while it reads share the next reading, so a crowd costs two readings and not one each.
+
+A client has `REQUEST_S` to say what it wants, however slowly it says it, and `ANSWER_S` to take the answer; then it is cut
+off. At most `CLIENTS` are served at a time, the others wait in the system's queue.
 
 Nothing waits on the run, and the run does not know: it may end, or be killed, and the page stays until Ctrl-C.
 """
@@ -15,20 +19,27 @@ import hashlib
 import hmac
 import secrets
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from coordinator.report.page import document, fragment
+from coordinator.report.page import both
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
 from topology.process import SLICE_S, StopRequested, heed_stop, stopped_by
 
 LOOPBACK = "127.0.0.1"
-PATIENCE_S = 10.0  # for a browser that opens a connection and says nothing
+REQUEST_S = 10.0  # for a browser to say what it wants
+ANSWER_S = 60.0  # for the page to be made, and for a browser to take it
+CLIENTS = 64  # a browser that shows the page has one connection at a time
+_LOOK_S = 0.1  # how often a full server looks for clients that are late
 
 Signature = tuple[tuple[int, int], ...]
 
@@ -54,9 +65,9 @@ class LivePage:
         Raises:
             ScenarioError: the run cannot be read any more.
         """
+        asked = time.monotonic()
         with self._guard:
-            if self._signature() != self._seen:
-                self._read()
+            self._renew(asked)
             return self._content, self._tag, self._ended
 
     def page(self) -> str:
@@ -65,13 +76,23 @@ class LivePage:
         Raises:
             ScenarioError: the run cannot be read any more.
         """
-        return document([self._folder], live=True)
+        asked = time.monotonic()
+        with self._guard:
+            self._renew(asked)
+            return self._page
+
+    def _renew(self, asked: float) -> None:
+        """Read the run again if it has changed, unless it was read after somebody asked."""
+        if self._began < asked and self._signature() != self._seen:
+            self._read()
 
     def _read(self) -> None:
-        self._seen = self._signature()  # before reading: what changes meanwhile is seen the next time
-        self._content = fragment([self._folder])
+        self._began = time.monotonic()
+        seen = self._signature()  # before reading: what changes meanwhile is seen the next time
+        self._page, self._content = both([self._folder])
         self._tag = f'"{hashlib.sha256(self._content.encode()).hexdigest()}"'
         self._ended = all(run.is_complete or run.diverged for run in find([self._folder]))
+        self._seen = seen
 
     def _signature(self) -> Signature:
         files = [self._folder / DATABASE, self._folder / f"{DATABASE}-wal"]
@@ -91,15 +112,50 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 1024  # connections that may wait for their turn
 
     def __init__(self, live: LivePage, port: int) -> None:
         super().__init__((LOOPBACK, port), _Handler)
         self.live = live
         self.token = secrets.token_urlsafe(24)
+        self._turns = threading.Semaphore(CLIENTS)
+        self._guard = threading.Lock()
+        self._until: dict[Any, float] = {}  # when each client that is being served is cut off
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a client in a thread, when it is its turn."""
+        while not self._turns.acquire(timeout=_LOOK_S):
+            self.service_actions()
+        self.give(request, REQUEST_S)
+        super().process_request(request, client_address)
+
+    def give(self, request: Any, patience_s: float) -> None:
+        """Give a client so much time from now on."""
+        with self._guard:
+            self._until[request] = time.monotonic() + patience_s
 
     def service_actions(self) -> None:
-        """Look whether the user wants no more; called several times a second."""
+        """Look whether the user wants no more, and cut off the clients whose time is over; called several times a second."""
         heed_stop()
+        now = time.monotonic()
+        with self._guard:
+            late = [request for request, until in self._until.items() if now > until]
+        for request in late:
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A client has been served, or has gone: it is the next one's turn."""
+        with self._guard:
+            was_served = self._until.pop(request, None) is not None
+        super().shutdown_request(request)
+        if was_served:
+            self._turns.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away or is cut off is nothing to tell the user."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -110,7 +166,7 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
-    timeout = PATIENCE_S
+    timeout = REQUEST_S
     server: Server
     server_version = "kappahop"
     sys_version = ""
@@ -127,6 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the console is the user's."""
 
     def _answer(self) -> None:
+        self.server.give(self.connection, ANSWER_S)
         hosts = {f"{name}:{self.server.server_port}" for name in (LOOPBACK, "localhost")}
         if self.headers.get("Host") not in hosts:
             return self._send(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 only")

@@ -37,6 +37,7 @@ from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
+from topology.files import fresh, replace
 from topology.process import when_parent_dies
 
 MANIFEST_FILE = "sweep.json"
@@ -247,7 +248,7 @@ def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     parent = os.getpid()
-    with job.log.open("wb") as log, _answer(job).open("wb") as answer:
+    with fresh(job.log) as log, fresh(_answer(job)) as answer:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kappahop", *sweep.command(job)],
             stdin=subprocess.DEVNULL,
@@ -355,9 +356,7 @@ def _describe(sweep: Sweep, command: Sequence[str]) -> None:
         "made_with": manifest(sweep.jobs[0].cell.scenario),
         "cells": list(cells.values()),
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
+    replace(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def read_manifest(out: Path) -> dict[str, Any]:

@@ -251,6 +251,17 @@ def test_the_same_runs_make_the_same_page(runs: Path) -> None:
     assert document([runs]) == document([runs])
 
 
+def test_a_link_in_the_file_s_place_is_replaced_and_one_beside_it_is_not_written_through(tmp_path: Path, runs: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("kept")
+    for name in ("report.html", "report.html.part", "report.html.partial"):
+        (runs / name).symlink_to(mine)
+    write([runs], runs / "report.html")
+    assert mine.read_text() == "kept"
+    assert not (runs / "report.html").is_symlink()
+    assert (runs / "report.html").read_text(encoding="utf-8") == document([runs])
+
+
 def test_the_file_is_written_whole_or_not_at_all(runs: Path) -> None:
     write([runs], runs / "below" / "report.html")
     assert (runs / "below" / "report.html").read_text(encoding="utf-8") == document([runs])
@@ -260,6 +271,6 @@ def test_the_file_is_written_whole_or_not_at_all(runs: Path) -> None:
     (runs / "folder").mkdir()
     with pytest.raises(ScenarioError, match=r"^--out: cannot write .*folder \(Is a directory\)$"):
         write([runs], runs / "folder")
-    assert not list(runs.rglob("*.part"))
+    assert not list(runs.rglob("*.partial"))
     with pytest.raises(ScenarioError, match="no run in"):
         write([runs / "below"], runs / "report.html")

@@ -1,5 +1,6 @@
 """The live page's server: who gets an answer, what it answers, and how it ends."""
 
+import contextlib
 import http.client
 import os
 import select
@@ -9,16 +10,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from coordinator.report.page import document, fragment
+from coordinator.report import watch
+from coordinator.report.page import both, document, fragment
 from coordinator.report.watch import LivePage, Server, serve
 from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError
+from topology.deployment import DEPLOYMENT_FILE
 
 RecordRun = Callable[..., Path]
 
@@ -124,6 +128,64 @@ def test_a_run_that_cannot_be_read_any_more_is_told(server: Server, folder: Path
     status, text, _ = ask(server, f"/{server.token}/content")
     assert status == 503
     assert "cannot be read" in text
+
+
+def test_a_deployment_that_is_removed_is_told(server: Server, folder: Path) -> None:
+    (folder / DEPLOYMENT_FILE).unlink()
+    change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+    for name in ("", "content"):
+        status, text, _ = ask(server, f"/{server.token}/{name}")
+        assert (status, text) == (503, f"{folder}/deployment.json: cannot be read (No such file or directory)")
+
+
+def test_two_hundred_clients_at_once_are_all_answered_and_cost_few_readings(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = []
+
+    def counted(places: Sequence[Path]) -> tuple[str, str]:
+        readings.append(places)
+        return both(places)
+
+    monkeypatch.setattr(watch, "both", counted)
+    request = f"GET /{server.token}/ HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.server_port), 60)) for _ in range(200)]
+        change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+        for client in clients:
+            client.sendall(request)
+        answers = [stack.enter_context(client.makefile("rb")).read() for client in clients]
+    assert {answer.split(b"\r\n")[0] for answer in answers} == {b"HTTP/1.0 200 OK"}
+    assert len({answer[answer.index(b"\r\n\r\n") :] for answer in answers}) == 1
+    assert 1 <= len(readings) <= 3
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "byte by byte"])
+def test_who_does_not_come_to_the_point_is_cut_off_and_holds_up_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, drip: bytes
+) -> None:
+    monkeypatch.setattr(watch, "CLIENTS", 2)
+    monkeypatch.setattr(watch, "REQUEST_S", 0.5)
+    with Server(LivePage(folder), 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        slow = [socket.create_connection(("127.0.0.1", server.server_port), 30) for _ in range(3)]
+        began, open_ = time.monotonic(), list(slow)
+        while open_:
+            assert time.monotonic() - began < 20
+            for client in list(open_):
+                try:
+                    if drip:
+                        client.sendall(drip)
+                    if select.select([client], [], [], 0.05)[0] and not client.recv(100):
+                        open_.remove(client)
+                except OSError:
+                    open_.remove(client)
+        assert ask(server, f"/{server.token}/content")[0] == 200
+        for client in slow:
+            client.close()
+        server.shutdown()
+        thread.join()
 
 
 def test_where_there_is_no_run_or_no_port_nothing_is_served(tmp_path: Path, folder: Path) -> None:
