@@ -11,7 +11,7 @@ TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow browser check fmt bench docs site wheel lock clean
+.PHONY: help setup demo test slow chaos browser check fmt bench docs site wheel lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(VENV)/.ready ## the whole test suite, with real processes
 
 slow: $(VENV)/.ready ## the tests that take longest: hostile peers, real time, killed sweeps; every call is checked against its annotations
 	KAPPAHOP_CHECK_CALLS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+
+chaos: $(VENV)/.ready ## 60 runs with a signal to one of their processes, 2,000 requests to stop under load (20 minutes or more)
+	KAPPAHOP_CHAOS=60 KAPPAHOP_STOPS=2000 $(BIN)/python -m pytest -q tests/system/test_chaos.py tests/system/test_stops.py
 
 browser: $(VENV)/.ready ## the report and the live page in a headless Chromium; brings one, or set KAPPAHOP_CHROMIUM=/path
 	@$(PIP) install -q -c constraints.txt -e '.[browser]'
