@@ -28,6 +28,7 @@ from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
 from topology.planes.control import (
+    MAX_EPISODES,
     ControlPort,
     EpisodeRow,
     Finished,
@@ -40,7 +41,7 @@ from topology.planes.control import (
     refused_at,
     store,
 )
-from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
+from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, largest_world_body, pack_sense
 from topology.process import SLICE_S, StopRequested, settle
 from topology.snapshot import State, read
 from topology.wire.frame import KIND_NAMES, Message, ProtocolError, table
@@ -80,7 +81,13 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
 def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Context, bind: str, keys: Keyring | None) -> None:
     deployment = Deployment.read(run_dir)
     env = make(scenario.env, deployment.graph(), deployment.seed(scenario))
-    links = RouterLinks(context, bind, deadline_s=scenario.supervision.deadline_s, keys=keys)
+    links = RouterLinks(
+        context,
+        bind,
+        deadline_s=scenario.supervision.deadline_s,
+        keys=keys,
+        largest=largest_world_body(deployment, scenario.env.copies),
+    )
     try:
         hub = WorldHub(
             links,
@@ -321,11 +328,15 @@ class World:
             self._report(round_, step + 1)
 
     def _report(self, round_: int, steps: int, *, end: bool = False) -> None:
+        env_step = (round_ * self._steps + steps) * self._copies
+        while len(self._episodes) > MAX_EPISODES:
+            self._port.send(Progress(round=round_, env_step=env_step, episodes=tuple(self._episodes[:MAX_EPISODES])))
+            del self._episodes[:MAX_EPISODES]
         refused, texts = self._hub.refused.drain()
         self._port.send(
             Progress(
                 round=round_,
-                env_step=(round_ * self._steps + steps) * self._copies,
+                env_step=env_step,
                 episodes=tuple(self._episodes),
                 traffic=tuple(self._hub.drain(None if self._round == self._rounds else round_)) if end else (),
                 faults=tuple(self._faults),

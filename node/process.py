@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from node.protocol.kinds import largest_peer_body
 from node.protocol.routing import CENTRAL, Agenda
 from node.runtime.loop import AnyLearner, Runtime, make_learner, make_off_policy_learner
 from scenarios.loading import load
@@ -18,7 +19,7 @@ from topology.link.schedule import Schedule
 from topology.link.treatment import reliable_kinds
 from topology.planes.control import ControlPort, Finished, Hello, Reports, Start, Stop, Stored, refused_at, store
 from topology.planes.peer import PeerPlane, roads
-from topology.planes.world import WorldPort
+from topology.planes.world import WorldPort, largest_world_body
 from topology.process import StopRequested, settle
 from topology.snapshot import State, read
 from topology.wire.frame import WORLD
@@ -63,12 +64,21 @@ def _take_part(
     deadline_s = scenario.supervision.deadline_s
     # Lockstep lets a link hold at most two steps' frames of every origin; twice that means a peer that does not read.
     depth = 4 * deployment.n_agents + 16
-    links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=depth, keys=keys, hears=node.agenda.hears())
+    links = ZmqLinks(
+        context,
+        bind,
+        deadline_s=deadline_s,
+        depth=depth,
+        keys=keys,
+        hears=node.agenda.hears(),
+        largest=largest_peer_body(scenario, deployment),
+    )
     to_world: DealerLinks | None = None
     try:
         start = _hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
         links.connect({to: start.peers[to] for to in node.agenda.speaks_to()})
-        to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys)
+        largest = largest_world_body(deployment, scenario.env.copies)
+        to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys, largest=largest)
         node.join(links, to_world, port).run()
         finished = node.conclude()
     finally:

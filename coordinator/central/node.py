@@ -29,11 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from node.learners.on_policy.learner import policy_size
 from node.numerics.networks import require_all_finite
 from node.numerics.rollout import Rollout
 from node.process import digest
-from node.protocol.kinds import joint_width, sizes_of
+from node.protocol.kinds import ROWS, joint_width, sizes_of
 from node.protocol.routing import CENTRAL
 from node.runtime.compute_time import Thinking
 from scenarios.kinds import Kind
@@ -144,7 +143,7 @@ class Central:
         self._hears: tuple[Kind, ...] = _TOLD
         algorithm = scenario.algorithm
         self._is_sharing = algorithm.share_policy
-        self._n_weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
+        self._n_weights = ROWS[Kind.PARAMETERS].width(sizes, 0)
         graph = deployment.wires()
         self._routes = answers(graph, n, n)
         self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario))

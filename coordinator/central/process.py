@@ -8,6 +8,7 @@ import torch
 from coordinator.central.critic import CentralCritic
 from coordinator.central.node import Central
 from coordinator.central.qmix import CentralMixer
+from node.protocol.kinds import largest_peer_body
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
@@ -65,7 +66,15 @@ def _take_part(
 ) -> None:
     role, depth = role_of(deployment.n_agents), 4 * deployment.n_agents + 16
     deadline_s = scenario.supervision.deadline_s
-    links = ZmqLinks(context, bind, deadline_s=deadline_s, depth=depth, keys=keys, hears=deployment.critic_edges)
+    links = ZmqLinks(
+        context,
+        bind,
+        deadline_s=deadline_s,
+        depth=depth,
+        keys=keys,
+        hears=deployment.critic_edges,
+        largest=largest_peer_body(scenario, deployment),
+    )
     try:
         central = make_central(run_dir, scenario, deployment, links, port)
         port.send(Hello(role=role, pid=os.getpid(), endpoint=links.endpoint))

@@ -24,6 +24,7 @@ from coordinator.run import sinks
 from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec
+from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
 from scenarios.schema import Change, Edge, Network, Scenario
@@ -32,6 +33,7 @@ from topology.graph.generators import build
 from topology.graph.neighbourhood import visible
 from topology.link.presets import TRACE
 from topology.link.schedule import Schedule
+from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import is_secured, make_keys
 from topology.wire.socket_folder import PREFIX
 
@@ -108,6 +110,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
     )
+    if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
+        raise ScenarioError(
+            f"env.copies: got {scenario.env.copies} with rollout.steps={scenario.rollout.steps}; the largest message of a round "
+            f"would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
+        )
     Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
     if weights is not None and (missing := without_weights(weights, spec.n_agents)):
         raise ScenarioError(f"{weights}: no stored weights of agents {missing}")

@@ -41,6 +41,7 @@ from topology.planes.control import (
     RoundReport,
     Start,
     Stop,
+    largest_report,
     refused_at,
 )
 from topology.wire.keys import COORDINATOR, Keyring, role_of
@@ -120,7 +121,8 @@ class _Supervisor:
             loop.add_signal_handler(number, self._inbox.put_nowait, number)
         with socket_folder() as (folder, lock):
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
-            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys)
+            largest = largest_report(len(self._roles), self._scenario.rollout.steps)
+            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=largest)
             nursery = await _open_nursery(self._run_dir, folder, lock)
             self._nursery_pid = nursery.pid
             sources = (self._listen(hub), self._mind(nursery), self._share(nursery))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from coordinator.run.plan import Plan
 from envs.registry import outlook
+from node.protocol.kinds import ROWS, sizes_of
+from node.protocol.routing import Agenda
 from scenarios.kinds import Kind
 from topology.graph.neighbourhood import direct_tree, relay_tree
 from topology.graph.routes import answers
@@ -64,16 +66,11 @@ class Crossing:
 
 def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
-    from node.learners.on_policy.learner import policy_size  # pays for torch, which the command otherwise does without
-    from node.protocol.kinds import ROWS, sizes_of
-    from node.protocol.routing import Agenda
-
     scenario, deployment = ready.scenario, ready.deployment
     network, steps, algorithm = scenario.network, scenario.rollout.steps, scenario.algorithm
     agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
     graph = deployment.graph()
-    weights = policy_size(deployment.obs_dims[0], deployment.act_dims[0], deployment.choices[0], algorithm)
-    sizes = sizes_of(scenario, deployment, weights)
+    sizes = sizes_of(scenario, deployment)
     answers_by = (Kind[algorithm.recipe.answer], *((Kind.SHARED,) if algorithm.share_policy else ()))
     round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
     found = []

@@ -10,12 +10,16 @@ from itertools import pairwise
 from typing import Literal
 
 from node.protocol import turns
-from scenarios.kinds import Kind
+from scenarios.kinds import FACTS, Kind
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
 from topology.graph.neighbourhood import audiences
+from topology.link.treatment import dtype_of
+from topology.wire.codec import row_bytes
+from topology.wire.frame import MARK_BYTES
 
 Audiences = Sequence[Sequence[int]]
+Per = Literal["copy", "cut", "sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,12 @@ class Sizes:
         deployment: Widths of observations and actions.
         steps: T, steps of a round.
         copies: E, copies of the world.
-        policy_weights: Weights of a policy, where all agents share one; else 0.
     """
 
     algorithm: Algorithm
     deployment: Deployment
     steps: int
     copies: int
-    policy_weights: int = 0
 
     @property
     def signals(self) -> int:
@@ -81,6 +83,15 @@ class Sizes:
         """Samples of the m-th minibatch of a round; passes over the round are split alike."""
         batch, parts = self.steps * self.copies, self.algorithm.minibatches
         return batch // parts + (minibatch % parts < batch % parts)
+
+    def most_rows(self, per: Per) -> int:
+        """The most rows that a message has."""
+        if per == "copy":
+            return self.copies
+        if per == "sample":
+            return self.samples(0)
+        # at the end of the rollout, and wherever a time limit ends an episode; the first one may be short
+        return self.copies * (2 + self.steps // (self.deployment.horizon or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ class Row:
 
     receivers: Callable[[Scopes], Audiences]
     width: Callable[[Sizes, int], int]
-    per: Literal["copy", "cut", "sample"] = "copy"
+    per: Per = "copy"
 
 
 def joint_width(sizes: Sizes, agent: int) -> int:
@@ -106,10 +117,23 @@ def joint_width(sizes: Sizes, agent: int) -> int:
 
 def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
     """Numbers of a POLICY: the weights of a network of choices, then offset and scale of each of its `width` inputs."""
-    widths = [width, *algorithm.hidden, choices]
-    linear = sum(a * b + b for a, b in pairwise(widths))
+    return _network_size(width, choices, algorithm) + 2 * width
+
+
+def policy_size(width: int, n_actions: int, choices: int, algorithm: Algorithm) -> int:
+    """Weights of the policy of an agent with `width` inputs; those of a Gaussian end with its spread."""
+    return _network_size(width, choices or n_actions, algorithm) + (0 if choices else n_actions)
+
+
+def _network_size(width: int, outputs: int, algorithm: Algorithm) -> int:
+    layers = [width, *algorithm.hidden, outputs]
     norms = 2 * sum(algorithm.hidden) if algorithm.layer_norm else 0
-    return linear + norms + (2 * width if algorithm.input_norm == "layer" else 0) + 2 * width
+    return sum(a * b + b for a, b in pairwise(layers)) + norms + (2 * width if algorithm.input_norm == "layer" else 0)
+
+
+def _shared(sizes: Sizes, agent: int) -> int:
+    deployment = sizes.deployment
+    return policy_size(deployment.obs_dims[agent], deployment.act_dims[agent], deployment.choices[agent], sizes.algorithm)
 
 
 def _next_holders(scopes: Scopes) -> Audiences:
@@ -143,11 +167,33 @@ ROWS: dict[Kind, Row] = {
         lambda scopes: scopes.nobody if scopes.algorithm.recipe.is_coupled else scopes.factor, lambda sizes, agent: sizes.steps
     ),
     Kind.TOKEN: Row(_next_holders, lambda sizes, agent: turns.TOKEN_WIDTH),
-    Kind.PARAMETERS: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.policy_weights),
-    Kind.SHARED: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.policy_weights),
+    Kind.PARAMETERS: Row(lambda scopes: scopes.nobody, _shared),
+    Kind.SHARED: Row(lambda scopes: scopes.nobody, _shared),
 }
 
 
-def sizes_of(scenario: Scenario, deployment: Deployment, policy_weights: int = 0) -> Sizes:
+def sizes_of(scenario: Scenario, deployment: Deployment) -> Sizes:
     """The sizes of a scenario."""
-    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.copies, policy_weights=policy_weights)
+    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.copies)
+
+
+def sent(scenario: Scenario, deployment: Deployment) -> tuple[Kind, ...]:
+    """The kinds that agents and the central process of a run send; where nothing is learnt, STATE alone."""
+    algorithm, found = scenario.algorithm, []
+    for kind in ROWS:
+        key, _, value = FACTS[kind].only_with.removeprefix("algorithm.").partition("=")
+        is_set = not key or str(getattr(algorithm, key)).lower() == value
+        if is_set and FACTS[kind].sent_by(algorithm.recipe) and (deployment.learns or kind is Kind.STATE):
+            found.append(kind)
+    return tuple(found)
+
+
+def largest_peer_body(scenario: Scenario, deployment: Deployment) -> int:
+    """Bytes of the largest buffer that any message between agents, or with the central process, has."""
+    sizes = sizes_of(scenario, deployment)
+    found = [sizes.copies * MARK_BYTES]
+    for kind in sent(scenario, deployment):
+        row = ROWS[kind]
+        width = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
+        found.append(sizes.most_rows(row.per) * row_bytes(width, dtype_of(scenario.network, kind)))
+    return max(found)

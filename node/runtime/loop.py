@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from node.learners.led import Executor
 from node.learners.model_based.mdpo import ImaginingLearner
 from node.learners.off_policy.learner import OffPolicyLearner
-from node.learners.on_policy.learner import Learner, policy_size
+from node.learners.on_policy.learner import Learner
 from node.numerics.critics import Shape
 from node.numerics.networks import require_all_finite
 from node.numerics.rollout import Rollout
@@ -171,7 +171,7 @@ class Runtime:
         others = {origin: self._dims[origin] for origin in agenda.sight.places if origin != agent}
         self._hearing = Hearing(others, self._copies, hold=scenario.network.on_missing == "hold_last")
         self._thinking = Thinking(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
-        self._sizes = sizes_of(scenario, deployment, self._policy_weights())
+        self._sizes = sizes_of(scenario, deployment)
         self._signals = self._sizes.signals
         agents = range(deployment.n_agents)
         self._widths = {kind: [row.width(self._sizes, origin) for origin in agents] for kind, row in ROWS.items()}
@@ -198,11 +198,6 @@ class Runtime:
         self._moment: tuple[Phase, int, int] | None = None  # on the wall clock: what is waited for, and until when
         self._until_s = 0.0
         self._offset_s = 0.0  # from this host's clock to the world's
-
-    def _policy_weights(self) -> int:
-        """Weights of the policy that all agents share; 0 where they share none."""
-        first = self._deployment.obs_dims[0], self._deployment.act_dims[0], self._deployment.choices[0]
-        return policy_size(*first, self._scenario.algorithm) if self._is_sharing else 0
 
     def run(self) -> None:
         """Take part in every round of the run.

@@ -200,7 +200,7 @@ class Enemy:
             )
             yield "random bytes", [chance.randbytes(chance.randrange(60)) for _ in range(chance.randrange(1, 5))]
         for _ in range(FRAMES // 10):
-            yield "oversize", [header(round_=99), bytes(100_000)]
+            yield "oversize", [header(round_=99), bytes(60_000)]  # what is above the limit of the socket cuts its connection
 
     def _knock(self, role: str, keys: Keyring) -> None:
         """Try to come in with keys that are not admitted."""

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from coordinator.run.plan import plan
-from node.learners.on_policy.learner import policy_size
+from node.protocol.kinds import policy_size
 from scenarios.loading import ScenarioError, load
 from tests.system.stage import SMALL, Stage
 from tests.system.test_limits import LOSSY, Alone, told

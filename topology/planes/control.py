@@ -19,11 +19,12 @@ import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from scenarios.kinds import Kind
 from topology.deployment import state_folder
 from topology.finite import DivergedError
 from topology.process import SLICE_S, StopRequested, heed_stop
 from topology.snapshot import State, write
-from topology.wire.frame import ProtocolError
+from topology.wire.frame import ProtocolError, frame_limit
 from topology.wire.keys import COORDINATOR, Gate, Keyring
 from topology.wire.ledger import Row
 from topology.wire.refusals import Refusals
@@ -31,6 +32,9 @@ from topology.wire.sockets import PeerLostError, Sender
 
 MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
 CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
+MAX_EPISODES = 256  # in one report of the world's
+_ROW_BYTES, _INCIDENT_BYTES = 256, 128  # at most, of a line of the ledger or an episode, and of what befell an agent
+_OTHER_BYTES = 1 << 16  # of metrics, reasons of refusals, the story of a fault
 SEND_S = 10.0  # how long a report may wait for room before its sender gives up
 
 
@@ -208,6 +212,12 @@ class Reports(Protocol):
         ...
 
 
+def largest_report(n_nodes: int, steps: int) -> int:
+    """Bytes that no honest report of a run exceeds: two rounds' traffic with every node both ways, and what befell an agent."""
+    rows = 2 * 2 * n_nodes * len(Kind) + MAX_EPISODES
+    return min(rows * _ROW_BYTES + (n_nodes * len(Kind) + 2 * steps) * _INCIDENT_BYTES + _OTHER_BYTES, MAX_CONTROL_BYTES)
+
+
 def refused_at(gate: Gate | None, role: str) -> list[Refused]:
     """What there is to report of a process's gate: nothing, if there is none or nobody was kept out."""
     if gate is None or gate.outside == 0:
@@ -303,20 +313,21 @@ class ControlHub:
     Args:
         bind: Where to listen.
         keys: The coordinator's keys; None: connections are neither encrypted nor authenticated.
+        largest: Bytes of the largest report; a connection that sends a larger frame is cut.
 
     Attributes:
         gate: What stands before the socket, where there are keys.
         refused: Messages that were ignored.
     """
 
-    def __init__(self, bind: str, *, keys: Keyring | None = None) -> None:
+    def __init__(self, bind: str, *, keys: Keyring | None = None, largest: int = 0) -> None:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is an error, not silence
         self._socket.setsockopt(zmq.SNDHWM, CONTROL_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, CONTROL_DEPTH)
         self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(largest))
         self.gate = None if keys is None else keys.guard(self._context, self._socket, keys.others())
         self._socket.bind(bind)
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenarios.kinds import Kind
+from topology.deployment import Deployment
 from topology.snapshot import State
 from topology.wire.frame import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Message, ProtocolError, decode, encode_header, table
 from topology.wire.ledger import Ledger, Row, wire_bytes
@@ -188,6 +189,11 @@ class WorldPort:
     def close(self) -> None:
         """Give the links up; what was sent still leaves."""
         self._links.close()
+
+
+def largest_world_body(deployment: Deployment, copies: int) -> int:
+    """Bytes of the largest buffer on the plane: a SENSE, or an ACT."""
+    return 4 * copies * max(*(dim + len(deployment.cost_limits) + 2 for dim in deployment.obs_dims), *deployment.act_dims)
 
 
 def pack_sense(

@@ -36,6 +36,8 @@ from topology.wire.codec import DType
 VERSION = 1
 MAX_HEADER_BYTES = 128  # ten fields of at most nine bytes and the array mark
 MAX_ARRAY_BYTES = 1 << 28  # 256 MiB: 4096 copies x 16384 floats, far above any shipped scenario
+LEAST_LIMIT = 1 << 16  # no socket takes less in a frame: room for handshakes, headers and what is small anyway
+MARK_BYTES = 9  # of each copy: when, and whether it says anything
 MAX_ARRAYS = 2
 FLOAT32 = int(DType.FLOAT32)
 CURVE_BYTES = 33  # what CURVE adds to every frame: command name, nonce, authenticator and flags
@@ -190,8 +192,8 @@ def decode_marks(message: Message, copies: int) -> Marks | None:
     if len(message.bodies) < 2:
         return None
     body = message.bodies[1]
-    if len(body) != 9 * copies:
-        raise ProtocolError(f"{_told(message.header)}: expected marks of {9 * copies} bytes, got {len(body)}")
+    if len(body) != MARK_BYTES * copies:
+        raise ProtocolError(f"{_told(message.header)}: expected marks of {MARK_BYTES * copies} bytes, got {len(body)}")
     arrive = np.frombuffer(body, "<f8", count=copies)
     null = np.frombuffer(body, np.uint8, offset=8 * copies)
     if not arrive.min() >= 0.0 or null.max() > 1:  # NaN is not at least 0
@@ -201,6 +203,15 @@ def decode_marks(message: Message, copies: int) -> Marks | None:
 
 def _told(header: Header) -> str:
     return f"{KIND_NAMES[header.kind]} of {header.origin} from {header.sender}, round {header.round}, step {header.step}"
+
+
+def frame_limit(body_bytes: int) -> int:
+    """The largest frame that a socket takes whose messages have buffers of so many bytes.
+
+    libzmq holds as much for every connection, from its first byte on and whatever key it will show, so it should be no more than
+    the run needs.
+    """
+    return max(body_bytes + CURVE_BYTES, LEAST_LIMIT)
 
 
 def framed(size_bytes: int) -> int:

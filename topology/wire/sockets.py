@@ -29,7 +29,7 @@ from typing import Protocol, runtime_checkable
 import zmq
 
 from topology.process import LONG_TURN_NS, SHORT_TURN_NS, SLICE_S, STOP, StopRequested, heed_stop, take_turns
-from topology.wire.frame import MAX_ARRAY_BYTES
+from topology.wire.frame import frame_limit
 from topology.wire.keys import WORLD_ROLE, Keyring, role_of
 
 Frames = Sequence[bytes]
@@ -77,6 +77,7 @@ class ZmqLinks:
         depth: Frames that a link may hold unread. Lockstep bounds them by two steps' worth of every origin.
         keys: This node's keys; None: connections are neither encrypted nor authenticated.
         hears: Agents whose connections are admitted, where there are keys.
+        largest: Bytes of the largest buffer in a message that comes here; a connection that sends a larger frame is cut.
 
     Attributes:
         gate: What stands before the inbox, where there are keys.
@@ -91,6 +92,7 @@ class ZmqLinks:
         depth: int,
         keys: Keyring | None = None,
         hears: Collection[int] = (),
+        largest: int = 0,
     ) -> None:
         self._context = context
         self._keys = keys
@@ -98,7 +100,7 @@ class ZmqLinks:
         self._depth = depth
         self._inbox = context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, depth)
-        self._inbox.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
+        self._inbox.setsockopt(zmq.MAXMSGSIZE, frame_limit(largest))
         self._inbox.setsockopt(zmq.LINGER, 0)
         self.gate = None if keys is None else keys.guard(context, self._inbox, [role_of(agent) for agent in hears])
         self._inbox.bind(bind)
@@ -151,17 +153,18 @@ class RouterLinks:
         bind: Where to listen.
         deadline_s: How long a node may take nothing.
         keys: The world's keys; None: connections are neither encrypted nor authenticated.
+        largest: As of `ZmqLinks`.
 
     Attributes:
         gate: What stands before the socket, where there are keys.
     """
 
-    def __init__(self, context: Context, bind: str, *, deadline_s: float, keys: Keyring | None = None) -> None:
+    def __init__(self, context: Context, bind: str, *, deadline_s: float, keys: Keyring | None = None, largest: int = 0) -> None:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be sent is an error, not silence
         self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(largest))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._sent = Sender(self._socket, deadline_s)
         self._keys = keys
@@ -206,15 +209,18 @@ class DealerLinks:
         connect: The world's address.
         deadline_s: How long the world may take nothing.
         keys: This node's keys; None: the connection is neither encrypted nor authenticated.
+        largest: As of `ZmqLinks`.
     """
 
-    def __init__(self, context: Context, agent: int, connect: str, *, deadline_s: float, keys: Keyring | None = None) -> None:
+    def __init__(
+        self, context: Context, agent: int, connect: str, *, deadline_s: float, keys: Keyring | None = None, largest: int = 0
+    ) -> None:
         self._deadline_s = deadline_s
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, _name(agent))
         self._socket.setsockopt(zmq.SNDHWM, WORLD_DEPTH)
         self._socket.setsockopt(zmq.RCVHWM, WORLD_DEPTH)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ARRAY_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, frame_limit(largest))
         self._socket.setsockopt(zmq.LINGER, 2000)
         self._sent = Sender(self._socket, deadline_s)
         if keys is not None:

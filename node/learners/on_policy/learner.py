@@ -120,25 +120,6 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
     return GaussianActor(net, shape.n_actions, std=algorithm.std, std_init=algorithm.std_init)
 
 
-def policy_size(obs_dim: int, n_actions: int, choices: int, algorithm: Algorithm) -> int:
-    """How many weights the policy of an agent has that sees itself alone."""
-    shape = Shape(
-        agent=0,
-        seed=0,
-        steps=1,
-        copies=1,
-        rounds=1,
-        actor_columns=slice(None),
-        critic_columns=slice(0),
-        actor_width=obs_dim,
-        critic_width=0,
-        n_actions=n_actions,
-        choices=choices,
-        cost_limits=(),
-    )
-    return sum(parameter.numel() for parameter in make_actor(shape, algorithm).parameters())
-
-
 def added(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
     """Sum of log-ratios (B,), in double precision and in the order given."""
     total = np.zeros(len(log_ratios[0]))

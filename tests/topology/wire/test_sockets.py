@@ -1,5 +1,7 @@
 """The contract of `topology.wire.sockets.Links`, sentence by sentence, on both carriers; and what ZeroMQ adds to it."""
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from topology.wire import sockets
-from topology.wire.keys import WORLD_ROLE, Keyring, make_keys, role_of
+from topology.planes.control import ControlHub
+from topology.wire.frame import frame_limit
+from topology.wire.keys import COORDINATOR, WORLD_ROLE, Keyring, make_keys, role_of
 from topology.wire.sockets import (
     STRANGER,
     Context,
@@ -90,7 +93,7 @@ def test_per_link_the_order_is_kept_and_nothing_is_lost_or_doubled(mesh: MakeMes
 
 def test_a_multipart_arrives_whole_frame_by_frame(mesh: MakeMesh) -> None:
     nodes = mesh(2)
-    sent = [b"head", b"", bytes(300), b"\x00" * 70_000]
+    sent = [b"head", b"", bytes(300), b"\x00" * 60_000]
     nodes[0].send(1, sent)
     assert received(nodes[1], 1) == [sent]
 
@@ -187,22 +190,83 @@ def test_a_full_link_blocks_no_other(pair: tuple[ZmqLinks, ZmqLinks]) -> None:
     assert received(receiver, 1) == [[b"x", b"y"]]
 
 
-def test_a_frame_beyond_the_cap_is_never_delivered_and_others_still_are(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sockets, "MAX_ARRAY_BYTES", 1000)
-    receiver = ZmqLinks(context, f"ipc://{tmp_path}/r", deadline_s=1.0, depth=10)
+def test_a_frame_beyond_the_limit_is_never_delivered_and_others_still_are(context: Context, tmp_path: Path) -> None:
+    receiver = ZmqLinks(context, f"ipc://{tmp_path}/r", deadline_s=1.0, depth=10, largest=100_000)
     rogue, honest = (ZmqLinks(context, f"ipc://{tmp_path}/{name}", deadline_s=1.0, depth=10) for name in "ab")
     rogue.connect({0: receiver.endpoint})
     honest.connect({0: receiver.endpoint})
-    rogue.send(0, (b"big", bytes(1001)))
-    honest.send(0, (b"small", bytes(1000)))
-    assert received(receiver, 1) == [[b"small", bytes(1000)]]
+    rogue.send(0, (b"big", bytes(frame_limit(100_000) + 1)))
+    honest.send(0, (b"small", bytes(100_000)))
+    assert received(receiver, 1) == [[b"small", bytes(100_000)]]
     assert receiver.receive(0.1) is None
     for node in (rogue, honest, receiver):
         for outbox in node._outboxes.values():
             outbox.socket.setsockopt(zmq.LINGER, 0)
         node.close()
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(15) + b"\x00" + bytes(31)
+
+
+def cut_after(endpoint: str, frame_bytes: int) -> bool:
+    """Whether a connection without a key is cut as soon as it announces a frame of that size."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=SOON_S) as stranger:
+        stranger.sendall(GREETING + b"\x06" + struct.pack(">Q", frame_bytes))  # a command, of eight bytes of length
+        stranger.settimeout(0.5)
+        try:
+            while stranger.recv(1 << 12):  # its greeting comes first
+                pass
+        except TimeoutError:
+            return False
+        except ConnectionResetError:
+            pass
+        return True
+
+
+@pytest.mark.parametrize("which", ["inbox", "world", "control"])
+def test_whoever_shows_no_key_yet_cannot_make_a_process_hold_more_than_the_limit(
+    context: Context, tmp_path: Path, which: str
+) -> None:
+    make_keys(tmp_path, 2)
+    tcp, limit = "tcp://127.0.0.1:*", frame_limit(100_000)
+    opened: ZmqLinks | RouterLinks | ControlHub
+    if which == "inbox":
+        keys = Keyring.read(tmp_path, role_of(0))
+        opened = ZmqLinks(context, tcp, deadline_s=1.0, depth=9, keys=keys, hears=[1], largest=100_000)
+    elif which == "world":
+        opened = RouterLinks(context, tcp, deadline_s=1.0, keys=Keyring.read(tmp_path, WORLD_ROLE), largest=100_000)
+    else:
+        opened = ControlHub(tcp, keys=Keyring.read(tmp_path, COORDINATOR), largest=100_000)
+    try:
+        assert not cut_after(opened.endpoint, limit)
+        assert cut_after(opened.endpoint, limit + 1)
+        assert cut_after(opened.endpoint, 255 << 20)
+    finally:
+        opened.close()
+
+
+def test_a_neighbour_with_its_key_cannot_send_more_than_the_limit_either(context: Context, tmp_path: Path) -> None:
+    make_keys(tmp_path, 3)
+    tcp = "tcp://127.0.0.1:*"
+    inbox = ZmqLinks(
+        context, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(0)), hears=[1, 2], largest=100_000
+    )
+    other = new_context()  # a gate each
+    rogue = ZmqLinks(other, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(1)))
+    rogue.connect({0: inbox.endpoint})
+    third = new_context()
+    honest = ZmqLinks(third, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(2)))
+    honest.connect({0: inbox.endpoint})
+    rogue.send(0, (b"first", bytes(100_000)))
+    assert received(inbox, 1) == [[b"first", bytes(100_000)]]
+    rogue.send(0, (b"big", bytes(frame_limit(100_000))))
+    honest.send(0, (b"small", bytes(100_000)))
+    assert received(inbox, 1) == [[b"small", bytes(100_000)]]
+    assert inbox.receive(0.2) is None
+    for one in (other, third):
+        one.destroy(linger=0)
+    inbox.close()
 
 
 def test_a_wait_lasts_as_long_as_it_was_told_whatever_was_told_before(pair: tuple[ZmqLinks, ZmqLinks]) -> None:
