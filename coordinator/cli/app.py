@@ -430,6 +430,7 @@ def _execute(
     from coordinator.run import sinks, supervisor
     from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
     from coordinator.run.database import Recorder, RecordingError
+    from coordinator.run.idle import above_their_limits, idle_costs
     from coordinator.run.plan import check_start, first_free, make_run_dir
     from coordinator.study.forecast import warnings
     from coordinator.study.runs import Run
@@ -462,7 +463,8 @@ def _execute(
     except OSError as error:
         _refuse(f"{error.filename}: cannot be written ({error.strerror})")
     console = terminal(stderr=True)
-    for text in () if quiet else doubts:
+    idle = idle_costs(ready)
+    for text in () if quiet else [*doubts, *above_their_limits(ready, idle)]:
         console.print(warning(text), highlight=False, soft_wrap=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
@@ -472,7 +474,7 @@ def _execute(
                 outcome = here.run(ready, run_dir, recorder, display.watch)
             else:
                 outcome = supervisor.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
-        final = _concluded(ready, run_dir, recorder, outcome)
+        final = _concluded(ready, run_dir, recorder, outcome, idle)
     finally:
         lost = ""
         try:
@@ -498,7 +500,9 @@ def _execute(
     _tell(Run(run_dir, scenario), final, as_json=as_json)
 
 
-def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome") -> "Report | None":
+def _concluded(
+    ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome", idle_costs: list[float] | None
+) -> "Report | None":
     """Write the rest of what a run reported, and its figures; None if that fails, and then the outcome says why."""
     from coordinator.run.collector import spoken
     from coordinator.run.database import RecordingError, Results
@@ -511,7 +515,7 @@ def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Out
             complete = ready.scenario.clock == "virtual" and not (outcome.gone and ready.scenario.routing == "direct")
             if outcome.error is None and complete:
                 outcome.error = results.imbalance(outcome.gone)
-            final = report(ready, run_dir, results, outcome)
+            final = report(ready, run_dir, results, outcome, idle_costs=idle_costs)
         if outcome.error is None and final["diverged"]:
             outcome.error = spoken(final["diverged"][0])
         recorder.meta(**final)
@@ -541,6 +545,8 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
         else:
             over = "the last tenth of the run" if run.deployment.learns else "all episodes"
             plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
+        for verdict in final["limits"] or ():
+            plain.print(f"{verdict['text']}.", highlight=False, soft_wrap=True, markup=False)
         plain.print(
             f"{final['env_steps']:,} environment steps in {final['wall_s']:.1f} s ({final['env_steps_per_s']:,.0f} per second), "
             f"{final['bytes_per_agent_step']:.1f} wire bytes per agent and step between agents{_aged(final['mean_age_s'])}; "

@@ -266,6 +266,11 @@ class Recorder:
         self.event(0.0, "coordinator", f"{type(sink).__name__} gets no more scalars ({error.strerror or error})")
 
 
+def _sql(metric: str) -> str:
+    """Where a metric stands in `rounds`."""
+    return f'"{metric}"' if metric in _ROUND_COLUMNS else f"json_extract(more, '$.{metric}')"
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -348,6 +353,23 @@ class Results:
         """Environment step and one figure of every episode, in order of their end; nan where it has none."""
         found = self._rows(f'SELECT env_step, "{column}" FROM episodes ORDER BY env_step, copy')
         return [(step, _or_nan(figure)) for step, figure in found]
+
+    def costs(self) -> list[list[float]]:
+        """Every cost of every episode, in order of their end; nan where it has none."""
+        found = self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")
+        return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
+
+    def by_round(self, metric: str) -> list[float]:
+        """A metric of nodes as a mean over those that reported it, round by round; rounds without it are left out."""
+        return [
+            float(mean) for (mean,) in self._rows(f"SELECT avg({_sql(metric)}) FROM rounds GROUP BY round") if mean is not None
+        ]
+
+    def by_agent(self, metric: str) -> dict[int, float]:
+        """A metric of each agent as a mean over the last tenth of the rounds; agents without it are left out."""
+        last = "SELECT max(round) - (max(round) + 1) / 10 FROM rounds"
+        found = self._rows(f"SELECT agent, avg({_sql(metric)}) FROM rounds WHERE round >= ({last}) GROUP BY agent")
+        return {int(agent): float(mean) for agent, mean in found if mean is not None}
 
     def by_kind(self) -> list[Row]:
         """The ledger summed over rounds and links: `round`, `src` and `dst` say nothing."""

@@ -1,7 +1,7 @@
 """The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coordinator.run.collector import Divergence, Outcome
 from coordinator.run.database import Results
 from coordinator.run.plan import Plan
+from coordinator.run.verdict import Verdict, evidence, judge
 
 TAIL = 10  # return_mean and cost_mean are over the last tenth of the steps
 
@@ -28,7 +29,9 @@ class Report(TypedDict):
     which env step, and which; there is then no `return_mean` and no `cost_mean`. `payload_bytes`, `wire_bytes` and
     `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part of
     their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s`
-    the mean age of the states of others that agents acted on (null if they see none).
+    the mean age of the states of others that agents acted on (null if they see none). `limits` says of each limit on a cost
+    whether it was kept, and if not, why; `idle_costs` is what an episode costs, cost by cost, in which agents do nothing (null:
+    not measured).
     """
 
     run_dir: str
@@ -40,6 +43,8 @@ class Report(TypedDict):
     return_mean: float | None
     cost_mean: float | None
     cost_limit: float | None
+    limits: list[Verdict]
+    idle_costs: list[float] | None
     faulty_episodes: int
     diverged: list[Divergence]
     payload_bytes: int
@@ -53,8 +58,10 @@ class Report(TypedDict):
     ledger_sha256: str
 
 
-def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Report:
-    """The figures of a run, complete or not."""
+def report(
+    ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, idle_costs: Sequence[float] | None = None
+) -> Report:
+    """The figures of a run, complete or not; `idle_costs` as `coordinator.run.idle` has measured them."""
     steps = outcome.env_steps
     n_agents = ready.deployment.n_agents
     returns, costs = (np.array(results.episodes(name), dtype=np.float64).reshape(-1, 2) for name in ("return", "cost"))
@@ -77,6 +84,8 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome) -> Re
         return_mean=None if diverged else _mean(returns[ended, 1]),
         cost_mean=None if diverged else _mean(costs[ended, 1]),
         cost_limit=sum(limits) if limits else None,
+        limits=[] if diverged else [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)],
+        idle_costs=None if idle_costs is None else list(idle_costs),
         faulty_episodes=int(np.isnan(returns[:, 1]).sum()),
         diverged=diverged,
         payload_bytes=payload,

@@ -1,0 +1,189 @@
+"""Whether a run kept its limits on costs, and if not, why: one sentence per limit.
+
+Theory of operation. `evidence` collects what a run recorded about one limit, `judge` decides from that alone. The cost that is
+judged is the mean over the episodes that the run's figures are about. Where each agent is charged with its own cost
+(`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds for
+every agent and the recorded cost of an episode is the team's.
+
+Causes are facts that explain an exceeded limit each by itself; several may hold at once.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from scipy import stats
+
+from coordinator.run.database import Results
+from coordinator.run.plan import Plan
+
+CONFIDENCE = 0.95
+AT_BOUND = 0.99  # of mult_max, from which on a multiplier counts as at its bound
+RISEN = (
+    1.05  # a multiplier counts as rising if its mean over the last tenth of the rounds is so many times that of the tenth before
+)
+GONE = 0.1  # of the spread at the start, below which it counts as gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of one limit at the end of a run.
+
+    Attributes:
+        name: What the cost is called.
+        limit: b.
+        costs: Cost of each episode that counts.
+        worst: With costs of the agents' own: which agent pays most, and how much an episode; None: the cost is the team's.
+        heeds: Whether the algorithm minds costs at all.
+        algorithm: Its name.
+        idle: Mean cost of an episode in which all agents give the zero action; None: not measured.
+        multipliers: Mean over agents, by round; empty where there are none.
+        mult_max: Their upper bound.
+        spreads: Mean standard deviation of actions over agents, by round; empty where actions are choices.
+    """
+
+    name: str
+    limit: float
+    costs: Sequence[float]
+    worst: tuple[int, float] | None = None
+    heeds: bool = True
+    algorithm: str = ""
+    idle: float | None = None
+    multipliers: Sequence[float] = ()
+    mult_max: float = math.inf
+    spreads: Sequence[float] = ()
+
+
+class Verdict(TypedDict):
+    """What became of one limit.
+
+    Attributes:
+        cost: What it is called.
+        limit: b.
+        mean: Mean cost of an episode; null: no whole episode ended.
+        low: Lower end of the 95 % interval of that mean, over episodes; null: too few of them, or costs of the agents' own.
+        high: Its upper end.
+        episodes: How many episodes were judged.
+        kept: Whether the mean is at or below the limit; null: no whole episode ended.
+        because: Causes, where it is not.
+        text: All of it as a sentence without its full stop.
+    """
+
+    cost: str
+    limit: float
+    mean: float | None
+    low: float | None
+    high: float | None
+    episodes: int
+    kept: bool | None
+    because: list[str]
+    text: str
+
+
+def judge(found: Evidence) -> Verdict:
+    """Whether the limit was kept, and if not, why."""
+    known = np.asarray(found.costs, np.float64)
+    known = known[np.isfinite(known)]
+    what = f"limit {found.limit:g} on {found.name}"
+    if not len(known):
+        text = f"{what}: no whole episode ended, so it cannot be judged"
+        return Verdict(
+            cost=found.name, limit=found.limit, mean=None, low=None, high=None, episodes=0, kept=None, because=[], text=text
+        )  # fmt: skip
+    low = high = None
+    if found.worst is None:
+        mean = float(known.mean())
+        low, high = _interval(known)
+        interval = "" if low is None else f", 95 % interval {low:.3g} to {high:.3g}"
+        measured = f"{mean:.3g} on average over {len(known)} {'episode' if len(known) == 1 else 'episodes'}{interval}"
+    else:
+        agent, mean = found.worst
+        measured = f"{mean:.3g} on average for agent {agent}, which pays most"
+    kept = mean <= found.limit
+    because = [] if kept else _causes(found)
+    doubt = ", but not surely" if (kept and high is not None and high > found.limit) else ""
+    doubt = ", but not surely" if (not kept and low is not None and low <= found.limit) else doubt
+    text = f"{what} {'kept' if kept else 'exceeded'}{doubt}: {measured}"
+    if not kept:
+        text += f"; {' and '.join(because)}" if because else "; no cause found, a longer run may keep it"
+    return Verdict(
+        cost=found.name,
+        limit=found.limit,
+        mean=mean,
+        low=low,
+        high=high,
+        episodes=len(known),
+        kept=kept,
+        because=because,
+        text=text,
+    )
+
+
+def _interval(costs: np.ndarray) -> tuple[float | None, float | None]:
+    """Student's interval of the mean."""
+    if len(costs) < 2:
+        return None, None
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(costs) - 1) * costs.std(ddof=1) / math.sqrt(len(costs)))
+    return float(costs.mean()) - reach, float(costs.mean()) + reach
+
+
+def _causes(found: Evidence) -> list[str]:
+    """Why it was exceeded, the plainest cause first."""
+    if not found.heeds:
+        return [f"{found.algorithm} minds no costs"]
+    causes = []
+    if found.idle is not None and found.idle > found.limit:
+        causes.append(f"the limit is below what doing nothing costs ({found.idle:.3g})")
+    before, last = _tenths(found.multipliers)
+    if last >= AT_BOUND * found.mult_max:
+        causes.append(f"the multiplier is at its bound ({found.mult_max:g})")
+    elif last > RISEN * before:
+        causes.append(f"the multiplier was still rising ({before:.2g} to {last:.2g})")
+    narrow = _tenths(found.spreads)[1]
+    if found.spreads and narrow < GONE * found.spreads[0]:
+        causes.append(f"actions have hardly any spread left to learn by ({narrow:.2g} of {found.spreads[0]:.2g})")
+    return causes
+
+
+def _tenths(values: Sequence[float]) -> tuple[float, float]:
+    """Means over the tenth of the rounds before the last, and over the last; nan where there are none."""
+    size = max(1, len(values) // 10)
+    if len(values) < 2 * size:
+        return math.nan, math.nan
+    return float(np.mean(values[-2 * size : -size])), float(np.mean(values[-size:]))
+
+
+def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Sequence[float] | None) -> list[Evidence]:
+    """What a run recorded about each of its limits.
+
+    Args:
+        ready: The run's plan.
+        results: Its database.
+        first: Place of the first episode that counts.
+        behind: Place of the first episode behind those that count.
+        idle: Mean cost of an idle episode, per cost; None: not measured.
+    """
+    algorithm, limits, n = ready.scenario.algorithm, ready.deployment.cost_limits, ready.deployment.n_agents
+    costs = results.costs()[first:behind]
+    found = []
+    for u, limit in enumerate(limits):
+        own = results.by_agent(f"episode_cost_{u}") if ready.scenario.env.cost == "local" else {}
+        own = {agent: mean for agent, mean in own.items() if agent < n}
+        worst = max(own.items(), key=lambda pair: pair[1]) if len(set(own.values())) > 1 else None
+        found.append(
+            Evidence(
+                name="cost" if len(limits) == 1 else f"cost {u}",
+                limit=limit,
+                costs=[episode[u] for episode in costs],
+                worst=worst,
+                heeds=algorithm.recipe.constraint != "none",
+                algorithm=algorithm.name,
+                idle=None if idle is None else idle[u],
+                multipliers=results.by_round(f"multiplier_{u}"),
+                mult_max=algorithm.mult_max,
+                spreads=results.by_round("std"),
+            )
+        )
+    return found

@@ -1,0 +1,156 @@
+"""Whether limits were kept, and why not: the decision alone, what it is made from, and what it says of whole runs."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from coordinator.run import in_process
+from coordinator.run.database import Recorder, Results
+from coordinator.run.idle import above_their_limits, idle_costs
+from coordinator.run.metrics import report
+from coordinator.run.plan import make_run_dir, plan
+from coordinator.run.verdict import Evidence, Verdict, judge
+from scenarios.loading import load
+
+
+def verdict(costs: list[float], **known: Any) -> Verdict:
+    settings: dict[str, Any] = {"name": "cost", "limit": 30.0, "algorithm": "mappo_l"} | known
+    return judge(Evidence(costs=costs, **settings))
+
+
+def test_a_limit_that_was_kept_has_an_interval_over_episodes() -> None:
+    costs = [20.0, 22.0, 24.0, 26.0]
+    found = verdict(costs)
+    reach = stats.t.ppf(0.975, 3) * np.std(costs, ddof=1) / 2.0
+    assert (found["mean"], found["episodes"], found["kept"], found["because"]) == (23.0, 4, True, [])
+    assert [found["low"], found["high"]] == pytest.approx([23.0 - reach, 23.0 + reach])
+    assert found["text"] == "limit 30 on cost kept: 23 on average over 4 episodes, 95 % interval 18.9 to 27.1"
+
+
+def test_what_is_not_sure_is_said_to_be_so() -> None:
+    assert "limit 30 on cost kept, but not surely: " in verdict([20.0, 39.0])["text"]
+    assert "limit 30 on cost exceeded, but not surely: " in verdict([22.0, 41.0])["text"]
+    assert verdict([29.0])["text"] == "limit 30 on cost kept: 29 on average over 1 episode"
+    assert verdict([30.0, 30.0])["kept"]
+
+
+@pytest.mark.parametrize("costs", [[], [float("nan")]])
+def test_without_whole_episodes_there_is_no_verdict(costs: list[float]) -> None:
+    found = verdict(costs)
+    assert found["kept"] is None
+    assert found["text"] == "limit 30 on cost: no whole episode ended, so it cannot be judged"
+
+
+RISING = [0.1 * k for k in range(40)]
+REST = [1.5] * 40
+
+
+@pytest.mark.parametrize(
+    ("known", "because"),
+    [
+        ({"heeds": False, "idle": 34.1}, ["mappo_l minds no costs"]),
+        ({"idle": 34.1, "multipliers": REST}, ["the limit is below what doing nothing costs (34.1)"]),
+        ({"idle": 29.0, "multipliers": REST}, []),
+        ({"multipliers": RISING, "mult_max": 20.0}, ["the multiplier was still rising (3.4 to 3.8)"]),
+        ({"multipliers": [1.0, 20.0, 20.0, 20.0], "mult_max": 20.0}, ["the multiplier is at its bound (20)"]),
+        ({"spreads": [0.5, 0.3, 0.04]}, ["actions have hardly any spread left to learn by (0.04 of 0.5)"]),
+        ({"spreads": [0.5, 0.3, 0.06]}, []),
+        ({"multipliers": [2.0]}, []),
+        (
+            {"idle": 34.1, "multipliers": RISING, "spreads": [0.5] * 30 + [0.01] * 10},
+            [
+                "the limit is below what doing nothing costs (34.1)",
+                "the multiplier was still rising (3.4 to 3.8)",
+                "actions have hardly any spread left to learn by (0.01 of 0.5)",
+            ],
+        ),
+    ],
+)
+def test_causes_of_an_exceeded_limit(known: dict[str, Any], because: list[str]) -> None:
+    found = verdict([44.0, 45.0, 46.0], **known)
+    assert found["kept"] is False
+    assert found["because"] == because
+    last = " and ".join(because) if because else "no cause found, a longer run may keep it"
+    assert found["text"] == f"limit 30 on cost exceeded: 45 on average over 3 episodes, 95 % interval 42.5 to 47.5; {last}"
+
+
+def test_causes_are_told_only_where_the_limit_was_exceeded() -> None:
+    assert verdict([10.0, 11.0], idle=34.1, multipliers=RISING)["because"] == []
+
+
+def test_where_agents_pay_for_themselves_the_worst_one_decides() -> None:
+    found = verdict([10.0, 11.0], worst=(2, 31.5))
+    assert (found["kept"], found["mean"], found["low"]) == (False, 31.5, None)
+    assert found["text"].startswith("limit 30 on cost exceeded: 31.5 on average for agent 2, which pays most")
+
+
+# --- what doing nothing costs ---------------------------------------------------------------------------------------------
+
+
+def test_standing_still_costs_more_than_the_limit_of_the_half_cheetah() -> None:
+    ready = plan(load("quickstart"))
+    measured = idle_costs(ready)
+    assert measured is not None
+    (found,) = measured
+    assert found == pytest.approx(34.1, abs=1.5)
+    assert idle_costs(ready) == [found]
+    (text,) = above_their_limits(ready, [found])
+    assert text == f"doing nothing costs {found:.3g} per episode, above the limit of 30: agents must act to keep it"
+    assert above_their_limits(ready, [29.9]) == above_their_limits(ready, None) == []
+
+
+@pytest.mark.parametrize("words", [
+    ("quickstart", "budget.env_steps=19_999"),  # a twentieth of it is no episode
+    ("lq_line20",),  # no limit
+    ("stochastic_game",),
+], ids=str)  # fmt: skip
+def test_nothing_is_measured_where_it_means_nothing_or_is_too_dear(words: tuple[str, ...]) -> None:
+    assert idle_costs(plan(load(words[0], words[1:]))) is None
+
+
+# --- whole runs -----------------------------------------------------------------------------------------------------------
+
+LQ = [
+    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=4", "env.horizon=6", "rollout.steps=12",
+    "budget.env_steps=480", "algorithm.hidden=[4]", "algorithm.epochs=1", "algorithm.minibatches=1", "record.tensorboard=false",
+]  # fmt: skip
+
+
+def told(folder: Path, *words: str) -> tuple[Any, list[tuple[int, float]]]:
+    ready = plan(load("quickstart", [*LQ, *words]))
+    make_run_dir(folder, ready)
+    with contextlib.closing(Recorder(folder, env_steps_per_round=48)) as recorder:
+        outcome = in_process.run(ready, folder, recorder, lambda report: None)
+    assert outcome.error is None
+    with contextlib.closing(Results(folder)) as results:
+        return report(ready, folder, results, outcome, idle_costs=[0.0]), results.episodes("cost")
+
+
+def test_a_team_is_judged_by_the_episodes_of_its_figures(tmp_path: Path) -> None:
+    for limit, kept in (("1e-3", False), ("9.0", True)):
+        final, episodes = told(tmp_path / limit, f"env.lq.control_limit={limit}")
+        (found,) = final["limits"]
+        assert found["mean"] == pytest.approx(final["cost_mean"])
+        assert found["episodes"] == 8  # two per copy in the last of ten rounds
+        assert found["kept"] is kept
+        assert final["idle_costs"] == [0.0]
+        assert len(episodes) == 80
+
+
+def test_agents_that_pay_for_themselves_are_judged_one_by_one(tmp_path: Path) -> None:
+    """Each has the whole limit for its own cost; the team's mean may hide who exceeds it."""
+    final, _ = told(tmp_path / "own", "env.lq.control_limit=0.25", "env.cost=local")
+    (found,) = final["limits"]
+    assert found["mean"] is not None
+    assert found["mean"] >= final["cost_mean"]
+    assert "which pays most" in found["text"]
+
+
+def test_who_minds_no_costs_is_told_apart(tmp_path: Path) -> None:
+    final, _ = told(tmp_path / "ippo", "env.lq.control_limit=1e-3", "algorithm.name=ippo")
+    (found,) = final["limits"]
+    assert found["because"] == ["ippo minds no costs"]
