@@ -18,13 +18,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from scenarios.recipes import PAPER, RECIPES
-from scenarios.schema import Algorithm, Scenario
+from scenarios.schema import TRACE, Algorithm, Scenario
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
 MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every knob written out are 30,000
 MAX_PROBLEMS = 10  # told at once; a list of thousands would take minutes to explain
 
+_UNDESCRIBED = {"name", "description", "seed", "budget", "supervision", "record"}  # no description speaks of these
 _SECTION = "input should be keys with values, e.g. {key: value}"
 _AS_TYPED = {  # what pydantic says in words of Python, by its type of error
     "model_type": _SECTION,
@@ -48,6 +49,9 @@ def shipped() -> dict[str, Path]:
 
 def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
     """The scenario of a shipped name or a file path, with overrides applied.
+
+    Relative paths in the file start at its folder, so that a folder with a scenario and its graph may be moved; those in
+    overrides start at the present folder. An override of what is run, other than seed and budget, drops the description.
 
     Args:
         source: A name from `shipped()`, or the path of a YAML file.
@@ -76,8 +80,13 @@ def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
     if not isinstance(data, dict):
         raise ScenarioError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
     data.setdefault("name", path.stem)
-    for assignment in overrides:
+    _anchor(data, path.parent.absolute())
+    words = list(overrides)
+    for assignment in words:
         _assign(data, assignment)
+    set_ = {word.partition("=")[0].partition(".")[0].strip() for word in words}
+    if not set_ <= _UNDESCRIBED and "description" not in set_:
+        data.pop("description", None)  # it told of what is run no longer
     return check(data, where=source)
 
 
@@ -134,6 +143,20 @@ def _locate(source: str) -> Path:
     raise ScenarioError(
         f"unknown scenario {source!r}{_nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file"
     )
+
+
+def _anchor(data: dict[Any, Any], folder: Path) -> None:
+    """Let the paths in a scenario's file start at its folder; a part that occurs twice by a YAML alias is anchored once."""
+    topology, network = data.get("topology"), data.get("network")
+    if isinstance(topology, dict) and isinstance(topology.get("file"), str):
+        topology["file"] = str(folder / topology["file"])
+    if not isinstance(network, dict):
+        return
+    lists = [network[key] for key in ("edges", "events") if isinstance(network.get(key), list)]
+    for part in (network, *(item for items in lists for item in items if isinstance(item, dict))):
+        preset = part.get("preset")
+        if isinstance(preset, str) and preset.startswith(TRACE):
+            part["preset"] = TRACE + str(folder / preset.removeprefix(TRACE))
 
 
 def _assign(data: dict[Any, Any], assignment: str) -> None:

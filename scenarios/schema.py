@@ -26,6 +26,7 @@ from scenarios.recipes import (
     Trace,
 )
 
+TRACE = "trace:"  # what a preset that is a file begins with
 MAX_AGENTS = 1024  # one process each; 64 is what two cores carry with ease
 MAX_LAYERS = 16
 MAX_NAME_BYTES = 150  # of a file's name 255 are taken; seed, time and number of a run come behind it
@@ -173,7 +174,9 @@ class Topology(Section):
         "file",
     ] = knob("kinematic", "Which graph; kinematic: agents are adjacent where their joints are; file: read `topology.file`.")
     file: str | None = knob(
-        None, "Path of an edge list (.edges, .txt), GraphML (.graphml) or node-link JSON (.json); nodes 0..n-1."
+        None,
+        "Path of an edge list (.edges, .txt), GraphML (.graphml) or node-link JSON (.json); nodes 0..n-1. A relative path in a "
+        "scenario's file starts at that file's folder, on the command line at the present one.",
     )
     seed: int = knob(0, "Seed of the random graphs; the same graph for every `seed` of the run.", ge=0)
     rows: int | None = knob(None, "Rows of the grid; null: the divisor of n nearest below its square root.", unit="nodes", ge=1)
@@ -882,6 +885,10 @@ class Scenario(Section):
             ):
                 if value != needed:
                     raise ValueError(f"{key}: got {value!r}; with critic_scope 'central' it must be {needed!r}")
+
+    def is_same_as(self, other: "Scenario") -> bool:
+        """Whether the two are the same run, whatever is said of them."""
+        return self.model_copy(update={"description": other.description}) == other
 
     def stores_after(self, round_: int) -> bool:
         """Whether processes store their states after a round."""

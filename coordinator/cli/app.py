@@ -104,8 +104,13 @@ def run(
     Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 3: the run
     diverged, its numbers are no longer finite; 130: interrupted.
     """
+    from coordinator.run.plan import plan_of
+
     chosen = _load(scenario, overrides, seed)
-    ready = _planned(chosen, weights=None)
+    try:
+        ready = plan_of(scenario, chosen)
+    except ValueError as error:
+        _refuse(str(error))
     _execute(ready, out or _new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
 
 
@@ -248,7 +253,7 @@ def graph(
     Peers in all is what a step's STATE traffic is proportional to. Turns: how many agents learn one after another in a round with
     factor: khop and ascending order; agents further apart than κ learn at the same time.
     """
-    from coordinator.run.plan import plan
+    from coordinator.run.plan import plan_of
     from envs.registry import outlook
     from topology.graph.drawing import draw
     from topology.graph.generators import build
@@ -256,10 +261,12 @@ def graph(
 
     chosen = _load(scenario, overrides, None)
     try:
-        ready = plan(chosen)
+        ready = plan_of(scenario, chosen)
     except ValueError as error:
         _refuse(str(error))
-    net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
+    net = ready.deployment.graph()
+    if chosen.topology.kind != "file":
+        net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
     n, across, edges = len(net), diameter(net), net.number_of_edges()
     counted = f"{n} agents, {edges} edge{'' if edges == 1 else 's'}, diameter {across}"
     table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {counted}")
@@ -306,13 +313,13 @@ def links(
     fragment: datagrams are then lost, reliable messages (r) repeat it.
     """
     from coordinator.cli.progress import crossings
-    from coordinator.run.plan import plan
+    from coordinator.run.plan import plan_of
     from coordinator.study.forecast import link_specs, loads, objections
     from topology.link.presets import PRESETS
 
     chosen = _load(scenario, overrides, None)
     try:
-        ready = plan(chosen)
+        ready = plan_of(scenario, chosen)
         specs = link_specs(ready)
     except ValueError as error:
         _refuse(str(error))

@@ -157,7 +157,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
     carried = {run.folder: run.traffic(parts) for cell in of for run in cell.runs}
     return {
         "title": _title(of),
-        "description": of[0].runs[0].scenario.description,
+        "description": _description([run for cell in of for run in cell.runs]),
         "under_way": _under_way([run for cell in of for run in cell.runs]),
         "left_out": [str(folder) for folder in found.left_out] if found else [],
         "answers": [*(_answers(found) if found else []), *_divergences(found, diverged)],
@@ -186,6 +186,12 @@ def _title(of: Sequence[Cell]) -> str:
     if n_runs == 1:
         return f"{names}, seed {of[0].runs[0].scenario.seed}"
     return f"{names}: {_counted(len(of), 'cell')}, {n_runs} runs" if len(of) > 1 else f"{names}: {n_runs} runs"
+
+
+def _description(runs: Sequence[Run]) -> str:
+    """What all the runs are said to be, if the same is said of all."""
+    said = {run.scenario.description for run in runs}
+    return said.pop() if len(said) == 1 else ""
 
 
 def _counted(count: int, noun: str) -> str:

@@ -27,11 +27,10 @@ from envs.registry import spec as env_spec
 from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
-from scenarios.schema import Change, Edge, Network, Scenario
-from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from scenarios.schema import TRACE, Change, Edge, Network, Scenario
+from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment
 from topology.graph.generators import build
 from topology.graph.neighbourhood import visible
-from topology.link.presets import TRACE
 from topology.link.schedule import Schedule
 from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import is_secured, make_keys
@@ -138,6 +137,30 @@ def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
     return tuple(-(-horizon * (copy + 1) // copies) for copy in range(copies))
 
 
+def plan_of(source: str, scenario: Scenario) -> Plan:
+    """The plan of a scenario that was read from `source`; a run's own file repeats on the graph that the run has kept.
+
+    Raises:
+        ValueError: as `plan`, or what a run has kept cannot be read.
+    """
+    return plan(scenario, graph=kept_graph(source, scenario))
+
+
+def kept_graph(source: str, asked: Scenario) -> nx.Graph | None:
+    """The graph of the run whose scenario file `source` is, if that run's world and topology are asked for; else None.
+
+    A graph may have come from a file that is gone, has changed, or lies on another machine.
+
+    Raises:
+        ValueError: what the run has kept cannot be read.
+    """
+    path = Path(source)
+    if path.name != SCENARIO_FILE or not (path.parent / DEPLOYMENT_FILE).is_file():
+        return None
+    had, asks = ((one.topology, one.env.name, one.env.partition) for one in (load(source), asked))
+    return Deployment.read(path.parent).graph() if had == asks else None
+
+
 def without_weights(folder: Path, n_agents: int) -> list[int]:
     """Agents whose weights a checkpoint folder lacks."""
     return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
@@ -161,8 +184,7 @@ def retold(run_dir: Path, asked: Scenario) -> Plan:
             numbers than its policy takes. Another ValueError: as `plan`.
     """
     trained, before = load(str(run_dir / SCENARIO_FILE)), Deployment.read(run_dir)
-    named, names = ((one.topology, one.env.name, one.env.partition) for one in (trained, asked))
-    ready = plan(asked, graph=before.graph() if named == names else None)
+    ready = plan_of(str(run_dir / SCENARIO_FILE), asked)
     now = ready.deployment
     if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.choices != now.choices:
         raise ScenarioError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.run.plan import check_start, plan
+from coordinator.run.plan import check_start, plan_of
 from envs.registry import outlook
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
@@ -72,7 +72,7 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
         overrides = tuple(f"{key}={value}" for key, value in zip(keys, chosen, strict=True))
         varying = [word for word, (_, values) in zip(overrides, axes, strict=True) if len(values) > 1]
         try:
-            ready = plan(load(source, [*overrides, f"seed={seeds[0]}"]))
+            ready = plan_of(source, load(source, [*overrides, f"seed={seeds[0]}"]))
             check_start(ready, in_process=in_process)
         except ValueError as error:
             raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None

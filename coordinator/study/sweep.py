@@ -79,7 +79,7 @@ class Job:
         """Whether it has been begun, by this very code, and has stored a state to go on from."""
         try:
             begun = load(str(self.folder / SCENARIO_FILE))
-            is_same = begun == self.cell.seeded(self.seed) and not changes_since(self.folder, begun)
+            is_same = begun.is_same_as(self.cell.seeded(self.seed)) and not changes_since(self.folder, begun)
             return is_same and latest_good(self.folder)[0] is not None
         except ScenarioError:
             return False
@@ -308,7 +308,7 @@ def _stop(children: list[_Child], signals: list[int]) -> None:
 
 
 def _check_same(scenario: Scenario, folder: Path) -> None:
-    if load(str(folder / SCENARIO_FILE)) != scenario:
+    if not load(str(folder / SCENARIO_FILE)).is_same_as(scenario):
         raise ScenarioError(f"--out: {folder} holds a finished run of another scenario; give a new directory")
 
 

@@ -571,3 +571,33 @@ def test_what_is_nested_without_end_is_told_in_one_line(tmp_path: Path, opening:
         load(str(path))
     with pytest.raises(ScenarioError, match=r"cannot be read as YAML: nested more than 100 deep$"):
         load("quickstart", [f"kappa={opening * 200_000}"])
+
+
+def test_relative_paths_in_a_file_start_at_its_folder_and_those_of_overrides_at_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "here.yaml").write_text(
+        "topology: {kind: file, file: g.edges}\n"
+        "network:\n"
+        "  preset: trace:up\n"
+        "  edges: [&edge {between: [0, 1], preset: trace:a/b}]\n"
+        "  events: [{do: change, from_s: 1, preset: trace:/abs}, {do: crash, agent: 0, from_s: 1}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load("mine/here.yaml")
+    assert found.topology.file == str(folder / "g.edges")
+    assert (found.network.preset, found.network.edges[0].preset) == (f"trace:{folder}/up", f"trace:{folder}/a/b")
+    assert getattr(found.network.events[0], "preset", None) == "trace:/abs"
+    typed = load("mine/here.yaml", ["topology.file=g.edges", "network.preset=trace:up"])
+    assert (typed.topology.file, typed.network.preset) == ("g.edges", "trace:up")
+
+
+def test_a_description_goes_when_what_it_describes_is_overridden() -> None:
+    said = load("quickstart").description
+    assert load("quickstart", ["seed=3", "budget.env_steps=10", "record.tensorboard=false", "name=other"]).description == said
+    assert load("quickstart", ["kappa=2"]).description == ""
+    assert load("quickstart", ["kappa=2", "description=mine"]).description == "mine"
+    assert load("quickstart", ["kappa=1"]).is_same_as(load("quickstart"))
+    assert not load("quickstart", ["kappa=2"]).is_same_as(load("quickstart"))

@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from scenarios.schema import LinkAttributes
+from scenarios.schema import TRACE, LinkAttributes
 from topology.link.model import IDEAL, LinkSpec
 from topology.link.traces import read_mahimahi
 
-TRACE = "trace:"
 QUEUE_BYTES = 1 << 16  # a few hundred states, or 43 full frames, of the order of a radio's own queue
 
 Trust = Literal["measured", "computed", "published", "chosen"]

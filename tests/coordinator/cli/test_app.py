@@ -403,6 +403,30 @@ def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> No
     assert call("resume", "moved").out.endswith("results in moved\n")
 
 
+def test_a_scenarios_folder_may_be_moved_and_its_run_repeats_without_the_graphs_file(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    (first / "below").mkdir(parents=True)
+    nx.write_edgelist(nx.star_graph(3), first / "star.edges", data=False)
+    words = "env: {name: network_lq, partition: 4x1}\ntopology: {kind: file, file: star.edges}\n"
+    (first / "mine.yaml").write_text(words)
+    monkeypatch.chdir(first / "below")
+    assert "3 edges, diameter 2" in call("graph", "../mine.yaml").out
+    moved = first.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    ran = call("run", "moved/mine.yaml", *SMALL, "--out", "run", "--json")
+    assert not ran.code, ran.err
+    before = json.loads(ran.out)
+    (moved / "star.edges").unlink()
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    ran = call("run", "elsewhere/scenario.yaml", "--in-process", "--out", "again", "--json")
+    assert not ran.code, ran.err
+    assert all(json.loads(ran.out)[key] == before[key] for key in ("weights_sha256", "ledger_sha256"))
+    assert "3 edges, diameter 2" in call("graph", "elsewhere/scenario.yaml", "--out", "g.svg").out
+    assert "star.edges does not exist" in call("run", "elsewhere/scenario.yaml", "topology.seed=1").err
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "resume", "watch"])
 def test_a_sweep_is_not_taken_for_a_run(call: Call, tmp_path: Path, verb: str) -> None:
     (tmp_path / "all" / "kappa=1" / "seed=0").mkdir(parents=True)
