@@ -174,6 +174,22 @@ def test_the_slider_shows_what_links_carried_in_a_stretch(browser: Any, recorded
     visit.page.close()
 
 
+@pytest.mark.parametrize("width", [320, *WIDTHS])
+def test_the_label_of_the_slider_is_a_line(browser: Any, report: str, width: int) -> None:
+    visit = Visit(browser, report, width)
+    for words in (".stretch label", ".stretch output"):
+        box, line = visit.page.evaluate(
+            "(which) => { const one = document.querySelector(which); return [one.getBoundingClientRect().height, "
+            "1.5 * parseFloat(getComputedStyle(one).fontSize)]; }",
+            words,
+        )
+        assert box < 1.5 * line, (words, box)
+    slider = visit.page.query_selector("#stretch").bounding_box()
+    assert slider["width"] >= 90
+    assert slider["x"] + slider["width"] <= width
+    visit.page.close()
+
+
 def test_the_live_page_follows_the_run_to_its_end(browser: Any, recorded: RecordRun, tmp_path: Path) -> None:
     folder = recorded(tmp_path / "run", "budget.env_steps=80", returns=[None, 1.0] * 4, round_bytes=[100] * 4, ended=False)
     with Server(LivePage(folder), 0) as server:
