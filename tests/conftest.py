@@ -34,6 +34,8 @@ if "KAPPAHOP_CHECK_CALLS" in os.environ:
     lazy = "coordinator.cli.app"  # names there what it imports only once a command needs it
     beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=(lazy,)))
 
+import node.numerics.products  # noqa: E402, F401  (asks MKL for reproducible products before any test computes)
+
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 

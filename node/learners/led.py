@@ -49,7 +49,7 @@ class Executor:
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Choices (E, 1) for the sight (E, D) of one step."""
-        own = torch.from_numpy(np.ascontiguousarray(sight[:, self._shape.actor_columns]))
+        own = torch.from_numpy(self._shape.for_actor(sight))
         liked = np.zeros((len(own), 1), np.float32)
         with torch.inference_mode():
             for number, version in enumerate(self._versions):

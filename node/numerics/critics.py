@@ -21,6 +21,7 @@ from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 
+Floats = NDArray[np.float32]
 Columns = NDArray[np.intp] | slice
 
 
@@ -63,6 +64,22 @@ class Shape:
     cut_copies: tuple[int, ...] = ()
     n_agents: int = 1
     reach: int = 1
+
+    def for_actor(self, sight: Floats) -> Floats:
+        """What the actor takes of sights (..., D), row after row."""
+        return _picked(sight, self.actor_columns)
+
+    def for_critics(self, sight: Floats) -> Floats:
+        """What the critics take of sights (..., D), row after row."""
+        return _picked(sight, self.critic_columns)
+
+
+def _picked(sight: Floats, columns: Columns) -> Floats:
+    """(..., D) -> (B, columns), laid out the same whichever way the columns are named.
+
+    numpy lays out columns picked by number one after the other. Products and sums of arrays so laid out round differently.
+    """
+    return np.ascontiguousarray(sight.reshape(-1, sight.shape[-1])[:, columns])
 
 
 class Critic:
@@ -145,10 +162,8 @@ class Critics:
 
     def begin(self, rollout: Rollout) -> None:
         """Take in what was seen."""
-        shape = self._shape
-        columns = shape.critic_columns
-        self._x = self._norm(torch.from_numpy(rollout.sight.reshape(shape.steps * shape.copies, -1)[:, columns]))
-        self._cut_x = self._norm(torch.from_numpy(rollout.cut_sight[:, columns]))
+        self._x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.sight)))
+        self._cut_x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.cut_sight)))
 
     def advantages(
         self, rollout: Rollout, reward: NDArray[np.float32], weight: NDArray[np.float64] | None = None
@@ -172,7 +187,7 @@ class Critics:
 
     def end(self, rollout: Rollout) -> None:
         """Let the input statistics take in the round."""
-        self._norm.update(rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.critic_columns])
+        self._norm.update(self._shape.for_critics(rollout.sight))
         self._x = self._cut_x = torch.zeros(0)
 
     def figures(self) -> Mapping[str, float]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from node.numerics import products
 from node.numerics.seeds import stream
 from topology.finite import NotFiniteError, require_finite
 from topology.snapshot import State
@@ -39,6 +40,7 @@ class MLP(nn.Module):
         head_gain: float,
         generator: torch.Generator,
     ) -> None:
+        products.check()  # every learner has a network, and makes it before it computes
         super().__init__()
         self._activation = torch.relu_ if activation == "relu" else torch.tanh_  # in place: autograd keeps the output only
         self._entry = nn.LayerNorm(n_in) if input_layer_norm else None

@@ -127,7 +127,7 @@ class OffPolicyLearner:
 
     def act(self, step: int, sight: Floats) -> Floats:
         """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
-        return self._exploration(step, self._values.best(np.ascontiguousarray(sight[:, self._shape.actor_columns])))
+        return self._exploration(step, self._values.best(self._shape.for_actor(sight)))
 
     def forget(self, ended: NDArray[np.bool_]) -> None:
         """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
@@ -169,8 +169,7 @@ class OffPolicyLearner:
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's figures by name."""
-        sights = rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.actor_columns]
-        self._values.end(sights)
+        self._values.end(self._shape.for_actor(rollout.sight))
         figures = {"replay": float(len(self._values.replay)), **self._values.figures()}
         return figures | {"epsilon": self._exploration.epsilon} if self._shape.choices else figures
 
@@ -211,13 +210,11 @@ class OffPolicyLearner:
         following = rollout.following()
         for step, copy in np.argwhere(rollout.terminated):
             following[step, copy, self._own] = rollout.cut_blocks[int(step)][copy]
-        columns = self._shape.actor_columns
-        width = rollout.sight.shape[-1]
         return Samples(
-            sight=rollout.sight.reshape(-1, width)[:, columns].copy(),
+            sight=self._shape.for_actor(rollout.sight).copy(),
             action=rollout.action.reshape(-1, rollout.action.shape[-1]).copy(),
             reward=reward.reshape(-1).copy(),
-            following=following.reshape(-1, width)[:, columns],
+            following=self._shape.for_actor(following),
             terminated=rollout.terminated.reshape(-1).copy(),
             is_first=np.concatenate((self._begins[None], (rollout.terminated | rollout.truncated)[:-1])).reshape(-1),
         )

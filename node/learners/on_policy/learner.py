@@ -286,7 +286,7 @@ class Learner:
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's figures by name."""
-        self._actor_norm.update(rollout.sight.reshape(-1, rollout.sight.shape[-1])[:, self._shape.actor_columns])
+        self._actor_norm.update(self._shape.for_actor(rollout.sight))
         if self._critics is not None:
             self._critics.end(rollout)
         return self._prices()
@@ -346,7 +346,7 @@ class Learner:
 
     def _output(self, sight: Floats) -> Floats:
         with torch.inference_mode():
-            x = torch.from_numpy(sight[:, self._shape.actor_columns])
+            x = torch.from_numpy(self._shape.for_actor(sight))
             return self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
@@ -379,7 +379,7 @@ class Learner:
     def _samples(self, rollout: Rollout, factor: Tensor | None) -> Samples:
         shape = self._shape
         batch = shape.steps * shape.copies
-        x = self._actor_norm(torch.from_numpy(rollout.sight.reshape(batch, -1)[:, shape.actor_columns]))
+        x = self._actor_norm(torch.from_numpy(shape.for_actor(rollout.sight)))
         action = torch.from_numpy(rollout.action.reshape(batch, -1))
         with torch.no_grad():
             old = self._actor.everywhere(x, self._algorithm.chunk).kept()
