@@ -9,9 +9,12 @@ PIP     = $(shell $(BIN)/python -m pip -V >/dev/null 2>&1 && echo $(BIN)/python 
 # the address of the CPU wheels that the PyTorch site names for pip:  make setup TORCH_INDEX=https://...
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 TORCH_INDEX ?=
+# A smaller instruction set for each library that picks kernels by processor: torch, MKL, OpenBLAS, numpy. On other processors
+# than Intel's, MKL has COMPATIBLE (SSE2) and no other.
+SMALLER ?= ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow chaos browser check fmt bench docs site wheel lock clean
+.PHONY: help setup demo test slow chaos exact browser check fmt bench docs site wheel lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +39,9 @@ test: $(VENV)/.ready ## the whole test suite, with real processes
 
 slow: $(VENV)/.ready ## the tests that take longest: hostile peers, real time, killed sweeps; every call is checked against its annotations
 	KAPPAHOP_CHECK_CALLS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+
+exact: $(VENV)/.ready ## equality to the last bit once more, with the instructions of older processors (SMALLER="..." sets others)
+	env $(SMALLER) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "exact and not slow"
 
 chaos: $(VENV)/.ready ## 60 runs with a signal to one of their processes, 2,000 requests to stop under load (20 minutes or more)
 	KAPPAHOP_CHAOS=60 KAPPAHOP_STOPS=2000 $(BIN)/python -m pytest -q tests/system/test_chaos.py tests/system/test_stops.py

@@ -5,7 +5,7 @@ Addresses come from the allocator and from the offset of a number in a received 
 repetition. MKL's conditional numerical reproducibility (CNR) mode makes it pick kernels by shape alone. MKL reads the mode
 from the environment when it first computes, and keeps it for the life of the process. So this module asks for the mode
 when it is imported, which is early, and `check` looks whether MKL has taken it, which is never too late: no network is made
-without that look. Other libraries of torch, and numpy's OpenBLAS, do not look at addresses (docs/decisions/0015-same-bytes.md).
+without that look. Other libraries of torch, and numpy's OpenBLAS, do not look at addresses (docs/decisions/0019-same-bytes.md).
 
 Source:
     oneMKL Developer Guide 2024.2, "Obtaining Numerically Reproducible Results".

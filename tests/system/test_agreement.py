@@ -9,7 +9,7 @@ from tests.system.stage import Done, Stage
 from topology.graph.neighbourhood import audiences, ball, diameter, visible
 from topology.graph.routes import routes
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.exact, pytest.mark.system, pytest.mark.timeout(120)]
 
 CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=kinematic", "env.threads=1"]
 

@@ -115,6 +115,7 @@ def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in LATER else []) for name in CASES])
 def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str) -> None:
     ready = begun(tmp_path / "whole", *CASES[name])

@@ -44,6 +44,7 @@ def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
 # --- physics against a plain loop -----------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     "knobs",
     [
@@ -72,6 +73,7 @@ def test_batch_is_bitwise_a_loop_over_mj_step(knobs: dict[str, Any], threads: in
             assert (d.qvel == world.batch.qvel[e]).all()
 
 
+@pytest.mark.exact
 def test_state_copied_out_and_in_continues_bitwise() -> None:
     world = world_of(name="safe_ant", partition="8x1")
     world.reset()

@@ -117,6 +117,7 @@ def test_samples_of_a_round_stay_together() -> None:
     np.testing.assert_array_equal(terminated, state == 2)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("kind", ["categories", "numbers"])
 def test_a_model_taken_back_to_where_another_was_goes_on_as_that_would(tmp_path: Path, kind: str) -> None:
     sizes: dict[str, Any] = {"width": S} if kind == "categories" else {"width": 2, "choices": 0, "one_hot": False}

@@ -409,6 +409,7 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
         assert digest(one.weights()) != digest(learner(choices, warm_up_steps=0, **knobs).weights())
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("input_norm", ["running", pytest.param("none", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "choices", "representation"), [
     *((name, *kind) for name in ("iql", "i2q", "ma2ql") for kind in ((2, "table"), (2, "network"), (0, "network"))),

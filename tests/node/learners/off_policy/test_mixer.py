@@ -103,6 +103,7 @@ def test_the_target_is_what_the_lagging_team_makes_of_the_joint_action_that_the_
     assert one.step(sight, action, reward, following, terminated) == pytest.approx(total / 50, rel=1e-4)
 
 
+@pytest.mark.exact
 def test_a_team_taken_back_to_where_another_was_learns_on_as_that_would(tmp_path: Path) -> None:
     def rounds(one: Team, *which: int) -> dict[str, torch.Tensor]:
         for round_ in which:

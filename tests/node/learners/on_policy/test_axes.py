@@ -128,6 +128,7 @@ def test_a_choice_has_one_dimension_so_joint_and_separate_ratios_are_the_same() 
 # --- equalities between rows ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("choices", [0, 3], ids=["continuous", "discrete"])
 def test_mappo_l_with_a_price_that_is_and_stays_nothing_is_happo_bit_for_bit(choices: int) -> None:
     scopes: dict[str, Any] = {

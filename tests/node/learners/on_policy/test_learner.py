@@ -542,6 +542,7 @@ def test_cost_advantages_of_a_round_without_costs_are_not_blown_up() -> None:
     assert float(learner._samples(rollout, None).costs[0].std()) == pytest.approx(1.0, rel=0.03)
 
 
+@pytest.mark.exact
 def test_multiplier_of_zero_that_never_moves_is_the_unconstrained_update_bit_for_bit() -> None:
     free = Learner(shape(), algorithm())
     bound = Learner(shape(cost_limits=(0.1, 0.2)), algorithm(mult_init=0.0, mult_kp=0.0, mult_ki=0.0))
@@ -564,6 +565,7 @@ def test_a_price_on_costs_changes_the_update() -> None:
 # --- what an agent does not see ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 def test_columns_outside_the_scopes_change_nothing_at_all() -> None:
     sizes = {"actor_columns": np.array([0, 1]), "actor_width": 2, "critic_columns": np.array([0, 1, 2]), "critic_width": 3}
     learners = []
@@ -581,6 +583,7 @@ def test_columns_outside_the_scopes_change_nothing_at_all() -> None:
     assert (learners[0].log_ratio() == learners[1].log_ratio()).all()
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("input_norm", ["none", "running", "layer"])
 def test_naming_all_columns_is_the_same_as_naming_none(input_norm: str) -> None:
     everything = np.arange(D)
@@ -593,6 +596,7 @@ def test_naming_all_columns_is_the_same_as_naming_none(input_norm: str) -> None:
 ALONE = [name for name, recipe in RECIPES.items() if recipe.target == "advantage"]
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", [*ALONE, "mappo_l with quirks"])
 def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name: str, tmp_path: Path) -> None:
     quirks = ("shared_return_norm",) if name.endswith("quirks") else ()
@@ -737,6 +741,7 @@ def identical(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]], *nam
     return all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in names or a)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("factor", ["none", "global"])
 def test_far_enough_kappa_is_mappo_l_bit_for_bit(factor: str) -> None:
     near = after(kappa=3, name="scal_mappo_l", factor="khop" if factor == "global" else "none")
@@ -785,6 +790,7 @@ def test_reach_is_that_of_the_factor() -> None:
         assert make_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))._shape.reach == reach
 
 
+@pytest.mark.exact
 def test_no_hops_no_price_is_ippo_bit_for_bit() -> None:
     ippo = after(kappa=0, name="ippo")
     assert identical(after(kappa=0, name="scal_mappo_l", constraint="none"), ippo)

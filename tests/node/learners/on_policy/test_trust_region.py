@@ -161,6 +161,7 @@ def test_accepted_steps_raise_the_surrogate_and_stay_within_the_bound(kind: str,
     assert accepted >= 9
 
 
+@pytest.mark.exact
 def test_rejected_step_leaves_the_parameters_bit_for_bit() -> None:
     """A bound far beyond what the quadratic model can tell, and a line search that hardly shortens: no part of it will do."""
     region = region_of(make("gaussian"), bound=50.0, backtrack=0.999)
