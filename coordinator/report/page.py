@@ -15,7 +15,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -166,6 +166,7 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
         "prices": _prices(found, styles) if found else [],
         "courses": list(_courses(found, styles)) if found else [],
+        "learning": list(_learning(of, styles)),
         "maps": _maps(of, found, carried),
         "ages": list(_ages(of, styles)),
         "violations": _violations(found, styles) if found and found.ages_differ else None,
@@ -221,7 +222,15 @@ def _answers(found: Comparison) -> list[str]:
         told += f", 95 % interval {tables.interval(row.interval)} over {len(row.ret)} seeds"
     if row.cost_limit is not None:
         told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}: {'exceeded' if row.exceeds else 'kept'}"
-    return [f"{told}; {row.bytes_per_agent_step:.1f} B per agent and step between agents"]
+    told += f"; {row.bytes_per_agent_step:.1f} B per agent and step between agents"
+    return [told, *(words for run in row.cell.runs for words in _limits(run, several=len(row.cell.runs) > 1))]
+
+
+def _limits(run: Run, *, several: bool) -> Iterator[str]:
+    """What became of each limit of a run."""
+    for verdict in run.figures.get("limits") or ():
+        text = verdict["text"]
+        yield f"Seed {run.scenario.seed}: {text}" if several else text[0].upper() + text[1:]
 
 
 def _divergences(found: Comparison | None, diverged: Sequence[Run]) -> list[str]:
@@ -354,15 +363,56 @@ def _line(cell: Cell, styles: dict[str, int], courses: Sequence[tuple[Array, Arr
     return charts.Line(styles[_label(cell)], _label(cell), asked, interquartile_mean(known.T[..., None]), low, high)
 
 
+def _learning(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Section]:
+    """How agents learn, against environment steps: a section per metric that any run has recorded."""
+    costs = range(max(len(run.deployment.cost_limits) for cell in of for run in cell.runs))
+    which = {u: f" of cost {u}" if len(costs) > 1 else "" for u in costs}
+    price = "what a unit of a cost's scaled advantage counts against one of the reward's"
+    metrics = [
+        *((f"multiplier_{u}", f"Multiplier{which[u]}", price) for u in costs),
+        ("kl", "KL divergence", "of the policy before a round's update to the one after it, in nats"),
+        ("std", "Spread", "standard deviation of an action, in action units"),
+        ("value_loss", "Loss of the value critic", "mean over the minibatches of a round"),
+        *((f"cost_value_loss_{u}", f"Loss of the cost critic{which[u]}", "the same") for u in costs),
+    ]
+    for metric, heading, words in metrics:
+        figures = list(_learning_figures(of, styles, heading, partial(Run.learning, metric=metric)))
+        if figures:
+            yield _Section(heading, f"Mean over agents: {words}.", figures)
+    figures = list(_learning_figures(of, styles, "Steps per second", partial(Run.rates, stretches=STRETCHES)))
+    if figures:
+        yield _Section("Steps per second", "Environment steps per second of wall time, over all copies.", figures)
+
+
+def _learning_figures(
+    of: Sequence[Cell], styles: dict[str, int], y_title: str, course: Callable[[Run], tuple[Array, Array]]
+) -> Iterator[_Figure]:
+    groups: dict[str, list[charts.Line]] = {}
+    for cell in of:
+        courses = [course(run) for run in cell.runs]
+        if all(len(values) for _, values in courses):
+            groups.setdefault(_group(cell), []).append(_line(cell, styles, courses))
+    for group, lines in groups.items():
+        title = f"{y_title.lower()} against environment steps" + (f", {group}" if group else "")
+        yield _Figure(
+            group, charts.curves(lines, title=title, x_title="environment steps", y_title=y_title.lower()), _legend(lines)
+        )
+
+
+def _group(cell: Cell) -> str:
+    """Of cells that differ in κ, what else they differ in: those alike share a figure."""
+    others = (f"{key}={shown(value)}" for key, value in cell.knobs.items() if key != "kappa")
+    return " ".join(others) if "kappa" in cell.knobs else ""
+
+
 def _ages(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Figure]:
     """Mean age of what was acted on, against rounds: one figure per group in which agents heard of each other."""
     groups: dict[str, list[charts.Line]] = {}
     for cell in of:
         courses = [run.ages(POINTS) for run in cell.runs]
         if all(len(ages) for _, ages in courses):
-            group = " ".join(f"{key}={shown(value)}" for key, value in cell.knobs.items() if key != "kappa")
             line = _line(cell, styles, [(rounds, 1000 * ages) for rounds, ages in courses])
-            groups.setdefault(group if "kappa" in cell.knobs else "", []).append(line)
+            groups.setdefault(_group(cell), []).append(line)
     if not any(line.y.any() for lines in groups.values() for line in lines):
         return
     for group, lines in groups.items():

@@ -266,7 +266,7 @@ class Recorder:
         self.event(0.0, "coordinator", f"{type(sink).__name__} gets no more scalars ({error.strerror or error})")
 
 
-def _sql(metric: str) -> str:
+def metric_in_sql(metric: str) -> str:
     """Where a metric stands in `rounds`."""
     return f'"{metric}"' if metric in _ROUND_COLUMNS else f"json_extract(more, '$.{metric}')"
 
@@ -361,14 +361,13 @@ class Results:
 
     def by_round(self, metric: str) -> list[float]:
         """A metric of nodes as a mean over those that reported it, round by round; rounds without it are left out."""
-        return [
-            float(mean) for (mean,) in self._rows(f"SELECT avg({_sql(metric)}) FROM rounds GROUP BY round") if mean is not None
-        ]
+        found = self._rows(f"SELECT avg({metric_in_sql(metric)}) FROM rounds GROUP BY round")
+        return [float(mean) for (mean,) in found if mean is not None]
 
     def by_agent(self, metric: str) -> dict[int, float]:
         """A metric of each agent as a mean over the last tenth of the rounds; agents without it are left out."""
         last = "SELECT max(round) - (max(round) + 1) / 10 FROM rounds"
-        found = self._rows(f"SELECT agent, avg({_sql(metric)}) FROM rounds WHERE round >= ({last}) GROUP BY agent")
+        found = self._rows(f"SELECT agent, avg({metric_in_sql(metric)}) FROM rounds WHERE round >= ({last}) GROUP BY agent")
         return {int(agent): float(mean) for agent, mean in found if mean is not None}
 
     def by_kind(self) -> list[Row]:

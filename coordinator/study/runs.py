@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.run.collector import Divergence
+from coordinator.run.database import metric_in_sql
 from coordinator.run.metrics import latest
 from coordinator.run.run_sqlite import DATABASE, Reader
 from scenarios.loading import ScenarioError, dotted_keys, load
@@ -106,6 +107,28 @@ class Run:
             "cost_limit": sum(limits) if limits else None,
             "bytes_per_agent_step": float(sent / (self.deployment.n_agents * steps)),
         }
+
+    def learning(self, metric: str) -> tuple[Array, Array]:
+        """A metric of how agents learn: a mean over those that reported it, after each round in which any did.
+
+        Returns:
+            Environment steps by then, and the mean.
+        """
+        found = _numbers(self, f"SELECT env_step, avg({metric_in_sql(metric)}) FROM rounds GROUP BY round ORDER BY round")
+        known = np.isfinite(found[:, 1])
+        return found[known, 0], found[known, 1]
+
+    def rates(self, stretches: int) -> tuple[Array, Array]:
+        """Environment steps per second of wall time, in equal stretches of the rounds so far, at most so many.
+
+        Returns:
+            Environment steps by the end of each stretch, and the rate in it.
+        """
+        found = _numbers(self, "SELECT env_step, max(wall_s) FROM rounds GROUP BY round ORDER BY round")
+        size = -(-len(found) // stretches)
+        ends = np.concatenate([[[0.0, 0.0]], found[size - 1 :: size]]) if size else np.zeros((1, 2))
+        steps, seconds = np.diff(ends, axis=0).T
+        return ends[1:][seconds > 0, 0], steps[seconds > 0] / seconds[seconds > 0]
 
     def traffic(self, stretches: int) -> "Traffic":
         """What agents sent each other, in equal stretches of the rounds so far, at most so many."""

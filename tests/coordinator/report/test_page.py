@@ -125,8 +125,8 @@ def test_the_answer_comes_first_and_every_cell_has_its_place(runs: Path) -> None
     assert page.count("best") == page.count("frugal") == 2
     assert "100.0 B" not in page.words
     assert page.words.count("topology.kind=complete kappa=1") >= 3, "map, table, runs"
-    # two groups: prices, return and cost of each; four maps of three links' lines each
-    assert page.count("chart") == 6
+    # two groups: prices, return, cost, divergence and steps per second of each; four maps of three links' lines each
+    assert page.count("chart") == 10
     assert page.count("map") == 4
     assert page.count("front") == 2
 
@@ -147,7 +147,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_has_come(tmp_path: Path, record
     page = Outline(document([folder]))
     assert "Unfinished: 40 of 80 environment steps" in page.words
     assert "Return 50.0" in page.words
-    assert page.count("chart") == 2
+    assert page.count("chart") == 4  # return, cost, divergence, steps per second
     assert page.count("map") == 1
 
 
@@ -274,3 +274,27 @@ def test_the_file_is_written_whole_or_not_at_all(runs: Path) -> None:
     assert not list(runs.rglob("*.partial"))
     with pytest.raises(ScenarioError, match="no run in"):
         write([runs / "below"], runs / "report.html")
+
+
+def test_how_agents_learn_has_a_panel_per_metric_and_a_limit_its_sentence(tmp_path: Path, record_run: RecordRun) -> None:
+    folder = record_run(tmp_path / "run", "env.lq.control_limit=0.01", returns=rising(50.0), round_bytes=[100] * 4)
+    told = {"multiplier_0": "0.1 * round", "std": "0.5 - 0.1 * round", "value_loss": "1.0", "cost_value_loss_0": "2.0"}
+    change(
+        folder, f"UPDATE rounds SET {', '.join(f'{name} = {value}' for name, value in told.items())}, wall_s = 2.0 * round + 2.0"
+    )
+    page = Outline(document([folder]))
+    for heading in (
+        "Multiplier",
+        "KL divergence",
+        "Spread",
+        "Loss of the value critic",
+        "Loss of the cost critic",
+        "Steps per second",
+    ):
+        assert f"{heading} Mean over agents: " in page.words or f"{heading} Environment steps per second" in page.words
+    assert page.count("chart") == 2 + 6
+    assert "Limit 1 on cost kept: 0.5 on average over 1 episode." in page.words
+    (run,) = find([folder])
+    assert run.learning("multiplier_0")[1].tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert run.learning("margin_0")[1].tolist() == []
+    assert [values.tolist() for values in run.rates(2)] == [[20.0, 40.0], [5.0, 5.0]]
