@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from node.protocol.kinds import largest_peer_body
@@ -21,7 +21,7 @@ from topology.planes.control import ControlPort, Finished, Hello, Reports, Start
 from topology.planes.peer import PeerPlane, roads
 from topology.planes.world import WorldPort, largest_world_body
 from topology.process import StopRequested, settle
-from topology.snapshot import State, read
+from topology.snapshot import State, read, read_tensors
 from topology.wire.frame import WORLD
 from topology.wire.keys import Keyring, frame_extra, role_of
 from topology.wire.sockets import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
@@ -112,7 +112,7 @@ class Node:
         make = make_learner if scenario.algorithm.recipe.target == "advantage" else make_off_policy_learner
         self._learner: AnyLearner = make(scenario, deployment, agent, self.agenda)
         if deployment.weights is not None:
-            self._learner.load_policy(load_file(Path(deployment.weights) / f"agent-{agent}.safetensors"))
+            self._learner.load_policy(load_weights(Path(deployment.weights), agent))
         stored = deployment.state_file(run_dir, role_of(agent))
         self._state = None if stored is None else read(stored)
 
@@ -201,6 +201,15 @@ def _store(learner: AnyLearner, folder: Path, agent: int) -> None:
         one.mkdir(exist_ok=True)
     content = save({name: tensor.contiguous() for name, tensor in learner.weights().items()})
     replace(folder / f"agent-{agent}.safetensors", content)
+
+
+def load_weights(folder: Path, agent: int) -> dict[str, Tensor]:
+    """An agent's stored tensors.
+
+    Raises:
+        ValueError: they cannot be read; the text names the file.
+    """
+    return {name: torch.from_numpy(array) for name, array in read_tensors(folder / f"agent-{agent}.safetensors").items()}
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

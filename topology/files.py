@@ -6,11 +6,14 @@ itself is replaced and not followed. That survives the death of a process, not o
 """
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from scenarios.loading import ScenarioError
 
 
 @contextlib.contextmanager
@@ -49,6 +52,23 @@ def fresh(path: Path) -> BinaryIO:
     """
     path.unlink(missing_ok=True)
     return _made(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        ScenarioError: it cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(found, dict):
+        raise ScenarioError(f"{path}: cannot be read (it holds a {type(found).__name__}, expected an object)")
+    return found
 
 
 def _made(path: Path) -> BinaryIO:

@@ -24,6 +24,7 @@ from topology.files import replace
 
 State = dict[str, Any]
 _TREE = "state"  # key of the metadata
+_BROKEN = (OSError, SafetensorError, KeyError, ValueError, TypeError)  # what a file that is none of ours raises
 _ARRAY = "array"  # {"array": number} stands for an array; so no dict of a tree may have this for its only key
 
 
@@ -53,13 +54,29 @@ def read(path: Path) -> State:
         ValueError: the file is not there, or is none that `write` wrote.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
-            state = _put_together(json.loads((file.metadata() or {})[_TREE]), arrays)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a stored state ({' '.join(str(error).split())})") from None
+        arrays, metadata = _opened(path)
+        state = _put_together(json.loads(metadata[_TREE]), arrays)
+    except (*_BROKEN, RecursionError) as error:
+        raise ValueError(f"{path}: not a stored state ({' '.join(str(error).split())[:200]})") from None
     assert isinstance(state, dict), "a state is written as a dict"
     return state
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a file of weights, by name.
+
+    Raises:
+        ValueError: the file is not there, or holds no tensors.
+    """
+    try:
+        return _opened(path)[0]
+    except _BROKEN as error:
+        raise ValueError(f"{path}: no stored weights ({' '.join(str(error).split())[:200]})") from None
+
+
+def _opened(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  (no dict)
 
 
 def streams(generators: Sequence[np.random.Generator]) -> list[Any]:

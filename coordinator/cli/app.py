@@ -140,6 +140,7 @@ def evaluate(
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
     from coordinator.run.plan import retold
+    from coordinator.study.runs import reading
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 
     one_run(folder)
@@ -153,7 +154,8 @@ def evaluate(
             from coordinator.report import film as filming
 
             filming.check(asked, film)
-        planned = retold(folder, asked)
+        with reading(folder):
+            planned = retold(folder, asked)
     except ValueError as error:
         _refuse(str(error))
     horizon, copies = planned.spec.horizon, asked.env.copies
@@ -196,25 +198,26 @@ def resume(
     from coordinator.run.collector import spoken
     from coordinator.run.metrics import report_of
     from coordinator.run.plan import changes_since, reopened, without_weights
-    from coordinator.study.runs import Run
+    from coordinator.study.runs import Run, reading
     from topology.deployment import CHECKPOINTS
 
     one_run(folder)
     try:
-        run = Run(folder, load(str(folder / SCENARIO_FILE)))
-        if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
-            _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
-            return
-        if run.diverged:
-            _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
-        if not run.deployment.learns:
-            _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
-        round_, wrong = latest_good(folder)
-        if round_ is None:
-            why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
-            anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
-            _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
-        ready = reopened(folder, round_)
+        with reading(folder):
+            run = Run(folder, load(str(folder / SCENARIO_FILE)))
+            if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
+                _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
+                return
+            if run.diverged:
+                _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
+            if not run.deployment.learns:
+                _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
+            round_, wrong = latest_good(folder)
+            if round_ is None:
+                why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
+                anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
+                _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
+            ready = reopened(folder, round_)
     except ValueError as error:
         _refuse(str(error))
     for text in wrong:

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refuse
 from coordinator.cli.terminal import terminal, warning
+
+if TYPE_CHECKING:
+    from coordinator.study.comparison import Comparison
 
 REPORT_FILE = "report.html"
 PlacesArgument = Annotated[
@@ -45,6 +48,7 @@ def sweep(
     from coordinator.report.tables import SweepProgress
     from coordinator.study import grid as cells
     from coordinator.study import sweep as sweeping
+    from coordinator.study.runs import reading
 
     console = terminal(stderr=True)
     try:
@@ -55,7 +59,8 @@ def sweep(
         at_once = jobs or sweeping.jobs_at_once(points, in_process=in_process)
         sweeping.check_at_once(points, at_once, in_process=in_process)
         place = out or Path("runs") / f"{points[0].scenario.name}-sweep"
-        plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
+        with reading(place):
+            plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
         with sweeping.opened(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
             went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
     except ValueError as error:
@@ -146,20 +151,24 @@ def export(
 
     from coordinator.study.export import Format
     from coordinator.study.export import export as write
+    from coordinator.study.runs import reading
 
     if form not in get_args(Format):
         refuse(f"--format: got {form!r}, expected {', '.join(get_args(Format))}")
     try:
-        for path in write(places, form, out):  # type: ignore[arg-type]
-            typer.echo(path)
+        with reading(*places):
+            for path in write(places, form, out):  # type: ignore[arg-type]
+                typer.echo(path)
     except ValueError as error:
         refuse(str(error))
 
 
 def _report(places: list[Path], out: Path, console: Console) -> None:
     from coordinator.report.page import write
+    from coordinator.study.runs import reading
 
-    write(places, out)
+    with reading(*places):
+        write(places, out)
     console.print(f"report: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -184,6 +193,7 @@ def decay(
     """
     from coordinator.report.tables import fading as table
     from coordinator.study import decay as fading
+    from coordinator.study.runs import reading
     from scenarios.loading import load
     from topology.deployment import SCENARIO_FILE
 
@@ -191,7 +201,8 @@ def decay(
         if (Path(place) / SCENARIO_FILE).is_file():
             if overrides:
                 refuse(f"overrides: got {overrides[0]!r}; a run is what it is")
-            found = fading.of_team(Path(place), episodes=episodes, seed=seed)
+            with reading(place):
+                found = fading.of_team(Path(place), episodes=episodes, seed=seed)
         else:
             found = fading.exact(load(place, overrides or []))
     except ValueError as error:
@@ -208,10 +219,17 @@ def decay(
 
 
 def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:
-    from coordinator.report import tables
     from coordinator.study.comparison import compare as compared
+    from coordinator.study.runs import reading
 
-    found = compared(places, threshold=threshold, held=held)
+    with reading(*places):
+        found = compared(places, threshold=threshold, held=held)
+        _show(found, threshold=threshold, as_json=as_json)
+
+
+def _show(found: "Comparison", *, threshold: float | None, as_json: bool) -> None:
+    from coordinator.report import tables
+
     if as_json:
         typer.echo(json.dumps(found.as_json()))
         return

@@ -38,7 +38,7 @@ from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
 from scenarios.loading import ScenarioError
 from topology.deployment import SCENARIO_FILE, Deployment
-from topology.files import replace
+from topology.files import read_json, replace
 from topology.wire.ledger import REASONS
 
 POINTS = 100  # of a curve, at most
@@ -568,9 +568,11 @@ def _versions(run: Run) -> str:
     path = run.folder / MANIFEST_FILE
     if not path.is_file():
         return ""
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
-    commit = f", commit {facts['commit']}" if facts["commit"] else ""
-    return (
-        f"Python {facts['python']}, {packages}{commit}; {facts['system']} {facts['machine']}, {_counted(facts['cores'], 'core')}"
-    )
+    facts = read_json(path)
+    try:
+        packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+        commit = f", commit {facts['commit']}" if facts["commit"] else ""
+        cores = _counted(facts["cores"], "core")
+        return f"Python {facts['python']}, {packages}{commit}; {facts['system']} {facts['machine']}, {cores}"
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        raise ScenarioError(f"{path}: cannot be read (it is not as a run writes it)") from None

@@ -31,7 +31,7 @@ from typing import Any
 
 from coordinator.report.page import both
 from coordinator.run.run_sqlite import DATABASE
-from coordinator.study.runs import find
+from coordinator.study.runs import find, reading
 from scenarios.loading import ScenarioError
 from topology.process import SLICE_S, StopRequested, heed_stop, stopped_by
 
@@ -89,7 +89,8 @@ class LivePage:
     def _read(self) -> None:
         self._began = time.monotonic()
         seen = self._signature()  # before reading: what changes meanwhile is seen the next time
-        self._page, self._content = both([self._folder])
+        with reading(self._folder):
+            self._page, self._content = both([self._folder])
         self._tag = f'"{hashlib.sha256(self._content.encode()).hexdigest()}"'
         self._ended = all(run.is_complete or run.diverged for run in find([self._folder]))
         self._seen = seen

@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from coordinator.run.collector import Divergence, Outcome
 from coordinator.run.database import Results
 from coordinator.run.plan import Plan
 from coordinator.run.verdict import Verdict, evidence, judge
+from scenarios.loading import ScenarioError
 
 TAIL = 10  # return_mean and cost_mean are over the last tenth of the steps
 
@@ -103,6 +105,37 @@ def report(
 def report_of(figures: Mapping[str, Any]) -> Report:
     """The figures of a finished run as it has kept them; null where its version of kappahop knew none of this name."""
     return cast("Report", {name: figures.get(name) for name in Report.__annotations__})
+
+
+def kept(figures: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The figures that a run has kept, checked; {} while it goes on.
+
+    Args:
+        figures: By name; those of another version may lack some.
+        source: Where they come from.
+
+    Raises:
+        ScenarioError: one is not what `Report` says of it.
+    """
+    for name, kind in get_type_hints(Report).items():
+        if name in figures:
+            try:
+                _check(kind, figures[name])
+            except (ValidationError, LookupError) as error:
+                told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
+                raise ScenarioError(f"{source}: cannot be read (meta: {name}: {told})") from None
+    return dict(figures)
+
+
+def _check(kind: Any, value: Any) -> None:
+    """Raise pydantic's error, or a `KeyError`, if a value is not of a kind; lists may be of typed dicts."""
+    (item,) = get_args(kind) if get_origin(kind) is list else (None,)
+    if not is_typeddict(item):
+        TypeAdapter(kind).validate_python(value, strict=True)
+        return
+    for entry in TypeAdapter(list[dict[str, Any]]).validate_python(value, strict=True):
+        for name, below in get_type_hints(item).items():
+            _check(below, entry[name])
 
 
 def _mean(values: Array) -> float | None:

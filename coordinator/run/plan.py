@@ -17,8 +17,6 @@ from typing import TypeVar
 
 import networkx as nx
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from coordinator.run import sinks
 from envs.interface import EnvSpec
@@ -29,9 +27,11 @@ from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
 from scenarios.schema import TRACE, Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment
+from topology.files import read_json
 from topology.graph.generators import build
 from topology.graph.neighbourhood import visible
 from topology.link.schedule import Schedule
+from topology.snapshot import read_tensors
 from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import is_secured, make_keys
 from topology.wire.socket_folder import PREFIX
@@ -170,8 +170,8 @@ def with_weights_not_finite(folder: Path, n_agents: int) -> list[int]:
     """Agents of whose stored weights some are NaN or infinite; files that cannot be read are for who loads them to refuse."""
     found = []
     for agent in range(n_agents):
-        with contextlib.suppress(SafetensorError, OSError):
-            if not all(np.isfinite(tensor).all() for tensor in load_file(folder / f"agent-{agent}.safetensors").values()):
+        with contextlib.suppress(ValueError, TypeError):
+            if not all(np.isfinite(tensor).all() for tensor in read_tensors(folder / f"agent-{agent}.safetensors").values()):
                 found.append(agent)
     return found
 
@@ -336,14 +336,15 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
 def changes_since(run_dir: Path, scenario: Scenario) -> list[str]:
     """In what the present versions, commit and host differ from those with which a run was begun, by name."""
     try:
-        before = json.loads((run_dir / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_json(run_dir / MANIFEST_FILE)
+    except ScenarioError:
         return [MANIFEST_FILE]
     now = manifest(scenario)
     pairs = [(name, before.get(name), now[name]) for name in ("commit", "python", "machine")]
-    packages = before.get("packages", {})
+    packages = before.get("packages")
+    packages = packages if isinstance(packages, dict) else {}
     pairs += [(name, packages.get(name), version) for name, version in _versions(_PACKAGES)]
-    return [f"{name} {old} → {new}" for name, old, new in pairs if old != new]
+    return [f"{name} {str(old)[:60]} → {new}" for name, old, new in pairs if old != new]
 
 
 def manifest(scenario: Scenario) -> dict[str, object]:

@@ -176,8 +176,7 @@ class _Team:
     """Trained agents that play in this process, each shown directly what it would hear over links without limits."""
 
     def __init__(self, ready: Plan, weights: Path) -> None:
-        from safetensors.torch import load_file
-
+        from node.process import load_weights
         from node.protocol.routing import Agenda
         from node.runtime.loop import make_learner
 
@@ -187,7 +186,7 @@ class _Team:
         self._agendas = [Agenda(ready.scenario, ready.deployment, agent) for agent in range(self._n)]
         self._learners = [make_learner(ready.scenario, ready.deployment, i, agenda) for i, agenda in enumerate(self._agendas)]
         for agent, learner in enumerate(self._learners):
-            learner.load_policy(load_file(weights / f"agent-{agent}.safetensors"))
+            learner.load_policy(load_weights(weights, agent))
             learner.begin_round(0, explore=False)
 
     def reach(self) -> int:

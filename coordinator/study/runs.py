@@ -8,6 +8,8 @@ have, and asked for by name.
 
 import contextlib
 import json
+import sqlite3
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from coordinator.run.collector import Divergence
 from coordinator.run.database import metric_in_sql
-from coordinator.run.metrics import latest
+from coordinator.run.metrics import kept, latest
 from coordinator.run.run_sqlite import DATABASE, Reader
 from scenarios.loading import ScenarioError, dotted_keys, load
 from scenarios.schema import Scenario
@@ -32,6 +34,24 @@ Array = NDArray[np.float64]
 
 _DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
 _UNNAMED = {"name", "description", "seed", "record"}  # keys and sections that set no cell apart: they change no result
+
+
+@contextlib.contextmanager
+def reading(*places: Path | str) -> Iterator[None]:
+    """Work on folders that may hold anything: what breaks on their contents becomes one sentence.
+
+    Contents are checked where they are read, and what is wrong is named there. This is the last line of defence, for what was
+    not thought of; the sentence says where in the code it broke.
+
+    Raises:
+        ScenarioError: something broke.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, sqlite3.Error) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; {Path(last.filename).name}:{last.lineno}"
+        raise ScenarioError(f"{', '.join(map(str, places))}: cannot be read as a run ({what})") from error
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,12 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """What `--json` prints of it; {} while it goes on."""
-        return {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
+        try:
+            found = {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
+        except (ValueError, TypeError, RecursionError) as error:
+            broken = _unlike(self.folder, "meta", error)
+            raise broken from None
+        return kept(found, self.folder / DATABASE)
 
     @cached_property
     def deployment(self) -> Deployment:
@@ -82,10 +107,14 @@ class Run:
         kinds = {column: kind for _, column, kind, *_ in _query(self.folder, f"PRAGMA table_info({name})")[1]}
         names, rows = _query(self.folder, f"SELECT * FROM {name}")
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
-        return {
-            column: np.array(values, dtype=_DTYPES.get(kinds[column], np.object_))
-            for column, values in zip(names, columns, strict=True)
-        }
+        try:
+            return {
+                column: np.array(values, dtype=_DTYPES.get(kinds[column], np.object_))
+                for column, values in zip(names, columns, strict=True)
+            }
+        except (ValueError, TypeError, OverflowError) as error:
+            broken = _unlike(self.folder, name, error)
+            raise broken from None
 
     @cached_property
     def curve(self) -> "Curve":
@@ -355,4 +384,12 @@ def _curve(run: Run) -> Curve:
 
 def _numbers(run: Run, sql: str) -> Array:
     names, rows = _query(run.folder, sql)
-    return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    try:
+        return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+    except (ValueError, TypeError, OverflowError) as error:
+        broken = _unlike(run.folder, sql.partition(" FROM ")[2].split(" ")[0], error)
+        raise broken from None
+
+
+def _unlike(folder: Path, table: str, error: Exception) -> ScenarioError:
+    return ScenarioError(f"{folder / DATABASE}: cannot be read (table {table}: {' '.join(str(error).split())[:200]})")

@@ -37,7 +37,7 @@ from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
-from topology.files import fresh, replace
+from topology.files import fresh, read_json, replace
 from topology.process import when_parent_dies
 
 MANIFEST_FILE = "sweep.json"
@@ -365,10 +365,14 @@ def read_manifest(out: Path) -> dict[str, Any]:
     Raises:
         ScenarioError: it cannot be read, or is of a format that this version does not know.
     """
-    try:
-        found = json.loads((out / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"{out / MANIFEST_FILE}: cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    found = read_json(out / MANIFEST_FILE)
+    if found.get("format") != FORMAT:
         raise ScenarioError(f"{out / MANIFEST_FILE}: not a sweep of format {FORMAT}")
+    commands, cells = found.get("commands"), found.get("cells")
+    is_whole = isinstance(commands, list) and all(isinstance(one, str) for one in commands) and isinstance(cells, list)
+    for cell in cells if isinstance(cells, list) else ():
+        is_whole &= isinstance(cell, dict) and isinstance(cell.get("name"), str) and isinstance(cell.get("keys"), dict)
+        is_whole = is_whole and isinstance(cell.get("seeds"), list) and all(isinstance(seed, int) for seed in cell["seeds"])
+    if not (is_whole and isinstance(found.get("scenario"), str)):
+        raise ScenarioError(f"{out / MANIFEST_FILE}: cannot be read (it is not as a sweep writes it)")
     return found
