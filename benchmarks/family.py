@@ -2,7 +2,10 @@
 
 Trains every model-free on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose
 critic sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything
-else is as the scenario has it, and alike for all. `--out` keeps the runs and, rewritten after each, the table as
+else is as the scenario has it, and alike for all, but for `--settings FILE`: YAML with settings per algorithm, such as
+`mappo_l: [algorithm.clip=0.1]`, found with equally many tries for each. Rows that take turns make 1/n of the updates per agent at
+equal samples; `--equal-updates` gives them n times the steps. The first row is a team that does nothing.
+`--out` keeps the runs and, rewritten after each, the table as
 Markdown and as JSON; what is finished there is not run again, so an interrupted comparison goes on when it is called
 again. Bytes are wire bytes. Rates are only comparable where the machine did nothing else.
 """
@@ -13,17 +16,21 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
 from coordinator.run.database import Results
 from coordinator.run.plan import plan
+from envs.registry import make as make_world
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 
-HEADINGS = ("algorithm", "critic", "return", "cost", "limit", "peer B", "central B", "env-steps/s", "command")
+HEADINGS = ("algorithm", "critic", "return", "progress", "cost", "limit", "peer B", "central B", "env-steps/s", "command")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class Figures:
         critic: "own" or "central".
         seed: Of the run.
         return_mean: Of the episodes that ended in the last tenth of the steps; None if none ever did.
+        progress_mean: The same less the alive bonus; None where the world pays none.
         cost_mean: Of the same episodes.
         cost_limit: What it is held against; None where the world has no costs.
         peer_bytes: Per agent and environment step, on the links between agents.
@@ -66,6 +74,7 @@ class Figures:
     critic: str
     seed: int
     return_mean: float | None
+    progress_mean: float | None
     cost_mean: float | None
     cost_limit: float | None
     peer_bytes: float
@@ -73,19 +82,58 @@ class Figures:
     env_steps_per_s: float
 
 
-def family(*, both: bool = False) -> list[Row]:
-    """All model-free on-policy rows, with the central critic where it makes sense; with `both` these without it too."""
+def family(
+    *, both: bool = False, settings: Mapping[str, Sequence[str]] | None = None, turn_steps: int | None = None
+) -> list[Row]:
+    """All model-free on-policy rows, with the central critic where it makes sense.
+
+    Args:
+        both: Also those without it.
+        settings: Further words by algorithm.
+        turn_steps: Steps of those that take turns, if they have steps of their own.
+
+    Raises:
+        ValueError: settings are given for an algorithm that is no such row.
+    """
     rows = []
     for name, recipe in RECIPES.items():
         if recipe.target != "advantage" or recipe.model != "none":
             continue
         words = (f"algorithm.name={name}", *(("kappa=1",) if "khop" in (recipe.actor_scope, recipe.critic_scope) else ()))
+        words += tuple((settings or {}).get(name, ()))
+        if turn_steps is not None and recipe.order == "alternating":
+            words += (f"budget.env_steps={turn_steps}",)
         may = recipe.critic_scope == "global" and replace(recipe, critic_scope="central").conflict() is None
         if both or not may:
             rows.append(Row(name, words))
         if may:
             rows.append(Row(name, (*words, "algorithm.critic_scope=central")))
+    if strangers := (settings or {}).keys() - {row.algorithm for row in rows}:
+        raise ValueError(f"--settings: got {', '.join(sorted(strangers))}; no such row")
     return rows
+
+
+def idle(common: Sequence[str], seed: int) -> Figures:
+    """What a team gets that gives the zero action, over ten episodes of ten copies."""
+    ready = plan(load(common[0], [*common[1:], "env.copies=10"]))
+    world = make_world(ready.scenario.env, ready.deployment.graph(), seed)
+    world.reset()
+    still = [np.zeros((10, width), np.float32) for width in ready.spec.act_dims]
+    episodes = [episode for _ in range(ready.spec.horizon) for episode in world.step(still).episodes]
+    world.close()
+    return Figures(
+        command=" ".join(("kappahop", "graph", *common)),
+        algorithm="does nothing",
+        critic="–",
+        seed=seed,
+        return_mean=float(np.mean([episode.ret for episode in episodes])),
+        progress_mean=ready.deployment.progress(*np.mean([(episode.ret, episode.length) for episode in episodes], axis=0)),
+        cost_mean=float(np.mean([sum(episode.cost) for episode in episodes])),
+        cost_limit=sum(ready.deployment.cost_limits) or None,
+        peer_bytes=0.0,
+        central_bytes=0.0,
+        env_steps_per_s=0.0,
+    )
 
 
 def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | None:
@@ -122,7 +170,7 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
         seed=seed,
         peer_bytes=wire["peer"] / agent_steps,
         central_bytes=wire["central"] / agent_steps,
-        **{name: printed[name] for name in ("return_mean", "cost_mean", "cost_limit", "env_steps_per_s")},
+        **{name: printed[name] for name in ("return_mean", "progress_mean", "cost_mean", "cost_limit", "env_steps_per_s")},
     )
     finished.write_text(json.dumps(asdict(figures)))
     return figures
@@ -142,6 +190,7 @@ def table(found: Sequence[Figures]) -> str:
         cells = (
             algorithm, critic,
             told(runs, lambda run: run.return_mean, ".0f"),
+            told(runs, lambda run: run.progress_mean, ".0f"),
             told(runs, lambda run: run.cost_mean, ".1f"),
             told(runs[:1], lambda run: run.cost_limit, "g"),
             told(runs[:1], lambda run: run.peer_bytes, ".1f"),
@@ -161,12 +210,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run each (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/family"), help="folder of runs and table (default %(default)s)")
     parser.add_argument("--both", action="store_true", help="critics that see everybody also as the agents' own")
+    parser.add_argument("--settings", type=Path, help="YAML with further key=value words by algorithm")
+    parser.add_argument("--equal-updates", action="store_true", help="rows that take turns get as many updates per agent")
     parser.add_argument("overrides", nargs="*", help="key=value, the same for all")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     common = [given.scenario, f"budget.env_steps={given.env_steps}", *given.overrides]
-    jobs = [(row, seed) for row in family(both=given.both) for seed in given.seeds]
-    found: list[Figures] = []
+    settings = {} if given.settings is None else yaml.safe_load(given.settings.read_text(encoding="utf-8"))
+    n_agents = plan(load(common[0], common[1:])).spec.n_agents
+    turn_steps = n_agents * given.env_steps if given.equal_updates else None
+    jobs = [(row, seed) for row in family(both=given.both, settings=settings, turn_steps=turn_steps) for seed in given.seeds]
+    found = [idle(common, given.seeds[0])]
     for place, (row, seed) in enumerate(jobs, start=1):
         print(f"[{place}/{len(jobs)}] ", end="", file=sys.stderr)
         figures = make(row, common, seed, given.out)
@@ -175,8 +229,8 @@ def main() -> None:
             (given.out / "table.md").write_text(table(found) + "\n", encoding="utf-8")
             (given.out / "table.json").write_text(json.dumps([asdict(each) for each in found], indent=1), encoding="utf-8")
     print(table(found))
-    if len(found) < len(jobs):
-        sys.exit(f"family: {len(jobs) - len(found)} of {len(jobs)} runs failed; call again to try them once more")
+    if missing := len(jobs) + 1 - len(found):
+        sys.exit(f"family: {missing} of {len(jobs)} runs failed; call again to try them once more")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class EnvSpec:
         horizon: Steps after which an episode is truncated.
         dt: Control period in seconds.
         edges: The kinematic agent graph as pairs i < j.
+        alive_bonus: What the team's reward holds per step for nothing but not having ended.
     """
 
     obs_dims: tuple[int, ...]
@@ -48,6 +49,7 @@ class EnvSpec:
     dt: float
     edges: tuple[tuple[int, int], ...]
     one_hot: tuple[tuple[int, ...], ...] = ()
+    alive_bonus: float = 0.0
 
     @property
     def n_agents(self) -> int:

@@ -493,7 +493,7 @@ class OffPolicy(Section):
     target_noise: float = knob(0.2, "The same of the noise on target actions, which is cut at 0.5.", unit="action_bound", ge=0)
     policy_delay: int = knob(2, "Minibatches per step of a continuous policy and of the target networks.", ge=1)
     ideal_weight: float = knob(0.01, "I2Q: α, how much hope the forward model puts into its guess.", ge=0)
-    turn_rounds: int = knob(1, "With turns: rounds that a turn lasts.", unit="rounds", ge=1)
+    turn_rounds: int = knob(1, "With turns, those of alternating_ppo too: rounds that a turn lasts.", unit="rounds", ge=1)
     turn_accuracy: float | None = knob(
         None,
         "Tables: instead of minibatches, iterate on all of the replay until values are within this of their fixed point.",
@@ -722,7 +722,7 @@ class Algorithm(Section):
     @property
     def turn_rounds(self) -> int:
         """Rounds that a turn lasts, where agents take turns."""
-        return 1 if self.recipe.target == "advantage" else self.off_policy.turn_rounds
+        return self.off_policy.turn_rounds
 
 
 class Central(Section):

@@ -34,6 +34,7 @@ class Deployment(BaseModel):
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         first_limits: Steps after which the first episode of each copy is truncated; (): the horizon for all.
+        alive_bonus: What the team's reward holds per step for nothing but not having ended.
         horizon: The same for all later episodes; 0: not recorded (runs of older versions).
         edges: The communication graph, pairs i < j, ascending.
         critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
@@ -51,6 +52,7 @@ class Deployment(BaseModel):
     one_hot: tuple[tuple[int, ...], ...] = ()
     cost_limits: tuple[float, ...]
     dt: float
+    alive_bonus: float = 0.0
     horizon: int = 0
     first_limits: tuple[int, ...] = ()
     edges: tuple[tuple[int, int], ...]
@@ -86,6 +88,10 @@ class Deployment(BaseModel):
     def seed(self, scenario: Scenario) -> int:
         """Root of all random streams of the run: the scenario's seed, or in an evaluation one that no training has."""
         return scenario.seed if self.learns else evaluation_seed(scenario.seed)
+
+    def progress(self, ret: float, length: float) -> float | None:
+        """The return of an episode, or a mean of returns, less the alive bonus; None where the world pays none."""
+        return float(ret - self.alive_bonus * length) if self.alive_bonus else None
 
     def graph(self) -> nx.Graph:
         """The topology, nodes and edges in ascending order."""

@@ -554,7 +554,9 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
             plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
         else:
             over = "the last tenth of the run" if run.deployment.learns else "all episodes"
-            plain.print(f"return {final['return_mean']:.1f}, cost {final['cost_mean']:.1f} over {over}", highlight=False)
+            progress = "" if final["progress_mean"] is None else f" (progress {final['progress_mean']:.1f})"
+            told = f"return {final['return_mean']:.1f}{progress}, cost {final['cost_mean']:.1f} over {over}"
+            plain.print(told, highlight=False)
         for verdict in final["limits"] or ():
             plain.print(f"{verdict['text']}.", highlight=False, soft_wrap=True, markup=False)
         plain.print(

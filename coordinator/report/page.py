@@ -514,12 +514,14 @@ def _drops(of: Sequence[Cell], carried: dict[Path, Traffic]) -> list[dict[str, A
 def _table(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
     with_cost = any(row.cost_limit is not None or row.cost for row in found.rows)
     what = "return, cost" if with_cost else "return"
-    headings = ["seeds", "return", "95 % interval", "B per agent, step"]
+    headings = ["seeds", "return", "95 % interval", *(["progress"] if found.has_progress else []), "B per agent, step"]
     headings += [f"{what} at {tables.amount(axis, found.positions[axis])}" for axis in found.uneven]
     headings += ["cost (limit)"] * with_cost
     lines = []
     for row in found.rows:
-        words = [str(len(row.ret)), tables.figure(row.iqm), tables.interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        words = [str(len(row.ret)), tables.figure(row.iqm), tables.interval(row.interval)]
+        words += [tables.figure(row.progress)] if found.has_progress else []
+        words.append(f"{row.bytes_per_agent_step:.1f}")
         for axis in found.uneven:
             known = row.equal[axis]
             words.append(", ".join(tables.figure(value) for value in (known if with_cost else known[:1])))

@@ -106,13 +106,16 @@ def comparison(found: Comparison) -> Table:
         *(["diverged"] if have_diverged else []),
         "return",
         "95 % interval",
+        *(["progress"] if found.has_progress else []),
         "B per agent, step",
         *(f"{what} at {amount(axis, found.positions[axis])}" for axis in found.uneven),
     ]
     _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
     for row in found.rows:
         words = [str(row.diverged)] if have_diverged else []
-        words += [figure(row.iqm), interval(row.interval), f"{row.bytes_per_agent_step:.1f}"]
+        words += [figure(row.iqm), interval(row.interval)]
+        words += [figure(row.progress)] if found.has_progress else []
+        words.append(f"{row.bytes_per_agent_step:.1f}")
         known = [row.equal[axis] for axis in found.uneven]
         words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
         if with_cost:
@@ -195,9 +198,9 @@ def _priced(row: Row, *, whole: bool) -> str:
     return f"{figure(row.iqm)} {interval(row.interval)} with {which} {priced}{over}{lost}"
 
 
-def figure(value: float) -> str:
+def figure(value: float | None) -> str:
     """A return or a cost; a dash where it is not known."""
-    if np.isnan(value):
+    if value is None or np.isnan(value):
         return "–"
     return f"{value:.4g}" if abs(value) >= 1e5 or 0 < abs(value) < 10 else f"{value:.1f}"
 

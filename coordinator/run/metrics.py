@@ -25,7 +25,8 @@ class Report(TypedDict):
     """Figures of one run.
 
     `return_mean` and `cost_mean` are means over the episodes that ended last, as `latest` has it (null if no episode ended at
-    all), so they are also where the curves of `kappahop report` end. An episode that a fault of the simulation ended has no
+    all), so they are also where the curves of `kappahop report` end. `progress_mean` is the same of returns less the alive bonus
+    that the world pays per step (null where it pays none). An episode that a fault of the simulation ended has no
     return; `faulty_episodes` is how many there were in the whole run. `diverged` is empty in a run whose numbers stayed
     finite; else it says whose did not (an agent's, the central critic's, or the simulation's in one of the last episodes), at
     which env step, and which; there is then no `return_mean` and no `cost_mean`. `payload_bytes`, `wire_bytes` and
@@ -43,6 +44,7 @@ class Report(TypedDict):
     wall_s: float
     env_steps_per_s: float
     return_mean: float | None
+    progress_mean: float | None
     cost_mean: float | None
     cost_limit: float | None
     limits: list[Verdict]
@@ -66,7 +68,9 @@ def report(
     """The figures of a run, complete or not; `idle_costs` as `coordinator.run.idle` has measured them."""
     steps = outcome.env_steps
     n_agents = ready.deployment.n_agents
-    returns, costs = (np.array(results.episodes(name), dtype=np.float64).reshape(-1, 2) for name in ("return", "cost"))
+    returns, costs, lengths = (
+        np.array(results.episodes(name), dtype=np.float64).reshape(-1, 2) for name in ("return", "cost", "length")
+    )
     (first,), (behind,) = latest(returns[:, 0], np.array([float(steps)]), learns=ready.deployment.learns)
     ended = slice(first, behind)
     diverged = list(outcome.diverged)
@@ -76,6 +80,7 @@ def report(
     payload, wire = results.peer_bytes()
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
+    return_mean = None if diverged else _mean(returns[ended, 1])
     return Report(
         run_dir=str(run_dir),
         scenario=ready.scenario.name,
@@ -83,7 +88,8 @@ def report(
         env_steps=steps,
         wall_s=outcome.wall_s,
         env_steps_per_s=steps / outcome.wall_s if outcome.wall_s else 0.0,
-        return_mean=None if diverged else _mean(returns[ended, 1]),
+        return_mean=return_mean,
+        progress_mean=None if return_mean is None else ready.deployment.progress(return_mean, float(lengths[ended, 1].mean())),
         cost_mean=None if diverged else _mean(costs[ended, 1]),
         cost_limit=sum(limits) if limits else None,
         limits=[] if diverged else [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)],

@@ -102,6 +102,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         one_hot=spec.one_hot,
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
+        alive_bonus=spec.alive_bonus,
         horizon=spec.horizon,
         first_limits=_first_limits(scenario, spec.horizon) if weights is None else (),
         edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),

@@ -67,6 +67,8 @@ class Row:
         ret: Each run's return, shape (runs, 1).
         iqm: Their interquartile mean.
         interval: 95 % confidence interval of it.
+        progress: Interquartile mean of the runs' returns less the alive bonus; None where the world pays none, or a run did not
+            record it.
         cost: Interquartile mean of the runs' costs.
         cost_limit: What it should stay below; None: nothing.
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
@@ -81,6 +83,7 @@ class Row:
     ret: Array
     iqm: float
     interval: Interval
+    progress: float | None
     cost: float
     cost_limit: float | None
     bytes_per_agent_step: float
@@ -138,6 +141,11 @@ class Comparison:
     diverged: list[tuple[str, Run]] = field(default_factory=list)
 
     @property
+    def has_progress(self) -> bool:
+        """Whether a world of the cells pays an alive bonus, so that returns alone say little."""
+        return any(row.progress is not None for row in self.rows)
+
+    @property
     def ages_differ(self) -> bool:
         """Whether there is anything to say of violations against age: episodes with a limit, acted on news of several ages."""
         return len({one.age_s for row in self.rows for one in row.violations}) > 1
@@ -164,6 +172,7 @@ class Comparison:
                     "return": row.ret[:, 0].tolist(),
                     "return_iqm": row.iqm,
                     "return_interval": [_finite(end) for end in row.interval],
+                    "progress_iqm": row.progress,
                     "cost_iqm": row.cost,
                     "cost_limit": row.cost_limit,
                     "bytes_per_agent_step": row.bytes_per_agent_step,
@@ -286,6 +295,7 @@ def _row(
         ret=ret,
         iqm=float(interquartile_mean(ret)),
         interval=mean_interval(ret, np.random.default_rng(0)),
+        progress=_progress([one.get("progress_mean") for one in figures]),
         cost=float(interquartile_mean(_column([one["cost_mean"] for one in figures]))),
         cost_limit=figures[0]["cost_limit"],
         bytes_per_agent_step=float(np.mean([one["bytes_per_agent_step"] for one in figures])),
@@ -294,6 +304,11 @@ def _row(
         reached=None if threshold is None else _reached(curves, threshold, held),
         diverged=diverged,
     )
+
+
+def _progress(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(interquartile_mean(_column(known))) if known and len(known) == len(values) else None
 
 
 def _violations(cell: Cell, limit: float) -> list[Violations]:

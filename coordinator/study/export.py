@@ -26,8 +26,8 @@ Format = Literal["csv", "parquet", "marl-eval"]
 TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "ages", "events")
 POINTS = 20  # evaluations per run in marl-eval's JSON, at most
 _FIGURES = (
-    "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit", "faulty_episodes", "payload_bytes",
-    "wire_bytes", "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
+    "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean", "cost_limit", "faulty_episodes",
+    "payload_bytes", "wire_bytes", "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
 )  # fmt: skip
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
     "csv": lambda table, path: pyarrow.csv.write_csv(table, path),
@@ -82,6 +82,8 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
         parts = []
         for place, (_, run) in enumerate(runs):
             own = run.table(name)
+            if name == "episodes" and (bonus := run.deployment.alive_bonus):
+                own["progress"] = own["return"] - bonus * own["length"]
             n_rows = len(next(iter(own.values())))
             part = keyed.slice(place, 1).take(pa.array(np.zeros(n_rows, dtype=np.int64)))
             for column, values in own.items():

@@ -127,11 +127,13 @@ class Run:
         if self.is_complete or self.diverged:
             return self.figures
         curve, limits = self.curve, self.deployment.cost_limits
-        steps, sent, ret, cost = (
-            values[-1] if len(values) else np.nan for values in (curve.env_step, curve.wire_bytes, curve.ret, curve.cost)
+        steps, sent, ret, cost, length = (
+            values[-1] if len(values) else np.nan
+            for values in (curve.env_step, curve.wire_bytes, curve.ret, curve.cost, curve.length)
         )
         return {
             "return_mean": float(ret),
+            "progress_mean": self.deployment.progress(ret, length),
             "cost_mean": float(cost),
             "cost_limit": sum(limits) if limits else None,
             "bytes_per_agent_step": float(sent / (self.deployment.n_agents * steps)),
@@ -244,6 +246,7 @@ class Curve:
         virtual_s: Seconds of the modelled deployment by then, of the agent that was last.
         ret: Return of an episode.
         cost: Cost of an episode, the sum over costs.
+        length: Steps of an episode.
     """
 
     env_step: Array
@@ -251,6 +254,7 @@ class Curve:
     virtual_s: Array
     ret: Array
     cost: Array
+    length: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,12 +378,13 @@ def _curve(run: Run) -> Curve:
     episodes = run._episodes
     wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
     first, behind = latest(episodes[:, 0], rounds[:, 1], learns=run.deployment.learns)
-    figures = episodes[:, 2:]
-    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(np.nan_to_num(figures), axis=0)])
+    figures = episodes[:, [2, 3, 1]]
+    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(np.nan_to_num(figures), axis=0)])
     faulty = np.concatenate([[0], np.cumsum(np.isnan(figures).any(axis=1))])
     known = (behind > first) & (faulty[behind] == faulty[first])  # a mean over those that went well would not be the team's
     means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
-    return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=means[:, 0], cost=means[:, 1])
+    ret, cost, length = means.T
+    return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=ret, cost=cost, length=length)
 
 
 def _numbers(run: Run, sql: str) -> Array:

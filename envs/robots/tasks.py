@@ -300,4 +300,5 @@ def spec(env: Env) -> EnvSpec:
         horizon=EPISODE if env.horizon is None else env.horizon,
         dt=task.dt,
         edges=task.robots[env.partition].edges(deal),
+        alive_bonus=task.alive_bonus,
     )

@@ -1,5 +1,7 @@
 """Every row of the recipe table, as whole runs: what agents tell each other, who gets through, what agrees with what."""
 
+import contextlib
+import sqlite3
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +81,15 @@ def test_a_turn_costs_one_deployment_32_bytes(tmp_path: Path) -> None:
         1,
         1,
     ]
+
+
+def test_turns_of_several_rounds_hold_for_policies_too(tmp_path: Path) -> None:
+    words = ["algorithm.name=alternating_ppo", "env.copies=1", "budget.env_steps=140", "algorithm.off_policy.turn_rounds=3"]
+    run = Alone(tmp_path / "run", *words)
+    assert [row.round for row in run.rows if row.kind == "TOKEN"] == [2, 5]
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as database:
+        learnt = database.execute("SELECT round, agent FROM rounds WHERE kl IS NOT NULL ORDER BY round").fetchall()
+    assert learnt == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2)]
 
 
 def test_one_agent_has_nobody_to_tell_anything(tmp_path: Path) -> None:

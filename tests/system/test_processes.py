@@ -30,9 +30,9 @@ SMALL = [
 ]  # fmt: skip
 FINITE = ["budget.env_steps=400", "env.horizon=10"]
 KEYS = [
-    "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "cost_mean", "cost_limit",
-    "faulty_episodes", "diverged", "payload_bytes", "wire_bytes", "bytes_per_agent_step", "delivered_frac", "mean_age_s",
-    "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
+    "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean",
+    "cost_limit", "faulty_episodes", "diverged", "payload_bytes", "wire_bytes", "bytes_per_agent_step", "delivered_frac",
+    "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.family import Row, family, make, table
+from benchmarks.family import Row, family, idle, make, table
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 from tests.system.stage import SMALL
@@ -24,6 +24,29 @@ def test_it_has_every_on_policy_algorithm_and_each_row_can_be_run() -> None:
         assert load("safe_halfcheetah_6x1", row.words).algorithm.name == row.algorithm
 
 
+def test_rows_have_settings_of_their_own_and_those_that_take_turns_the_steps_for_as_many_updates() -> None:
+    rows = {row.algorithm: row for row in family(settings={"ippo": ["algorithm.clip=0.1"]}, turn_steps=4000)}
+    common = ["safe_ant_4x2", "budget.env_steps=1000"]
+    loaded = {name: load(common[0], [*common[1:], *row.words]) for name, row in rows.items()}
+    assert (loaded["ippo"].algorithm.clip, loaded["mappo"].algorithm.clip) == (0.1, 0.2)
+    assert {name for name, one in loaded.items() if one.budget.env_steps == 4000} == {"alternating_ppo"}
+    with pytest.raises(ValueError, match="--settings: got ipo; no such row"):
+        family(settings={"ipo": []})
+
+
+def test_the_first_row_is_a_team_that_does_nothing() -> None:
+    still = idle(["safe_ant_4x2", "env.horizon=30"], 0)
+    assert still.return_mean == pytest.approx(30, abs=5)
+    assert still.progress_mean == pytest.approx(0, abs=5)
+    assert (still.cost_mean, still.cost_limit) == (0.0, 50.0)
+    assert (
+        table([still])
+        .splitlines()[-1]
+        .startswith(f"| does nothing | – | {still.return_mean:.0f} | {still.progress_mean:.0f} | 0.0 | 50 |")
+    )
+    assert idle(["quickstart", "env.horizon=30"], 0).progress_mean is None
+
+
 @pytest.mark.slow
 def test_a_finished_run_is_kept_and_a_failed_one_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = ["quickstart", *SMALL, "record.tensorboard=false"]
@@ -37,4 +60,4 @@ def test_a_finished_run_is_kept_and_a_failed_one_tried_again(tmp_path: Path, mon
     assert found.cost_limit is None
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("run again"))
     assert make(row, common, 3, tmp_path) == found
-    assert f"| mappo | central | {found.return_mean:.0f} | 0.0 | – | 0.0 |" in table([found])
+    assert f"| mappo | central | {found.return_mean:.0f} | – | 0.0 | – | 0.0 |" in table([found])
