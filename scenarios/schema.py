@@ -754,10 +754,19 @@ class Compute(Device):
 
     @model_validator(mode="after")
     def _known(self) -> "Compute":
+        if self.devices and not self.agents:
+            raise ValueError(
+                f"devices: got {', '.join(sorted(self.devices))}, which no agent has; say in compute.agents which device each has"
+            )
         for place, name in enumerate(self.agents):
             if name not in self.devices:
                 raise ValueError(f"agents[{place}]: got {name!r}; not one of the devices {sorted(self.devices)}")
         return self
+
+    def takes_time(self, agent: int) -> bool:
+        """Whether thinking costs an agent, or the central critic, any virtual time."""
+        costs: Device = self.devices[self.agents[agent]] if agent < len(self.agents) else self
+        return self.mode == "measured" or any((costs.forward_ms, costs.values_ms, costs.policy_ms))
 
 
 class Supervision(Section):
@@ -849,6 +858,12 @@ class Scenario(Section):
                 raise ValueError(
                     f"network.patience_s: got {self.network.patience_s:g} with clock 'wall'; an agent may wait so long three "
                     f"times a round, and all of it must fit supervision.deadline_s, {self.supervision.deadline_s:g}"
+                )
+        for place, event in enumerate(self.network.events):
+            if isinstance(event, Slow) and not self.compute.takes_time(event.agent):
+                raise ValueError(
+                    f"network.events.{place}.do: got 'slow' for agent {event.agent}, whose computing takes no virtual time; "
+                    "give compute.forward_ms, values_ms or policy_ms, or take the event out"
                 )
         self._refuse_what_cannot_be_agreed_on()
         if self.kappa_unit == "agents" and self.kappa < 1:

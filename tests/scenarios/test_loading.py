@@ -186,6 +186,7 @@ def test_rounds_are_what_the_budget_buys_rounded_up() -> None:
 # ------------------------------------------------------------------------------------------------------------ the network
 
 EVENTS = """
+compute: {forward_ms: 1}
 network:
   preset: wifi-campus
   delivery: {state: reliable}
@@ -475,6 +476,20 @@ def test_a_name_is_no_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["mein Lauf κ=1 – größer 🐆", "[red]x [@click=y] :smile:", "x" * 150, "-x", "a.b"])
 def test_names_of_people_are_taken(name: str) -> None:
     assert load("quickstart", [f"name={json.dumps(name, ensure_ascii=False)}"]).name == name
+
+
+@pytest.mark.parametrize("compute", [[], ["compute.devices.pi.policy_ms=0", "compute.agents=[pi]", "compute.forward_ms=3"]])
+def test_an_event_that_slows_down_what_takes_no_time_is_refused(compute: list[str]) -> None:
+    slow = "network.events=[{do: slow, agent: 0, factor: 2, from_s: 1}]"
+    told = mistake("quickstart", slow, *compute)
+    assert "network.events.0.do: got 'slow' for agent 0, whose computing takes no virtual time" in told
+    for something in ("compute.policy_ms=1", "compute.mode=measured"):
+        assert load("quickstart", [slow, something]).network.events
+
+
+def test_devices_that_no_agent_has_are_refused() -> None:
+    told = mistake("quickstart", "compute.devices.pi.forward_ms=3")
+    assert "compute.devices: got pi, which no agent has; say in compute.agents which device each has" in told
 
 
 def test_keys_below_sections_that_may_be_null_can_be_typed(tmp_path: Path) -> None:
