@@ -43,7 +43,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from node.learners.on_policy.multipliers import EpisodeCosts, Multipliers
+from node.learners.on_policy.multipliers import EpisodeCosts, Margins, Multipliers
 from node.learners.on_policy.objectives import objective_of
 from node.learners.on_policy.trust_region import Region
 from node.numerics.advantage import standardised
@@ -147,6 +147,7 @@ class Learner:
         self._objective = None if recipe.objective == "trust_region" else objective_of(algorithm)
         self._critics = None if recipe.critic_scope == "central" else Critics(shape, algorithm)
         self._mults = Multipliers(algorithm, shape.cost_limits, shape.copies)
+        self._margins = Margins(shape.cost_limits if recipe.constraint == "cpo" else (), shape.copies)
         self._costs = EpisodeCosts(shape.copies, len(shape.cost_limits), shape.cut_copies)
         self._cost_scales = [RunningScale(keep=SCALE_MEMORY, floor=SCALE_FLOOR * max(limit, 1.0)) for limit in shape.cost_limits]
         self._noise = np.zeros((0, 0, 0), np.float32)
@@ -325,6 +326,7 @@ class Learner:
             "objective": None if self._objective is None else self._objective.state(),
             "critics": None if self._critics is None else self._critics.state(),
             "multipliers": self._mults.state(),
+            "margins": self._margins.values,
             "episode_costs": self._costs.state(),
             "cost_scales": [scale.state() for scale in self._cost_scales],
         }
@@ -338,6 +340,7 @@ class Learner:
         if self._critics is not None:
             self._critics.restore(state["critics"])
         self._mults.restore(state["multipliers"])
+        self._margins.values = state["margins"]
         self._costs.restore(state["episode_costs"])
         for scale, own in zip(self._cost_scales, state["cost_scales"], strict=True):
             scale.restore(own)
@@ -459,9 +462,11 @@ class Learner:
         if self._recipe.constraint == "cpo" and (means := self._costs.means) is not None:
             # in cost units, for they are held against a limit in these units
             advantages += [torch.from_numpy((cost - cost.mean()).astype(np.float32)) for cost in self._cost_advantages]
+            self._margins.step(self._costs)
             # an episode's cost moves by its length times the mean over its steps of ratio·A_u, which is what the planes hold
             length = self._costs.mean_length
-            excess = [(mean - limit) / length for mean, limit in zip(means, self._shape.cost_limits, strict=True)]
+            targets = zip(means, self._shape.cost_limits, self._margins.values, strict=True)
+            excess = [(mean - limit + margin) / length for mean, limit, margin in targets]
         if samples.factor is not None:
             advantages = [advantage * samples.factor for advantage in advantages]
         region = Region(
@@ -498,6 +503,8 @@ class Learner:
         """The round's figures, with multipliers and episode costs."""
         for u, mult in enumerate(self._mults.values):
             self._metrics[f"multiplier_{u}"] = mult
+        for u, margin in enumerate(self._margins.values):
+            self._metrics[f"margin_{u}"] = margin
         for u, cost in enumerate(self._costs.means or ()):
             self._metrics[f"episode_cost_{u}"] = cost
         return self._metrics

@@ -7,6 +7,8 @@ ended in the round, if more did). `Multipliers` steps one multiplier per limit b
 - "focops": likewise, by the excess alone;
 - "lagrangian": with every minibatch, by the last known J and the minibatch's own cost advantage.
 
+"cpo" has no multipliers, but aims below its limits by `Margins`.
+
 What must not change: an episode enters J once, and an episode that was cut short by a limit of its own (`Deployment.cut_copies`)
 never does.
 """
@@ -32,7 +34,7 @@ class EpisodeCosts:
         cut_copies: Copies whose first episode is not whole.
 
     Attributes:
-        fresh: Whole episodes that have ended since a multiplier was last stepped by them; the one who steps sets it to 0.
+        fresh: Whole episodes that have ended since `share` was last asked.
     """
 
     def __init__(self, copies: int, n_costs: int, cut_copies: Sequence[int] = ()) -> None:
@@ -57,6 +59,11 @@ class EpisodeCosts:
         self._last = whole[-max(copies, fresh) :]
         self.fresh += fresh
 
+    def share(self, copies: int) -> float:
+        """The fresh episodes as a part of E, at most 1, for the one step that is made by them."""
+        share, self.fresh = min(self.fresh / copies, 1.0), 0
+        return share
+
     @property
     def means(self) -> list[float] | None:
         """J of each cost; None before the first whole episode has ended."""
@@ -74,6 +81,39 @@ class EpisodeCosts:
     def restore(self, state: State) -> None:
         """Take up the episodes of an agent of the same scenario."""
         self._running, self._last, self.fresh = state["running"], state["last"], state["fresh"]
+
+
+class Margins:
+    """How far below its limit each cost is aimed at, where steps are planned by a linear model of costs ("cpo").
+
+    Such a model is off to the same side in every round: costs curve upwards, and their slopes come from the samples that the
+    step is fitted to. Aimed at the limit itself, costs settle above it. So the margin is the integral of the excess: it grows
+    while costs are above their limit and shrinks while they are below.
+
+    Args:
+        limits: b of each cost.
+        copies: E.
+
+    Attributes:
+        values: Margins in cost units, from 0 to `WIDEST` of the limit.
+    """
+
+    GAIN = 0.2  # of the excess, per E new episodes
+    WIDEST = 0.2
+
+    def __init__(self, limits: Sequence[float], copies: int) -> None:
+        self._limits = limits
+        self._copies = copies
+        self.values = [0.0] * len(limits)
+
+    def step(self, costs: EpisodeCosts) -> None:
+        """Step once per round, if any whole episode has ended since the last time."""
+        means = costs.means
+        if means is None or not costs.fresh:
+            return
+        share = costs.share(self._copies)
+        for u, (limit, mean) in enumerate(zip(self._limits, means, strict=True)):
+            self.values[u] = min(max(self.values[u] + self.GAIN * share * (mean - limit), 0.0), self.WIDEST * limit)
 
 
 class Multipliers:
@@ -110,8 +150,7 @@ class Multipliers:
         means = costs.means
         if self._rule not in ("pid_lagrangian", "focops") or means is None or not costs.fresh:
             return
-        share = min(costs.fresh / self._copies, 1.0)
-        costs.fresh = 0
+        share = costs.share(self._copies)
         if self._rule == "focops":
             self._ascend([0.0] * len(self.values), means, gamma=0.0, lr=share * self._algorithm.mult_lr)
         else:

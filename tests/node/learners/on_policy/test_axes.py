@@ -435,5 +435,6 @@ def test_macpos_planes_hold_the_excess_per_step_of_the_episodes_that_it_comes_fr
     rollout.terminated[:], rollout.truncated[:] = False, False
     rollout.truncated[[3, 11]] = True  # episodes of 4 and 8 steps: they cost 8 and 16
     rollout.cut_sight = np.ones((len(rollout.cuts()), D), np.float32)
-    learn(learner, rollout)
-    assert seen == [[pytest.approx((12.0 - 5.0) / 6.0)]]
+    told = learn(learner, rollout)
+    assert told["margin_0"] == pytest.approx(min(0.2 * (12.0 - 5.0), 0.2 * 5.0))
+    assert seen == [[pytest.approx((12.0 - 5.0 + told["margin_0"]) / 6.0)]]

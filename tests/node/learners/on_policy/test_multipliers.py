@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from node.learners.on_policy.multipliers import EpisodeCosts, Multipliers
+from node.learners.on_policy.multipliers import EpisodeCosts, Margins, Multipliers
 from node.numerics.rollout import Rollout
 from scenarios.schema import Algorithm
 
@@ -114,3 +114,28 @@ def test_controller_goes_on_from_its_state() -> None:
         mults.step(again)
     assert one.values == other.values
     assert one.values[0] > 0
+
+
+# --- margins --------------------------------------------------------------------------------------------------------------
+
+
+def test_margins_integrate_the_excess_of_new_episodes_and_stay_within_their_range() -> None:
+    margins, costs = Margins((5.0, 1000.0), E), EpisodeCosts(E, 2)
+    margins.step(costs)
+    assert margins.values == [0.0, 0.0]
+    costs.take(round_of([6.0], [[0, 1, 2]]))  # 6 and 60
+    margins.step(costs)
+    assert margins.values == pytest.approx([0.2 * 1.0, 0.0])
+    margins.step(costs)
+    assert margins.values == pytest.approx([0.2, 0.0])  # nothing new
+    costs.take(round_of([9.0], [[0]]))  # 9 and the 6 of the other two: 7 on average, a third of it new
+    margins.step(costs)
+    assert margins.values == pytest.approx([0.2 + 0.2 * 2.0 / 3, 0.0])
+    for _ in range(9):
+        costs.take(round_of([99.0], [[0, 1, 2]]))
+        margins.step(costs)
+    assert margins.values[0] == pytest.approx(0.2 * 5.0)
+    for _ in range(9):
+        costs.take(round_of([0.0], [[0, 1, 2]]))
+        margins.step(costs)
+    assert margins.values == [0.0, 0.0]
