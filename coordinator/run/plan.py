@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import resource
 import secrets
 import socket
 import subprocess
@@ -38,6 +39,8 @@ from topology.wire.socket_folder import PREFIX
 
 MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
+OWN_DESCRIPTORS = 50  # of a process that talks to nobody: 16 to 20, and some for what it opens now and then
+MANY_DESCRIPTORS = 1 << 16
 _Links = TypeVar("_Links", Network, Edge, Change)
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 
@@ -252,10 +255,11 @@ def check_start(ready: Plan, *, in_process: bool) -> None:
     """Make sure that a plan can be carried out here and now.
 
     Raises:
-        ScenarioError: in one process there is no real time; or as `check_ports`.
+        ScenarioError: in one process there is no real time; or as `check_ports` and `provide_descriptors`.
     """
     if not in_process:
         check_ports(ready.scenario, ready.deployment.n_nodes)
+        provide_descriptors(ready)
     elif ready.scenario.clock == "wall":
         raise ScenarioError("clock: got 'wall'; in one process (--in-process) there is only virtual time")
 
@@ -292,6 +296,37 @@ def check_ports(scenario: Scenario, n_nodes: int) -> None:
                     f"network.port: port {port} on {network.host} cannot be used ({error.strerror}); "
                     f"this run needs {network.port}..{last}, or network.port=0 for any free ones"
                 ) from None
+
+
+def provide_descriptors(ready: Plan) -> None:
+    """Make sure that every process of a run can open as many files and sockets as it needs, as far as the system allows.
+
+    A process that has none left cannot write what it should remember. On tcp, connections of strangers take some for a while, so
+    all of them get as many as they may have.
+
+    Raises:
+        ScenarioError: the hard limit is too low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if (needed := descriptors(ready)) > most:
+        raise ScenarioError(
+            f"ulimit -n: got {most}; {ready.deployment.n_agents} agents on these links need {needed} open files in one process, "
+            f"so raise the limit (ulimit -n {needed}, or where the system sets limits), or take fewer agents"
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))  # the processes that are started inherit it
+
+
+def descriptors(ready: Plan) -> int:
+    """The most descriptors that a process of a run needs."""
+    scenario, wires = ready.scenario, ready.deployment.wires()
+    most: int = max(degree for _, degree in wires.degree)
+    if scenario.routing == "direct":
+        near = visible(ready.deployment.graph(), scenario.kappa, scenario.kappa_unit)
+        most = max(most, *(len(ball) for ball in near))
+    # the command and the world have a connection to each node; a node has two to each peer, and a socket
+    return OWN_DESCRIPTORS + max(ready.deployment.n_nodes + 1, 3 * most)
 
 
 def first_free(places: Iterable[Path]) -> Path:

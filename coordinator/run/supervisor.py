@@ -12,8 +12,10 @@ process's own Fault explains more than its exit code, so a death waits a moment 
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -103,7 +105,7 @@ class _Supervisor:
         self._n = ready.deployment.n_agents
         self._run_dir = run_dir
         self._desk = desk
-        self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals | _Failure] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
         self._nursery_pid = 0
@@ -125,7 +127,7 @@ class _Supervisor:
             hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=largest)
             nursery = await _open_nursery(self._run_dir, folder, lock)
             self._nursery_pid = nursery.pid
-            sources = (self._listen(hub), self._mind(nursery), self._share(nursery))
+            sources = (self._listen(hub), self._mind(nursery), self._share(nursery), self._count_descriptors(hub))
             tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | RecordingError | None = None
             try:
@@ -169,6 +171,21 @@ class _Supervisor:
                 cores.review(agents, helpers, (os.getpid(), nursery.pid), now - looked)
             looked = now
 
+    async def _count_descriptors(self, hub: ControlHub) -> None:
+        """End the run when no file can be opened any more, before that shows somewhere where it can hardly be told."""
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            try:
+                os.close(os.dup(0))
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    return  # there is no standard input to try it with
+                outside = 0 if hub.gate is None else hub.gate.outside
+                limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+                text = f"no file descriptor is left (ulimit -n is {limit}, {outside} connections of strangers to {hub.endpoint})"
+                await self._inbox.put(_Failure(text + self._desk.where()))
+                return
+
     # ------------------------------------------------------------- the course
 
     async def _supervise(self, hub: ControlHub, nursery: asyncio.subprocess.Process, folder: Path) -> None:
@@ -200,7 +217,7 @@ class _Supervisor:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
 
-    async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | None:
+    async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | _Failure | None:
         try:
             return await asyncio.wait_for(self._inbox.get(), max(0.0, timeout_s))
         except TimeoutError:
@@ -224,9 +241,11 @@ class _Supervisor:
                 order |= {"agent": place - 1, "critic": role == self._critic}
             nursery.stdin.write(json.dumps(order).encode() + b"\n")
 
-    async def _on(self, item: Control | dict[str, Any] | signal.Signals) -> None:
+    async def _on(self, item: Control | dict[str, Any] | signal.Signals | _Failure) -> None:
         if isinstance(item, signal.Signals | int):
             raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._desk.where()}")
+        if isinstance(item, _Failure):
+            raise item
         if isinstance(item, dict):
             await self._on_nursery(item)
             return

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -420,6 +422,26 @@ def test_a_node_that_stands_still_is_named(start: Any) -> None:
     assert "in time from agents [1]" in err  # a peer says so, or the world, if node 1 had told its peers but not yet acted
     assert f"stopped from outside: node 1 (pid {members['kappahop: node 1'].pid})" in err
     assert err.count("\n") == 2
+
+
+def test_a_command_without_descriptors_left_says_so(start: Any, short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(short_folder))
+    run = start("network.transport=tcp", "record.state_rounds=1")
+    run.until_running()
+    command = psutil.Process(run.command.pid)
+    limit = command.num_fds() + 8
+    resource.prlimit(command.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    (port,) = {item.laddr.port for item in command.net_connections("tcp") if item.status == psutil.CONN_LISTEN}
+    with contextlib.ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port), timeout=END_S))
+        code, _, err = run.ended(ORPHANS_END_S)
+    assert code == 1
+    first, *others = err.splitlines()
+    assert first.startswith(f"kappahop: no file descriptor is left (ulimit -n is {limit}, "), err
+    assert f"connections of strangers to tcp://127.0.0.1:{port}) in round " in first
+    assert all(line.startswith(("to go on: ", "replay: ")) for line in others), err
+    assert list(short_folder.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -1,13 +1,14 @@
 """Plans: every mistake that needs no process to be found is found before any process, or folder, exists."""
 
 import json
+import resource
 import socket
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from coordinator.run.plan import check_ports, make_run_dir, plan
+from coordinator.run.plan import check_ports, check_start, descriptors, make_run_dir, plan
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -213,3 +214,26 @@ def test_an_evaluation_starts_all_copies_together(tmp_path: Path) -> None:
         (tmp_path / f"agent-{agent}.safetensors").touch()
     assert plan(load("quickstart")).deployment.first_limits
     assert plan(load("quickstart"), weights=tmp_path).deployment.first_limits == ()
+
+
+def test_too_few_descriptors_are_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = plan(lq())
+    needed = descriptors(ready)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, needed - 1))
+    with pytest.raises(ScenarioError, match=rf"^ulimit -n: got {needed - 1}; .* need {needed} open files in one process"):
+        check_start(ready, in_process=False)
+    check_start(ready, in_process=True)
+
+
+def test_processes_get_as_many_descriptors_as_they_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: given.append(limits))
+    check_start(plan(lq()), in_process=False)
+    assert given == [(4096, 4096)]
+
+
+@pytest.mark.parametrize("more", [[], ["routing=direct", "kappa=3"], ["algorithm.name=mappo", "algorithm.critic_scope=central"]])
+def test_descriptors_grow_with_those_whom_a_process_talks_to(more: list[str]) -> None:
+    few, many = (descriptors(plan(lq("topology.kind=ring", f"env.partition={n}x1", *more))) for n in (100, 200))
+    assert many - few in (100, 300)
