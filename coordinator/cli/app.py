@@ -469,8 +469,10 @@ def _execute(
             drop_others(run_dir, resumed_after)
             ready.deployment.write(run_dir)
     except (ValueError, RecordingError) as error:
+        claim.close()
         _refuse(str(error))
     except OSError as error:
+        claim.close()
         _refuse(f"{error.filename}: cannot be written ({error.strerror})")
     console = terminal(stderr=True)
     idle = idle_costs(ready)

@@ -20,6 +20,7 @@ import networkx as nx
 import numpy as np
 
 from coordinator.run import sinks
+from coordinator.run.run_sqlite import DATABASE
 from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec
@@ -219,8 +220,12 @@ def reopened(run_dir: Path, round_: int) -> Plan:
     """The plan of a run that goes on from its stored states of a round: on the graph that it was begun with.
 
     Raises:
-        ValueError: what the run's directory says of it cannot be read, or a sink lacks its package.
+        ScenarioError: a file that the run would write is a link to somewhere else. Another ValueError: what the run's
+            directory says of it cannot be read, or a sink lacks its package.
     """
+    for path in (run_dir / DATABASE, *(run_dir / LOGS).glob("*")):
+        if path.is_symlink():
+            raise ScenarioError(f"{path}: a symbolic link; the run would write where it leads, so put the file itself there")
     scenario = load(str(run_dir / SCENARIO_FILE))
     sinks.check(scenario.record)
     deployment = Deployment.read(run_dir).model_copy(update={"resumed_after": round_})

@@ -12,14 +12,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from coordinator.cli.app import app
 from coordinator.run import database, in_process
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan, make_run_dir, plan
-from coordinator.run.run_sqlite import DATABASE, Reader
+from coordinator.run.run_sqlite import DATABASE, VERSION, Reader
 from scenarios.loading import ScenarioError, load
+from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE
 from topology.planes.control import Control, RoundReport
+from topology.process import StopRequested
 
 SMALL = [
     "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=2", "env.horizon=10", "rollout.steps=10",
@@ -272,6 +276,96 @@ def test_in_one_process_a_lock_holds_nothing_up(tmp_path: Path, monkeypatch: pyt
     assert outcome.error is None
     with closing(Reader(tmp_path)) as reader:
         assert reader.query("SELECT count(*) FROM rounds")[1] == [(12 * 3,)]
+
+
+def half_done(folder: Path) -> None:
+    """A run that was interrupted in its sixth round."""
+
+    def stop(recorder: Recorder, report: Control) -> None:
+        if isinstance(report, RoundReport) and report.round == 5:
+            raise StopRequested
+
+    assert perform(folder, begun(folder, "budget.env_steps=240", "record.state_rounds=2"), stop).interrupted
+
+
+def resumed(folder: Path) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["resume", str(folder), "--in-process", "-q"], env={"COLUMNS": "1000"})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_not_resumed_and_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    half_done(folder)
+    before = everything(folder)
+    if os.geteuid() == 0:
+        mount = ["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,bind,ro", str(folder)]
+        if any(subprocess.run(words, capture_output=True, check=False).returncode for words in mount):
+            pytest.skip("nothing can be mounted read-only here")
+        end: Callable[[], object] = lambda: subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: E731
+    else:
+        folder.chmod(0o555)
+        (folder / DATABASE).chmod(0o444)
+        end = lambda: folder.chmod(0o755)  # noqa: E731
+    try:
+        code, words = resumed(folder)
+    finally:
+        end()
+    assert code == 2
+    assert len(words.splitlines()) == 1
+    assert f"{folder}/run.sqlite: cannot be written (" in words
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        (DATABASE, None, "no such file"),
+        (DATABASE, b"noise" * 1000, "file is not a database"),
+        (DEPLOYMENT_FILE, None, "No such file"),
+        (SCENARIO_FILE, None, "no such file"),
+    ],
+)
+def test_a_run_that_lacks_a_file_is_not_resumed_and_says_so(tmp_path: Path, name: str, content: bytes | None, why: str) -> None:
+    folder = tmp_path / "run"
+    half_done(folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    before = everything(folder)
+    code, words = resumed(folder)
+    assert code == 2
+    assert len(words.splitlines()) == 1
+    assert f"{folder}/{name}: " in words
+    assert why in words
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize("name", [DATABASE, "logs/node-0.log"])
+def test_a_run_that_would_write_through_a_link_is_not_resumed(tmp_path: Path, name: str) -> None:
+    folder, mine = tmp_path / "run", tmp_path / "mine"
+    half_done(folder)
+    (folder / name).unlink(missing_ok=True)
+    mine.write_text("kept")
+    (folder / name).symlink_to(mine)
+    code, words = resumed(folder)
+    assert (code, mine.read_text()) == (2, "kept")
+    assert name == DATABASE or f"{folder}/{name}: a symbolic link" in words
+
+
+def test_an_older_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    half_done(folder)
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        database.execute("PRAGMA user_version=0")
+    assert resumed(folder)[0] == 0
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 @pytest.mark.slow
