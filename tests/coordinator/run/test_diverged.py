@@ -210,3 +210,13 @@ def test_a_report_of_a_run_that_diverged_says_so_and_is_not_under_way(
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "the simulation diverged at step 10: 1 of the last 1 episodes ended in a fault" in page
     assert "Unfinished" not in page
+
+
+def test_a_robots_team_that_diverges_looks_neither_safe_nor_done(call: Call) -> None:
+    """It ended with "return 0.0, cost 1.0 (limit 30)" and exit code 0."""
+    small = ["env.copies=2", "rollout.steps=20", "budget.env_steps=400", "algorithm.hidden=[8]", "env.horizon=10"]
+    ran = call("run", "quickstart", *small, *WILD, "record.tensorboard=false", "--in-process", "-q", "--json", "--out", "run")
+    assert ran.code == 3
+    final = printed(ran)
+    assert (final["return_mean"], final["cost_mean"]) == (None, None)
+    assert final["diverged"][0]["who"].startswith("agent ")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from node.numerics.networks import MLP, Trainer
+from node.numerics.networks import MLP, Trainer, require_all_finite
+from topology.finite import NotFiniteError
 
 
 def mlp(n_in: int = 5, hidden: Sequence[int] = (16, 8), n_out: int = 2, *, seed: int = 0, **knobs: Any) -> MLP:
@@ -178,3 +179,22 @@ def test_decay_scales_the_first_step_size_not_the_last() -> None:
         moved.append(optimiser.weights.detach() - before)
     torch.testing.assert_close(moved[1], 0.5 * moved[0], rtol=1e-3, atol=1e-7)
     assert torch.equal(moved[1], moved[2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_told(bad: float) -> None:
+    net = nn.Linear(3, 2)
+    optimiser = Trainer(net, lr=1.0, eps=1.0, max_grad_norm=0.25, name="the actor")
+    before = optimiser.weights.detach().clone()
+    optimiser.gradient[2] = bad
+    with pytest.raises(NotFiniteError, match="the gradient of the actor is not finite"):
+        optimiser.step()
+    assert torch.equal(optimiser.weights, before)
+
+
+def test_figures_and_weights_of_a_round_must_be_finite() -> None:
+    require_all_finite({"kl": 0.1}, {"q": torch.tensor([3e38]), "empty": torch.zeros(0)})
+    with pytest.raises(NotFiniteError, match="value_loss of the round is nan"):
+        require_all_finite({"kl": 0.1, "value_loss": np.nan}, {})
+    with pytest.raises(NotFiniteError, match="q among its weights is not finite"):
+        require_all_finite({}, {"q": torch.tensor([[0.0], [-np.inf]], dtype=torch.float64)})

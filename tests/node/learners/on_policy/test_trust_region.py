@@ -12,6 +12,7 @@ from torch import Tensor
 from node.learners.on_policy.trust_region import Region, conjugate_gradient
 from node.numerics.networks import MLP, Trainer
 from node.numerics.policies import Actor, CategoricalActor, GaussianActor
+from topology.finite import NotFiniteError
 
 Result = TypeVar("Result")
 
@@ -209,3 +210,11 @@ def test_region_bends_the_step_only_as_far_as_needed() -> None:
 
 def test_it_pauses_between_passes_over_the_samples() -> None:
     assert len(list(region_of(make("gaussian")).improve())) >= 10
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_advantage_that_is_not_finite_is_a_fault_and_no_step_that_will_not_do(place: int) -> None:
+    region = region_of(make("gaussian"), costs=1, excess=[-1.0])
+    region.advantages[place][3] = np.nan
+    with pytest.raises(NotFiniteError, match="the gradient of the actor is not finite"):
+        result(region.improve())
