@@ -40,9 +40,9 @@ from coordinator.run.plan import Plan, make_run_dir, plan
 from coordinator.run.run_sqlite import DATABASE
 from envs.registry import make
 from node.learners.led import Executor
+from node.learners.making import make_learner
 from node.numerics.rollout import Rollout
 from node.protocol.routing import Agenda
-from node.runtime.loop import make_learner, make_off_policy_learner
 from scenarios.loading import load
 
 SETTINGS = (
@@ -123,8 +123,7 @@ def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
     forward = update = 0.0
     for agent in range(spec.n_agents):
         agenda = Agenda(scenario, ready.deployment, agent)
-        make_its = make_learner if scenario.algorithm.recipe.target == "advantage" else make_off_policy_learner
-        learner = make_its(scenario, ready.deployment, agent, agenda)
+        learner = make_learner(scenario, ready.deployment, agent, agenda)
         assert not isinstance(learner, Executor), "whoever is led learns nothing"
         rollout = Rollout.make(
             scenario.rollout.steps, scenario.env.copies, agenda.sight.width, spec.act_dims[agent], spec.n_costs

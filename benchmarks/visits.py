@@ -16,11 +16,11 @@ from coordinator.run.plan import plan
 from envs.games.games import build
 from envs.games.tabular import Array, Game, chain, expected_return, joint
 from envs.registry import make
+from node.learners.making import make_on_policy_learner
 from node.learners.on_policy.learner import Learner
 from node.numerics.policies import Categorical
 from node.numerics.rollout import Rollout
 from node.protocol.routing import Agenda
-from node.runtime.loop import make_learner
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
@@ -61,7 +61,7 @@ def trained(scenario: Scenario, game: Game) -> Iterator[tuple[Array, ...]]:
     """The policies at the start and after every round."""
     deployment = plan(scenario).deployment
     agents, steps, copies = range(deployment.n_agents), scenario.rollout.steps, scenario.env.copies
-    learners = [make_learner(scenario, deployment, i, Agenda(scenario, deployment, i)) for i in agents]
+    learners = [make_on_policy_learner(scenario, deployment, i, Agenda(scenario, deployment, i)) for i in agents]
     rollouts = [Rollout.make(steps, copies, deployment.obs_dims[i], 1, 0) for i in agents]
     world = make(scenario.env, deployment.graph(), scenario.seed)
     obs = world.reset()

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from node.learners.interface import AgentLearner
+from node.learners.making import make_learner
 from node.protocol.kinds import largest_peer_body
 from node.protocol.routing import CENTRAL, Agenda
-from node.runtime.loop import AnyLearner, Runtime, make_learner, make_off_policy_learner
+from node.runtime.loop import Runtime
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
@@ -109,8 +111,7 @@ class Node:
         self._deployment = deployment
         self._agent = agent
         self.agenda = Agenda(scenario, deployment, agent)
-        make = make_learner if scenario.algorithm.recipe.target == "advantage" else make_off_policy_learner
-        self._learner: AnyLearner = make(scenario, deployment, agent, self.agenda)
+        self._learner = make_learner(scenario, deployment, agent, self.agenda)
         if deployment.weights is not None:
             self._learner.load_policy(load_weights(Path(deployment.weights), agent))
         stored = deployment.state_file(run_dir, role_of(agent))
@@ -195,7 +196,7 @@ def _hello(port: ControlPort, agent: int, endpoint: str, limit_s: float) -> Star
     raise PeerLostError(f"agent {agent}: the coordinator said nothing for {limit_s:g} s after hello")
 
 
-def _store(learner: AnyLearner, folder: Path, agent: int) -> None:
+def _store(learner: AgentLearner, folder: Path, agent: int) -> None:
     """Write an agent's tensors, whole or not at all."""
     for one in (folder.parent, folder):  # but no run's folder that was deleted
         one.mkdir(exist_ok=True)

@@ -139,7 +139,10 @@ FACTS: dict[Kind, Facts] = {
     Kind.GO: Facts("world", Moment.ROUND_END, "all nodes have ended the round, and the next begins"),
 }  # fmt: skip
 
-PEER_KINDS = tuple(kind for kind, facts in FACTS.items() if facts.plane != "world")
+
+def peer_kinds() -> tuple[Kind, ...]:
+    """The kinds that agents exchange with each other and with the central process, in the order of a round."""
+    return tuple(kind for kind, facts in FACTS.items() if facts.plane != "world")
 
 
 def at(*moments: Moment) -> tuple[Kind, ...]:
@@ -149,12 +152,12 @@ def at(*moments: Moment) -> tuple[Kind, ...]:
         >>> [kind.name for kind in at(Moment.ANSWER)]
         ['ADVANTAGE', 'POLICY']
     """
-    return tuple(kind for kind in PEER_KINDS if FACTS[kind].moment in moments)
+    return tuple(kind for kind in peer_kinds() if FACTS[kind].moment in moments)
 
 
 def sent_by(recipe: Recipe) -> tuple[Kind, ...]:
     """The kinds that agents send because of their recipe, in the order of a round; what takes a setting besides is left out."""
-    return tuple(kind for kind in PEER_KINDS if FACTS[kind].sent_by(recipe) and not FACTS[kind].only_with)
+    return tuple(kind for kind in peer_kinds() if FACTS[kind].sent_by(recipe) and not FACTS[kind].only_with)
 
 
 def markdown() -> str:

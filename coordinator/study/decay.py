@@ -176,15 +176,17 @@ class _Team:
     """Trained agents that play in this process, each shown directly what it would hear over links without limits."""
 
     def __init__(self, ready: Plan, weights: Path) -> None:
+        from node.learners.making import make_on_policy_learner
         from node.process import load_weights
         from node.protocol.routing import Agenda
-        from node.runtime.loop import make_learner
 
         self._ready = ready
         self.graph = ready.deployment.graph()
         self._n = ready.deployment.n_agents
         self._agendas = [Agenda(ready.scenario, ready.deployment, agent) for agent in range(self._n)]
-        self._learners = [make_learner(ready.scenario, ready.deployment, i, agenda) for i, agenda in enumerate(self._agendas)]
+        self._learners = [
+            make_on_policy_learner(ready.scenario, ready.deployment, i, agenda) for i, agenda in enumerate(self._agendas)
+        ]
         for agent, learner in enumerate(self._learners):
             learner.load_policy(load_weights(weights, agent))
             learner.begin_round(0, explore=False)

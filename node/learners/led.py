@@ -5,13 +5,14 @@ the end of a round. Environment copies are deployments of their own: one that ne
 it has. So there may be several versions in use; one that no copy acts by is forgotten.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from node.learners.interface import AgentLearner, Bools, Floats
 from node.learners.off_policy.action_values import fitting, network
 from node.learners.off_policy.learner import Exploration
 from node.numerics.critics import Shape
@@ -19,13 +20,12 @@ from node.numerics.networks import torch_stream
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
+from scenarios.kinds import Kind
 from scenarios.schema import Algorithm
 from topology.snapshot import State
 
-Floats = NDArray[np.float32]
 
-
-class Executor:
+class Executor(AgentLearner):
     """One agent's choices by weights of somebody else.
 
     Args:
@@ -66,8 +66,14 @@ class Executor:
             kept, self._version = np.unique(self._version, return_inverse=True)
             self._versions = [self._versions[number] for number in kept]
 
-    def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
-        """Nothing: what to do is learnt elsewhere."""
+    def takes(self, kind: Kind, origin: int, data: Floats, came: Bools) -> None:
+        """See `AgentLearner.takes`: the weights to act by."""
+        if kind is not Kind.POLICY:
+            super().takes(kind, origin, data, came)
+        self.take_policy(data, came)
+
+    def learn_values(self, round_: int, rollout: Rollout, reward: Floats) -> Iterator[None]:
+        """Nothing: values are learnt elsewhere."""
         return iter(())
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:

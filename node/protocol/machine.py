@@ -218,21 +218,37 @@ class Phase(Enum):
         self.waits_for_peers = waits_for_peers
 
 
-_PER_ROUND = at(Moment.ROLLOUT_END)
-_ANSWERS = at(Moment.ANSWER)
-_SCORES = at(Moment.VALUES_END)
-_LAST = at(Moment.POLICY_END)  # what an agent sends when it has learned
-_TO_THE_END = (*_LAST, *at(Moment.MEAN))  # what it has to have handled before its round is over
-_AT_THE_END = (*_PER_ROUND, *_ANSWERS, *_SCORES, *_TO_THE_END)  # of a round, in the order in which they leave
-_AWAITED = {
-    Phase.CLOSING: _PER_ROUND,
-    Phase.ADVISED: _ANSWERS,
-    Phase.SCORING: _SCORES,
-    Phase.WAITING: (Kind.RATIO,),
-    Phase.RELAYING: _TO_THE_END,
-}
 _RANKED = frozenset({Phase.WAITING, Phase.IMPROVING, Phase.RELAYING})  # phases in which an order that is found is known
 Key = tuple[Kind, int, int]  # kind, round, step
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The kinds at the end of a round, in the order in which they leave, and which of them a phase waits for."""
+
+    rollout_end: tuple[Kind, ...]
+    answers: tuple[Kind, ...]
+    scores: tuple[Kind, ...]
+    policy_end: tuple[Kind, ...]  # what an agent sends when it has learned
+    to_the_end: tuple[Kind, ...]  # what it has to have handled before its round is over
+
+    @classmethod
+    def of_catalogue(cls) -> "_Order":
+        last = at(Moment.POLICY_END)
+        return cls(at(Moment.ROLLOUT_END), at(Moment.ANSWER), at(Moment.VALUES_END), last, (*last, *at(Moment.MEAN)))
+
+    @property
+    def all(self) -> tuple[Kind, ...]:
+        return (*self.rollout_end, *self.answers, *self.scores, *self.to_the_end)
+
+    def awaited(self, phase: Phase) -> tuple[Kind, ...]:
+        return {
+            Phase.CLOSING: self.rollout_end,
+            Phase.ADVISED: self.answers,
+            Phase.SCORING: self.scores,
+            Phase.WAITING: (Kind.RATIO,),
+            Phase.RELAYING: self.to_the_end,
+        }[phase]
 
 
 class Protocol:
@@ -261,6 +277,8 @@ class Protocol:
         learns: bool = True,
         lockstep: bool = True,
     ) -> None:
+        self._order = _Order.of_catalogue()
+        self._at_the_end = self._order.all
         self._agent = agent
         self._rounds = rounds
         self._steps = steps
@@ -325,7 +343,7 @@ class Protocol:
         if type(event) is PolicyLearned:
             self._expect(event, Phase.IMPROVING)
             self.phase = Phase.RELAYING
-            return [effect for kind in _LAST for effect in self._say(kind, 0)] + self._advance()
+            return [effect for kind in self._order.policy_end for effect in self._say(kind, 0)] + self._advance()
         if type(event) is Died:
             self._dead |= {event.agent}
             return [*self._pass_on_all(), *self._advance()]
@@ -340,7 +358,7 @@ class Protocol:
             if not self._learns:
                 return self._end_round()
             self.phase = Phase.CLOSING
-            own = [effect for kind in _PER_ROUND for effect in self._say(kind, 0)]
+            own = [effect for kind in self._order.rollout_end for effect in self._say(kind, 0)]
             return [*own, *self._advance()]
         raise AssertionError(f"{self._story()}: the world showed round {event.round}, step {event.step}")
 
@@ -407,11 +425,11 @@ class Protocol:
                 self.phase = Phase.SENSING
                 return [Act(self.round, self.step - 1)]
         elif self.phase is Phase.CLOSING:
-            if enough or all(self._has_all(kind) for kind in _PER_ROUND):
+            if enough or all(self._has_all(kind) for kind in self._order.rollout_end):
                 self.phase = Phase.ADVISED
                 return self._advance()
         elif self.phase is Phase.ADVISED:
-            if enough or all(self._has_all(kind) for kind in _ANSWERS):
+            if enough or all(self._has_all(kind) for kind in self._order.answers):
                 self.phase = Phase.ESTIMATING
                 return [LearnValues(self.round)]
         elif self.phase is Phase.SCORING:
@@ -430,7 +448,7 @@ class Protocol:
             if enough or self._has((Kind.RATIO, self.round, 0), routes, routes.uses):
                 self.phase = Phase.IMPROVING
                 return [LearnPolicy(self.round)]
-        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in _TO_THE_END)):
+        elif self.phase is Phase.RELAYING and (enough or all(self._has_all(kind) for kind in self._order.to_the_end)):
             return self._end_round()
         return []
 
@@ -475,7 +493,9 @@ class Protocol:
         if key[0] in (Kind.STATE, Kind.RATIO_MB):
             return self._depart(key, routes, blocked)
         round_ = key[1]
-        return [effect for kind in _AT_THE_END for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)]
+        return [
+            effect for kind in self._at_the_end for effect in self._depart((kind, round_, 0), self._routes(kind, round_), blocked)
+        ]
 
     def _depart(self, key: Key, routes: Routes, blocked: set[int]) -> list[Effect]:
         """What may leave of one kind and moment, over links not yet blocked; those where something is missing become so."""
@@ -531,7 +551,7 @@ class Protocol:
             return self._ratios
         if kind is Kind.RATIO and self._ranked and self.phase not in _RANKED:
             return NOBODY
-        if kind not in _AT_THE_END or round_ != self.round or not self._learns:
+        if kind not in self._at_the_end or round_ != self.round or not self._learns:
             return NOBODY
         found = self._per_round.get((kind, round_))
         if found is None:
@@ -547,7 +567,7 @@ class Protocol:
             return sorted(self._ratios.awaited - self._arrived.get((Kind.RATIO_MB, self.round, self.minibatch), set()))
         absent = {
             origin
-            for kind in _AWAITED[self.phase]
+            for kind in self._order.awaited(self.phase)
             for origin in self._routes(kind, self.round).awaited - self._arrived.get((kind, self.round, 0), set())
         }
         return sorted(absent)

@@ -12,13 +12,13 @@ from node.numerics.seeds import Purpose, stream
 from node.protocol import turns
 from node.protocol.kinds import ROWS, Audiences, Scopes
 from node.protocol.scopes import Sight, scope_agents
-from scenarios.kinds import FACTS, PEER_KINDS, Kind
+from scenarios.kinds import FACTS, Kind, peer_kinds
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
 from topology.graph.neighbourhood import visible
 from topology.graph.routes import NOBODY, Answering, Routes, Routing
 
-CENTRAL = tuple(kind for kind in PEER_KINDS if FACTS[kind].plane == "central" or kind is Kind.BOOTSTRAP)  # with a central critic
+CENTRAL = tuple(kind for kind in peer_kinds() if FACTS[kind].plane == "central" or kind is Kind.BOOTSTRAP)
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
 _RECENT = 8  # moments of which trees are kept: agents of one process may be a round apart, with two or three kinds each
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.protocol.kinds import ROWS
-from scenarios.kinds import FACTS, PEER_KINDS, Kind, Moment, at, markdown, sent_by
+from scenarios.kinds import FACTS, Kind, Moment, at, markdown, peer_kinds, sent_by
 from scenarios.recipes import RECIPES
 from scenarios.schema import Codec, Delivery
 
@@ -14,10 +14,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "kinds.md"
 
 def test_every_kind_has_one_row_in_each_table() -> None:
     assert set(FACTS) == set(Kind)
-    assert tuple(ROWS) == PEER_KINDS
+    assert tuple(ROWS) == peer_kinds()
 
 
-@pytest.mark.parametrize("kind", PEER_KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", peer_kinds(), ids=lambda kind: kind.name)
 def test_the_settings_of_a_kind_exist_and_no_setting_is_without_a_kind(kind: Kind) -> None:
     assert FACTS[kind].settings in Delivery.model_fields
     assert FACTS[kind].exact or FACTS[kind].settings in Codec.model_fields
@@ -30,7 +30,7 @@ def test_every_setting_of_codec_and_delivery_belongs_to_a_kind() -> None:
 
 def test_moments_divide_the_kinds_between_agents() -> None:
     divided = [kind for moment in Moment for kind in at(moment)]
-    assert sorted(divided) == sorted(PEER_KINDS)
+    assert sorted(divided) == sorted(peer_kinds())
 
 
 def test_recipes_send_what_their_axes_need() -> None:

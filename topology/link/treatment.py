@@ -1,6 +1,6 @@
 """How links treat a kind of message: how its numbers are written, and whether losses are repaired."""
 
-from scenarios.kinds import FACTS, PEER_KINDS, Kind
+from scenarios.kinds import FACTS, Kind, peer_kinds
 from scenarios.schema import Network
 from topology.wire.codec import DType
 
@@ -23,4 +23,4 @@ def is_reliable(network: Network, kind: Kind) -> bool:
 
 def reliable_kinds(network: Network) -> frozenset[Kind]:
     """The kinds of which whatever is lost is sent again."""
-    return frozenset(kind for kind in PEER_KINDS if is_reliable(network, kind))
+    return frozenset(kind for kind in peer_kinds() if is_reliable(network, kind))

@@ -12,12 +12,13 @@ in it. When a turn comes back and replay is `per_turn`, all that is older is for
 What must not change: chance is drawn by agent and round, whatever was learnt before.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node.learners.interface import AgentLearner, Floats
 from node.learners.off_policy.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDelayed
 from node.learners.off_policy.recurrent import RecurrentQ
 from node.numerics.critics import Shape
@@ -27,8 +28,6 @@ from node.numerics.seeds import Purpose, stream
 from node.protocol.turns import rounds_held
 from scenarios.schema import Algorithm
 from topology.snapshot import State
-
-Floats = NDArray[np.float32]
 
 
 def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
@@ -99,7 +98,7 @@ class Exploration:
         return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
 
 
-class OffPolicyLearner:
+class OffPolicyLearner(AgentLearner):
     """One agent's values, its exploration and its replay.
 
     Args:
@@ -156,10 +155,6 @@ class OffPolicyLearner:
         minibatches = int(self._earned)
         self._earned -= minibatches
         yield from self._values.learn(minibatches, stream(shape.seed, Purpose.SHUFFLE, shape.agent, round_))
-
-    def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
-        """Nothing: what to do follows from the values."""
-        return iter(())
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
         """A round without a turn, or without a node: nothing learnt is touched, and there are no figures."""

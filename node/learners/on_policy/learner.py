@@ -19,8 +19,8 @@ costs go into the trust region's step.
 - trace: with preopc advantages depend on the earlier agents' ratios, so (1) waits for them and becomes a part of (2).
 - order "simultaneous" with the double clip: (2) is `learn_coupled`, which asks for the others' ratios at every
 minibatch. Order "alternating": an agent that has not its turn does `sit_out` instead of (1) to (3).
-- critic scope "central": the agent has no critics; `take_advantages` stands for (1). With a shared policy (2) is followed by
-`take_policy`, which puts the mean of all agents' weights in the place of the agent's own.
+- critic scope "central": the agent has no critics, and (1) takes what the central critic has answered. With a shared policy (2)
+is followed by `take_policy`, which puts the mean of all agents' weights in the place of the agent's own.
 
 `learn_values` and `learn_policy` are generators that pause after every minibatch, so that the node can pass messages on
 meanwhile. A minibatch is worked through in chunks that fit the processor's cache; their gradients add up to the
@@ -43,6 +43,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node.learners.interface import AgentLearner, Bools, Floats
 from node.learners.on_policy.multipliers import EpisodeCosts, Margins, Multipliers
 from node.learners.on_policy.objectives import objective_of
 from node.learners.on_policy.trust_region import Region
@@ -53,10 +54,9 @@ from node.numerics.normalise import InputNorm, RunningScale
 from node.numerics.policies import Actor, CategoricalActor, Distribution, GaussianActor
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
+from scenarios.kinds import Kind
 from scenarios.schema import Algorithm
 from topology.snapshot import State
-
-Floats = NDArray[np.float32]
 
 SCALE_MEMORY = 0.9  # of the running variance of cost advantages, per round
 SCALE_FLOOR = 0.01  # smallest scale of cost advantages, as a part of the limit (of 1 where the limit is below)
@@ -128,8 +128,10 @@ def added(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
     return total
 
 
-class Learner:
+class Learner(AgentLearner):
     """One agent's actor, critics and multipliers, and how they learn from a rollout."""
+
+    always_explores = True
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._shape = shape
@@ -156,6 +158,10 @@ class Learner:
         self._advantage = np.zeros(0)
         self._cost_advantages: list[NDArray[np.float64]] = []
         self._log_ratio = torch.zeros(0)
+        self._score = 0.0
+        self._answer: list[NDArray[np.float64]] = []  # what the central critic has answered: A and each A_u, (B,)
+        self._coupling: Generator[Floats, Sequence[Floats], None] | None = None
+        self._own_ratios = np.zeros(0, np.float32)  # on the minibatch
         self._metrics: dict[str, float] = {}
 
     # ---------------------------------------------------------------- acting
@@ -183,14 +189,18 @@ class Learner:
     def learn_values(self, round_: int, rollout: Rollout, reward: Floats) -> Iterator[None]:
         """Estimate advantages and train the critics; pauses after every minibatch.
 
-        With corrected traces (`trace: preopc`) it only takes the round in: the critics are trained by `learn_policy`.
+        With corrected traces (`trace: preopc`) it only takes the round in: the critics are trained by `learn_policy`. With a
+        central critic the advantages are those that it has answered.
 
         Args:
             round_: Round k.
             rollout: The samples.
             reward: (T, E) what to learn from: the agent's own reward, or a mean over its ball.
         """
-        assert self._critics is not None, "with a central critic advantages are taken, not estimated"
+        if self._critics is None:
+            advantage, *costs = self._answer
+            self.take_advantages(round_, rollout, advantage, costs)
+            return
         self._begin_learning(round_, rollout)
         self._critics.begin(rollout)
         self._reward = reward
@@ -198,11 +208,13 @@ class Learner:
             estimates = self._critics.advantages(rollout, reward)
             self._take(estimates)
             yield from self._train_critics(estimates)
+        if self._recipe.is_ranked:
+            self._score = self.score(rollout)
 
     def take_advantages(
         self, round_: int, rollout: Rollout, advantage: NDArray[np.float64], costs: Sequence[NDArray[np.float64]]
     ) -> None:
-        """Stand-in for `learn_values` where a central critic estimates: A and each A_u, (B,), in their signals' units."""
+        """Take the round in with the estimates of a central critic: A and each A_u, (B,), in their signals' units."""
         self._begin_learning(round_, rollout)
         self._advantage, self._cost_advantages = advantage, list(costs)
         self._metrics = {"advantage_std": float(advantage.std())}
@@ -255,6 +267,43 @@ class Learner:
         self._metrics |= tally.means()
         self._conclude(samples)
 
+    def step_coupled(self, rollout: Rollout, others: Sequence[Floats]) -> None:
+        """Take the others' log-ratios on the minibatch before, if any, and have its own on the next; the last call ends it."""
+        if self._coupling is None:
+            self._coupling = self.learn_coupled(rollout)
+            self._own_ratios = next(self._coupling)
+            return
+        try:
+            self._own_ratios = self._coupling.send(others)
+        except StopIteration:
+            self._coupling = None
+
+    def gives(self, kind: Kind) -> Floats:
+        """See `AgentLearner.gives`: ratios, scores, and the policy where all agents share one."""
+        shape = self._shape
+        match kind:
+            case Kind.RATIO:
+                return self.log_ratio().reshape(shape.steps, shape.copies).T
+            case Kind.RATIO_MB:
+                return self._own_ratios[:, None]
+            case Kind.SCORE:
+                return np.full((shape.copies, 1), self._score, np.float32)
+            case Kind.PARAMETERS:
+                return np.tile(self.policy(), (shape.copies, 1))
+        return super().gives(kind)
+
+    def takes(self, kind: Kind, origin: int, data: Floats, came: Bools) -> None:
+        """See `AgentLearner.takes`: the central critic's advantages, 0 where they have not come, and the shared policy."""
+        shape = self._shape
+        if kind is Kind.ADVANTAGE:
+            signals = data.reshape(shape.copies, shape.steps, -1).astype(np.float64)
+            self._answer = list(np.where(came[:, None, None], signals, 0.0).transpose(2, 1, 0).reshape(signals.shape[2], -1))
+        elif kind is Kind.SHARED:
+            if came.any():  # copies feed one learner, so one copy suffices
+                self.take_policy(data[came.argmax()].copy())
+        else:
+            super().takes(kind, origin, data, came)
+
     def permutations(self, round_: int) -> list[NDArray[np.intp]]:
         """The order (B,) of a round's samples in each pass; for agents that learn on each other's ratios, the same for all."""
         shape = self._shape
@@ -269,6 +318,7 @@ class Learner:
         """
         self._costs.take(rollout)
         self._log_ratio = torch.zeros(rollout.reward.size)
+        self._score = 0.0
         self._metrics = {}
         return self._prices()
 

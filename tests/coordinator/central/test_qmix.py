@@ -14,6 +14,7 @@ from coordinator.run.plan import make_run_dir, plan
 from envs.games.games import build
 from envs.games.tabular import optimum
 from node.numerics.rollout import Rollout
+from scenarios.kinds import Kind, sent_by
 from scenarios.loading import ScenarioError, load
 
 T, E, N = 4, 5, 2
@@ -96,5 +97,5 @@ def test_a_world_of_numbers_is_refused_by_name() -> None:
 @pytest.mark.parametrize("axis", [["algorithm.name=qmix"], ["algorithm.name=iql", "algorithm.critic_scope=central"]], ids=str)
 def test_independent_learners_with_a_central_critic_are_the_same_team(axis: list[str]) -> None:
     recipes: list[Any] = [load("stage_game", words).algorithm.recipe for words in (axis, ["algorithm.name=qmix"])]
-    assert recipes[0].says == recipes[1].says == ("BOOTSTRAP", "JOINT", "POLICY")
+    assert sent_by(recipes[0]) == sent_by(recipes[1]) == (Kind.BOOTSTRAP, Kind.JOINT, Kind.POLICY)
     assert recipes[0].is_led

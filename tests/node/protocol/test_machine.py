@@ -46,7 +46,7 @@ from node.protocol.machine import (
     ValuesLearned,
 )
 from node.protocol.routing import Agenda
-from scenarios.kinds import PEER_KINDS, Kind
+from scenarios.kinds import Kind, peer_kinds
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.graph.neighbourhood import distances
@@ -480,7 +480,7 @@ def test_addressed_crossings_are_as_many_as_there_are_addressees(setting: Settin
     network = Network(setting)
     network.run(choose)
     rounds = range(setting.rounds)
-    per_round = dict.fromkeys(PEER_KINDS, 1) | {Kind.STATE: setting.steps, Kind.RATIO_MB: setting.minibatches}
+    per_round = dict.fromkeys(peer_kinds(), 1) | {Kind.STATE: setting.steps, Kind.RATIO_MB: setting.minibatches}
     for kind, times in per_round.items():
         uses = sum(len(network.routes(i, kind, k).uses) for i in range(setting.n) for k in rounds)
         expected = uses * times if setting.learns or kind is Kind.STATE else 0

@@ -14,12 +14,12 @@ from torch import Tensor
 from coordinator.run.plan import plan
 from envs.games.games import stochastic_game
 from envs.games.tabular import Array, chain, joint, values
+from node.learners.making import make_on_policy_learner
 from node.learners.model_based.mdpo import ImaginingLearner, Model, branched
 from node.learners.on_policy.learner import Learner
 from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from node.protocol.routing import Agenda
-from node.runtime.loop import make_learner
 from scenarios.loading import load
 from scenarios.schema import Algorithm, Game
 
@@ -256,7 +256,7 @@ KHOP = ["algorithm.actor_scope=khop", "algorithm.critic_scope=khop"]
 )  # fmt: skip
 def test_the_model_is_told_which_columns_are_categories(words: list[str], parts: list[tuple[int, int]]) -> None:
     ready = plan(load(words[0], ["algorithm.name=mdpo", "kappa=1", *words[1:]]))
-    learner = make_learner(ready.scenario, ready.deployment, 0, Agenda(ready.scenario, ready.deployment, 0))
+    learner = make_on_policy_learner(ready.scenario, ready.deployment, 0, Agenda(ready.scenario, ready.deployment, 0))
     assert isinstance(learner, ImaginingLearner)
     assert [(part.start, part.stop) for part in learner._model._categories] == parts
 

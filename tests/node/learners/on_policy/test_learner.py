@@ -13,13 +13,13 @@ from torch import Tensor
 
 from envs.networks.lq import dynamics, optimal_cost
 from envs.registry import make, spec
+from node.learners.making import make_on_policy_learner
 from node.learners.on_policy.learner import Learner
 from node.numerics.critics import Critic, Shape
 from node.numerics.normalise import ValueNorm
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.routing import Agenda
-from node.runtime.loop import make_learner
 from scenarios.kinds import Kind
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
@@ -663,7 +663,7 @@ class Room:
             learner.begin_round(0)
 
     def learner(self, i: int) -> Learner:
-        return make_learner(self.scenario, self.deployment, i, self.agendas[i])
+        return make_on_policy_learner(self.scenario, self.deployment, i, self.agendas[i])
 
     def round(self) -> float:
         """One round; the mean team reward per step."""
@@ -775,7 +775,7 @@ def test_every_constraint_gets_its_limits() -> None:
     for name in ("mappo_l", "macpo", "mafocops"):
         scenario = Scenario.model_validate({"algorithm": {"name": name}, "env": {"name": "network_lq", "partition": "2x1"}})
         deployment = Deployment(obs_dims=(1, 1), act_dims=(1, 1), cost_limits=(3.0,), dt=1.0, edges=((0, 1),))
-        learner = make_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))
+        learner = make_on_policy_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))
         assert learner._shape.cost_limits == (3.0,)
 
 
@@ -787,7 +787,7 @@ def test_reach_is_that_of_the_factor() -> None:
             "kappa": 1,
         })
         deployment = Deployment(obs_dims=(1,) * 4, act_dims=(1,) * 4, cost_limits=(), dt=1.0, edges=PATH4)
-        assert make_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))._shape.reach == reach
+        assert make_on_policy_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))._shape.reach == reach
 
 
 @pytest.mark.exact

@@ -1,0 +1,87 @@
+"""Digests of weights and ledger over a fixed list of small runs: whether a change of the code changes any byte.
+
+    python benchmarks/digests.py > before.txt      (the code before)
+    python benchmarks/digests.py | diff before.txt -
+
+Every recipe, on ideal and on lossy links, plus the variants that take another path through the runtime. Digests depend on
+the processor type and on versions, so both halves must be made on one machine.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from coordinator.run import in_process
+from coordinator.run.database import Recorder, Results
+from coordinator.run.metrics import report
+from coordinator.run.plan import make_run_dir, plan
+from scenarios.loading import load
+from scenarios.recipes import RECIPES
+
+SMALL = [
+    "env.copies=3", "rollout.steps=14", "budget.env_steps=126", "algorithm.hidden=[8]", "algorithm.minibatches=2",
+    "algorithm.epochs=2", "record.tensorboard=false", "env.horizon=10",
+]  # fmt: skip
+LINE = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "kappa=1"]
+GAME = ["env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "kappa=1"]
+LOSSY = ["network.loss_prob=0.2", "network.latency_ms=300", "network.jitter_ms=200", "network.patience_s=0.5"]
+VARIANTS = {
+    "direct": ["routing=direct", "kappa=2"],
+    "central": ["algorithm.name=mappo", "algorithm.critic_scope=central"],
+    "shared": [
+        "algorithm.name=mappo",
+        "algorithm.critic_scope=central",
+        "algorithm.share_policy=true",
+        "algorithm.input_norm=none",
+    ],
+    "rewards": ["algorithm.reward=khop_mean", "kappa=2"],
+    "event-triggered": ["network.state_threshold=0.5"],
+    "half": ["network.codec.state=float16", "network.codec.ratio=int8", "algorithm.name=happo"],
+    "down": ["network.churn.mean_on_s=9", "network.churn.mean_off_s=3"],
+    "robots": ["env.name=safe_halfcheetah", "env.partition=3x2", "env.horizon=10"],
+}
+
+
+def digests(words: list[str]) -> tuple[str, str]:
+    """Digests of the weights and of the ledger of one run.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run"
+        ready = plan(load("quickstart", words))
+        make_run_dir(place, ready)
+        recorder = Recorder(place, env_steps_per_round=ready.scenario.env.copies * ready.scenario.rollout.steps, sinks=[])
+        outcome = in_process.run(ready, place, recorder, lambda *_: None)
+        recorder.commit()
+        results = Results(place)
+        found = report(ready, place, results, outcome)
+        results.close()
+        recorder.close()
+        if outcome.error:
+            raise SystemExit(f"{' '.join(words)}: {outcome.error}")
+    return found["weights_sha256"], found["ledger_sha256"]
+
+
+def main() -> None:
+    """Print a line for each run of the list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="only runs whose name holds this")
+    only = parser.parse_args().only
+    runs = {
+        f"{name} {links}": [*(GAME if recipe.is_led else LINE), *SMALL, f"algorithm.name={name}", *more]
+        for name, recipe in RECIPES.items()
+        for links, more in (("ideal", []), ("lossy", LOSSY))
+    }
+    runs |= {f"{name} {links}": [*LINE, *SMALL, *words, *more] for name, words in VARIANTS.items() for links, more in
+             (("ideal", []), ("lossy", LOSSY))}  # fmt: skip
+    for name, words in runs.items():
+        if only in name:
+            print(name, *(digest[:16] for digest in digests(words)))
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""From a scenario to an agent's learner, sized to what the agent observes."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from node.learners.interface import AgentLearner
+from node.learners.led import Executor
+from node.learners.model_based.mdpo import ImaginingLearner
+from node.learners.off_policy.learner import OffPolicyLearner
+from node.learners.on_policy.learner import Learner
+from node.numerics.critics import Shape
+from node.protocol.routing import Agenda
+from scenarios.schema import Scenario
+from topology.deployment import Deployment
+
+
+def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> AgentLearner:
+    """The learner of one agent, of the kind that its recipe asks for."""
+    recipe, shape = scenario.algorithm.recipe, shape_of(scenario, deployment, agent, agenda)
+    if recipe.is_led:
+        return Executor(shape, scenario.algorithm)
+    if recipe.target != "advantage":
+        return OffPolicyLearner(shape, agenda.sight.places[agent], scenario.algorithm)
+    return make_on_policy_learner(scenario, deployment, agent, agenda)
+
+
+def make_on_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
+    """The same for recipes that learn advantages, for callers that need an actor and critics."""
+    make = Learner if scenario.algorithm.recipe.model == "none" else ImaginingLearner
+    return make(shape_of(scenario, deployment, agent, agenda), scenario.algorithm)
+
+
+def shape_of(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Shape:
+    """The sizes of an agent's learner."""
+    width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
+    recipe = scenario.algorithm.recipe
+    return Shape(
+        agent=agent,
+        seed=deployment.seed(scenario),
+        steps=scenario.rollout.steps,
+        copies=scenario.env.copies,
+        rounds=scenario.n_rounds,
+        actor_columns=agenda.sight.columns(agenda.actor_agents),
+        critic_columns=agenda.sight.columns(agenda.critic_agents),
+        actor_width=sum(width[i] for i in agenda.actor_agents),
+        critic_width=sum(width[i] for i in agenda.critic_agents),
+        n_actions=deployment.act_dims[agent],
+        choices=deployment.choices[agent],
+        one_hot=_one_hot(deployment, agenda),
+        cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
+        cut_copies=deployment.cut_copies,
+        n_agents=deployment.n_agents,
+        reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
+    )
+
+
+def _one_hot(deployment: Deployment, agenda: Agenda) -> tuple[slice, ...]:
+    """The columns of every one-hot part of what an agent sees."""
+    if not deployment.one_hot:
+        return ()
+    columns = []
+    for origin, place in agenda.sight.places.items():
+        ends = np.cumsum((place.start, *deployment.one_hot[origin])).tolist()
+        columns += [slice(start, stop) for start, stop in pairwise(ends)]
+    return tuple(columns)
