@@ -547,6 +547,7 @@ class Learner(AgentLearner):
             kl = samples.old.kl(new)
             self._metrics |= {"kl": float(kl.mean()), "entropy": float(new.entropy()), **self._actor.figures()}
         if self._objective is not None:
+            self._metrics |= self._objective.figures()
             self._objective.end(kl)
 
     def _prices(self) -> Mapping[str, float]:

@@ -10,6 +10,8 @@ Symbols: rho ratio of new to old probability, (M,) or per action dimension (M, A
 H advantage with costs priced in; M samples of a piece.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ from node.numerics.losses import (
 from node.numerics.policies import Distribution
 from scenarios.schema import Algorithm
 from topology.snapshot import State
+
+START_PRICE = 0.05  # of DPO's divergences: from 1, the public code's, rounds 0 to 3 stand still (KL 1e-4) while it is halved
 
 
 class Clip:
@@ -55,6 +59,10 @@ class Clip:
     def is_done(self, old: Distribution, new: Distribution) -> bool:
         """Whether to stop before the next pass over the samples."""
         return False
+
+    def figures(self) -> Mapping[str, float]:
+        """What held in the round and changes from round to round, by name."""
+        return {}
 
     def end(self, kl: Tensor) -> None:
         """Learn from KL(old ‖ new) of the round's samples, (B,)."""
@@ -96,7 +104,7 @@ class KLPenalty(Clip):
     def __init__(self, algorithm: Algorithm) -> None:
         super().__init__(algorithm)
         self._target = algorithm.kl_target
-        self.root_coef = self.coef = 1.0
+        self.root_coef = self.coef = START_PRICE
 
     def gain(self, rho: Tensor, advantage: Tensor, factor: Tensor | None) -> Tensor:
         """Ratio times advantage."""
@@ -105,6 +113,10 @@ class KLPenalty(Clip):
     def priced(self, gain: Tensor, old: Distribution, new: Distribution) -> Tensor:
         """Less both prices of KL(old ‖ new)."""
         return gain - divergence_price(old.kl(new), root_coef=self.root_coef, coef=self.coef)
+
+    def figures(self) -> Mapping[str, float]:
+        """Both prices."""
+        return {"root_kl_price": self.root_coef, "kl_price": self.coef}
 
     def end(self, kl: Tensor) -> None:
         """Adapt each price by its own statistic and target."""

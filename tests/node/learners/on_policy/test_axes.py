@@ -244,6 +244,14 @@ def test_dpo_remembers_its_prices_from_round_to_round() -> None:
     assert np.mean(told[1e-4][4:]) < 0.3 * np.mean(told[1e3][4:])
 
 
+def test_dpo_tells_the_prices_of_each_round() -> None:
+    learner = learner_of(name="dpo", kl_target=1e-4, actor_lr=0.02, epochs=4)
+    told = [learn(learner, rollout_of(learner, seed=k, round_=k), round_=k) for k in range(3)]
+    assert [one["kl_price"] for one in told] == [0.05, 0.1, 0.2]
+    assert told[0]["root_kl_price"] == 0.05
+    assert "kl_price" not in learn(learner_of(name="ippo"), rollout_of(learner_of(name="ippo")))
+
+
 # --- what public code does otherwise --------------------------------------------------------------------------------------
 
 

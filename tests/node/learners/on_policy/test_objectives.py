@@ -103,11 +103,12 @@ def test_divergence_that_rounding_has_made_negative_costs_nothing() -> None:
 def test_prices_follow_their_own_statistics() -> None:
     penalty = objective("kl_penalty", kl_target=0.01)
     assert isinstance(penalty, KLPenalty)
+    assert penalty.figures() == {"root_kl_price": 0.05, "kl_price": 0.05}
     path = []
     for kl in ([0.02, 0.02], [0.0, 0.02], [0.0, 0.0], [0.01, 0.01]):  # root's target 0.1
         penalty.end(torch.tensor(kl))
         path.append((penalty.root_coef, penalty.coef))
-    assert path == [(1.0, 2.0), (1.0, 2.0), (0.5, 1.0), (0.5, 1.0)]
+    assert path == [(0.05, 0.1), (0.05, 0.1), (0.025, 0.05), (0.025, 0.05)]
 
 
 @given(st.lists(st.floats(0, 10), max_size=40))
