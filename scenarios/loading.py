@@ -25,7 +25,7 @@ MAX_DEPTH = 100  # the schema is four deep
 MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every knob written out are 30,000
 MAX_PROBLEMS = 10  # told at once; a list of thousands would take minutes to explain
 
-_UNDESCRIBED = {"name", "description", "seed", "budget", "supervision", "record"}  # no description speaks of these
+_UNDESCRIBED = {"name", "description", "label", "seed", "budget", "supervision", "record"}  # no description speaks of these
 _SECTION = "input should be keys with values, e.g. {key: value}"
 _AS_TYPED = {  # what pydantic says in words of Python, by its type of error
     "model_type": _SECTION,

@@ -818,6 +818,11 @@ class Scenario(Section):
         min_length=1,
     )
     description: str = knob("", "One sentence on what it shows.")
+    label: str = knob(
+        "",
+        "What comparisons and reports call the cell of this run; not given: the settings in which it differs from others.",
+        max_length=60,
+    )
     seed: int = knob(0, "Seed of everything random.", ge=0, lt=2**32)
     kappa: int = knob(1, "κ: how far agents hear each other.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS)
     kappa_unit: Literal["hops", "agents"] = knob(
@@ -850,6 +855,8 @@ class Scenario(Section):
                 f"name: got {self.name[:60]!r}; folders are called by it, so it has printable characters without '/', does not "
                 f"begin with '.', and takes at most {MAX_NAME_BYTES} bytes"
             )
+        if self.label and not self.label.isprintable():
+            raise ValueError(f"label: got {self.label!r}; it has printable characters alone")
         if self.clock == "wall":
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
             if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):

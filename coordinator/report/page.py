@@ -32,7 +32,7 @@ from coordinator.run.collector import spoken
 from coordinator.run.database import Results
 from coordinator.run.plan import MANIFEST_FILE
 from coordinator.study.comparison import Answer, Comparison, Row, compare_runs, grouped
-from coordinator.study.runs import Cell, Run, Traffic, cells, find, shown
+from coordinator.study.runs import Cell, Run, Traffic, cells, find
 from coordinator.study.statistics import curve_interval, interquartile_mean, known_at
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
@@ -401,8 +401,7 @@ def _learning_figures(
 
 def _group(cell: Cell) -> str:
     """Of cells that differ in κ, what else they differ in: those alike share a figure."""
-    others = (f"{key}={shown(value)}" for key, value in cell.knobs.items() if key != "kappa")
-    return " ".join(others) if "kappa" in cell.knobs else ""
+    return cell.group if "kappa" in cell.knobs else ""
 
 
 def _ages(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Figure]:

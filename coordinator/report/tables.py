@@ -14,7 +14,7 @@ from coordinator.cli.progress import size
 from coordinator.run.collector import spoken
 from coordinator.study.comparison import AXES, Axis, Comparison, Row
 from coordinator.study.decay import Decay
-from coordinator.study.runs import Run, shown
+from coordinator.study.runs import Run
 from coordinator.study.statistics import Interval, Violations
 from coordinator.study.sweep import Job, Sweep
 from scenarios.loading import ScenarioError
@@ -120,7 +120,7 @@ def comparison(found: Comparison) -> Table:
         words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
         if with_cost:
             words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
-        table.add_row(*_told_apart(row), *words)
+        table.add_row(*_told_apart(found, row), *words)
     return table
 
 
@@ -131,7 +131,7 @@ def reaching(found: Comparison) -> Table:
     for row in found.rows:
         if row.reached is not None:
             medians = [amount(axis, row.reached.median[axis]) for axis in AXES]
-            table.add_row(*_told_apart(row), *medians, f"{row.reached.runs} of {len(row.ret)}")
+            table.add_row(*_told_apart(found, row), *medians, f"{row.reached.runs} of {len(row.ret)}")
     return table
 
 
@@ -141,7 +141,7 @@ def violating(found: Comparison) -> Table:
     _add_columns(table, found, ["mean age", "episodes", "above the limit", "95 % interval"])
     for row in found.rows:
         for place, one in enumerate(row.violations):
-            told = _told_apart(row) if place == 0 else [""] * len(_told_apart(row))
+            told = _told_apart(found, row) if place == 0 else [""] * len(_told_apart(found, row))
             table.add_row(*told, *violation_words(one), end_section=place == len(row.violations) - 1)
     return table
 
@@ -153,15 +153,23 @@ def violation_words(one: Violations) -> list[str]:
 
 
 def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:
-    for key in found.rows[0].cell.knobs or ("scenario",):
+    for key in _columns(found):
         table.add_column("κ" if key == "kappa" else key, overflow="fold")  # where a line is too short nothing is cut off
     for heading in ("seeds", *headings):
         table.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "95 % interval")
 
 
-def _told_apart(row: Row) -> list[str]:
-    knobs = [shown(value) for value in row.cell.knobs.values()] or [row.cell.name]
-    return [*knobs, str(len(row.ret))]
+def _columns(found: Comparison) -> list[str]:
+    """What tells the lines of a table apart: a column per knob, or, where a cell has a label, one for all but κ."""
+    knobs = found.rows[0].cell.knobs
+    if any(row.cell.label for row in found.rows):
+        return ["cell", *(["kappa"] if "kappa" in knobs else [])]
+    return list(knobs) or ["scenario"]
+
+
+def _told_apart(found: Comparison, row: Row) -> list[str]:
+    words = {"cell": row.cell.group or row.cell.name, "scenario": row.cell.name, **row.cell.words}
+    return [*(words[key] for key in _columns(found)), str(len(row.ret))]
 
 
 def answers(found: Comparison) -> list[str]:
@@ -171,10 +179,12 @@ def answers(found: Comparison) -> list[str]:
         best, frugal = answer.best, answer.frugal
         where = f"{answer.group}: " if answer.group else ""
         whole = answer is found.overall
-        sentence = f"{where}highest return {_priced(best, whole=whole)}"
+        sentence = f"{where}{'highest return' if answer.cells > 1 else 'return'} {_priced(best, whole=whole)}"
         if frugal is not best:
-            sentence += f"; not surely less: {_priced(frugal, whole=whole)}, "
-            sentence += f"which a run of the former beats with probability {answer.improvement:.2f}"
+            sure = "a single seed gives no probability"
+            if answer.improvement is not None:
+                sure = f"which a run of the former beats with probability {answer.improvement:.2f}"
+            sentence += f"; not surely less: {_priced(frugal, whole=whole)}, {sure}"
         told.append(sentence)
     return told
 

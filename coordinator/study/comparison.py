@@ -9,7 +9,7 @@ The resampling is seeded, so the same runs give the same table.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.run.collector import spoken
-from coordinator.study.runs import Cell, Curve, Run, cells, find, shown
+from coordinator.study.runs import Cell, Curve, Run, cells, find
 from coordinator.study.statistics import (
     Interval,
     Violations,
@@ -35,6 +35,7 @@ from scenarios.loading import ScenarioError
 
 Array = NDArray[np.float64]
 Axis = Literal["env_step", "wire_bytes", "virtual_s"]
+_HOW_RUN = frozenset({"env.copies", "env.threads", "env.stagger"})  # of the section env, but not of the world
 AXES: tuple[Axis, ...] = ("env_step", "wire_bytes", "virtual_s")
 
 
@@ -106,13 +107,16 @@ class Answer:
         group: What they have in common, as on a command line; "" if nothing was varied besides.
         best: The cell of the highest return, among those of which no run diverged if there are any.
         frugal: The cheapest that the best does not surely beat; the best itself if there is none.
-        improvement: Probability that a run of the best scores higher than one of the frugal.
+        improvement: Probability that a run of the best scores higher than one of the frugal; None: one of them has a single run,
+            which tells nothing of the chance of others.
+        cells: How many were compared.
     """
 
     group: str
     best: Row
     frugal: Row
-    improvement: float
+    improvement: float | None
+    cells: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Comparison:
 
     Attributes:
         rows: One per cell with a complete run.
-        answers: One per group of cells that differ in κ only; if κ does not vary, one over all.
+        answers: One per group of cells that differ in κ only; if κ does not vary, one per world.
         overall: One over all groups; None if there is only one, or if they differ in their world (of which the graph is a part
             with network_lq): returns then say nothing of each other.
         positions: Where the cells are compared as to what they knew by then, by axis.
@@ -185,7 +189,7 @@ class Comparison:
                     if row.reached is None
                     else {"runs": row.reached.runs, **{axis: _finite(value) for axis, value in row.reached.median.items()}},
                     "profile": performance_profile(row.ret, levels).tolist(),
-                    "improves_on": {other.cell.name: float(improvement_prob(row.ret, other.ret)) for other in self.rows},
+                    "improves_on": {other.cell.name: _improvement(row, other) for other in self.rows},
                 }
                 for row in self.rows
             ],
@@ -241,7 +245,7 @@ def compare_runs(
     if len(learns) > 1:
         raise ScenarioError(f"{learns[True]} is a training and {learns[False]} an evaluation; compare one kind at a time")
     every = cells([*runs, *diverged])
-    sorted_in = [whole for cell in every if (whole := Cell(cell.knobs, [run for run in cell.runs if run in runs])).runs]
+    sorted_in = [whole for cell in every if (whole := replace(cell, runs=[run for run in cell.runs if run in runs])).runs]
     lost = [(cell.name, run) for cell in every for run in cell.runs if run in diverged]
     curves = {run.folder: run.curve for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
@@ -260,20 +264,24 @@ def compare_runs(
     ]
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
-    made_of = ("env.", "topology.") if any(run.scenario.env.name == "network_lq" for run in runs) else ("env.",)
-    same_world = not any(key.startswith(made_of) for key in rows[0].cell.knobs)
-    overall = _answer("of all", rows) if len(groups) > 1 and same_world else None
+    overall = _answer("of all", rows) if len(groups) > 1 and not _worlds(rows) else None
     return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out), lost)
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows that differ in κ only, by what they have in common as on a command line; if κ does not vary, all in one group, ""."""
+    """Rows that differ in κ only, by what they have in common as on a command line; if κ does not vary, rows of one world."""
     groups: dict[str, list[Row]] = {}
+    worlds = _worlds(rows)
     for row in rows:
-        others = {key: value for key, value in row.cell.knobs.items() if key != "kappa"}
-        name = " ".join(f"{key}={shown(value)}" for key, value in others.items()) if "kappa" in row.cell.knobs else ""
-        groups.setdefault(name, []).append(row)
+        groups.setdefault(row.cell.group if "kappa" in row.cell.knobs else row.cell.said(worlds), []).append(row)
     return groups
+
+
+def _worlds(rows: Sequence[Row]) -> list[str]:
+    """Keys in which the worlds of rows differ: returns of different ones say nothing of each other."""
+    networks = any(run.scenario.env.name == "network_lq" for row in rows for run in row.cell.runs)  # the graph is a part of them
+    made_of = ("env.", "topology.") if networks else ("env.",)
+    return [key for key in rows[0].cell.knobs if key.startswith(made_of) and key not in _HOW_RUN]
 
 
 def _least(ends: Sequence[float]) -> float:
@@ -335,7 +343,11 @@ def _answer(group: str, members: Sequence[Row]) -> Answer:
         if np.isnan(low) or low <= 0.5:
             equals.append(row)
     frugal = min(equals, key=lambda row: row.bytes_per_agent_step)
-    return Answer(group, best, frugal, float(improvement_prob(best.ret, frugal.ret)))
+    return Answer(group, best, frugal, _improvement(best, frugal), len(members))
+
+
+def _improvement(one: Row, other: Row) -> float | None:
+    return float(improvement_prob(one.ret, other.ret)) if min(len(one.ret), len(other.ret)) > 1 else None
 
 
 def _plain(answer: Answer) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from scenarios.schema import Scenario
 
 MAX_RUNS = 100_000  # more is a slip of the keyboard
 MAX_NAME = 120  # bytes of a folder's name, well under what file systems allow
+LABEL = "label"
 _OPENING, _CLOSING = "[{(", "]})"
 
 
@@ -47,7 +48,8 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
 
     Args:
         source: A shipped scenario or a file.
-        words: `key=a,b,c`; commas within brackets belong to the value.
+        words: `key=a,b,c`; commas within brackets belong to the value, and `0..3` is 0,1,2,3. Several labels (`label=a,b,c`) are
+            no values to combine: they name the cells, in their order.
         seeds: Ascending; not empty.
         in_process: Whether each run is to have all its agents in one process.
 
@@ -55,6 +57,8 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
         ScenarioError: a word has no such form, a cell cannot be planned or started, or there are too many.
     """
     axes = [_axis(word) for word in words]
+    labels = next((values for key, values in axes if key == LABEL and len(values) > 1), [])
+    axes = [(key, values) for key, values in axes if not (labels and key == LABEL)]
     keys = [key for key, _ in axes]
     for key in keys:
         if key == "seed":
@@ -68,15 +72,20 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
         raise ScenarioError(f"{n_runs:,} runs; at most {MAX_RUNS:,} are taken")
     found: dict[str, Cell] = {}
     twins: dict[str, str] = {}  # names by all that sets cells apart
-    for chosen in itertools.product(*(values for _, values in axes)):
+    combined = list(itertools.product(*(values for _, values in axes)))
+    if labels and len(labels) != len(combined):
+        raise ScenarioError(f"{LABEL}: got {len(labels)} for {len(combined)} cells; give one for each, or one for all")
+    for chosen, label in itertools.zip_longest(combined, labels):
         overrides = tuple(f"{key}={value}" for key, value in zip(keys, chosen, strict=True))
         varying = [word for word, (_, values) in zip(overrides, axes, strict=True) if len(values) > 1]
+        if label is not None:
+            overrides, varying = (*overrides, f"{LABEL}={label}"), [label]
         try:
             ready = plan_of(source, load(source, [*overrides, f"seed={seeds[0]}"]))
             check_start(ready, in_process=in_process)
         except ValueError as error:
             raise ScenarioError(f"{' '.join(varying)}: {error}" if varying else str(error)) from None
-        content = ready.scenario.model_dump_json(exclude={"name", "description"})
+        content = ready.scenario.model_dump_json(exclude={"name", "description", LABEL})
         twin = twins.get(content)
         if twin is not None:
             raise ScenarioError(f"{' '.join(varying)}: the same as {twin}")
@@ -86,7 +95,7 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
         found[name] = Cell(
             name=name,
             overrides=overrides,
-            keys={key: _at(resolved, key) for key in keys},
+            keys={key: _at(resolved, key) for key in (*keys, *([LABEL] if labels else []))},
             scenario=ready.scenario,
             n_agents=ready.spec.n_agents,
             doubts=outlook(ready.scenario.env, ready.deployment.graph()).doubts,
@@ -155,13 +164,28 @@ def _axis(word: str) -> tuple[str, list[str]]:
     key, equals, text = word.partition("=")
     if not equals or not key.strip():
         raise ScenarioError(f"{word!r}: expected key=value or key=a,b,c")
-    values = [value.strip() for value in split(text)]
+    values = [one for value in split(text) for one in _range(key, value.strip())]
     if len(values) > 1 and not all(values):
         raise ScenarioError(f"{key}: got {text!r}; a value between commas is empty")
     twice = [value for place, value in enumerate(values) if value in values[:place]]
     if twice:
         raise ScenarioError(f"{key}: value {twice[0]!r} is given twice")
     return key.strip(), values
+
+
+def _range(key: str, text: str) -> Iterable[str]:
+    """The whole numbers of `0..3`; of anything else itself.
+
+    Raises:
+        ScenarioError: the range is empty or too long.
+    """
+    ends = re.fullmatch(r"(-?\d{1,10})\.\.(-?\d{1,10})", text)
+    if ends is None:
+        return (text,)
+    first, last = int(ends[1]), int(ends[2])
+    if not first < last < first + MAX_RUNS:
+        raise ScenarioError(f"{key}: got {text!r}; expected an ascending range of at most {MAX_RUNS:,} numbers, such as 0..3")
+    return map(str, range(first, last + 1))
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

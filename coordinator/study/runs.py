@@ -10,14 +10,15 @@ import contextlib
 import json
 import sqlite3
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from coordinator.run.collector import Divergence
 from coordinator.run.database import metric_in_sql
@@ -33,7 +34,8 @@ Table = dict[str, NDArray[Any]]
 Array = NDArray[np.float64]
 
 _DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
-_UNNAMED = {"name", "description", "seed", "record"}  # keys and sections that set no cell apart: they change no result
+_MOST_SHOWN = 60  # characters of a value in a name
+_UNNAMED = {"name", "description", "label", "seed", "record"}  # keys and sections that set no cell apart: they change no result
 
 
 @contextlib.contextmanager
@@ -285,15 +287,33 @@ class Cell:
     Attributes:
         knobs: Where its scenario differs from those of other cells: value by dotted key, κ last.
         runs: By ascending seed.
+        words: The same values as they are shown; long ones are cut, and numbered where that makes two alike.
+        label: What its runs are labelled, if all of them are, and alike.
+        telling: Keys that its name holds: all, or those that tell it from other cells of its label.
     """
 
     knobs: dict[str, Any]
     runs: list[Run] = field(default_factory=list)
+    words: dict[str, str] = field(default_factory=dict)
+    label: str = ""
+    telling: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Its knobs as on a command line; with nothing to tell it from, the name of its scenario."""
-        return " ".join(f"{key}={shown(value)}" for key, value in self.knobs.items()) or self.runs[0].scenario.name
+        """Its label and its knobs as on a command line; with nothing to tell it from, the name of its scenario."""
+        return " ".join([*([self.label] if self.label else []), *self._said(self.telling)]) or self.runs[0].scenario.name
+
+    @property
+    def group(self) -> str:
+        """The same without κ; "" if nothing is left."""
+        return " ".join([*([self.label] if self.label else []), *self._said(key for key in self.telling if key != "kappa")])
+
+    def said(self, keys: Iterable[str]) -> str:
+        """Some of its knobs as on a command line."""
+        return " ".join(self._said(keys))
+
+    def _said(self, keys: Iterable[str]) -> list[str]:
+        return [f"{key}={self.words[key]}" for key in keys]
 
 
 def find(places: Sequence[Path]) -> list[Run]:
@@ -329,7 +349,31 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         cell.runs.append(run)
     for cell in found.values():
         cell.runs.sort(key=lambda run: run.scenario.seed)
-    return sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.knobs.values()])
+    return _named(sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.knobs.values()]))
+
+
+def _named(found: list[Cell]) -> list[Cell]:
+    """The cells with what their names are made of."""
+    keys = tuple(found[0].knobs) if found else ()
+    words = {key: _told_apart([shown(cell.knobs[key]) for cell in found]) for key in keys}
+    labels = [said.pop() if len(said := {run.scenario.label for run in cell.runs}) == 1 else "" for cell in found]
+    telling = {"": keys}
+    for label in {*labels} - {""}:
+        kin = [cell.knobs for cell, its in zip(found, labels, strict=True) if its == label]
+        telling[label] = tuple(key for key in keys if any(knobs[key] != kin[0][key] for knobs in kin))
+    return [
+        replace(cell, words={key: words[key][shown(cell.knobs[key])] for key in keys}, label=label, telling=telling[label])
+        for cell, label in zip(found, labels, strict=True)
+    ]
+
+
+def _told_apart(texts: Sequence[str]) -> dict[str, str]:
+    """For each text what is shown of it: all, or its beginning, with a number where two begin alike."""
+    cut = {text: text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…" for text in texts}
+    alike: dict[str, list[str]] = {}
+    for text, beginning in cut.items():
+        alike.setdefault(beginning, []).append(text)
+    return {text: short if len(alike[short]) == 1 else f"{short} ({alike[short].index(text) + 1})" for text, short in cut.items()}
 
 
 def value_of(scenario: Scenario, key: str) -> Any:
@@ -341,7 +385,11 @@ def value_of(scenario: Scenario, key: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A knob's value as it is typed on a command line."""
+    """A knob's value as it is typed on a command line; of a section, what is set."""
+    if isinstance(value, BaseModel):
+        return shown(value.model_dump(exclude_defaults=True))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return "[" + ",".join(map(shown, value)) + "]" if isinstance(value, list | tuple) else str(value)

@@ -65,6 +65,26 @@ def test_a_list_is_one_value() -> None:
     assert [cell.name for cell in found] == ["algorithm.hidden=8-8", "algorithm.hidden=4"]
 
 
+def test_a_range_is_its_whole_numbers() -> None:
+    found = cells("quickstart", [*LQ, "topology.kind=line", "kappa=0..2,5"], [0])
+    assert [cell.scenario.kappa for cell in found] == [0, 1, 2, 5]
+    assert [cell.name for cell in found] == ["kappa=0", "kappa=1", "kappa=2", "kappa=5"]
+    (one,) = cells("quickstart", [*LQ, "network.host=../a..b"], [0])
+    assert one.scenario.network.host == "../a..b"
+
+
+def test_labels_name_cells_in_their_order() -> None:
+    grid = [*LQ, "topology.kind=line", "network.edges=[{between: [0, 1], latency_ms: 5}],[]", "kappa=0,1"]
+    found = cells("quickstart", [*grid, "label=slow deaf,slow,deaf,near"], [0])
+    assert [cell.name for cell in found] == ["slowdeaf", "slow", "deaf", "near"]
+    assert [(cell.scenario.label, cell.scenario.kappa) for cell in found] == [
+        ("slow deaf", 0), ("slow", 1), ("deaf", 0), ("near", 1)
+    ]  # fmt: skip
+    assert found[0].overrides[-1] == "label=slow deaf"
+    assert found[0].keys["label"] == "slow deaf"
+    assert {cell.scenario.label for cell in cells("quickstart", [*grid, "label=all"], [0])} == {"all"}
+
+
 def test_without_anything_varied_there_is_one_cell_named_as_the_scenario() -> None:
     (cell,) = cells("quickstart", [*LQ, "topology.kind=line"], [0])
     assert cell.name == "quickstart"
@@ -91,6 +111,11 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
         (["name=x,y"], "name=y: the same as name=x"),
         (["seed=1,2"], "seed: give seeds with --seeds"),
         (["kapa=1,2"], "kapa=1: kapa: unknown key, did you mean 'kappa'?"),
+        (["kappa=0..2,1"], "kappa: value '1' is given twice"),
+        (["kappa=2..0"], "kappa: got '2..0'; expected an ascending range"),
+        (["kappa=0..200000"], "kappa: got '0..200000'; expected an ascending range of at most 100,000 numbers"),
+        (["kappa=0,1", "label=a,b,c"], "label: got 3 for 2 cells; give one for each, or one for all"),
+        (["kappa=0,1", "label=a,a"], "label: value 'a' is given twice"),
         (["kappa=1,-2"], "kappa=-2: quickstart: kappa: got -2"),
         (["topology.kind=line,moon"], "topology.kind=moon: quickstart: topology.kind: got 'moon'"),
         (["topology.kind=line,grid", "topology.rows=3"], "topology.kind=grid: topology.rows: got 3"),

@@ -86,6 +86,36 @@ def test_a_single_cell_bears_its_scenarios_name(tmp_path: Path, record_run: Reco
     assert len(cell.runs) == 2
 
 
+FOUR = ["env.partition=4x1", "topology.kind=line"]
+EDGES = ["{between: [0, 1], latency_ms: 5}", "{between: [1, 2], latency_ms: 7}", "{between: [2, 3], one_way: true}"]
+
+
+def test_of_sections_names_show_what_is_set_and_no_name_is_long(tmp_path: Path, record_run: RecordRun) -> None:
+    for count in (0, 1, 2, 3):
+        record_run(tmp_path / str(count), *FOUR, f"network.edges=[{','.join(EDGES[:count])}]")
+    first, second = "{latency_ms: 5.0, between: [0,1]}", "{latency_ms: 7.0, between: [1,2]}"
+    cut = f"network.edges={f'[{first},{second}'[:59]}…"
+    names = [cell.name for cell in cells(find([tmp_path]))]
+    assert names == ["network.edges=[]", f"{cut} (1)", f"{cut} (2)", f"network.edges=[{first}]"]
+
+
+def test_a_label_names_a_cell_with_what_tells_it_from_others_of_its_label(tmp_path: Path, record_run: RecordRun) -> None:
+    for edges, label in zip(EDGES, ("slow", "'far, slower'", "''"), strict=True):
+        for kappa in (0, 1):
+            record_run(tmp_path / f"{label}{kappa}", *FOUR, f"network.edges=[{edges}]", f"kappa={kappa}", f"label={label}")
+    one_way = "network.edges=[{between: [2,3], one_way: true}]"
+    groups = (one_way, "slow", "far, slower")
+    assert [(cell.group, cell.name) for cell in cells(find([tmp_path]))] == [
+        (group, f"{group} kappa={kappa}") for group in groups for kappa in (0, 1)
+    ]
+
+
+def test_a_label_is_all_that_is_said_of_the_only_cell_that_has_it(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa, label in enumerate(("deaf", "near")):
+        record_run(tmp_path / label, f"kappa={kappa}", f"label={label}")
+    assert [cell.name for cell in cells(find([tmp_path]))] == ["deaf", "near"]
+
+
 def test_the_same_run_twice_is_refused(tmp_path: Path, record_run: RecordRun) -> None:
     record_run(tmp_path / "a")
     record_run(tmp_path / "b")
