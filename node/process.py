@@ -15,7 +15,7 @@ from node.protocol.routing import CENTRAL, Agenda
 from node.runtime.loop import Runtime
 from scenarios.loading import load
 from scenarios.schema import Scenario
-from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment
+from topology.deployment import CHECKPOINTS, LOGS, SCENARIO_FILE, Deployment, policies_folder
 from topology.files import replace
 from topology.link.schedule import Schedule
 from topology.link.treatment import reliable_kinds
@@ -180,6 +180,11 @@ class Node:
                 _store(self._learner, self._run_dir / CHECKPOINTS / f"round-{round_ + 1}", self._agent)
             except OSError as error:
                 return f"no weights stored after round {round_}: {error.strerror or error}"
+        if self._deployment.evaluates_after(round_, self._scenario.n_rounds):
+            try:
+                _store(self._learner, policies_folder(self._run_dir, round_), self._agent)
+            except OSError as error:
+                return f"no policy stored to be evaluated after round {round_}: {error.strerror or error}"
         return ""
 
     def _store(self, round_: int, state: State) -> Stored:

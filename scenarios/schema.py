@@ -809,6 +809,31 @@ class Record(Section):
     )
 
 
+class Evaluation(Section):
+    """Judging the team while it trains: the policies of a round play episodes of their own, without exploration."""
+
+    every_rounds: int | None = knob(
+        None,
+        "Every how many rounds, and after the last; 0: never; null: so seldom that it takes at most about 5 % of the run's "
+        "processor time (on the wall clock never).",
+        unit="rounds",
+        ge=0,
+    )
+    episodes: int = knob(
+        4,
+        "Episodes each time. After the last round ten times as many, and as many again for the best policies if those are "
+        "earlier ones.",
+        unit="episodes",
+        ge=1,
+        le=400,
+    )
+    deterministic: bool = knob(
+        True,
+        "Whether policies take their mean or likeliest action, or draw their actions as they do in training. Who acts by values "
+        "of actions takes the best either way.",
+    )
+
+
 class Scenario(Section):
     """A whole run: who, on which graph, in which world, learning how, for how long."""
 
@@ -846,6 +871,7 @@ class Scenario(Section):
     algorithm: Algorithm = Algorithm()
     central: Central = Central()
     supervision: Supervision = Supervision()
+    evaluation: Evaluation = Evaluation()
     record: Record = Record()
 
     @model_validator(mode="after")
@@ -858,6 +884,11 @@ class Scenario(Section):
         if self.label and not self.label.isprintable():
             raise ValueError(f"label: got {self.label!r}; it has printable characters alone")
         if self.clock == "wall":
+            if self.evaluation.every_rounds:
+                raise ValueError(
+                    f"evaluation.every_rounds: got {self.evaluation.every_rounds} with clock 'wall'; an evaluation is modelled, "
+                    "so on the real network evaluate the team when it is trained: kappahop evaluate RUN"
+                )
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
             if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):
                 raise ValueError("clock: got 'wall'; on the real network nothing is modelled, so leave the links ideal")

@@ -41,6 +41,8 @@ class Deployment(BaseModel):
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
         run: A name that no other run has; empty until the run has a directory.
+        samples: Whether policies that are only evaluated draw their actions, as in training; else they take the likeliest.
+        evaluate_rounds: Every how many rounds nodes store their policies to be evaluated; 0: never.
         resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
     """
 
@@ -60,6 +62,8 @@ class Deployment(BaseModel):
     learns: bool = True
     weights: str | None = None
     run: str = ""
+    samples: bool = False
+    evaluate_rounds: int = 0
     resumed_after: int | None = None
 
     @model_validator(mode="before")
@@ -92,6 +96,10 @@ class Deployment(BaseModel):
     def progress(self, ret: float, length: float) -> float | None:
         """The return of an episode, or a mean of returns, less the alive bonus; None where the world pays none."""
         return float(ret - self.alive_bonus * length) if self.alive_bonus else None
+
+    def evaluates_after(self, round_: int, n_rounds: int) -> bool:
+        """Whether nodes store their policies after a round, to be evaluated; after the last round they store them anyway."""
+        return bool(self.evaluate_rounds) and (round_ + 1) % self.evaluate_rounds == 0 and round_ + 1 < n_rounds
 
     def graph(self) -> nx.Graph:
         """The topology, nodes and edges in ascending order."""
@@ -164,3 +172,8 @@ def evaluation_seed(seed: int) -> int:
 def state_folder(run_dir: Path, round_: int) -> Path:
     """Where the processes of a run store what they need to go on after a round."""
     return run_dir / CHECKPOINTS / f"state-{round_ + 1}"
+
+
+def policies_folder(run_dir: Path, round_: int) -> Path:
+    """Where the nodes of a run store the policies that are evaluated as they were after a round."""
+    return run_dir / CHECKPOINTS / f"policies-{round_ + 1}"

@@ -40,8 +40,6 @@ from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from coordinator.run.collector import Outcome
     from coordinator.run.database import Recorder
     from coordinator.run.metrics import Report
@@ -139,7 +137,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Run a trained team without exploration and without learning, and report its return and cost."""
-    from coordinator.run.plan import retold
+    from coordinator.run.plan import frozen, retold
     from coordinator.study.runs import reading
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 
@@ -155,21 +153,10 @@ def evaluate(
 
             filming.check(asked, film)
         with reading(folder):
-            planned = retold(folder, asked)
+            ready = frozen(retold(folder, asked), weights, copies=asked.env.copies, episodes=episodes)
     except ValueError as error:
         _refuse(str(error))
-    horizon, copies = planned.spec.horizon, asked.env.copies
-    rounds = -(-episodes // copies)
-    chosen = asked.model_copy(
-        update={
-            "rollout": asked.rollout.model_copy(update={"steps": horizon}),
-            "budget": asked.budget.model_copy(update={"env_steps": rounds * horizon * copies}),
-            "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
-            "record": asked.record.model_copy(update={"state_rounds": 0}),
-        }
-    )
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    ready = _planned(chosen, weights=weights, graph=planned.deployment.graph())
     _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
         return
@@ -206,6 +193,8 @@ def resume(
         with reading(folder):
             run = Run(folder, load(str(folder / SCENARIO_FILE)))
             if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
+                _make_missing_evaluations(run, quiet=quiet)
+                run = Run(folder, run.scenario)
                 _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
                 return
             if run.diverged:
@@ -229,6 +218,43 @@ def resume(
             soft_wrap=True,
         )
     _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
+
+
+def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
+    """Make up for the evaluations of a finished run that were interrupted, or failed."""
+    from coordinator.cli.progress import Display
+    from coordinator.evaluation.evaluations import Evaluations, are_missing
+    from coordinator.run.checkpoints import claimed
+    from coordinator.run.database import Recorder, RecordingError, Results
+    from coordinator.run.metrics import evaluated
+    from coordinator.run.plan import reopened
+
+    if not are_missing(run.folder, run.deployment, run.scenario.n_rounds):
+        return
+    from coordinator.run.in_process import make_evaluations
+
+    ready, wall_s = reopened(run.folder, None), run.figures["wall_s"]
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(claimed(run.folder))
+            recorder = stack.enter_context(contextlib.closing(Recorder(run.folder, env_steps_per_round=0, reopened=True)))
+            display = stack.enter_context(Display(terminal(stderr=True), total_steps=run.planned_steps, quiet=quiet))
+            evaluations = Evaluations(
+                ready,
+                run.folder,
+                recorder,
+                note=lambda text: recorder.event(wall_s, "evaluation", text),
+                watch=display.watch_evaluations,
+                rounds_done=run.scenario.n_rounds,
+            )
+            evaluations.end_training()
+            make_evaluations(ready, run.folder, evaluations)
+            recorder.commit_at_last()
+            evaluations.conclude()
+            with contextlib.closing(Results(run.folder)) as results:
+                recorder.meta(**evaluated(results, run.scenario.n_rounds))
+    except RecordingError as error:
+        _refuse(str(error), EXIT_FAILED)
 
 
 VERBS = (
@@ -418,15 +444,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def _planned(scenario: Scenario, *, weights: Path | None, graph: "nx.Graph | None" = None) -> "Plan":
-    from coordinator.run.plan import plan
-
-    try:
-        return plan(scenario, weights=weights, graph=graph)
-    except ValueError as error:
-        _refuse(str(error))
-
-
 def _execute(
     ready: "Plan",
     place: Path | Iterator[Path],
@@ -483,9 +500,17 @@ def _execute(
             if in_process:
                 from coordinator.run import in_process as here  # pays for torch, which the command otherwise does without
 
-                outcome = here.run(ready, run_dir, recorder, display.watch)
+                outcome = here.run(ready, run_dir, recorder, display.watch, watch_evaluations=display.watch_evaluations)
             else:
-                outcome = supervisor.run(ready, run_dir, recorder, display.watch, by_hand=chosen, say=display.say)
+                outcome = supervisor.run(
+                    ready,
+                    run_dir,
+                    recorder,
+                    display.watch,
+                    by_hand=chosen,
+                    say=display.say,
+                    watch_evaluations=display.watch_evaluations,
+                )
         final = _concluded(ready, run_dir, recorder, outcome, idle)
     finally:
         lost = ""
@@ -501,7 +526,8 @@ def _execute(
             _tell(Run(run_dir, scenario), final, as_json=as_json)
         kept = f"; what was recorded is in {run_dir}" if run_dir.exists() else ""
         console.print(failure(outcome.error + kept), soft_wrap=True)
-        if complete_rounds(run_dir) and not has_diverged:
+        is_trained = outcome.env_steps >= Run(run_dir, scenario).planned_steps  # and evaluations are missing
+        if (complete_rounds(run_dir) or is_trained) and not has_diverged:
             told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
             console.print(told, highlight=False, soft_wrap=True, markup=False)
         if not outcome.interrupted and ready.deployment.learns and (run_dir / SCENARIO_FILE).is_file():

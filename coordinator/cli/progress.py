@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.evaluation.evaluations import Evaluated
 from coordinator.run.database import Results
 from coordinator.study.forecast import Load, crossing, duration
 from scenarios.kinds import sent_by
@@ -33,6 +34,7 @@ class Display:
         self._quiet = quiet
         self._episodes: deque[tuple[float, float]] = deque(maxlen=LAST_EPISODES)
         self._faulty = 0
+        self._evaluated = ""
         self._wire_bytes = 0
         self._steps = self._first_steps = 0
         self._lines = 0
@@ -80,6 +82,18 @@ class Display:
             self._has_warned = True
             self.say(f"warning: no state stored ({report.problem}); the run goes on, kappahop resume has the state before")
 
+    def watch_evaluations(self, evaluated: Evaluated) -> None:
+        """Take in how far an evaluation is, or what it has come to."""
+        if evaluated.problem is not None:
+            if not self._quiet:
+                self.say(f"warning: {evaluated.problem}; kappahop resume tries again")
+        elif evaluated.ret is not None and evaluated.cost is not None:
+            self._evaluated = f"evaluated {evaluated.ret:.1f}, cost {evaluated.cost:.1f}"
+            if evaluated.job.at_end and not self._console.is_terminal and not self._quiet:
+                self._console.print(f"{evaluated.job}: {self._evaluated}", highlight=False)
+        elif evaluated.job.at_end:
+            self._bar.update(self._task, description=f"evaluating ({evaluated.done:.0%})")
+
     def _figures(self) -> str:
         task = self._bar.tasks[0]
         elapsed = task.elapsed or 0.0
@@ -89,6 +103,8 @@ class Display:
             parts.append(f"return {sum(returns) / len(returns):.1f}  cost {sum(costs) / len(costs):.1f}")
         if self._faulty:
             parts.append(f"{self._faulty:,} episodes diverged")
+        if self._evaluated:
+            parts.append(self._evaluated)
         if self._steps > self._first_steps and elapsed > 0:
             parts.append(f"{(self._steps - self._first_steps) / elapsed:,.0f} steps/s  {size(self._wire_bytes / elapsed)}/s")
         return "  ".join(parts)

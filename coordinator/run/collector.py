@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypedDict
 
+from coordinator.evaluation.evaluations import ROLE, Evaluations, EvaluationWatcher, ignore
 from coordinator.run.checkpoints import States
 from coordinator.run.database import Recorder, RecordingError
+from coordinator.run.plan import Plan
 from topology.planes.control import Control, Finished, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0
@@ -44,7 +47,7 @@ class Outcome:
         pids: Process ids by role.
         weights: Digest of each node's final weights, by role.
         gone: Agents that died while the run went on without them.
-        wall_s: Seconds from the start of the first round to the end.
+        wall_s: Seconds from the start of the first round to the end of the training.
         env_steps: Environment steps done.
     """
 
@@ -62,23 +65,38 @@ class Desk:
     """Takes reports in, records them, and passes them to who watches.
 
     Args:
+        ready: The run's plan.
+        run_dir: Its directory.
         recorder: Writes them down.
         watch: Called with every report, for a progress display.
-        states: Keeps track of what processes store.
+        watch_evaluations: Called with every evaluation, for the same.
 
     Attributes:
+        evaluations: Those of the run.
         outcome: What is known of the run so far.
         finished: Roles that have done all their work.
     """
 
-    def __init__(self, recorder: Recorder, watch: Watcher, states: States) -> None:
+    def __init__(
+        self, ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, watch_evaluations: EvaluationWatcher = ignore
+    ) -> None:
+        after = ready.deployment.resumed_after
+        self.evaluations = Evaluations(
+            ready,
+            run_dir,
+            recorder,
+            note=lambda text: self.note(ROLE, text),
+            watch=watch_evaluations,
+            rounds_done=0 if after is None else after + 1,
+        )
         self.outcome = Outcome()
         self.finished: set[str] = set()
         self._recorder = recorder
         self._watch = watch
-        self._states = states
+        self._states = States(run_dir)
         self._round = 0
         self._began: float | None = None
+        self._ended: float | None = None
         self._committed = 0.0
         self._stored: list[int] = []  # rounds whose states count as soon as the database holds all of these rounds
         self._is_closed = False
@@ -107,6 +125,7 @@ class Desk:
                 self._recorder.refusals(self.wall_s(), message.role, message.round, message.refused, message.refusals)
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
+                self.evaluations.stored(message)
             case Stored() if self._states.has_all(message):
                 self._stored.append(message.round)
                 is_due = True
@@ -129,6 +148,11 @@ class Desk:
         self.outcome.diverged.append(Divergence(who=who, agent=agent, env_step=env_step, text=text))
         return spoken(self.outcome.diverged[-1])
 
+    def end_training(self) -> None:
+        """Everybody has finished: time stops, and what is left are evaluations."""
+        self._ended = time.monotonic()
+        self.evaluations.end_training()
+
     def close(self, error: str | None = None, *, interrupted: bool = False) -> None:
         """The run is over, by itself or by an error; time stops. What cannot be written down now may still be later."""
         self.outcome.error, self.outcome.interrupted = error, interrupted
@@ -140,6 +164,8 @@ class Desk:
             self._commit()
         except RecordingError as failure:
             self.outcome.error = error or str(failure)
+        if self.outcome.error is None:
+            self.evaluations.conclude()
 
     def _commit(self) -> None:
         self._committed = time.monotonic()
@@ -151,9 +177,11 @@ class Desk:
             self._stored.clear()
 
     def wall_s(self) -> float:
-        """Seconds since `begin`."""
-        return 0.0 if self._began is None else time.monotonic() - self._began
+        """Seconds since `begin`, up to the end of the training."""
+        return 0.0 if self._began is None else (self._ended or time.monotonic()) - self._began
 
     def where(self) -> str:
         """Where the run is, as the end of a sentence."""
+        if self._ended is not None:
+            return " while evaluating"
         return f" in round {self._round}, env step {self.outcome.env_steps:,}" if self._began is not None else " while starting"

@@ -21,6 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, opened
 from coordinator.run.sinks import Sink
 from scenarios.loading import ScenarioError
@@ -39,6 +41,20 @@ _ROUND_COLUMNS = (
 )  # fmt: skip
 
 
+class Mean(NamedTuple):
+    """Of an evaluation: mean return, and mean of each cost; nan where a fault ended an episode."""
+
+    ret: float
+    costs: tuple[float, ...]
+
+    @classmethod
+    def of(cls, episodes: Sequence[tuple[float, Sequence[float]]]) -> "Mean":
+        """That of some episodes, given as their return and their costs."""
+        return cls(
+            float(np.mean([ret for ret, _ in episodes])), tuple(np.mean([costs for _, costs in episodes], axis=0).tolist())
+        )
+
+
 class RecordingError(Exception):
     """What a run reports cannot be written down; the text names the file, the cause, and what helps."""
 
@@ -51,6 +67,7 @@ class Recorder:
         env_steps_per_round: E·T.
         sinks: What is told every scalar; closed with the recorder.
         resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
+        reopened: Whether the run is over, and only something is added.
 
     Raises:
         RecordingError: the database cannot be made.
@@ -61,7 +78,13 @@ class Recorder:
     """
 
     def __init__(
-        self, run_dir: Path, *, env_steps_per_round: int, sinks: Sequence[Sink] = (), resumed_after: int | None = None
+        self,
+        run_dir: Path,
+        *,
+        env_steps_per_round: int,
+        sinks: Sequence[Sink] = (),
+        resumed_after: int | None = None,
+        reopened: bool = False,
     ) -> None:
         self._path = run_dir / DATABASE
         self._waiting: list[tuple[str, list[tuple[Any, ...]]]] = []  # statements since the last commit, each with its rows
@@ -70,7 +93,7 @@ class Recorder:
         self._sinks = list(sinks)
         self.wall_s = 0.0
         try:
-            if resumed_after is None:
+            if resumed_after is None and not reopened:
                 self._database = sqlite3.connect(self._path, isolation_level=None)
                 begin_writing(self._database)
                 self._database.executescript(SCHEMA)
@@ -86,6 +109,8 @@ class Recorder:
         """Drop what was recorded of later rounds, and of the run's end."""
         for table in ("episodes", "rounds", "traffic", "ages", "events"):
             self._keep(f"DELETE FROM {table} WHERE round > ?", [(round_,)])
+        for table in ("evaluations", "evaluation_traffic"):  # those at the end are of weights that are to come again
+            self._keep(f"DELETE FROM {table} WHERE round > ? OR at_end", [(round_,)])
         # only at its end does a run tell what of earlier rounds is still on the way
         self._keep("UPDATE traffic SET delivered = delivered + in_flight, in_flight = 0 WHERE in_flight > 0", [()])
         self._keep("DELETE FROM meta", [()])
@@ -123,6 +148,36 @@ class Recorder:
             self.event(wall_s, report.role, text, virtual_s=virtual_s, round_=report.round)
         self.refusals(wall_s, report.role, report.round, report.refused, report.refusals)
         self._tell_sinks(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
+
+    def evaluation(
+        self, round_: int, env_step: int, episodes: Sequence[EpisodeRow], traffic: Iterable[Row], *, at_end: bool
+    ) -> None:
+        """Keep an evaluation of the policies after a round."""
+        found = []
+        for episode in episodes:
+            cost, costs = sum(episode.cost), json.dumps([_number(part) for part in episode.cost])
+            found.append((round_, env_step, episode.copy_index, episode.ret, cost, costs, episode.length, at_end))
+        self._keep("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", found)
+        self._keep(
+            f"INSERT INTO evaluation_traffic VALUES ({', '.join('?' * (len(Row._field_defaults) + 4))})",
+            [(round_, at_end, row.plane, row.kind, *row.counts) for row in traffic],
+        )
+        mean = Mean.of([(episode.ret, episode.cost) for episode in episodes])
+        self._tell_sinks(env_step, {"evaluation/return": mean.ret, "evaluation/cost": sum(mean.costs)})
+
+    def evaluated(self, episodes: int) -> dict[tuple[int, bool], Mean]:
+        """What had been recorded of evaluations when the database was opened: means over so many episodes of each.
+
+        Returns:
+            By round, and whether it was an evaluation at the end.
+        """
+        found: dict[tuple[int, bool], list[tuple[float, list[float]]]] = {}
+        rows = self._database.execute(
+            'SELECT round, at_end, "return", costs FROM evaluations WHERE copy < ? ORDER BY round, at_end, copy', (episodes,)
+        )
+        for round_, at_end, ret, costs in rows:
+            found.setdefault((round_, bool(at_end)), []).append((_or_nan(ret), [_or_nan(part) for part in json.loads(costs)]))
+        return {key: Mean.of(each) for key, each in found.items()}
 
     def traffic(self, rows: Iterable[Row]) -> None:
         """Add ledger rows to what is known of their links."""
@@ -369,6 +424,19 @@ class Results:
         last = "SELECT max(round) - (max(round) + 1) / 10 FROM rounds"
         found = self._rows(f"SELECT agent, avg({metric_in_sql(metric)}) FROM rounds WHERE round >= ({last}) GROUP BY agent")
         return {int(agent): float(mean) for agent, mean in found if mean is not None}
+
+    def evaluations(self) -> dict[tuple[int, bool], list[tuple[float, float]]]:
+        """Return and cost of every episode of the evaluations, nan where a fault ended it.
+
+        Returns:
+            By the round that they follow, and whether they were at the end.
+        """
+        found: dict[tuple[int, bool], list[tuple[float, float]]] = {}
+        for round_, at_end, ret, cost in self._rows(
+            'SELECT round, at_end, "return", cost FROM evaluations ORDER BY round, at_end, copy'
+        ):
+            found.setdefault((round_, bool(at_end)), []).append((_or_nan(ret), _or_nan(cost)))
+        return found
 
     def by_kind(self) -> list[Row]:
         """The ledger summed over rounds and links: `round`, `src` and `dst` say nothing."""

@@ -126,6 +126,11 @@ def _entry(order: dict[str, Any]) -> Callable[[], int]:
     from node.process import run_node
 
     run_dir = Path(order["run_dir"])
+    if order["role"] == "evaluation":
+        from coordinator.evaluation.evaluations import Job
+        from coordinator.evaluation.process import run_evaluator
+
+        return lambda: run_evaluator(run_dir, Job(**order["job"]), beside_training=order["beside_training"])
     if order["role"] == "world":
         return lambda: run_world(run_dir, order["control"], order["bind"])
     if order.get("critic"):

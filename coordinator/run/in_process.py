@@ -5,32 +5,38 @@ and the ledger cannot tell the difference, and so the same scenario and seed giv
 byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
 the nodes in ascending id, the central critic last; if nobody has, nobody ever will, and that is a fault of ours. For
 debugging (one stack, one debugger), for teaching, and as the reference that processes are compared with.
+
+Evaluations are always made so: in the run's own process between two turns, or in a process of their own beside a run with
+processes (`coordinator.evaluation.process`).
 """
 
 import os
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from operator import add
 from pathlib import Path
 
 import torch
 
 from coordinator.central.node import Central
 from coordinator.central.process import make_central
-from coordinator.run.checkpoints import States
+from coordinator.evaluation.evaluations import Evaluations, EvaluationWatcher, Job, Result, ignore
 from coordinator.run.collector import Desk, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
-from coordinator.run.plan import Plan
+from coordinator.run.plan import Plan, frozen
 from envs.interface import VecEnv
 from envs.process import ROLE, World
 from envs.registry import make
 from node.process import Node
 from node.runtime.loop import Runtime
+from topology.deployment import CHECKPOINTS
 from topology.finite import DivergedError
-from topology.planes.control import Control, Finished, Hello
+from topology.planes.control import Control, EpisodeRow, Finished, Hello, Progress, Reports, RoundReport
 from topology.planes.world import WorldHub
 from topology.process import StopRequested, heed_stop, stopped_by
 from topology.wire.keys import frame_extra, role_of
+from topology.wire.ledger import Row, imbalance
 from topology.wire.sockets import MemoryLinks
 
 
@@ -47,7 +53,15 @@ class _Reports:
         return None
 
 
-def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: VecEnv | None = None) -> Outcome:
+def run(
+    ready: Plan,
+    run_dir: Path,
+    recorder: Recorder,
+    watch: Watcher,
+    *,
+    env: VecEnv | None = None,
+    watch_evaluations: EvaluationWatcher = ignore,
+) -> Outcome:
     """Run a plan to its end, in this process.
 
     Args:
@@ -56,44 +70,41 @@ def run(ready: Plan, run_dir: Path, recorder: Recorder, watch: Watcher, *, env: 
         recorder: Takes what nodes and world report.
         watch: Called with every report, for a progress display.
         env: The world's copies, if the caller has made them; closed at the end.
+        watch_evaluations: Called with every evaluation, for the same.
 
     Returns:
         How it ended; its pids are all this process's own.
     """
-    torch.set_num_threads(1)
-    scenario, deployment = ready.scenario, ready.deployment
-    n = deployment.n_agents
-    desk = Desk(recorder, watch, States(run_dir))
-    reports = _Reports(desk)
-    env = env or make(scenario.env, deployment.graph(), deployment.seed(scenario))
-    to_agents = MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
-    hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
+    n_nodes = ready.deployment.n_nodes
+    desk = Desk(ready, run_dir, recorder, watch, watch_evaluations)
+    env = env or make(ready.scenario.env, ready.deployment.graph(), ready.deployment.seed(ready.scenario))
     try:
-        world = World(run_dir, scenario, deployment, env, hub, reports)
-        nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
-        peers = MemoryLinks.mesh(deployment.n_nodes)
-        critics = [make_central(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
+        company = _Company(ready, run_dir, env, _Reports(desk))
     except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
         desk.close(str(error))
         return desk.outcome
-    runtimes = [
-        node.join(links, to_world, reports, world=n) for node, links, to_world in zip(nodes, peers, to_agents, strict=False)
-    ]
-    for role in (ROLE, *map(role_of, range(deployment.n_nodes))):
+    for role in (ROLE, *map(role_of, range(n_nodes))):
         desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
+    goes_on = ready.scenario.supervision.on_node_death == "continue"
+
+    def diverged(agent: int, error: DivergedError) -> None:
+        story = desk.diverge(agent if company.is_agent(agent) else None, error.env_step, str(error))
+        if not (goes_on and company.may_lose(agent)):
+            raise _Diverged(story)
+        desk.note("coordinator", f"{story}; the others go on")
+        desk.outcome.gone.add(agent)
+
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM):
             desk.begin()
-            for runtime in runtimes:
-                runtime.begin()
-            everybody = _Everybody(world, dict(enumerate(runtimes)), dict(enumerate(critics, start=n)), desk)
-            everybody.take_turns(goes_on=scenario.supervision.on_node_death == "continue", links=(peers, to_agents))
-            left = [nodes[agent] for agent in everybody.runtimes]
-            for finished in (*(node.conclude() for node in left), *(critic.conclude() for critic in critics)):
+            company.play(diverged, between=lambda: make_evaluations(ready, run_dir, desk.evaluations))
+            for finished in company.conclude():
                 heed_stop()
                 desk.take(finished)
             desk.take(Finished(role=ROLE))
+            desk.end_training()
+            make_evaluations(ready, run_dir, desk.evaluations)
             desk.close()
     except _Diverged as error:
         desk.close(str(error))
@@ -110,53 +121,144 @@ class _Diverged(Exception):
     """Numbers of a node are no longer finite, and the run cannot go on without it; the text is for the user."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Everybody:
-    """All that take turns, nodes by id; of agents those that are not gone."""
+def make_evaluations(ready: Plan, run_dir: Path, evaluations: Evaluations) -> None:
+    """Make every evaluation that can be made by now, in this process."""
+    while (job := evaluations.next()) is not None:
+        try:
+            result = play(ready, run_dir, job, lambda done: evaluations.progress(job, done))
+        except (ValueError, RuntimeError, OSError) as error:
+            evaluations.fail(job, str(error))
+        else:
+            evaluations.record(job, result)
 
-    world: World
-    runtimes: dict[int, Runtime]
-    critics: dict[int, Central]
-    desk: Desk
 
-    def take_turns(self, *, goes_on: bool, links: Sequence[Sequence[MemoryLinks]]) -> None:
+def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None]) -> Result:
+    """Make one evaluation: a team as it was stored plays episodes of its own, all at once.
+
+    Everything is as in the run, links and virtual time included, which begins at 0; but nothing is learnt, and each environment
+    copy counts with the first episode that it ends. Random streams are not the training's, and the same for every evaluation of a
+    seed, whatever round, κ and graph: all teams meet the same chance, so their difference is known better than each of them is.
+
+    Args:
+        ready: The run's plan.
+        run_dir: Its directory, with the policies.
+        job: Which evaluation.
+        tell: Called now and then with the part that is done.
+
+    Raises:
+        ValueError: policies are missing or do not fit.
+        RuntimeError: numbers are no longer finite, or the books of its traffic do not balance.
+    """
+    samples = not ready.scenario.evaluation.deterministic
+    weights = run_dir / CHECKPOINTS / job.weights
+    planned = frozen(ready, weights, copies=job.episodes, episodes=job.episodes, samples=samples)
+    scenario, deployment = planned.scenario, planned.deployment
+    reports = _Judgement(job.episodes * planned.spec.horizon, tell)
+    env = make(scenario.env, deployment.graph(), deployment.seed(scenario))
+
+    def diverged(agent: int, error: DivergedError) -> None:
+        raise RuntimeError(f"agent {agent}: {error}")
+
+    try:
+        company = _Company(planned, run_dir, env, reports)
+        company.play(diverged)
+    finally:
+        env.close()
+    for finished in company.conclude():
+        reports.send(finished)
+    rows = [Row(*key, *counts) for key, counts in sorted(reports.traffic.items())]
+    if (uneven := imbalance(rows)) is not None:
+        raise RuntimeError(uneven)
+    return Result(tuple(reports.episodes[copy] for copy in sorted(reports.episodes)), tuple(rows))
+
+
+class _Judgement:
+    """The control plane of an evaluation: of each copy the first episode, and the traffic by plane and kind."""
+
+    def __init__(self, env_steps: int, tell: Callable[[float], None]) -> None:
+        self.episodes: dict[int, EpisodeRow] = {}
+        self.traffic: defaultdict[tuple[int, str, str, str, str], list[int]] = defaultdict(lambda: [0] * len(Row._field_defaults))
+        self._env_steps = env_steps
+        self._tell = tell
+
+    def send(self, message: Control) -> None:
+        if isinstance(message, Progress):
+            for episode in message.episodes:
+                self.episodes.setdefault(episode.copy_index, episode)
+            self._tell(message.env_step / self._env_steps)
+        if isinstance(message, Progress | RoundReport | Finished):
+            for row in message.traffic:
+                sums = self.traffic[0, row.plane, "", "", row.kind]
+                sums[:] = map(add, sums, row.counts)
+
+    def receive(self, timeout_s: float) -> Control | None:
+        return None
+
+
+class _Company:
+    """All that take part in a run, on links in memory; nodes by id, and of agents those that are not gone."""
+
+    def __init__(self, ready: Plan, run_dir: Path, env: VecEnv, reports: Reports) -> None:
+        torch.set_num_threads(1)
+        scenario, deployment = ready.scenario, ready.deployment
+        self._n = n = deployment.n_agents
+        peers, to_agents = MemoryLinks.mesh(deployment.n_nodes), MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
+        hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
+        self._world = World(run_dir, scenario, deployment, env, hub, reports)
+        self._nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
+        critics = [make_central(run_dir, scenario, deployment, links, reports) for links in peers[n:]]
+        self._critics = dict(enumerate(critics, start=n))
+        self._runtimes = {
+            agent: node.join(peers[agent], to_agents[agent], reports, world=n) for agent, node in enumerate(self._nodes)
+        }
+        self._links = (peers, to_agents)
+
+    def is_agent(self, node: int) -> bool:
+        """Whether a node is an agent, not the central critic."""
+        return node < self._n
+
+    def may_lose(self, node: int) -> bool:
+        """Whether there are others that could go on without a node."""
+        return self.is_agent(node) and len(self._runtimes) > 1
+
+    def conclude(self) -> Iterator[Finished]:
+        """What each agent and the central critic have to report when all is over."""
+        yield from (self._nodes[agent].conclude() for agent in self._runtimes)
+        yield from (critic.conclude() for critic in self._critics.values())
+
+    def play(self, diverged: Callable[[int, DivergedError], None], between: Callable[[], None] = lambda: None) -> None:
         """Let all have their turns until all are done.
 
         Args:
-            goes_on: Whether the others go on without an agent whose numbers are no longer finite.
-            links: By agent, on each plane; those of an agent that is gone are closed.
-
-        Raises:
-            _Diverged: numbers are no longer finite, and that ends the run.
+            diverged: Called when numbers of a node are no longer finite; unless it raises, the others go on without the node.
+            between: Called whenever all have had a turn.
         """
-        while not (self.world.is_over and all(node.is_over for _, node in self._nodes())):
+        for runtime in self._runtimes.values():
+            runtime.begin()
+        while not (self._world.is_over and all(node.is_over for _, node in self._present())):
             moved = False
-            while not self.world.is_over and self.world.turn():
+            while not self._world.is_over and self._world.turn():
                 heed_stop()
                 moved = True
-            for agent, node in self._nodes():
+            for agent, node in self._present():
                 try:
                     while not node.is_over and node.turn():
                         heed_stop()
                         moved = True
                 except DivergedError as error:
-                    self._leave(agent, error, goes_on=goes_on and agent in self.runtimes and len(self.runtimes) > 1)
-                    for plane in links:
-                        plane[agent].close()
+                    diverged(agent, error)
+                    self._lose(agent)
                     moved = True
             assert moved, "everybody waits and nothing is on its way"
+            between()
 
-    def _nodes(self) -> "list[tuple[int, Runtime | Central]]":
-        return [*self.runtimes.items(), *self.critics.items()]
+    def _present(self) -> "list[tuple[int, Runtime | Central]]":
+        return [*self._runtimes.items(), *self._critics.items()]
 
-    def _leave(self, agent: int, error: DivergedError, *, goes_on: bool) -> None:
-        """An agent's numbers are no longer finite: the others go on without it, or the run is over."""  # noqa: DOC501
-        story = self.desk.diverge(None if agent in self.critics else agent, error.env_step, str(error))
-        if not goes_on:
-            raise _Diverged(story)
-        self.desk.note("coordinator", f"{story}; the others go on")
-        self.desk.outcome.gone.add(agent)
-        del self.runtimes[agent]
-        self.world.lose(agent)
-        for other in self.runtimes.values():
+    def _lose(self, agent: int) -> None:
+        del self._runtimes[agent]
+        self._world.lose(agent)
+        for other in self._runtimes.values():
             other.lose(agent)
+        for plane in self._links:
+            plane[agent].close()

@@ -21,8 +21,26 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 
-class Report(TypedDict):
+class Evaluated(TypedDict):
+    """What evaluations of a run came to, without exploration; null, and 0 episodes, without any; null if a fault ended one.
+
+    `eval_return_mean` and `eval_cost_mean` are means over the episodes of the last policies (while the run goes on: of the last
+    ones evaluated), `best_return_mean` and `best_cost_mean` those of the best policies, which are the ones after `best_round`,
+    over as many episodes: the "absolute metric" (`coordinator.evaluation.evaluations`).
+    """
+
+    eval_return_mean: float | None
+    eval_cost_mean: float | None
+    eval_episodes: int
+    best_return_mean: float | None
+    best_cost_mean: float | None
+    best_round: int | None
+
+
+class Report(Evaluated):
     """Figures of one run.
+
+    All but those that begin with `eval_` and `best_` are of the training, exploration included.
 
     `return_mean` and `cost_mean` are means over the episodes that ended last, as `latest` has it (null if no episode ended at
     all), so they are also where the curves of `kappahop report` end. `progress_mean` is the same of returns less the alive bonus
@@ -81,6 +99,10 @@ def report(
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
     return_mean = None if diverged else _mean(returns[ended, 1])
+    told = evaluated(results, ready.scenario.n_rounds)
+    if not ready.deployment.learns:  # all its episodes are an evaluation
+        told["eval_return_mean"], told["eval_cost_mean"] = (_mean(values[ended, 1]) for values in (returns, costs))
+        told["eval_episodes"] = int(behind - first)
     return Report(
         run_dir=str(run_dir),
         scenario=ready.scenario.name,
@@ -94,6 +116,7 @@ def report(
         cost_limit=sum(limits) if limits else None,
         limits=[] if diverged else [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)],
         idle_costs=None if idle_costs is None else list(idle_costs),
+        **told,
         faulty_episodes=int(np.isnan(returns[:, 1]).sum()),
         diverged=diverged,
         payload_bytes=payload,
@@ -105,6 +128,24 @@ def report(
         node_pids=[outcome.pids[role] for role in roles if role in outcome.pids],
         weights_sha256=hashlib.sha256("".join(outcome.weights.get(role, "") for role in roles).encode()).hexdigest(),
         ledger_sha256=results.ledger_sha256(),
+    )
+
+
+def evaluated(results: Results, n_rounds: int) -> Evaluated:
+    """What a run's evaluations came to."""
+    found = {key: np.array(episodes) for key, episodes in results.evaluations().items()}
+    none = np.zeros((0, 2))
+    last = found[max(found)] if found else none
+    at_end = [round_ for round_, is_at_end in found if is_at_end]
+    best_round = min(at_end) if n_rounds - 1 in at_end else None  # else of the best ones, if they came before
+    best = none if best_round is None else found[best_round, True]
+    return Evaluated(
+        eval_return_mean=_mean(last[:, 0]),
+        eval_cost_mean=_mean(last[:, 1]),
+        eval_episodes=len(last),
+        best_return_mean=_mean(best[:, 0]),
+        best_cost_mean=_mean(best[:, 1]),
+        best_round=best_round,
     )
 
 
@@ -145,7 +186,7 @@ def _check(kind: Any, value: Any) -> None:
 
 
 def _mean(values: Array) -> float | None:
-    return float(values.mean()) if len(values) else None
+    return float(values.mean()) if len(values) and not np.isnan(values).any() else None
 
 
 def latest(ends: Array, by: Array, *, learns: bool) -> tuple[Places, Places]:

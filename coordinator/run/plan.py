@@ -42,6 +42,8 @@ MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
 OWN_DESCRIPTORS = 50  # of a process that talks to nobody: 16 to 20, and some for what it opens now and then
 MANY_DESCRIPTORS = 1 << 16
+EVALUATED_FRAC = 0.15  # of the steps: evaluations cost a quarter of what training does for a step, see decision 0020
+MOST_EVALUATIONS = 10  # in the course of a run, if the scenario does not say otherwise
 _Links = TypeVar("_Links", Network, Edge, Change)
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 
@@ -113,6 +115,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
+        evaluate_rounds=_evaluate_rounds(scenario, spec.horizon) if weights is None else 0,
     )
     if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
         raise ScenarioError(
@@ -120,14 +123,59 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
         )
     Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
-    if weights is not None and (missing := without_weights(weights, spec.n_agents)):
-        raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
-    if weights is not None and (diverged := with_weights_not_finite(weights, spec.n_agents)):
-        raise ScenarioError(
-            f"{weights}: weights of agents {diverged} are not finite, so this team has diverged; evaluate one stored before "
-            "(record.checkpoint_rounds, --checkpoint)"
-        )
+    if weights is not None:
+        _check_weights(weights, spec.n_agents)
     return Plan(scenario, spec, deployment)
+
+
+def _evaluate_rounds(scenario: Scenario, horizon: int) -> int:
+    """Every how many rounds policies are evaluated; 0: never."""
+    asked = scenario.evaluation.every_rounds
+    if asked is not None:
+        return asked
+    if scenario.clock == "wall":
+        return 0
+    steps = scenario.n_rounds * scenario.rollout.steps
+    times = min(MOST_EVALUATIONS, max(1, int(EVALUATED_FRAC * steps / horizon)))
+    return -(-scenario.n_rounds // times)
+
+
+def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, samples: bool = False) -> Plan:
+    """The plan of an evaluation: the team of a run on its graph and its links, as it is in a checkpoint, to stay so.
+
+    Args:
+        ready: The run's plan, or that of the same team under other settings.
+        weights: Checkpoint folder.
+        copies: Environments at once.
+        episodes: At least how many; rounded up to what all copies play.
+        samples: Whether policies draw their actions.
+
+    Raises:
+        ScenarioError: the checkpoint lacks an agent, or its weights are not finite.
+    """
+    _check_weights(weights, ready.spec.n_agents)
+    asked, horizon = ready.scenario, ready.spec.horizon
+    scenario = asked.model_copy(
+        update={
+            "env": asked.env.model_copy(update={"copies": copies}),
+            "rollout": asked.rollout.model_copy(update={"steps": horizon}),
+            "budget": asked.budget.model_copy(update={"env_steps": -(-episodes // copies) * horizon * copies}),
+            "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
+            "record": asked.record.model_copy(update={"state_rounds": 0, "checkpoint_rounds": 0}),
+        }
+    )
+    deployment = ready.deployment.model_copy(
+        update={
+            "critic_edges": (),
+            "learns": False,
+            "weights": str(weights.resolve()),
+            "samples": samples,
+            "evaluate_rounds": 0,
+            "first_limits": (),
+            "resumed_after": None,
+        }
+    )
+    return Plan(scenario, ready.spec, deployment)
 
 
 def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
@@ -164,6 +212,16 @@ def kept_graph(source: str, asked: Scenario) -> nx.Graph | None:
         return None
     had, asks = ((one.topology, one.env.name, one.env.partition) for one in (load(source), asked))
     return Deployment.read(path.parent).graph() if had == asks else None
+
+
+def _check_weights(weights: Path, n_agents: int) -> None:
+    if missing := without_weights(weights, n_agents):
+        raise ScenarioError(f"{weights}: no stored weights of agents {missing}")
+    if diverged := with_weights_not_finite(weights, n_agents):
+        raise ScenarioError(
+            f"{weights}: weights of agents {diverged} are not finite, so this team has diverged; evaluate one stored before "
+            "(record.checkpoint_rounds, --checkpoint)"
+        )
 
 
 def without_weights(folder: Path, n_agents: int) -> list[int]:
@@ -216,8 +274,8 @@ def _seen(scenario: Scenario, deployment: Deployment) -> list[int]:
     return [sum(deployment.obs_dims[j] for j in scope_agents(scope, i, near[i], n)) for i in range(n)]
 
 
-def reopened(run_dir: Path, round_: int) -> Plan:
-    """The plan of a run that goes on from its stored states of a round: on the graph that it was begun with.
+def reopened(run_dir: Path, round_: int | None) -> Plan:
+    """The plan of a run that goes on from its stored states of a round, or that is over: on the graph that it was begun with.
 
     Raises:
         ScenarioError: a file that the run would write is a link to somewhere else. Another ValueError: what the run's

@@ -19,7 +19,7 @@ from typing import Any
 from scenarios.loading import ScenarioError
 
 DATABASE = "run.sqlite"
-VERSION = 1  # of the schema, in the file's `user_version`; files of the time before it was counted have 0
+VERSION = 2  # of the schema, in the file's `user_version`; files of the time before it was counted have 0
 BUSY_MS = 100  # how long a run's writing may hold up the command; then it tries again later
 QUERY_S = 60.0  # one query; the largest of a report on 10^6 episodes takes 4 s
 MAX_ROWS = 20_000_000  # of one query
@@ -48,6 +48,17 @@ CREATE TABLE ages(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, origin INTEGER NOT NULL,
   used INTEGER NOT NULL, missing INTEGER NOT NULL, mean_s REAL NOT NULL, max_s REAL NOT NULL,
   PRIMARY KEY (round, agent, origin)) WITHOUT ROWID;
+CREATE TABLE evaluations(
+  round INTEGER NOT NULL, env_step INTEGER NOT NULL, copy INTEGER NOT NULL,
+  return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL, at_end INTEGER NOT NULL,
+  PRIMARY KEY (round, at_end, copy)) WITHOUT ROWID;
+CREATE TABLE evaluation_traffic(
+  round INTEGER NOT NULL, at_end INTEGER NOT NULL, plane TEXT NOT NULL, kind TEXT NOT NULL,
+  messages INTEGER NOT NULL, payload_bytes INTEGER NOT NULL, wire_bytes INTEGER NOT NULL,
+  resent_bytes INTEGER NOT NULL, delivered INTEGER NOT NULL, dropped INTEGER NOT NULL,
+  loss INTEGER NOT NULL, queue INTEGER NOT NULL, outage INTEGER NOT NULL, crash INTEGER NOT NULL, gave_up INTEGER NOT NULL,
+  late INTEGER NOT NULL, in_flight INTEGER NOT NULL, nulls INTEGER NOT NULL,
+  PRIMARY KEY (round, at_end, plane, kind)) WITHOUT ROWID;
 CREATE TABLE events(wall_s REAL NOT NULL, role TEXT NOT NULL, text TEXT NOT NULL, virtual_s REAL, round INTEGER);
 """
 _BY_ROUND = ("rounds", "traffic", "ages")  # tables whose key begins with the round

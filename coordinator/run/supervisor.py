@@ -8,6 +8,11 @@ who died), and signals (Ctrl-C). The supervisor takes one item after the other a
 
 and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
 process's own Fault explains more than its exit code, so a death waits a moment for one.
+
+Evaluations (`coordinator.evaluation.evaluations`) are made one after the other by a process of their own, which takes of the
+processor only what the training leaves. When the training is over, the one under way is begun anew as a process like any
+other, and the rest follow. One that fails, or does not get on for `supervision.deadline_s`, is told and left out; the run goes
+on.
 """
 
 import asyncio
@@ -26,7 +31,8 @@ from typing import Any
 
 import psutil
 
-from coordinator.run.checkpoints import States
+from coordinator.evaluation.evaluations import ROLE as EVALUATION
+from coordinator.evaluation.evaluations import EvaluationWatcher, Job, Result, ignore, order
 from coordinator.run.collector import Desk, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
@@ -64,6 +70,7 @@ def run(
     *,
     by_hand: Collection[int] = (),
     say: Callable[[str], None] = print,
+    watch_evaluations: EvaluationWatcher = ignore,
 ) -> Outcome:
     """Run a plan to its end.
 
@@ -74,8 +81,9 @@ def run(
         watch: Called with every report, for a progress display.
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
+        watch_evaluations: Called with every evaluation, for the same display.
     """
-    desk = Desk(recorder, watch, States(run_dir))
+    desk = Desk(ready, run_dir, recorder, watch, watch_evaluations)
     before = signal.getsignal(signal.SIGTERM)
     try:
         asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
@@ -114,6 +122,8 @@ class _Supervisor:
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
         self._hub: ControlHub | None = None  # once everybody is up
+        self._job: Job | None = None  # the evaluation under way
+        self._evaluator: int | None = None  # its process, once it is born
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
 
@@ -166,9 +176,10 @@ class _Supervisor:
             await asyncio.sleep(REVIEW_S)
             agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
             helpers = set(self._alive.values()) - set(agents.values())
+            idlers = {os.getpid(), nursery.pid, *([] if self._evaluator is None else [self._evaluator])}
             now = time.monotonic()
             with contextlib.suppress(OSError):  # the system does not tell what it does
-                cores.review(agents, helpers, (os.getpid(), nursery.pid), now - looked)
+                cores.review(agents, helpers, idlers, now - looked)
             looked = now
 
     async def _count_descriptors(self, hub: ControlHub) -> None:
@@ -216,6 +227,64 @@ class _Supervisor:
             if item is None:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
+            if self._alive:
+                self._begin_evaluation(nursery, beside_training=True)
+        await self._evaluate_rest(nursery)
+
+    def _begin_evaluation(self, nursery: asyncio.subprocess.Process, *, beside_training: bool) -> None:
+        """Have the next evaluation made, if there is one and no other is under way."""
+        if self._job is None and (job := self._desk.evaluations.next()) is not None:
+            assert nursery.stdin is not None
+            nursery.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
+            self._job = job
+
+    async def _evaluate_rest(self, nursery: asyncio.subprocess.Process) -> None:
+        """Training is over: make the evaluations that are left, with nobody else to leave the processor to."""
+        self._desk.end_training()
+        if self._job is not None:
+            await self._end_evaluator()
+        deadline_s = self._scenario.supervision.deadline_s
+        while True:
+            self._begin_evaluation(nursery, beside_training=False)
+            if self._job is None:
+                return
+            item = await self._next(deadline_s)
+            if item is not None:
+                await self._on(item)
+            elif self._job is not None:
+                self._desk.evaluations.fail(self._job, f"it did not get on for {deadline_s:g} s")
+                await self._end_evaluator()
+
+    async def _end_evaluator(self) -> None:
+        """End the evaluation under way, which then is one that may be begun again."""
+        self._job = None
+        while self._evaluator is None:  # ordered, and not born yet
+            item = await self._next(KILL_S)
+            if item is None:
+                return
+            await self._on(item)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._evaluator, signal.SIGKILL)
+        while self._evaluator is not None and (item := await self._next(KILL_S)) is not None:
+            await self._on(item)
+
+    def _on_evaluator(self, item: dict[str, Any]) -> None:
+        match item:
+            case {"born": _, "pid": pid}:
+                self._evaluator = pid
+            case {"dead": _, "status": status}:
+                self._evaluator = None
+                job, self._job = self._job, None
+                if job is None:  # it was ended on purpose
+                    return
+                try:
+                    result = Result.take(self._run_dir)
+                except OSError:
+                    self._desk.evaluations.fail(job, f"its process {_how(status)} (see {LOGS}/evaluation.log)")
+                else:
+                    self._desk.evaluations.record(job, result)
+            case {"evaluating": done} if self._job is not None:
+                self._desk.evaluations.progress(self._job, done)
 
     async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | _Failure | None:
         try:
@@ -270,7 +339,9 @@ class _Supervisor:
         self._diverged[item.role] = story
 
     async def _on_nursery(self, item: dict[str, Any]) -> None:
-        if "born" in item:
+        if EVALUATION in (item.get("born"), item.get("dead")) or "evaluating" in item:
+            self._on_evaluator(item)
+        elif "born" in item:
             self._alive[item["born"]] = item["pid"]
         elif "dead" in item:
             role, status = item["dead"], item["status"]
@@ -323,6 +394,8 @@ class _Supervisor:
         for role in self._by_hand:
             if role in self._hellos and role not in self._desk.finished:
                 await hub.send(role, Stop(reason="the run is over"))
+        if self._evaluator is not None:
+            self._alive[EVALUATION] = self._evaluator
         for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
             for pid in self._alive.values():
                 with contextlib.suppress(ProcessLookupError):

@@ -118,6 +118,7 @@ class Runtime:
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._learns = deployment.learns
+        self._samples = deployment.samples
         algorithm = scenario.algorithm
         self._minibatches = algorithm.epochs * algorithm.minibatches if algorithm.recipe.is_coupled else 0
         self._clock = Clock(lockstep=scenario.clock == "virtual", patience_s=scenario.network.patience_s)
@@ -534,5 +535,6 @@ class Runtime:
         self._begin_round(round_ + 1)
 
     def _begin_round(self, round_: int) -> None:
-        explores = self._learns and (self._agenda.has_turn(round_) or self._learner.always_explores)
-        self._learner.begin_round(round_, explore=explores)
+        by_nature = self._learner.always_explores and (self._learns or self._samples)
+        in_turn = self._learns and self._agenda.has_turn(round_)
+        self._learner.begin_round(round_, explore=by_nature or in_turn)

@@ -31,10 +31,11 @@ SMALL = [
     "record.state_rounds=0",
 ]  # fmt: skip
 FINITE = ["budget.env_steps=400", "env.horizon=10"]
+EVALUATED = ["eval_return_mean", "eval_cost_mean", "eval_episodes", "best_return_mean", "best_cost_mean", "best_round"]
 KEYS = [
     "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean",
-    "cost_limit", "faulty_episodes", "diverged", "payload_bytes", "wire_bytes", "bytes_per_agent_step", "delivered_frac",
-    "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
+    "cost_limit", "limits", "idle_costs", *EVALUATED, "faulty_episodes", "diverged", "payload_bytes", "wire_bytes",
+    "bytes_per_agent_step", "delivered_frac", "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
 ]  # fmt: skip
 
 
@@ -280,6 +281,32 @@ def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: An
     assert [path for path in (run.dir / "checkpoints").rglob("*.partial")] == []
 
 
+def test_a_killed_evaluation_is_told_and_made_up_for_by_resume(start: Any) -> None:
+    words = ["evaluation.every_rounds=10", "evaluation.episodes=2", "env.horizon=400", "budget.env_steps=2000"]
+    whole = start(*words, "--in-process")
+    assert whole.ended(UP_S)[0] == 0
+    query = "SELECT * FROM evaluations ORDER BY round, at_end, copy"
+    expected = whole.query(query)
+    shutil.rmtree(whole.dir)
+    run = start(*words)
+    deadline = time.monotonic() + UP_S
+    while "kappahop: evaluation" not in (members := run.members()):
+        assert time.monotonic() < deadline
+        assert run.command.poll() is None, run.command.communicate()
+        select_nothing(0.02)
+    members["kappahop: evaluation"].kill()
+    code, out, err = run.ended(UP_S)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["env_steps"] == 2000
+    ((told,),) = run.query("SELECT text FROM events WHERE role = 'evaluation'")
+    assert told.endswith("could not be evaluated: its process was killed by SIGKILL (see logs/evaluation.log)")
+    again = subprocess.run(
+        [*COMMAND, "resume", str(run.dir), "--json", "-q"], capture_output=True, text=True, timeout=UP_S, check=False
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert run.query(query) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("graph", "victim"), [("line", 1), ("ring", 3)])
 def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: Any, graph: str, victim: int) -> None:
@@ -506,7 +533,8 @@ def test_one_process_and_many_give_the_same_weights_and_ledger(start: Any, more:
         told.append(json.loads(out))
         shutil.rmtree(told[-1]["run_dir"])
     apart, together = told
-    for key in ("weights_sha256", "ledger_sha256", "return_mean", "env_steps", "wire_bytes"):
+    for key in ("weights_sha256", "ledger_sha256", "return_mean", "env_steps", "wire_bytes", *EVALUATED):
         assert apart[key] == together[key]
+    assert apart["eval_episodes"] == 40
     assert len(set(apart["node_pids"])) == 4
     assert len(set(together["node_pids"])) == 1

@@ -71,6 +71,11 @@ class Row(NamedTuple):
     in_flight: int = 0
     nulls: int = 0
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """All that is counted, `messages` first."""
+        return tuple(count for count in self[_KEY:] if isinstance(count, int))
+
 
 _KEY = 5
 _COUNTS = Row._fields[_KEY:]

@@ -75,6 +75,7 @@ def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
 def test_an_evaluation_draws_from_streams_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its team would else be judged on the very start states and link faults that it learnt from."""
     words = [*SMALL, "topology.kind=ring", "network.preset=uav-mesh", "seed=3", f"budget.env_steps={STEPS}", "env.copies=1"]
+    words.append("evaluation.every_rounds=0")
     drawn: list[list[int]] = []
 
     class Watched(np.random.SeedSequence):

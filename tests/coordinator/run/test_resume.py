@@ -26,6 +26,7 @@ from topology.planes.control import Control, Stored
 SMALL = [
     "env.copies=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
     "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2", "env.threads=1",
+    "evaluation.every_rounds=3", "evaluation.episodes=2",
 ]  # fmt: skip
 ROUNDS = 7
 LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "env.horizon=11"]
@@ -72,7 +73,7 @@ LATER = {  # `make slow`
     "lq, bad links, overlay", "cheetah, slow links", "cheetah, quirks", "lq, central critic, bad links",
     "game, mixed values, bad links", "lq, model, bad links", "lq, sparse states, crash", "game, memories in turn",
 }  # fmt: skip
-TABLES = ("episodes", "rounds", "traffic", "ages", "events")
+TABLES = ("episodes", "rounds", "traffic", "ages", "events", "evaluations", "evaluation_traffic")
 
 
 def perform(ready: Plan, folder: Path, watch: Callable[[Control], None] = lambda report: None) -> Outcome:
