@@ -21,12 +21,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from benchmarks.idle import idle
 from coordinator.run.database import Results
 from coordinator.run.plan import plan
-from envs.registry import make as make_world
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 
@@ -113,23 +112,18 @@ def family(
     return rows
 
 
-def idle(common: Sequence[str], seed: int) -> Figures:
-    """What a team gets that gives the zero action, over ten episodes of ten copies."""
-    ready = plan(load(common[0], [*common[1:], "env.copies=10"]))
-    world = make_world(ready.scenario.env, ready.deployment.graph(), seed)
-    world.reset()
-    still = [np.zeros((10, width), np.float32) for width in ready.spec.act_dims]
-    episodes = [episode for _ in range(ready.spec.horizon) for episode in world.step(still).episodes]
-    world.close()
+def doing_nothing(common: Sequence[str], seed: int) -> Figures:
+    """The row of a team that gives the zero action."""
+    still = idle(common[0], common[1:], seed)
     return Figures(
-        command=" ".join(("kappahop", "graph", *common)),
+        command=" ".join(("python", "benchmarks/idle.py", common[0])),
         algorithm="does nothing",
         critic="–",
         seed=seed,
-        return_mean=float(np.mean([episode.ret for episode in episodes])),
-        progress_mean=ready.deployment.progress(*np.mean([(episode.ret, episode.length) for episode in episodes], axis=0)),
-        cost_mean=float(np.mean([sum(episode.cost) for episode in episodes])),
-        cost_limit=sum(ready.deployment.cost_limits) or None,
+        return_mean=still.ret,
+        progress_mean=still.progress,
+        cost_mean=still.cost,
+        cost_limit=still.cost_limit,
         peer_bytes=0.0,
         central_bytes=0.0,
         env_steps_per_s=0.0,
@@ -220,7 +214,7 @@ def main() -> None:
     n_agents = plan(load(common[0], common[1:])).spec.n_agents
     turn_steps = n_agents * given.env_steps if given.equal_updates else None
     jobs = [(row, seed) for row in family(both=given.both, settings=settings, turn_steps=turn_steps) for seed in given.seeds]
-    found = [idle(common, given.seeds[0])]
+    found = [doing_nothing(common, given.seeds[0])]
     for place, (row, seed) in enumerate(jobs, start=1):
         print(f"[{place}/{len(jobs)}] ", end="", file=sys.stderr)
         figures = make(row, common, seed, given.out)

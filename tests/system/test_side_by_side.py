@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.family import Row, family, idle, make, table
+from benchmarks.family import Row, doing_nothing, family, make, table
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 from tests.system.stage import SMALL
@@ -35,7 +35,7 @@ def test_rows_have_settings_of_their_own_and_those_that_take_turns_the_steps_for
 
 
 def test_the_first_row_is_a_team_that_does_nothing() -> None:
-    still = idle(["safe_ant_4x2", "env.horizon=30"], 0)
+    still = doing_nothing(["safe_ant_4x2", "env.horizon=30"], 0)
     assert still.return_mean == pytest.approx(30, abs=5)
     assert still.progress_mean == pytest.approx(0, abs=5)
     assert (still.cost_mean, still.cost_limit) == (0.0, 50.0)
@@ -44,7 +44,7 @@ def test_the_first_row_is_a_team_that_does_nothing() -> None:
         .splitlines()[-1]
         .startswith(f"| does nothing | – | {still.return_mean:.0f} | {still.progress_mean:.0f} | 0.0 | 50 |")
     )
-    assert idle(["quickstart", "env.horizon=30"], 0).progress_mean is None
+    assert doing_nothing(["quickstart", "env.horizon=30"], 0).progress_mean is None
 
 
 @pytest.mark.slow
