@@ -414,6 +414,11 @@ class Results:
         found = self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")
         return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
 
+    def costs_at_end(self, round_: int) -> list[list[float]]:
+        """The same of the episodes of the evaluation at the end of the policies after a round; [] if there was none."""
+        found = self._rows(f"SELECT costs FROM evaluations WHERE round = {round_} AND at_end ORDER BY copy")
+        return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
+
     def by_round(self, metric: str) -> list[float]:
         """A metric of nodes as a mean over those that reported it, round by round; rounds without it are left out."""
         found = self._rows(f"SELECT avg({metric_in_sql(metric)}) FROM rounds GROUP BY round")
@@ -421,8 +426,8 @@ class Results:
 
     def by_agent(self, metric: str) -> dict[int, float]:
         """A metric of each agent as a mean over the last tenth of the rounds; agents without it are left out."""
-        last = "SELECT max(round) - (max(round) + 1) / 10 FROM rounds"
-        found = self._rows(f"SELECT agent, avg({metric_in_sql(metric)}) FROM rounds WHERE round >= ({last}) GROUP BY agent")
+        before = "SELECT max(round) - max(1, (max(round) + 1) / 10) FROM rounds"
+        found = self._rows(f"SELECT agent, avg({metric_in_sql(metric)}) FROM rounds WHERE round > ({before}) GROUP BY agent")
         return {int(agent): float(mean) for agent, mean in found if mean is not None}
 
     def evaluations(self) -> dict[tuple[int, bool], list[tuple[float, float]]]:

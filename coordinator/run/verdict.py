@@ -1,7 +1,8 @@
 """Whether a run kept its limits on costs, and if not, why: one sentence per limit.
 
 Theory of operation. `evidence` collects what a run recorded about one limit, `judge` decides from that alone. The cost that is
-judged is the mean over the episodes that the run's figures are about. Where each agent is charged with its own cost
+judged is the mean over the episodes of the evaluation at the end, without exploration; where there was none, over the training
+episodes that the run's figures are about. Where each agent is charged with its own cost
 (`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds for
 every agent and the recorded cost of an episode is the team's.
 
@@ -35,6 +36,7 @@ class Evidence:
         name: What the cost is called.
         limit: b.
         costs: Cost of each episode that counts.
+        evaluated: Whether these are of an evaluation, or of training, exploration included.
         worst: With costs of the agents' own: which agent pays most, and how much an episode; None: the cost is the team's.
         heeds: Whether the algorithm minds costs at all.
         algorithm: Its name.
@@ -47,6 +49,7 @@ class Evidence:
     name: str
     limit: float
     costs: Sequence[float]
+    evaluated: bool = False
     worst: tuple[int, float] | None = None
     heeds: bool = True
     algorithm: str = ""
@@ -97,7 +100,8 @@ def judge(found: Evidence) -> Verdict:
         mean = float(known.mean())
         low, high = _interval(known)
         interval = "" if low is None else f", 95 % interval {low:.3g} to {high:.3g}"
-        measured = f"{mean:.3g} on average over {len(known)} {'episode' if len(known) == 1 else 'episodes'}{interval}"
+        kind = "evaluated " if found.evaluated else ""
+        measured = f"{mean:.3g} on average over {len(known)} {kind}{'episode' if len(known) == 1 else 'episodes'}{interval}"
     else:
         agent, mean = found.worst
         measured = f"{mean:.3g} on average for agent {agent}, which pays most"
@@ -166,7 +170,8 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
         idle: Mean cost of an idle episode, per cost; None: not measured.
     """
     algorithm, limits, n = ready.scenario.algorithm, ready.deployment.cost_limits, ready.deployment.n_agents
-    costs = results.costs()[first:behind]
+    at_end = results.costs_at_end(ready.scenario.n_rounds - 1)
+    costs = at_end or results.costs()[first:behind]
     found = []
     for u, limit in enumerate(limits):
         own = results.by_agent(f"episode_cost_{u}") if ready.scenario.env.cost == "local" else {}
@@ -177,6 +182,7 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
                 name="cost" if len(limits) == 1 else f"cost {u}",
                 limit=limit,
                 costs=[episode[u] for episode in costs],
+                evaluated=bool(at_end) or not ready.deployment.learns,
                 worst=worst,
                 heeds=algorithm.recipe.constraint != "none",
                 algorithm=algorithm.name,

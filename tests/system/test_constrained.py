@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.mark.parametrize("algorithm", SAFE)
 def test_constrained_algorithms_end_within_a_tenth_of_the_limit(tmp_path: Path, algorithm: str, seed: int) -> None:
     outcome = train(algorithm, seed, tmp_path)
-    assert 0.7 <= outcome.spent <= 1.1
+    assert 0.85 <= outcome.spent <= 1.01  # 0.90 to 0.99 on one type of processor; others round differently
     assert outcome.cost <= 1.4  # 1.8 at the start
 
 

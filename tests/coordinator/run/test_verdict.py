@@ -117,6 +117,7 @@ def test_nothing_is_measured_where_it_means_nothing_or_is_too_dear(words: tuple[
 LQ = [
     "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=4", "env.horizon=6", "rollout.steps=12",
     "budget.env_steps=480", "algorithm.hidden=[4]", "algorithm.epochs=1", "algorithm.minibatches=1", "record.tensorboard=false",
+    "evaluation.every_rounds=0",
 ]  # fmt: skip
 
 
@@ -154,3 +155,26 @@ def test_who_minds_no_costs_is_told_apart(tmp_path: Path) -> None:
     final, _ = told(tmp_path / "ippo", "env.lq.control_limit=1e-3", "algorithm.name=ippo")
     (found,) = final["limits"]
     assert found["because"] == ["ippo minds no costs"]
+
+
+def test_an_evaluation_at_the_end_is_what_counts(tmp_path: Path) -> None:
+    final, _ = told(tmp_path / "run", "env.lq.control_limit=0.25", "evaluation.every_rounds=5", "evaluation.episodes=2")
+    (found,) = final["limits"]
+    assert found["mean"] == pytest.approx(final["eval_cost_mean"])
+    assert found["episodes"] == final["eval_episodes"] == 20
+    assert "on average over 20 evaluated episodes" in found["text"]
+
+
+@pytest.mark.parametrize("cost", ["team", "local"])
+def test_who_is_charged_with_what(tmp_path: Path, cost: str) -> None:
+    """The team's cost: all agents are charged with the same sum. Costs of their own: the team's is their mean."""
+    final, episodes = told(tmp_path / cost, "env.lq.control_limit=0.25", f"env.cost={cost}")
+    with contextlib.closing(Results(tmp_path / cost)) as results:
+        own, prices = results.by_agent("episode_cost_0"), results.by_agent("multiplier_0")
+    assert set(own) == set(prices) == {0, 1, 2}
+    assert len(set(own.values())) == (1 if cost == "team" else 3)
+    last = np.mean([value for _, value in episodes[-8:]])  # those of the last tenth of the rounds
+    assert np.mean([*own.values()]) == pytest.approx(last, rel=1e-5)
+    assert final["cost_limit"] == pytest.approx(0.25 * 6)  # each agent's, whole
+    for agent, price in prices.items():
+        assert (price > 0) == (own[agent] > 0.25 * 6)
