@@ -299,28 +299,20 @@ class Sender:
         """Send a multipart as `send_multipart` does, but without its checks, which cost more than the sending.
 
         Raises:
-            zmq.ZMQError: the socket's own, before any frame was taken; `zmq.Again` if the deadline has passed.
+            Again: the deadline has passed. Another zmq.ZMQError: the socket's own. In either case no frame was taken.
             StopRequested: the process was asked to stop while the socket took nothing.
         """
-        try:
-            self._send(frames)
-        except zmq.Again:
-            self._insist(frames)
-
-    def _send(self, frames: Frames) -> None:
-        last = len(frames) - 1
-        for place, frame in enumerate(frames):
-            self.socket.send(frame, 0 if place == last else _MORE)
-
-    def _insist(self, frames: Frames) -> None:
-        """Try for as many slices as are left; the first has passed."""  # noqa: DOC501  (what `__call__` raises)
-        for _ in range(self._slices - 1):
-            heed_stop()
+        socket, left, last = self.socket, self._slices, len(frames) - 1
+        while True:
             try:
-                return self._send(frames)
+                for place, frame in enumerate(frames):
+                    socket.send(frame, 0 if place == last else _MORE)
+                return
             except zmq.Again:
-                continue
-        raise zmq.Again
+                left -= 1
+                if not left:
+                    raise
+            heed_stop()
 
 
 class Receiver:
