@@ -470,7 +470,8 @@ def _execute(
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
         check_start(ready, in_process=in_process)
-        doubts = warnings(ready)
+        idle = idle_costs(ready)
+        doubts = [*warnings(ready), *above_their_limits(ready, idle)]
         run_dir = place if isinstance(place, Path) else first_free(place)
         if resumed_after is None:
             make_run_dir(run_dir, ready)
@@ -492,8 +493,7 @@ def _execute(
         claim.close()
         _refuse(f"{error.filename}: cannot be written ({error.strerror})")
     console = terminal(stderr=True)
-    idle = idle_costs(ready)
-    for text in () if quiet else [*doubts, *above_their_limits(ready, idle)]:
+    for text in () if quiet else doubts:
         console.print(warning(text), highlight=False, soft_wrap=True)
     try:
         with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:

@@ -220,10 +220,12 @@ def _answers(found: Comparison) -> list[str]:
     told = f"Return {tables.figure(row.iqm)}"
     if len(row.ret) > 1:
         told += f", 95 % interval {tables.interval(row.interval)} over {len(row.ret)} seeds"
+    verdicts = [words for run in row.cell.runs for words in _limits(run, several=len(row.cell.runs) > 1)]
     if row.cost_limit is not None:
-        told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}: {'exceeded' if row.exceeds else 'kept'}"
+        told += f"; cost {tables.figure(row.cost)}, limit {row.cost_limit:g}"
+        told += "" if verdicts else f": {'exceeded' if row.exceeds else 'kept'}"
     told += f"; {row.bytes_per_agent_step:.1f} B per agent and step between agents"
-    return [told, *(words for run in row.cell.runs for words in _limits(run, several=len(row.cell.runs) > 1))]
+    return [told, *verdicts]
 
 
 def _limits(run: Run, *, several: bool) -> Iterator[str]:
