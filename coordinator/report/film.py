@@ -2,21 +2,30 @@
 
 Theory of operation. One deployment plays once more, in this process and without exploration, in rounds of one step: what a
 round books on a link is then what crossed it in that step. The world is wrapped by one that takes a picture of the robot
-before each step that is to be seen; reports bring the traffic. Pictures and traffic are put side by side at the end.
+before each step that is to be seen, and notes where walls and obstacles stand, where standing costs, and what the episode has
+cost; reports bring the traffic. Pictures and traffic are put side by side at the end.
 
 Rendering needs no window: MuJoCo draws by EGL unless the environment variable MUJOCO_GL says otherwise.
 """
 
+import contextlib
+import itertools
+import math
 import os
+import shutil
+import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from coordinator.run import in_process
 from coordinator.run.database import Recorder
@@ -37,7 +46,12 @@ FILM_S = 10.0  # virtual seconds of the modelled deployment, which is as long as
 PER_SECOND = 20  # pictures; fewer if control periods are longer
 WIDE, HIGH = 480, 360  # of the robot's picture, in pixels
 DISTANCE = 5.0  # of the camera from the robot, in metres
-WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
+TITLE, DEEP, ASIDE, MARGIN = 24, 150, 420, 40  # heights of words and ground, width of the graph and of its edge, in pixels
+PER_METRE = 12  # pixels of the ground
+APART = 4  # of a link from the middle of its edge, in pixels
+FINE = 2  # the graph is drawn so many times as large, for smooth lines
+SKY, GROUND, COSTLY = (214, 226, 236), (236, 238, 240), (244, 205, 200)
+INK, NODE, LINK, LOST = (40, 40, 40), (0, 32, 76), (127, 140, 141), (192, 57, 43)
 
 Picture = NDArray[np.uint8]
 Load = tuple[int, int]  # wire bytes and lost messages of a link in one step
@@ -50,14 +64,12 @@ def check(scenario: Scenario, path: Path) -> None:
         ScenarioError: its folder does not exist, the world has no robot, there is nothing to write such a file with, the clock
             is the wall's, or MuJoCo cannot draw on this machine.
     """
-    from matplotlib.animation import writers
-
     if not path.absolute().parent.is_dir():
         raise ScenarioError(f"--film: got {path}; there is no folder {path.parent}")
-    if path.suffix not in WRITERS:
-        raise ScenarioError(f"--film: got {path.name}; expected a name that ends in {' or '.join(WRITERS)}")
-    if not writers.is_available(WRITERS[path.suffix]):
-        raise ScenarioError(f"--film: got {path.name}; that needs {WRITERS[path.suffix]}, which is not installed here")
+    if path.suffix not in (".gif", ".mp4"):
+        raise ScenarioError(f"--film: got {path.name}; expected a name that ends in .gif or .mp4")
+    if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
+        raise ScenarioError(f"--film: got {path.name}; that needs ffmpeg, which is not installed here")
     if scenario.env.name not in TASKS:
         raise ScenarioError(f"--film: {scenario.env.name} has no robot to look at")
     if scenario.clock == "wall":
@@ -119,7 +131,32 @@ def film(evaluated: Plan, path: Path) -> None:
         recorder.close()
     if outcome.error is not None:
         raise ScenarioError(f"--film: {outcome.error}")
-    _write(path, world.pictures, [loads[step] for step in range(0, steps, every)], graph, dt * every)
+    shots = [Shot(view, loads[step]) for view, step in zip(world.views, range(0, steps, every), strict=True)]
+    limits = evaluated.deployment.cost_limits
+    _write(path, shots, graph, dt * every, cost_limit=limits[0] if limits else None)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is seen of a robot at one moment.
+
+    Attributes:
+        robot: Its picture, (HIGH, WIDE, 3).
+        ground: The ground around it from above, (DEEP, WIDE, 3); None where there is nothing on it and no place costs anything.
+        cost: The team's cost in the episode so far.
+    """
+
+    robot: Picture
+    ground: Picture | None
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture of a film: what is seen, and by link what crosses it in that step."""
+
+    view: View
+    loads: Mapping[tuple[int, int], Load]
 
 
 class _Filmed:
@@ -130,15 +167,23 @@ class _Filmed:
 
         self.spec: EnvSpec = world.spec
         self.copies: int = world.copies
-        self.pictures: list[Picture] = []
+        self.views: list[View] = []
         self._world: MujocoWorld = world
         self._every = every
         self._step = 0
-        self._renderer = mujoco.Renderer(self._world.model, HIGH, WIDE)
+        self._has_ground = False
+        model = self._world.model
+        # two thirds of the time go into shadows and mirrors, a fifth into the sky, and none of them tells anything
+        model.vis.quality.offsamples = 0
+        self._renderer = mujoco.Renderer(model, HIGH, WIDE)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX):
+            self._renderer.scene.flags[flag] = 0
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-        self._camera.trackbodyid = int(self._world.model.jnt_bodyid[0])
+        self._camera.trackbodyid = int(model.jnt_bodyid[0])
         self._camera.distance, self._camera.elevation, self._camera.azimuth = DISTANCE, -20.0, 90.0
+        bodies = [model.body(int(body)).name for body in model.geom_bodyid]
+        self._boxes = [geom for geom, name in enumerate(bodies) if name.startswith(("wall", "obstacle"))]
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -147,7 +192,7 @@ class _Filmed:
     def step(self, actions: Sequence[Floats]) -> Transition:
         """See `VecEnv.step`; a picture first, if it is time for one."""
         if self._step % self._every == 0:
-            self.pictures.append(self._picture())
+            self.views.append(self._view())
         self._step += 1
         return self._world.step(actions)
 
@@ -164,60 +209,156 @@ class _Filmed:
         self._renderer.close()
         self._world.close()
 
-    def _picture(self) -> Picture:
+    def _view(self) -> View:
         import mujoco
 
         data = self._world.batch.get_data(0)
         mujoco.mj_forward(self._world.model, data)
         self._renderer.update_scene(data, self._camera)
-        return np.asarray(self._renderer.render()).copy()
+        robot = np.asarray(self._renderer.render()).copy()
+        robot[np.logical_and.accumulate(~robot.any(axis=-1), axis=0)] = SKY  # black down to the first thing that is seen
+        return View(robot, self._ground(data), self._world.spent(0))
+
+    def _ground(self, data: Any) -> Picture | None:
+        """The ground from above: the robot in the middle, walls and obstacles, red where standing costs."""
+        x, y = self._world.place(0)
+        across, up = np.meshgrid(x + (np.arange(WIDE) - WIDE / 2) / PER_METRE, y - (np.arange(DEEP) - DEEP / 2) / PER_METRE)
+        costly = self._world.charged_at(across.ravel(), up.ravel(), 0).reshape(DEEP, WIDE)
+        if not self.views:  # pictures of a film are all alike: at the start it shows whether there is anything to see
+            self._has_ground = bool(self._boxes) or bool(costly.any())
+        if not self._has_ground:
+            return None
+        image = Image.fromarray(np.where(costly[..., None], COSTLY, GROUND).astype(np.uint8))
+        pen = ImageDraw.Draw(image)
+
+        def on(place: NDArray[np.float64]) -> tuple[float, float]:
+            return float((place[0] - x) * PER_METRE + WIDE / 2), float((y - place[1]) * PER_METRE + DEEP / 2)
+
+        for geom in self._boxes:
+            turn, half = data.geom_xmat[geom].reshape(3, 3), self._world.model.geom_size[geom]
+            corners = [on(data.geom_xpos[geom] + turn @ (half * (a, b, 0.0))) for a, b in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
+            pen.polygon(corners, fill=INK)
+            pen.line([*corners, corners[0]], fill=INK, width=3)
+        pen.ellipse([WIDE / 2 - 5, DEEP / 2 - 5, WIDE / 2 + 5, DEEP / 2 + 5], fill=NODE)
+        return np.asarray(image)
 
 
-def _write(
-    path: Path, pictures: Sequence[Picture], loads: Sequence[dict[tuple[int, int], Load]], graph: nx.Graph, period_s: float
-) -> None:
+class _Screen:
+    """Draws shots: on the left the robot and the ground around it, on the right the graph with its traffic.
+
+    Args:
+        graph: The communication graph.
+        most: Wire bytes of a link in a step that are drawn widest.
+        cost_limit: What an episode's cost should stay below; None: nothing costs anything.
+    """
+
+    def __init__(self, graph: nx.Graph, most: int, cost_limit: float | None) -> None:
+        raw = layout(graph)
+        points = np.array([raw[i] for i in sorted(graph)])
+        low, size = points.min(axis=0), np.maximum(np.ptp(points, axis=0).max(), 1e-9)
+        room, margin = min(ASIDE, HIGH) - 2 * MARGIN, MARGIN + (np.array([ASIDE, HIGH]) - min(ASIDE, HIGH)) / 2
+        spread = (room - np.ptp(points, axis=0) / size * room) / 2
+        scaled = (points - low) / size * room + margin + spread
+        self._places = {i: (float(a) * FINE, float(HIGH - b) * FINE) for i, (a, b) in enumerate(scaled)}
+        self._links = sorted(link for edge in graph.edges for link in (edge, edge[::-1]))
+        self._most, self._cost_limit = most, cost_limit
+        fonts = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+        self._small, self._large = ImageFont.truetype(fonts, 13), ImageFont.truetype(fonts, 13 * FINE)
+
+    def drawn(self, shot: Shot, time_s: float, *, charged: bool) -> Image.Image:
+        """A shot; `charged`: whether it has cost anything since the one before."""
+        view = shot.view
+        deep = TITLE + HIGH + (0 if view.ground is None else DEEP)
+        image = Image.new("RGB", (WIDE + ASIDE, deep), "white")
+        pen = ImageDraw.Draw(image)
+        image.paste(Image.fromarray(view.robot), (0, TITLE))
+        if view.ground is not None:
+            image.paste(Image.fromarray(view.ground), (0, TITLE + HIGH))
+            pen.text((6, TITLE + HIGH + 3), "from above; red: standing there costs", fill=INK, font=self._small)
+        if charged:
+            pen.rectangle([0, TITLE, WIDE - 1, TITLE + HIGH - 1], outline=LOST, width=4)
+        told = f"{time_s:.2f} s"
+        if self._cost_limit is not None:
+            told += f"    cost {view.cost:g} so far, limit {self._cost_limit:g}"
+        pen.text((6, 4), told, fill=LOST if charged else INK, font=self._small)
+        now = [shot.loads.get(link, (0, 0)) for link in self._links]
+        total, lost = (sum(column) for column in zip(*now, strict=True)) if now else (0, 0)
+        pen.text((WIDE + 6, 4), f"{total:,} bytes between agents, {lost} messages lost", fill=INK, font=self._small)
+        image.paste(self._traffic(now), (WIDE, TITLE))
+        return image
+
+    def _traffic(self, now: Sequence[Load]) -> Image.Image:
+        image = Image.new("RGB", (ASIDE * FINE, HIGH * FINE), "white")
+        pen = ImageDraw.Draw(image)
+        for (a, b), (sent, lost) in zip(self._links, now, strict=True):
+            width = max(1, round(FINE * (0.5 + 5.0 * sent / self._most)))
+            pen.line(_beside(self._places[a], self._places[b]), fill=LOST if lost else LINK, width=width)
+        radius = 11 * FINE
+        for i, (x, y) in self._places.items():
+            pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=NODE)
+            pen.text((x, y), str(i), fill="white", font=self._large, anchor="mm")
+        return image.reduce(FINE)
+
+
+def _write(path: Path, shots: Sequence[Shot], graph: nx.Graph, period_s: float, *, cost_limit: float | None) -> None:
     """Draw robot and traffic side by side: links as wide as what crosses them, red where something is lost.
 
     Raises:
         ScenarioError: the file cannot be written.
     """
-    from matplotlib.animation import writers
-    from matplotlib.collections import LineCollection
-    from matplotlib.figure import Figure
+    most = max((sent for shot in shots for sent, _ in shot.loads.values()), default=0) or 1
+    screen = _Screen(graph, most, cost_limit)
+    costs = [0.0, *(shot.view.cost for shot in shots)]
 
-    places = layout(graph)
-    links = sorted(link for edge in graph.edges for link in (edge, edge[::-1]))
-    most = max((sent for load in loads for sent, _ in load.values()), default=0) or 1
-    figure = Figure(figsize=(9.0, 3.6), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(WIDE, HIGH))
-    for axes in (left, right):
-        axes.set_axis_off()
-    right.set_aspect("equal", adjustable="datalim")
-    right.margins(0.2)
-    shown = left.imshow(pictures[0])
-    right.scatter(*zip(*(places[i] for i in sorted(graph)), strict=True), s=300, c="#00204c", zorder=2)
-    for i in sorted(graph):
-        right.annotate(str(i), places[i], color="white", ha="center", va="center", zorder=3)
-    lines = LineCollection([_beside(places[a], places[b]) for a, b in links], zorder=1)
-    right.add_collection(lines)
+    def drawn(number: int) -> Image.Image:
+        return screen.drawn(shots[number], number * period_s, charged=costs[number + 1] > costs[number])
+
     try:
-        writer = writers[WRITERS[path.suffix]](fps=round(1.0 / period_s) or 1)
-        with writer.saving(figure, str(path), 100):
-            for number, (picture, load) in enumerate(zip(pictures, loads, strict=True)):
-                now = [load.get(link, (0, 0)) for link in links]
-                shown.set_data(picture)
-                lines.set_linewidth([0.3 + 4.0 * sent / most for sent, _ in now])
-                lines.set_color(["#c0392b" if lost else "#7f8c8d" for _, lost in now])
-                total, lost = (sum(column) for column in zip(*now, strict=True))
-                left.set_title(f"{number * period_s:.2f} s", fontsize=10)
-                right.set_title(f"{total} bytes between agents, {lost} messages lost", fontsize=10)
-                writer.grab_frame()
+        if path.suffix == ".gif":
+            _write_gif(path, [drawn(number) for number in range(len(shots))], period_s)
+        else:
+            _write_mp4(path, map(drawn, range(len(shots))), period_s)
     except OSError as error:
-        raise ScenarioError(f"--film: cannot write {path} ({error.strerror})") from None
+        raise ScenarioError(f"--film: cannot write {path} ({error.strerror or error})") from None
+
+
+def _write_gif(path: Path, pictures: Sequence[Image.Image], period_s: float) -> None:
+    """A GIF of one palette, chosen from some of the pictures: a palette for each takes longer than all the rest."""
+    some = [pictures[place] for place in sorted({0, len(pictures) // 3, 2 * len(pictures) // 3, len(pictures) - 1})]
+    sheet = Image.new("RGB", (some[0].width, len(some) * some[0].height + 8), LOST)
+    for row, picture in enumerate(some):
+        sheet.paste(picture, (0, row * picture.height))
+    colours = sheet.reduce(2).quantize(255)
+    first, *others = (picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 * period_s), loop=0, optimize=False)
+
+
+def _write_mp4(path: Path, pictures: Iterable[Image.Image], period_s: float) -> None:
+    """A film by ffmpeg.
+
+    Raises:
+        OSError: ffmpeg does not take it; the text is its own.
+    """
+    rest = iter(pictures)
+    first = next(rest)
+    size, rate = f"{first.width}x{first.height}", str(round(1.0 / period_s) or 1)
+    words = ["-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate, "-i", "-", "-an"]
+    words += ["-vcodec", "h264", "-pix_fmt", "yuv420p", str(path.absolute())]
+    with subprocess.Popen(["ffmpeg", *words], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+        assert ffmpeg.stdin is not None
+        assert ffmpeg.stderr is not None
+        with contextlib.suppress(BrokenPipeError):  # it says why
+            for picture in itertools.chain([first], rest):
+                ffmpeg.stdin.write(picture.tobytes())
+            ffmpeg.stdin.close()
+        said = ffmpeg.stderr.read().decode(errors="replace").strip()
+    if ffmpeg.returncode:
+        raise OSError(said or f"ffmpeg ended with status {ffmpeg.returncode}")
 
 
 def _beside(a: tuple[float, float], b: tuple[float, float]) -> list[tuple[float, float]]:
     """The line from a to b, moved to its right a little: the way back is another link."""
     across, up = b[0] - a[0], b[1] - a[1]
-    shift = 0.05 * up, -0.05 * across
+    length = math.hypot(across, up) or 1.0
+    shift = -APART * FINE * up / length, APART * FINE * across / length
     return [(x + shift[0], y + shift[1]) for x, y in (a, b)]

@@ -96,6 +96,22 @@ class MujocoWorld:
         self._charged = np.zeros(copies)
         self._shape = (n, copies)
 
+    # --- to look at -----------------------------------------------------------------------------------------------
+
+    def place(self, copy: int) -> tuple[float, float]:
+        """Where a copy's robot is, x and y [m]."""
+        return float(self._x[copy]), float(self._y[copy])
+
+    def spent(self, copy: int) -> float:
+        """The team's cost in the episode of a copy so far."""
+        return float(self._charged[copy])
+
+    def charged_at(self, x: Array, y: Array, copy: int) -> Bools:
+        """Where a robot that stood at (x, y), (P,), would be charged now."""
+        obstacle = None if self._obstacle is None else np.full_like(x, self._obstacle[copy])
+        time = np.full_like(x, self._time[copy])
+        return self._rule.cost(Step(x0=x, y0=y, x=x, y=y, time=time, dt=self.spec.dt, obstacle=obstacle))
+
     # --- assembly -------------------------------------------------------------------------------------------------
 
     def _bind(self) -> None:

@@ -3,9 +3,12 @@
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import mujoco  # type: ignore[import-untyped]
+import networkx as nx
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -14,6 +17,7 @@ from coordinator.report import film as filming
 from coordinator.run import in_process
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan
+from envs.registry import make
 from scenarios.loading import ScenarioError, load
 
 SMALL = [
@@ -46,11 +50,12 @@ class Blind:
 
     def __init__(self, world: Any, every: int) -> None:
         assert every == 1
-        self.pictures: list[Any] = []
+        self.views: list[filming.View] = []
         self.spec, self.copies, self._world = world.spec, world.copies, world
 
     def step(self, actions: Any) -> Any:
-        self.pictures.append(np.full((6, 8, 3), 40 * len(self.pictures), np.uint8))
+        picture = np.full((filming.HIGH, filming.WIDE, 3), 40 * len(self.views), np.uint8)
+        self.views.append(filming.View(picture, None, self._world.spent(0)))
         return self._world.step(actions)
 
     def __getattr__(self, name: str) -> Any:
@@ -74,9 +79,9 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
     told: list[Any] = []
     write = filming._write
 
-    def tell(*words: Any) -> None:
-        told.append(words[2])
-        write(*words)
+    def tell(path: Path, shots: Any, *words: Any, **more: Any) -> None:
+        told.append([shot.loads for shot in shots])
+        write(path, shots, *words, **more)
 
     ready = trained(tmp_path / "run", f"network.loss_prob={loss}", "network.latency_ms=10")
     monkeypatch.setattr(filming, "_write", tell)
@@ -98,9 +103,60 @@ def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     decoded = subprocess.run(
         ["ffmpeg", "-v", "error", "-i", str(tmp_path / "film.mp4"), *raw], stdout=subprocess.PIPE, check=True, timeout=50
     )
-    pictures = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, 360, 900, 3)
-    robot = pictures[:, 180, 225].mean(axis=-1)  # in the middle of the left half: as bright as `Blind` took it
+    pictures = np.frombuffer(decoded.stdout, np.uint8).reshape(-1, filming.TITLE + filming.HIGH, 900, 3)
+    robot = pictures[:, 200, 225].mean(axis=-1)  # in the middle of the left half: as bright as `Blind` took it
     assert robot == pytest.approx([0, 40, 80, 120], abs=8)
+
+
+@pytest.mark.parametrize(
+    ("words", "free", "costly", "n_boxes"),
+    [
+        (["env.name=safe_halfcheetah", "env.partition=2x3"], [(0.0, 0.0)], [(2.0, 0.0), (10.0, 3.0), (15.0, 1.0)], 1),
+        (["env.name=safe_ant", "env.partition=4x2"], [(0.0, 0.0)], [(0.0, 5.0), (0.0, -5.0)], 0),
+        (["env.name=safe_ant", "env.partition=4x2", "env.walls=static"], [(0.0, 0.0)], [(0.0, 4.5)], 24),
+        (["env.name=mamujoco_ant", "env.partition=4x2"], [(0.0, 0.0), (0.0, 5.0)], [], 0),
+    ],
+)
+def test_the_ground_shows_where_standing_costs_and_what_stands_there(
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    free: list[tuple[float, float]],
+    costly: list[tuple[float, float]],
+    n_boxes: int,
+) -> None:
+    scene = types.SimpleNamespace(flags={})
+    monkeypatch.setattr(mujoco, "Renderer", lambda *_: types.SimpleNamespace(scene=scene, close=lambda: None))
+    ready = plan(load("quickstart", [*words, "env.copies=1"]))
+    world: Any = make(ready.scenario.env, ready.deployment.graph(), 0)
+    world.reset()
+    filmed = filming._Filmed(world, 1)
+    data = world.batch.get_data(0)
+    mujoco.mj_forward(world.model, data)
+    ground = filmed._ground(data)
+    assert len(filmed._boxes) == n_boxes
+    assert (ground is None) == (not costly and not n_boxes)
+    if ground is not None:
+        x, y = world.place(0)
+        for places, colour in ((free, filming.GROUND), (costly, filming.COSTLY)):
+            for a, b in places:
+                row, column = (y - b - 0.6) * filming.PER_METRE + filming.DEEP / 2, (a - x) * filming.PER_METRE + filming.WIDE / 2
+                assert tuple(ground[round(row), round(column)]) == colour
+        assert (ground == filming.INK).all(axis=-1).any() == bool(n_boxes)
+    world.close()
+
+
+def test_a_picture_that_cost_something_is_framed_and_the_cost_so_far_is_told() -> None:
+    screen = filming._Screen(nx.path_graph(3), 10, 30.0)
+    view = filming.View(np.zeros((filming.HIGH, filming.WIDE, 3), np.uint8), None, 3.0)
+    shot = filming.Shot(view, {(0, 1): (10, 0), (1, 2): (5, 1)})
+    calm, charged = (np.asarray(screen.drawn(shot, 1.0, charged=one)) for one in (False, True))
+    at = filming.TITLE + filming.HIGH // 2, 1
+    assert tuple(calm[at]) == (0, 0, 0)
+    assert tuple(charged[at]) == filming.LOST
+    without = np.asarray(filming._Screen(nx.path_graph(3), 10, None).drawn(shot, 1.0, charged=False))
+    assert (calm[: filming.TITLE] != without[: filming.TITLE]).any()
+    for colour in (filming.LINK, filming.LOST, filming.NODE):
+        assert (calm[:, filming.WIDE :] == colour).all(axis=-1).any()
 
 
 @pytest.mark.system
