@@ -67,9 +67,10 @@ bench: $(VENV)/.ready ## measure on this machine: throughput, what links with li
 	$(BIN)/python benchmarks/link_model.py
 
 docs: $(VENV)/.ready ## write the pages that are made from code
-	$(BIN)/kappahop schema --markdown > docs/scenarios.md
-	sed -i '/^## network$$/,$$d' docs/network.md && $(BIN)/kappahop schema --markdown --section network >> docs/network.md
-	sed -i '/^| kind /,$$d' docs/kinds.md && $(BIN)/python -c 'from scenarios.kinds import markdown; print(markdown(), end="")' >> docs/kinds.md
+	$(BIN)/kappahop schema --markdown > docs/reference/settings.md
+	sed -i '/^## network$$/,$$d' docs/reference/links.md && $(BIN)/kappahop schema --markdown --section network >> docs/reference/links.md
+	sed -i '/^| kind /,$$d' docs/reference/kinds.md && $(BIN)/python -c 'from scenarios.kinds import markdown; print(markdown(), end="")' >> docs/reference/kinds.md
+	$(BIN)/python -c 'from coordinator.cli import app, reference; print(reference.markdown(app.app), end="")' > docs/reference/command-line.md
 
 site: $(VENV)/.ready ## the documentation as HTML that opens from disk: build/site/index.html
 	@$(PIP) install -q -c constraints.txt -e '.[site]'

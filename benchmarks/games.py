@@ -14,7 +14,7 @@ from envs.games.tabular import Game, constant, nash_gap, optimum, performance, r
 from scenarios.loading import load
 
 SCENARIOS = ("matrix_climbing", "sharing_game", "stage_game", "stochastic_game", "truncation_chain")
-AGENTS, COUPLING, SEED = 5, 0.15, 2  # the chain whose spreads docs/environments.md tables
+AGENTS, COUPLING, SEED = 5, 0.15, 2  # the chain whose spreads docs/reference/worlds.md tables
 
 
 def settled(game: Game, gamma: float, rng: np.random.Generator) -> tuple[float, float]:

@@ -7,7 +7,7 @@ evaluation. Then Safe HalfCheetah 6x1, whose states are wider: teams trained on 
 codecs and thresholds.
 
 Every row is two commands that anybody can run by themselves; what is finished in the folder is kept and not made again.
-The figures go to `docs/figures/`, the tables to standard output; docs/results.md quotes them.
+The figures go to `docs/figures/`, the tables to standard output; docs/results/index.md quotes them.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Learning of values by agents of their own, on robots: `python benchmarks/off_policy.py`.
 
 Sweeps IQL, I2Q and MA2QL over seeds on two robots without costs (`kappahop sweep`, which keeps what is finished and goes on
-with the rest), draws the learning curves to docs/figures/off_policy.svg and prints the table that docs/results.md quotes.
+with the rest), draws the learning curves to docs/figures/off_policy.svg and prints the table that docs/results/index.md quotes.
 
 `--rate` measures instead how much of the machine the loop turns into learning, as `throughput.py` does:
 

@@ -1,7 +1,7 @@
 """Make the results page's runs, figures and tables: `python benchmarks/results.py`.
 
 Every row is one command that anybody can run by itself; finished runs in the folder are kept and not run again. The
-figures and a table of rows go to `docs/figures/` and to standard output; docs/results.md quotes the table.
+figures and a table of rows go to `docs/figures/` and to standard output; docs/results/index.md quotes the table.
 """
 
 import argparse

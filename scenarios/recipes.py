@@ -17,8 +17,8 @@ objective "double_clip" is the one that takes them.
 central critic go with it, and it makes them up whole, so actor and critic take the same inputs.
 
 `PAPER` holds the settings of the on-policy rows that are printed in, or taken over by, papers or their public code (which of
-them: docs/algorithms/); `algorithm.preset=paper` puts a row's beneath the scenario's own values. The schema's defaults come
-from our own search (docs/results.md).
+them: docs/reference/algorithms/); `algorithm.preset=paper` puts a row's beneath the scenario's own values. The schema's
+defaults come from our own search (docs/results/).
 """
 
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,7 @@
 """Every knob of a scenario, once: type, unit, default, allowed range, meaning.
 
 This module is the only place where a knob is defined. The JSON Schema that editors read (`kappahop schema`), the
-reference page (`docs/scenarios.md`) and the error messages are all made from it. `scenarios.loading` reads files into
+reference page (`docs/reference/settings.md`) and the error messages are all made from it. `scenarios.loading` reads files into
 it.
 """
 
@@ -557,7 +557,7 @@ class Algorithm(Section):
     ] = knob("scal_mappo_l", "Row of the recipe table.")
     preset: Literal["tuned", "paper"] = knob(
         "tuned",
-        "Defaults beneath the values given here: from our search (docs/results.md), or those of the algorithm's paper "
+        "Defaults beneath the values given here: from our search (docs/results/), or those of the algorithm's paper "
         "(on-policy rows; most set env.copies and rollout.steps too).",
     )
     actor_scope: Scope | None = knob(None, "Whose states the actor sees; null: as the recipe says.")

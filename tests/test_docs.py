@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli.app import app
+from coordinator.cli.reference import markdown as command_line
 from coordinator.study.grid import cells
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.reference import markdown
@@ -25,11 +27,15 @@ def modules(room: str) -> dict[str, set[str]]:
 
 
 def test_scenario_reference_is_the_one_made_from_the_schema() -> None:
-    assert (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8") == markdown(), "run `make docs`"
+    assert (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8") == markdown(), "run `make docs`"
+
+
+def test_command_line_reference_is_the_one_made_from_the_command() -> None:
+    assert (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8") == command_line(app), "run `make docs`"
 
 
 def test_network_page_ends_with_every_attribute_and_lists_every_preset() -> None:
-    page = (ROOT / "docs" / "network.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "links.md").read_text(encoding="utf-8")
     assert page.endswith(markdown("network")), "run `make docs`"
     told = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 8}
     assert told.keys() == PRESETS.keys()
@@ -42,7 +48,7 @@ def test_network_page_ends_with_every_attribute_and_lists_every_preset() -> None
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_architecture_page_names_every_module_and_no_other(room: str) -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     _, _, section = page.partition(f"\n### {room}\n")
     rows = [
         [cell.strip() for cell in line.split("|")[1:4]] for line in section.partition("\n#")[0].splitlines() if line[:1] == "|"
@@ -80,6 +86,8 @@ def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
 def test_sweeps_in_commands_can_be_planned(page: Path) -> None:
     for words in re.findall(r"kappahop sweep ([^`\n#]+)", page.read_text(encoding="utf-8")):
         scenario, *rest = words.split()
+        if scenario not in shipped() or "topology.file=" in words:  # a placeholder, or a file that the page makes first
+            continue
         assert cells(scenario, [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)], [0])
 
 
@@ -90,7 +98,7 @@ def test_decisions_are_listed() -> None:
 
 
 def test_every_oracle_is_a_test_that_exists() -> None:
-    page = (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "explanation" / "oracles.md").read_text(encoding="utf-8")
     named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", page.partition("|---|")[2])
     assert len(named) > 30
     for file, name in named:

@@ -9,7 +9,7 @@ import pytest
 from scenarios.recipes import PAPER, RECIPES
 from scenarios.schema import Scenario
 
-FOLDER = Path(__file__).parent.parent / "docs" / "algorithms"
+FOLDER = Path(__file__).parent.parent / "docs" / "reference" / "algorithms"
 MADE_FROM_RUNS = "results.md"  # may be missing while the code is new
 
 
@@ -46,7 +46,7 @@ def test_table_of_settings_is_the_schema_and_the_preset(name: str) -> None:
     for key, found in told.items():
         section, knob = key.split(".")
         wanted = (words(defaults[section][knob]), words(settings[key]) if key in settings else "–")
-        assert found == wanted, f"docs/algorithms/{name}.md: the row should be | `{key}` | {wanted[0]} | {wanted[1]} |"
+        assert found == wanted, f"docs/reference/algorithms/{name}.md: the row should be | `{key}` | {wanted[0]} | {wanted[1]} |"
     if name == "scal_mappo_l" or "rollout.steps" not in settings:  # the others say how they differ from it
         beneath = {}
     assert {key for key, value in settings.items() if key not in beneath or beneath[key] != value} <= told.keys()

@@ -62,7 +62,7 @@ def columns(model: Any, name: str) -> tuple[int, int]:
 
 
 class MujocoWorld:
-    """E copies of one robot task (see `envs.robots.tasks`); observations and formulas are tabled in docs/environments.md."""
+    """E copies of one robot task (see `envs.robots.tasks`); observations and formulas are tabled in docs/reference/worlds.md."""
 
     def __init__(self, env: Env, seed: int) -> None:
         """Build the model and start its threads; call `reset` before `step`.

@@ -9,7 +9,7 @@ from scenarios.kinds import FACTS, Kind, Moment, at, markdown, peer_kinds, sent_
 from scenarios.recipes import RECIPES
 from scenarios.schema import Codec, Delivery
 
-PAGE = Path(__file__).parents[2] / "docs" / "kinds.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "kinds.md"
 
 
 def test_every_kind_has_one_row_in_each_table() -> None:

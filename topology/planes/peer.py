@@ -12,7 +12,7 @@ the node then accepts is booked as delivered (`taken`). Anything malformed is re
 harms nobody.
 
 With direct routing every overlay connection has the links of its path to itself: connections do not queue behind each
-other at the nodes between (docs/limitations.md).
+other at the nodes between (docs/explanation/limitations.md).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -31,7 +31,7 @@ log-probabilities are those of the stored inputs under the parameters that acted
 
 Source:
     algorithm 1 and eq. 20 of the Scal-MAPPO-L paper; the public MAPPO-L code for what the paper leaves open; for the
-    other rows of the table the papers it names (docs/algorithms/).
+    other rows of the table the papers it names (docs/reference/algorithms/).
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
