@@ -576,12 +576,15 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
         if results.quarters():
             plain.print(summary(results, cost_limit=final["cost_limit"]))
         plain.print(traffic(results))
+        if run.deployment.learns:
+            for told in _judged(final):
+                plain.print(told, highlight=False, soft_wrap=True)
         if final["diverged"]:
             plain.print("no return: the run diverged", highlight=False)
         elif final["return_mean"] is None:
             plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
         else:
-            over = "the last tenth of the run" if run.deployment.learns else "all episodes"
+            over = "the last tenth of the training, exploration included" if run.deployment.learns else "all episodes"
             progress = "" if final["progress_mean"] is None else f" (progress {final['progress_mean']:.1f})"
             told = f"return {final['return_mean']:.1f}{progress}, cost {final['cost_mean']:.1f} over {over}"
             plain.print(told, highlight=False)
@@ -596,6 +599,16 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
             markup=False,
         )
     results.close()
+
+
+def _judged(final: "Report") -> Iterator[str]:
+    """What evaluations say of the last policies, and of the best."""
+    if final["eval_return_mean"] is not None:
+        worth = f"return {final['eval_return_mean']:.1f}, cost {final['eval_cost_mean']:.1f}"
+        yield f"evaluated without exploration: {worth} over {final['eval_episodes']} episodes of the last policies"
+    if final["best_return_mean"] is not None and final["best_return_mean"] != final["eval_return_mean"]:
+        worth = f"return {final['best_return_mean']:.1f}, cost {final['best_cost_mean']:.1f}"
+        yield f"best policies, those after round {final['best_round']} (checkpoints/best): {worth} over as many"
 
 
 def _aged(mean_age_s: float | None) -> str:

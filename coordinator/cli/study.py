@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from coordinator.study.comparison import Comparison
 
 REPORT_FILE = "report.html"
+TrainingOption = Annotated[
+    bool, typer.Option("--training", help="Judge by the episodes of the training, exploration included, not by evaluations.")
+]
 PlacesArgument = Annotated[
     list[Path], typer.Argument(metavar="RUN|SWEEP...", help="Runs, sweeps, or folders of such.", show_default=False)
 ]
@@ -39,6 +42,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of a table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
+    training: TrainingOption = False,
 ) -> None:
     """Run every combination of some knobs' values, several seeds each, and compare them.
 
@@ -71,9 +75,9 @@ def sweep(
     if done or diverged:
         what = "comparison"
         try:
-            _compare([place], threshold=None, held=1, as_json=as_json)
+            _compare([place], threshold=None, held=1, as_json=as_json, training=training)
             what = "report"
-            _report([place], place / REPORT_FILE, console)
+            _report([place], place / REPORT_FILE, console, training=training)
         except ValueError as error:  # the runs are what was asked for, and they are done
             console.print(f"no {what}: {error}", highlight=False, soft_wrap=True, markup=False)
     if diverged:
@@ -92,12 +96,17 @@ def compare(
     ] = None,
     held: Annotated[int, typer.Option(min=1, help="Rounds in a row for which it must hold.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    training: TrainingOption = False,
 ) -> None:
-    """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price."""
+    """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price.
+
+    Returns and costs are those of the evaluations, without exploration. Runs without evaluations are judged by their training,
+    and then all are.
+    """
     if held > 1 and threshold is None:
         refuse(f"--held: got {held} without --threshold; it says for how long the threshold must hold")
     try:
-        _compare(places, threshold=threshold, held=held, as_json=as_json)
+        _compare(places, threshold=threshold, held=held, as_json=as_json, training=training)
     except ValueError as error:
         refuse(str(error))
 
@@ -110,13 +119,14 @@ def report(
             help=f"File to write; an old one is replaced. Default: {REPORT_FILE} in the first folder.", show_default=False
         ),
     ] = None,
+    training: TrainingOption = False,
 ) -> None:
     """Write one HTML file with the curves, what bytes buy, the links' traffic, every table, and how to repeat it.
 
     It needs no network and no other file: send it, print it, keep it. Of runs that go on, see `kappahop watch`.
     """
     try:
-        _report(places, out or places[0] / REPORT_FILE, terminal())
+        _report(places, out or places[0] / REPORT_FILE, terminal(), training=training)
     except ValueError as error:
         refuse(str(error))
 
@@ -145,8 +155,12 @@ def export(
         str,
         typer.Option("--format", metavar="FORMAT", help="`csv` or `parquet`: a folder of tables; `marl-eval`: one JSON file."),
     ] = "csv",
+    training: TrainingOption = False,
 ) -> None:
-    """Write episodes, rounds, traffic and ages of runs as tables for other programs, or as the JSON that marl-eval reads."""
+    """Write episodes, evaluations, rounds, traffic and ages of runs as tables, or evaluations as the JSON that marl-eval reads.
+
+    The tables hold everything; --training is about marl-eval.
+    """
     from typing import get_args
 
     from coordinator.study.export import Format
@@ -157,18 +171,18 @@ def export(
         refuse(f"--format: got {form!r}, expected {', '.join(get_args(Format))}")
     try:
         with reading(*places):
-            for path in write(places, form, out):  # type: ignore[arg-type]
+            for path in write(places, form, out, training=training):  # type: ignore[arg-type]
                 typer.echo(path)
     except ValueError as error:
         refuse(str(error))
 
 
-def _report(places: list[Path], out: Path, console: Console) -> None:
+def _report(places: list[Path], out: Path, console: Console, *, training: bool) -> None:
     from coordinator.report.page import write
     from coordinator.study.runs import reading
 
     with reading(*places):
-        write(places, out)
+        write(places, out, training=training)
     console.print(f"report: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -218,12 +232,12 @@ def decay(
     console.print(f"{found.what}: {told if found.remains[0] else 'none, κ = 0 is enough'}", highlight=False, soft_wrap=True)
 
 
-def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool) -> None:
+def _compare(places: list[Path], *, threshold: float | None, held: int, as_json: bool, training: bool) -> None:
     from coordinator.study.comparison import compare as compared
     from coordinator.study.runs import reading
 
     with reading(*places):
-        found = compared(places, threshold=threshold, held=held)
+        found = compared(places, threshold=threshold, held=held, training=training)
         _show(found, threshold=threshold, as_json=as_json)
 
 
@@ -239,7 +253,7 @@ def _show(found: "Comparison", *, threshold: float | None, as_json: bool) -> Non
         console.print(tables.reaching(found))
     if found.ages_differ:
         console.print(tables.violating(found))
-    for sentence in [*tables.answers(found), *tables.divergences(found)]:
+    for sentence in [*tables.unevaluated(found), *tables.answers(found), *tables.divergences(found)]:
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if found.left_out:
         left_out = f"left out, unfinished or without an episode: {', '.join(map(str, found.left_out))}"

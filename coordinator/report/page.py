@@ -31,8 +31,8 @@ from coordinator.report import charts, maps, tables
 from coordinator.run.collector import spoken
 from coordinator.run.database import Results
 from coordinator.run.plan import MANIFEST_FILE
-from coordinator.study.comparison import Answer, Comparison, Row, compare_runs, grouped
-from coordinator.study.runs import Cell, Run, Traffic, cells, find
+from coordinator.study.comparison import Answer, Comparison, Row, compare_runs, complete, grouped
+from coordinator.study.runs import Cell, Curve, Judged, Run, Traffic, cells, find, judged_by
 from coordinator.study.statistics import curve_interval, interquartile_mean, known_at
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
@@ -56,17 +56,18 @@ _GLOSS = {
 Array = NDArray[np.float64]
 
 
-def write(places: Sequence[Path], out: Path) -> None:
+def write(places: Sequence[Path], out: Path, *, training: bool = False) -> None:
     """Write the page; an old file is replaced at once or not at all.
 
     Args:
         places: Runs, sweeps, or folders of such.
         out: The file.
+        training: Whether runs are judged by the episodes of their training, even if they have evaluations.
 
     Raises:
         ScenarioError: there is no run in one of the places, one cannot be read, or the file cannot be written.
     """
-    text = document(places)
+    text = document(places, training=training)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace(out, text.encode())
@@ -74,17 +75,18 @@ def write(places: Sequence[Path], out: Path) -> None:
         raise ScenarioError(f"--out: cannot write {out} ({error.strerror or error})") from None
 
 
-def document(places: Sequence[Path], *, live: bool = False) -> str:
+def document(places: Sequence[Path], *, live: bool = False, training: bool = False) -> str:
     """The whole page.
 
     Args:
         places: Runs, sweeps, or folders of such.
         live: Whether the page shall keep asking its server for its newest content.
+        training: Whether runs are judged by the episodes of their training, even if they have evaluations.
 
     Raises:
         ScenarioError: there is no run in one of them, or one cannot be read.
     """
-    return _whole(_content(places), live=live)
+    return _whole(_content(places, training=training), live=live)
 
 
 def fragment(places: Sequence[Path]) -> str:
@@ -143,14 +145,15 @@ def _policy(style: str, script: str, *, live: bool) -> str:
     )
 
 
-def _content(places: Sequence[Path]) -> dict[str, Any]:
+def _content(places: Sequence[Path], *, training: bool = False) -> dict[str, Any]:
     runs = find(places)
-    whole = [run for run in runs if run.is_complete and run.figures["return_mean"] is not None]
+    whole = complete(runs, training=training)
     diverged = [run for run in runs if run.diverged]
-    under_way = [run for run in runs if not run.is_complete and not run.diverged and np.isfinite(run.so_far["return_mean"])]
+    going_on = [run for run in runs if not run.is_complete and not run.diverged]
+    under_way = [run for run in going_on if run.is_judged(judged_by(going_on, training=training))]
     told = whole or under_way
     left_out = [run.folder for run in runs if run not in told and run not in diverged]
-    found = compare_runs(told, left_out=left_out, diverged=diverged) if told else None
+    found = compare_runs(told, left_out=left_out, diverged=diverged, training=training) if told else None
     of = [row.cell for row in found.rows] if found else cells(runs)
     styles = {name: style for style, name in enumerate(dict.fromkeys(_label(cell) for cell in of))}
     parts = min([STRETCHES, *(len(run.curve.env_step) for cell in of for run in cell.runs)])
@@ -160,7 +163,12 @@ def _content(places: Sequence[Path]) -> dict[str, Any]:
         "description": _description([run for cell in of for run in cell.runs]),
         "under_way": _under_way([run for cell in of for run in cell.runs]),
         "left_out": [str(folder) for folder in found.left_out] if found else [],
-        "answers": [*(_answers(found) if found else []), *_divergences(found, diverged)],
+        "answers": [
+            *(tables.unevaluated(found) if found else []),
+            *(_answers(found) if found else []),
+            *_divergences(found, diverged),
+        ],
+        "judged": tables.JUDGED[found.judged] if found else "",
         "matrix": _matrix(found) if found else None,
         "overall": found is not None and found.overall is not None,
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
@@ -217,7 +225,7 @@ def _answers(found: Comparison) -> list[str]:
         sentences = tables.answers(found)
         return sentences if found.overall is None else [sentences[-1], *sentences[:-1]]  # on a page what matters most comes first
     (row,) = found.rows
-    told = f"Return {tables.figure(row.iqm)}"
+    told = f"Return {tables.figure(row.iqm)}, {tables.JUDGED[found.judged]}"
     if len(row.ret) > 1:
         told += f", 95 % interval {tables.interval(row.interval)} over {len(row.ret)} seeds"
     verdicts = [words for run in row.cell.runs for words in _limits(run, several=len(row.cell.runs) > 1)]
@@ -324,15 +332,17 @@ def _prices(found: Comparison, styles: dict[str, int]) -> list[_Figure]:
 
 def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
     several = max(len(row.ret) for row in found.rows) > 1
-    how = (
-        "Mean over the episodes that ended in the last tenth of the steps so far, or where none did, just before"
-        + ("; interquartile mean over seeds, with its 95 % interval at each point." if several else ".")
-        + " Where a curve ends is the return that the answers and the tables speak of."
-    )
+    seeds = "; interquartile mean over seeds, with its 95 % interval at each point." if several else "."
+    ends = " Where a curve ends is the return that the answers and the tables speak of."
+    trained = "Mean over the training episodes that ended in the last tenth of the steps so far, or where none did, just before"
+    if found.judged == "evaluated":
+        how = f"Mean over the episodes of the latest evaluation, without exploration{seeds}{ends}"
+    else:
+        how = f"{trained}, exploration included{seeds}{ends}"
     yield _Section(
         "Return while learning",
         how,
-        list(_curves(found, styles, lambda run: run.curve.ret, "return of an episode", limited=False)),
+        list(_curves(found, found.judged, styles, lambda course: course.ret, "return of an episode", limited=False)),
     )
     if any(row.cost_limit is not None or row.cost for row in found.rows):
         limits = (
@@ -341,15 +351,30 @@ def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
         yield _Section(
             "Cost while learning",
             f"The same of costs.{limits}",
-            list(_curves(found, styles, lambda run: run.curve.cost, "cost of an episode", limited=True)),
+            list(_curves(found, found.judged, styles, lambda course: course.cost, "cost of an episode", limited=True)),
+        )
+    if found.judged == "evaluated" and all(run.deployment.learns for row in found.rows for run in row.cell.runs):
+        yield _Section(
+            "Return in training",
+            f"{trained}{seeds} These episodes pay for exploration, so they say little of which team is better.",
+            list(_curves(found, "training", styles, lambda course: course.ret, "return of a training episode", limited=False)),
         )
 
 
 def _curves(
-    found: Comparison, styles: dict[str, int], values: Callable[[Run], Array], y_title: str, *, limited: bool
+    found: Comparison,
+    judged: Judged,
+    styles: dict[str, int],
+    values: Callable[[Curve], Array],
+    y_title: str,
+    *,
+    limited: bool,
 ) -> Iterator[_Figure]:
     for group, rows in grouped(found.rows).items():
-        lines = [_line(row.cell, styles, [(run.curve.env_step, values(run)) for run in row.cell.runs]) for row in rows]
+        lines = []
+        for row in rows:
+            courses = [run.course(judged) for run in row.cell.runs]
+            lines.append(_line(row.cell, styles, [(course.env_step, values(course)) for course in courses]))
         limit = next((row.cost_limit for row in rows), None) if limited else None
         title = f"{y_title} against environment steps" + (f", {group}" if group else "")
         chart = charts.curves(lines, title=title, x_title="environment steps", y_title=y_title, limit=limit)
@@ -535,11 +560,12 @@ def _table(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
 def _details(cell: Cell) -> dict[str, Any]:
     lines = []
     for run in cell.runs:
-        figures, so_far = run.figures, run.so_far
+        figures, so_far, judged = run.figures, run.so_far, run.reached("evaluated")
         lines.append([
             str(run.scenario.seed),
             f"{run.steps_done:,}",
-            *(_known(so_far.get(name), tables.figure) for name in ("return_mean", "cost_mean", "bytes_per_agent_step")),
+            *(tables.figure(one.get(name)) for one in (judged, so_far) for name in ("return_mean", "cost_mean")),
+            _known(so_far.get("bytes_per_agent_step"), tables.figure),
             _known(figures.get("delivered_frac"), lambda frac: f"{100 * frac:.2f} %"),
             _known(figures.get("virtual_s"), lambda value: f"{value:,.4g} s"),
             _known(figures.get("wall_s"), lambda value: f"{value:,.1f} s"),

@@ -93,13 +93,16 @@ def _done_frac(job: Job) -> float:
         return 0.0
 
 
+JUDGED = {"evaluated": "evaluated without exploration", "training": "in training, exploration included"}
+
+
 def comparison(found: Comparison) -> Table:
     """One line per cell: return with its interval, bytes, what was known at equal spending, and costs where there is a limit.
 
     Of the axes of spending only those are shown on which some run went further than another.
     """
     with_cost = any(row.cost_limit is not None for row in found.rows)
-    table = Table(title="return of an episode, interquartile mean over seeds")
+    table = Table(title=f"return of an episode, {JUDGED[found.judged]}; interquartile mean over seeds")
     what = "return, cost" if with_cost else "return"
     have_diverged = any(row.diverged for row in found.rows)
     headings = [
@@ -137,7 +140,7 @@ def reaching(found: Comparison) -> Table:
 
 def violating(found: Comparison) -> Table:
     """A few lines per cell: how often episodes cost more than their limit, by how old the information was."""
-    table = Table(title="episodes above their cost limit, by age of what agents acted on")
+    table = Table(title="episodes of the training above their cost limit, by age of what agents acted on")
     _add_columns(table, found, ["mean age", "episodes", "above the limit", "95 % interval"])
     for row in found.rows:
         for place, one in enumerate(row.violations):
@@ -187,6 +190,14 @@ def answers(found: Comparison) -> list[str]:
             sentence += f"; not surely less: {_priced(frugal, whole=whole)}, {sure}"
         told.append(sentence)
     return told
+
+
+def unevaluated(found: Comparison) -> list[str]:
+    """That runs had to be judged by their training, if so."""
+    if not found.unevaluated:
+        return []
+    more = f" and {len(found.unevaluated) - 1} more runs have" if len(found.unevaluated) > 1 else " has"
+    return [f"judged by training returns, exploration included: {found.unevaluated[0]}{more} no evaluation"]
 
 
 def divergences(found: Comparison) -> list[str]:

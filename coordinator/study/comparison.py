@@ -2,10 +2,11 @@
 
 Theory of operation. Complete runs only: what broke off would stand for a shorter budget, and what diverged for nothing. A
 cell of which a run diverged is the best only if there is no other kind, since its other seeds are those that happened to go
-well. A run's score is the mean return of the episodes that ended last, as it reported it; a cell's is the interquartile mean
-over its seeds. Cells that spent differently are also compared where all have spent the same: every run's curve is asked what
-was known by as many steps, bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any).
-The resampling is seeded, so the same runs give the same table.
+well. A run's score is the mean return of its last evaluation, without exploration; where a run has none, or the training is
+asked for, all are judged by the training episodes that ended last. A cell's score is the interquartile mean over its seeds.
+Cells that spent differently are also compared where all have spent the same: every run's curve is asked what was known by as
+many steps, bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling
+is seeded, so the same runs give the same table.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.run.collector import spoken
-from coordinator.study.runs import Cell, Curve, Run, cells, find
+from coordinator.study.runs import Cell, Curve, Judged, Run, cells, find, judged_by
 from coordinator.study.statistics import (
     Interval,
     Violations,
@@ -65,7 +66,7 @@ class Row:
 
     Attributes:
         cell: The cell, its complete runs only.
-        ret: Each run's return, shape (runs, 1).
+        ret: Each run's return, by evaluations or by the training as the comparison says, shape (runs, 1).
         iqm: Their interquartile mean.
         interval: 95 % confidence interval of it.
         progress: Interquartile mean of the runs' returns less the alive bonus; None where the world pays none, or a run did not
@@ -75,7 +76,7 @@ class Row:
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
         equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
         violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
-            rounds of the episode; of the whole course of the runs. Nothing without a limit, or if nobody heard of others.
+            rounds of the episode; of the whole training. Nothing without a limit, or if nobody heard of others.
         reached: When the threshold was reached; None: none was asked for.
         diverged: How many further runs of the cell diverged.
     """
@@ -131,6 +132,8 @@ class Comparison:
         positions: Where the cells are compared as to what they knew by then, by axis.
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
+        judged: By which episodes.
+        unevaluated: Runs for whose sake it is the training's, though evaluations were asked for.
         left_out: Folders of runs that are not complete.
         diverged: Runs that diverged, each with the name of its cell.
     """
@@ -141,6 +144,8 @@ class Comparison:
     positions: dict[Axis, float]
     uneven: list[Axis]
     threshold: float | None
+    judged: Judged
+    unevaluated: list[Path] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     diverged: list[tuple[str, Run]] = field(default_factory=list)
 
@@ -160,6 +165,8 @@ class Comparison:
         return {
             "positions": self.positions,
             "threshold": self.threshold,
+            "judged": self.judged,
+            "unevaluated": [str(folder) for folder in self.unevaluated],
             "left_out": [str(folder) for folder in self.left_out],
             "diverged": [
                 {"cell": cell, "seed": run.scenario.seed, "run": str(run.folder), **one}
@@ -198,19 +205,20 @@ class Comparison:
         }
 
 
-def compare(places: Sequence[Path], *, threshold: float | None = None, held: int = 1) -> Comparison:
+def compare(places: Sequence[Path], *, threshold: float | None = None, held: int = 1, training: bool = False) -> Comparison:
     """The complete runs in some folders, cell by cell.
 
     Args:
         places: Sweeps, runs, or folders of such.
         threshold: Return of an episode whose reaching is timed.
         held: Rounds in a row for which it must hold.
+        training: Whether runs are judged by the episodes of their training, even if they have evaluations.
 
     Raises:
         ScenarioError: there is no complete run with an ended episode.
     """
     found = find(places)
-    whole = [run for run in found if run.is_complete and run.figures["return_mean"] is not None]
+    whole = complete(found, training=training)
     diverged = [run for run in found if run.diverged]
     left_out = [run.folder for run in found if run not in whole and run not in diverged]
     if not whole:
@@ -218,7 +226,14 @@ def compare(places: Sequence[Path], *, threshold: float | None = None, held: int
         if diverged:
             told.append(f"{len(diverged)} diverged, first {diverged[0].folder}: {spoken(diverged[0].diverged[0])}")
         raise ScenarioError(f"no complete run in {', '.join(map(str, places))}; {', '.join(told)}")
-    return compare_runs(whole, threshold=threshold, held=held, left_out=left_out, diverged=diverged)
+    return compare_runs(whole, threshold=threshold, held=held, left_out=left_out, diverged=diverged, training=training)
+
+
+def complete(runs: Sequence[Run], *, training: bool) -> list[Run]:
+    """Of some runs those that are complete and have come to a return, by whatever all of them are judged."""
+    whole = [run for run in runs if run.is_complete]
+    judged = judged_by(whole, training=training)
+    return [run for run in whole if run.is_judged(judged)]
 
 
 def compare_runs(
@@ -228,6 +243,7 @@ def compare_runs(
     held: int = 1,
     left_out: Sequence[Path] = (),
     diverged: Sequence[Run] = (),
+    training: bool = False,
 ) -> Comparison:
     """Runs cell by cell, those that still go on as far as they have come; of each an episode must have ended.
 
@@ -237,6 +253,7 @@ def compare_runs(
         held: Rounds in a row for which it must hold.
         left_out: Folders of further runs, to be named.
         diverged: Further runs, which diverged: they count against their cells and for nothing.
+        training: Whether runs are judged by the episodes of their training, even if they have evaluations.
 
     Raises:
         ScenarioError: two runs are of the same scenario and seed, or some are trainings and others evaluations.
@@ -247,7 +264,9 @@ def compare_runs(
     every = cells([*runs, *diverged])
     sorted_in = [whole for cell in every if (whole := replace(cell, runs=[run for run in cell.runs if run in runs])).runs]
     lost = [(cell.name, run) for cell in every for run in cell.runs if run in diverged]
-    curves = {run.folder: run.curve for run in runs}
+    judged = judged_by(runs, training=training)
+    lacking = [] if training else [run.folder for run in runs if not run.is_judged("evaluated")]
+    curves = {run.folder: run.course(judged) for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
     positions = {axis: _least(places) for axis, places in ends.items()}
     uneven = [axis for axis, places in ends.items() if len(set(places)) > 1]
@@ -255,6 +274,7 @@ def compare_runs(
         _row(
             cell,
             [curves[run.folder] for run in cell.runs],
+            judged,
             positions,
             threshold,
             held,
@@ -265,7 +285,7 @@ def compare_runs(
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
     overall = _answer("of all", rows) if len(groups) > 1 and not _worlds(rows) else None
-    return Comparison(rows, answers, overall, positions, uneven, threshold, list(left_out), lost)
+    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, lacking, list(left_out), lost)
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -289,9 +309,15 @@ def _least(ends: Sequence[float]) -> float:
 
 
 def _row(
-    cell: Cell, curves: Sequence[Curve], positions: dict[Axis, float], threshold: float | None, held: int, diverged: int
+    cell: Cell,
+    curves: Sequence[Curve],
+    judged: Judged,
+    positions: dict[Axis, float],
+    threshold: float | None,
+    held: int,
+    diverged: int,
 ) -> Row:
-    figures = [run.so_far for run in cell.runs]
+    figures = [run.reached(judged) for run in cell.runs]
     ret = _column([one["return_mean"] for one in figures])
     equal = {}
     for axis, place in positions.items():

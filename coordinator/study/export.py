@@ -19,14 +19,15 @@ import pyarrow.parquet
 
 from coordinator.run.collector import spoken
 from coordinator.run.metrics import latest
-from coordinator.study.runs import Cell, Run, TableName, cells, find, shown
+from coordinator.study.runs import Cell, Run, TableName, cells, find, judged_by, shown
 from scenarios.loading import ScenarioError
 
 Format = Literal["csv", "parquet", "marl-eval"]
-TABLES: tuple[TableName, ...] = ("episodes", "rounds", "traffic", "ages", "events")
+TABLES: tuple[TableName, ...] = ("evaluations", "evaluation_traffic", "episodes", "rounds", "traffic", "ages", "events")
 POINTS = 20  # evaluations per run in marl-eval's JSON, at most
 _FIGURES = (
     "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean", "cost_limit", "faulty_episodes",
+    "eval_return_mean", "eval_cost_mean", "eval_episodes", "best_return_mean", "best_cost_mean", "best_round",
     "payload_bytes", "wire_bytes", "bytes_per_agent_step", "weights_sha256", "ledger_sha256",
 )  # fmt: skip
 _WRITERS: dict[str, Callable[[Any, Path], None]] = {
@@ -35,13 +36,14 @@ _WRITERS: dict[str, Callable[[Any, Path], None]] = {
 }
 
 
-def export(places: Sequence[Path], form: Format, out: Path) -> list[Path]:
+def export(places: Sequence[Path], form: Format, out: Path, *, training: bool = False) -> list[Path]:
     """Write the runs of some folders for other programs.
 
     Args:
         places: Runs, sweeps, or folders of such.
         form: `csv` and `parquet` make a folder with a file per table, `marl-eval` one file.
         out: What to make; it must not exist yet, or be an empty folder.
+        training: Whether `marl-eval` is given the episodes of the training, even where there are evaluations.
 
     Returns:
         The files written.
@@ -54,7 +56,7 @@ def export(places: Sequence[Path], form: Format, out: Path) -> list[Path]:
         if out.exists() and (form == "marl-eval" or not out.is_dir() or any(out.iterdir())):
             raise ScenarioError(f"--out: {out} exists already; give a new name")
         if form == "marl-eval":
-            content = json.dumps(marl_eval(sorted_in), indent=1, allow_nan=False)
+            content = json.dumps(marl_eval(sorted_in, training=training), indent=1, allow_nan=False)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(content, encoding="utf-8")
             return [out]
@@ -69,7 +71,7 @@ def export(places: Sequence[Path], form: Format, out: Path) -> list[Path]:
 
 
 def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
-    """`runs`, `episodes`, `rounds`, `traffic`, `ages` and `events` of all runs, each row with the keys of its run."""
+    """`runs` and the tables of `TABLES`, of all runs, each row with the keys of its run."""
     runs = [(cell, run) for cell in sorted_in for run in cell.runs]
     keys = [_keys(cell, run) for cell, run in runs]
     figures = [
@@ -82,6 +84,8 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
         parts = []
         for place, (_, run) in enumerate(runs):
             own = run.table(name)
+            if not own:  # older runs have no evaluations
+                continue
             if name == "episodes" and (bonus := run.deployment.alive_bonus):
                 own["progress"] = own["return"] - bonus * own["length"]
             n_rows = len(next(iter(own.values())))
@@ -90,19 +94,22 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
                 # prefixed where a knob has the same name, as may be
                 part = part.append_column(f"{name}.{column}" if column in keyed.column_names else column, _array(values))
             parts.append(part)
-        found[name] = pa.concat_tables(parts, promote_options="default")
+        if parts:
+            found[name] = pa.concat_tables(parts, promote_options="default")
     return found
 
 
-def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
+def marl_eval(sorted_in: Sequence[Cell], *, training: bool = False) -> dict[str, Any]:
     """Runs in the nested JSON that marl-eval reads: environment, task, algorithm, seed, step, metric, list of values.
 
-    Environment is the world; task its partition with whatever else of the world was varied; algorithm the recipe with
-    whatever else was varied, κ and the graph above all. Our runs learn and are judged at once, so a step's values are the
-    episodes that ended since the step before; if none did, those of the step before. There are as many steps as every
-    run has episodes for, at most `POINTS`. Episodes that a fault of the simulation ended have no values; in a run that did not
-    diverge none of the last has. `absolute_metrics` are the episodes that a run's return is the mean of: runs
-    keep their last weights, not their best ones.
+    Environment is the world; task its partition with whatever else of the world was varied, the graph and the links; algorithm
+    the recipe with whatever else was varied, κ above all. A step's values are those of an evaluation, and `absolute_metrics`
+    those of the best policies, which were evaluated on ten times as many episodes.
+
+    Where a run has no evaluations, or the training is asked for, a step's values are the training episodes that ended since the
+    step before; if none did, those of the step before. There are then as many steps as every run has episodes for, at most
+    `POINTS`, and `absolute_metrics` are the episodes that ended last. Episodes that a fault of the simulation ended have no
+    values; in a run that did not diverge none of the last has.
 
     Raises:
         ScenarioError: runs are unfinished, differ in budget or seeds (marl-eval needs them alike), or ended no episode.
@@ -129,15 +136,19 @@ def marl_eval(sorted_in: Sequence[Cell]) -> dict[str, Any]:
             raise ScenarioError(
                 f"{cell.name}: seeds {own}, {sorted_in[0].name}: seeds {seeds[0]}; marl-eval needs the same for all"
             )
-    episodes = {run.folder: _episodes(run) for run in runs}
-    total = runs[0].planned_steps
-    points = min(POINTS, *(math.floor(total / own[0, 0]) for own in episodes.values()))
+    evaluated = judged_by(runs, training=training) == "evaluated" and all(run.deployment.learns for run in runs)
+    entries = [_evaluations(run) for run in runs] if evaluated else _of_training(runs)
+    if len(steps := {tuple(step.get("step_count") for step in entry.values()) for entry in entries}) > 1:
+        raise ScenarioError(
+            f"runs are evaluated after other steps than others ({len(steps)} ways); marl-eval needs the same for all"
+        )
+    by_run = {run.folder: entry for run, entry in zip(runs, entries, strict=True)}
     found: dict[str, Any] = {}
     for cell in sorted_in:
         env, task, algorithm = _names(cell)
         entry = found.setdefault(env, {}).setdefault(task, {}).setdefault(algorithm, {})
         for run in cell.runs:
-            entry[f"seed_{run.scenario.seed}"] = _evaluations(episodes[run.folder], total, points, learns=run.deployment.learns)
+            entry[f"seed_{run.scenario.seed}"] = by_run[run.folder]
     return found
 
 
@@ -158,9 +169,42 @@ def _names(cell: Cell) -> tuple[str, str, str]:
     scenario = cell.runs[0].scenario
     knobs = {key: f"{key}={shown(value)}" for key, value in cell.knobs.items()}
     own = {"env.name", "env.partition", "algorithm.name"}
-    task = [scenario.env.partition, *(word for key, word in knobs.items() if key.startswith("env.") and key not in own)]
-    algorithm = [scenario.algorithm.name, *(word for key, word in knobs.items() if not key.startswith("env.") and key not in own)]
+    of_task = ("env.", "topology.", "network.")
+    task = [scenario.env.partition, *(word for key, word in knobs.items() if key.startswith(of_task) and key not in own)]
+    algorithm = [
+        scenario.algorithm.name,
+        *(word for key, word in knobs.items() if not key.startswith(of_task) and key not in own),
+    ]
     return scenario.env.name, " ".join(task).lower(), " ".join(algorithm)
+
+
+def _evaluations(run: Run) -> dict[str, Any]:
+    """A step per evaluation, as many episodes each; then those of the best policies."""
+    table = run.table("evaluations")
+    last, count = run.scenario.n_rounds - 1, run.scenario.evaluation.episodes
+    entry: dict[str, Any] = {}
+    for round_ in np.unique(table["round"]):
+        at = (table["round"] == round_) & (table["at_end"] == (round_ == last)) & (table["copy"] < count)
+        step = int(table["env_step"][at][0])
+        entry[f"step_{len(entry)}"] = {
+            "step_count": step,
+            "return": _known(table["return"][at]),
+            "cost": _known(table["cost"][at]),
+        }
+    best = (table["round"] == run.figures["best_round"]) & (table["at_end"] == 1)
+    entry["absolute_metrics"] = {"return": _known(table["return"][best]), "cost": _known(table["cost"][best])}
+    return entry
+
+
+def _known(values: Any) -> list[float]:
+    return [float(value) for value in values if np.isfinite(value)]
+
+
+def _of_training(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    episodes = [_episodes(run) for run in runs]
+    total = runs[0].planned_steps
+    points = min(POINTS, *(math.floor(total / own[0, 0]) for own in episodes))
+    return [_ended(own, total, points, learns=run.deployment.learns) for run, own in zip(runs, episodes, strict=True)]
 
 
 def _episodes(run: Run) -> Any:
@@ -172,7 +216,7 @@ def _episodes(run: Run) -> Any:
     return found
 
 
-def _evaluations(episodes: Any, total: int, points: int, *, learns: bool) -> dict[str, Any]:
+def _ended(episodes: Any, total: int, points: int, *, learns: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     edges = [total * place // points for place in range(points + 1)]
     known = episodes[:0]

@@ -29,7 +29,8 @@ from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE, Deployment
 from topology.wire.ledger import REASONS
 
-TableName = Literal["episodes", "rounds", "traffic", "ages", "events"]
+Judged = Literal["evaluated", "training"]  # by which episodes: of evaluations, or of the training, exploration included
+TableName = Literal["evaluations", "evaluation_traffic", "episodes", "rounds", "traffic", "ages", "events"]
 Table = dict[str, NDArray[Any]]
 Array = NDArray[np.float64]
 
@@ -105,8 +106,10 @@ class Run:
         return int(last[0][0]) if last else 0
 
     def table(self, name: TableName) -> Table:
-        """A whole table by column, in the order of its key; in columns of numbers what is missing is nan."""
+        """A whole table by column, in the order of its key; in columns of numbers what is missing is nan; {} in older runs."""
         kinds = {column: kind for _, column, kind, *_ in _query(self.folder, f"PRAGMA table_info({name})")[1]}
+        if not kinds:
+            return {}
         names, rows = _query(self.folder, f"SELECT * FROM {name}")
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
         try:
@@ -122,6 +125,28 @@ class Run:
     def curve(self) -> "Curve":
         """What was known after each round, as far as the run had come when it was first asked for."""
         return _curve(self)
+
+    @cached_property
+    def evaluated_curve(self) -> "Curve":
+        """The same by its evaluations, each of which is known from its round on; a team that does not learn is one throughout."""
+        return self.curve if not self.deployment.learns else _evaluated_curve(self)
+
+    def course(self, judged: Judged) -> "Curve":
+        """What was known after each round, by evaluations or by the episodes of the training."""
+        return self.evaluated_curve if judged == "evaluated" else self.curve
+
+    def is_judged(self, judged: Judged) -> bool:
+        """Whether it has come to a return by now."""
+        course = self.course(judged)
+        return bool(len(course.ret) and np.isfinite(course.ret[-1]))
+
+    def reached(self, judged: Judged) -> dict[str, Any]:
+        """Its figures, as far as they are known, with return, progress and cost by evaluations or by the training."""
+        if judged == "training":
+            return self.so_far
+        course = self.evaluated_curve
+        ret, cost, length = (float(values[-1]) for values in (course.ret, course.cost, course.length))
+        return self.so_far | {"return_mean": ret, "progress_mean": self.deployment.progress(ret, length), "cost_mean": cost}
 
     @property
     def so_far(self) -> dict[str, Any]:
@@ -257,6 +282,12 @@ class Curve:
     ret: Array
     cost: Array
     length: Array
+
+
+def judged_by(runs: Sequence[Run], *, training: bool) -> Judged:
+    """By which episodes runs can all be judged: evaluations, unless the training is asked for or one has no evaluation."""
+    known = [run for run in runs if run.is_judged("training") or run.is_judged("evaluated")]
+    return "evaluated" if not training and known and all(run.is_judged("evaluated") for run in known) else "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +464,23 @@ def _curve(run: Run) -> Curve:
     means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
     ret, cost, length = means.T
     return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=ret, cost=cost, length=length)
+
+
+def _evaluated_curve(run: Run) -> Curve:
+    training = run.curve
+    nothing = np.full(len(training.env_step), np.nan)
+    found = np.zeros((0, 4))
+    if _query(run.folder, "SELECT 1 FROM sqlite_master WHERE name = 'evaluations'")[1]:  # older runs have none
+        # of the last policies there is the larger evaluation alone; that of the best ones is no part of the course
+        means = ", ".join(f"CASE WHEN count({name}) = count(*) THEN avg({name}) END" for name in ('"return"', "cost", "length"))
+        found = _numbers(
+            run,
+            f"SELECT env_step, {means} FROM evaluations WHERE NOT at_end OR round = {run.scenario.n_rounds - 1} "
+            "GROUP BY round ORDER BY round",
+        )
+    place = np.searchsorted(found[:, 0], training.env_step, side="right") - 1
+    ret, cost, length = (np.where(place < 0, nothing, column[place]) if len(found) else nothing for column in found[:, 1:].T)
+    return replace(training, ret=ret, cost=cost, length=length)
 
 
 def _numbers(run: Run, sql: str) -> Array:

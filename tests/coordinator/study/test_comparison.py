@@ -299,3 +299,51 @@ def test_of_one_age_there_is_nothing_to_tell(tmp_path: Path, record_run: RecordR
     aging(record_run, tmp_path, 1, (0.1, 0.1 + 1e-12), 0)
     assert [one.episodes for one in compare([tmp_path]).rows[0].violations] == [8]
     assert not compare([tmp_path]).ages_differ
+
+
+# ------------------------------------------------------------------ by evaluations
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, record_run: RecordRun) -> Path:
+    """Two cells of which the one that explores less looks better in training and is worse."""
+    for kappa, trained, worth in ((0, 9.0, 1.0), (1, 5.0, 7.0)):
+        for seed in (0, 1):
+            words = [f"kappa={kappa}", f"seed={seed}", "evaluation.episodes=2"]
+            judged = {1: worth - 3 + seed, 3: worth + seed}
+            record_run(
+                tmp_path / f"{kappa}-{seed}", *words, returns=[trained + seed] * 8, round_bytes=[10 * kappa] * 4, evaluated=judged
+            )
+    return tmp_path
+
+
+def test_teams_are_judged_by_evaluations_and_training_returns_stay_available(evaluated: Path) -> None:
+    found = compare([evaluated])
+    assert found.judged == found.as_json()["judged"] == "evaluated"
+    assert [row.iqm for row in found.rows] == [1.5, 7.5]
+    assert [row.cost for row in found.rows] == [0.25, 0.25]
+    assert found.answers[0].best.cell.knobs == {"kappa": 1}
+    assert "evaluated without exploration" in printed(tables.comparison(found))
+    trained = compare([evaluated], training=True)
+    assert trained.judged == "training"
+    assert trained.unevaluated == []
+    assert [row.iqm for row in trained.rows] == [9.5, 5.5]
+    assert trained.answers[0].best.cell.knobs == {"kappa": 0}
+    assert "in training, exploration included" in printed(tables.comparison(trained))
+
+
+def test_a_course_is_known_from_its_evaluations_on(evaluated: Path) -> None:
+    (row, _) = compare([evaluated]).rows
+    assert row.cell.runs[0].course("evaluated").ret.tolist()[1:] == [-2.0, -2.0, 1.0]
+    assert np.isnan(row.cell.runs[0].course("evaluated").ret[0])
+    assert row.cell.runs[0].course("training").ret.tolist() == [9.0] * 4
+
+
+def test_where_a_run_has_no_evaluation_all_are_judged_by_their_training(evaluated: Path, record_run: RecordRun) -> None:
+    record_run(evaluated / "old", "kappa=2", "seed=0", "evaluation.episodes=2", returns=[3.0] * 8)
+    found = compare([evaluated])
+    assert found.judged == "training"
+    assert [row.iqm for row in found.rows] == [9.5, 5.5, 3.0]
+    assert tables.unevaluated(found) == [
+        f"judged by training returns, exploration included: {evaluated / 'old'} has no evaluation"
+    ]

@@ -39,6 +39,7 @@ def test_tables_hold_every_row_with_the_keys_of_its_run(runs: Path, tmp_path: Pa
     found = {path.stem: rows(path) for path in written}
     assert {name: len(table) for name, table in found.items()} == {
         "runs": 4, "episodes": 32, "rounds": 32, "traffic": 32, "ages": 0, "events": 0,
+            "evaluations": 0, "evaluation_traffic": 0,
     }  # fmt: skip
     for table in (found["runs"], found["episodes"], found["rounds"], found["traffic"]):
         assert {(row["cell"], str(row["seed"]), str(row["kappa"])) for row in table} == {
@@ -114,6 +115,28 @@ def test_marl_eval_tells_worlds_and_recipes_apart(tmp_path: Path, record_run: Re
         "2x1 env.horizon=1": ["ippo", "mappo_l"],
         "2x1 env.horizon=2": ["ippo", "mappo_l"],
     }
+
+
+def test_marl_eval_gets_evaluations_and_those_of_the_best_policies(tmp_path: Path, record_run: RecordRun) -> None:
+    for kind in ("line", "ring"):
+        for kappa in (0, 1):
+            words = [f"kappa={kappa}", f"topology.kind={kind}", "env.partition=3x1", "evaluation.episodes=2"]
+            record_run(tmp_path / "runs" / f"{kind}-{kappa}", *words, returns=RETURNS, evaluated={1: kappa - 1.0, 3: kappa + 1.0})
+    (path,) = export([tmp_path / "runs"], "marl-eval", tmp_path / "out.json")
+    found = json.loads(path.read_text(encoding="utf-8"))["network_lq"]
+    assert {task: list(entry) for task, entry in found.items()} == {
+        f"3x1 topology.kind={kind}": ["scal_mappo_l kappa=0", "scal_mappo_l kappa=1"] for kind in ("line", "ring")
+    }
+    assert found["3x1 topology.kind=line"]["scal_mappo_l kappa=1"]["seed_0"] == {
+        "step_0": {"step_count": 20, "return": [-0.5, 0.5], "cost": [0.25, 0.25]},
+        "step_1": {"step_count": 40, "return": [1.5, 2.5], "cost": [0.25, 0.25]},
+        "absolute_metrics": {"return": [1.5, 2.5, 1.5, 2.5], "cost": [0.25] * 4},
+    }
+    (path,) = export([tmp_path / "runs"], "marl-eval", tmp_path / "training.json", training=True)
+    trained = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["3x1 topology.kind=line"]["scal_mappo_l kappa=1"][
+        "seed_0"
+    ]
+    assert trained["absolute_metrics"] == {"return": [8.0], "cost": [0.5]}
 
 
 @pytest.mark.parametrize(
