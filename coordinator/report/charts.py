@@ -134,7 +134,9 @@ def tick_words(values: Sequence[float]) -> list[str]:
     return told
 
 
-def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, limit: float | None = None) -> Markup:
+def curves(
+    lines: Sequence[Line], *, title: str, x_title: str, y_title: str, limit: float | None = None, optimum: float | None = None
+) -> Markup:
     """Curves over one axis, each with its band (a single point with a whisker), and a limit to stay below if there is one.
 
     The axis of values holds every curve, the limit, and the band at each curve's end; an earlier band may leave it and is
@@ -148,7 +150,7 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
     if not len(known):
         raise ValueError("lines: no point to draw")
     ends = [end[-1] for line in lines for end in (line.low, line.high) if len(end) and np.isfinite(end[-1])]
-    low, high = _padded([*known, *ends, *([] if limit is None else [limit])])
+    low, high = _padded([*known, *ends, *(level for level in (limit, optimum) if level is not None)])
     right = max(float(line.x[-1]) for line in lines if len(line.x)) or 1.0  # all at 0 have an axis too
     frame = _Frame(0.0, right, low, high)
     parts = [frame.axes(x_title, y_title)]
@@ -159,8 +161,10 @@ def curves(lines: Sequence[Line], *, title: str, x_title: str, y_title: str, lim
             there = _places(frame, line.x[banded], line.high[banded])
             back = _places(frame, line.x[banded][::-1], line.low[banded][::-1])
             inside.append(Markup('<path class="band s{}" d="M{}Z"/>').format(line.style % COLOURS, "L".join(there + back)))
-    if limit is not None:
-        inside.append(Markup('<path class="limit" d="M{0:.1f} {1:.1f}H{2:.1f}"/>').format(frame.edge, frame.y(limit), PLOT[2]))
+    for name, level in (("limit", limit), ("optimum", optimum)):
+        if level is not None:
+            path = Markup('<path class="{0}" d="M{1:.1f} {2:.1f}H{3:.1f}"/>')
+            inside.append(path.format(name, frame.edge, frame.y(level), PLOT[2]))
     for line in lines:
         seen = np.isfinite(line.y)
         if seen.sum() == 1:

@@ -334,6 +334,8 @@ def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
     several = max(len(row.ret) for row in found.rows) > 1
     seeds = "; interquartile mean over seeds, with its 95 % interval at each point." if several else "."
     ends = " Where a curve ends is the return that the answers and the tables speak of."
+    if found.knows_optimum:
+        ends += " The dotted line is the best return that a team can be expected to reach, with the largest κ of the figure."
     trained = "Mean over the training episodes that ended in the last tenth of the steps so far, or where none did, just before"
     if found.judged == "evaluated":
         how = f"Mean over the episodes of the latest evaluation, without exploration{seeds}{ends}"
@@ -375,9 +377,12 @@ def _curves(
         for row in rows:
             courses = [run.course(judged) for run in row.cell.runs]
             lines.append(_line(row.cell, styles, [(course.env_step, values(course)) for course in courses]))
+        best = max((row.optimum for row in rows if row.optimum is not None), default=None)
         limit = next((row.cost_limit for row in rows), None) if limited else None
         title = f"{y_title} against environment steps" + (f", {group}" if group else "")
-        chart = charts.curves(lines, title=title, x_title="environment steps", y_title=y_title, limit=limit)
+        chart = charts.curves(
+            lines, title=title, x_title="environment steps", y_title=y_title, limit=limit, optimum=None if limited else best
+        )
         yield _Figure(group, chart, _legend(lines))
 
 
@@ -540,12 +545,20 @@ def _drops(of: Sequence[Cell], carried: dict[Path, Traffic]) -> list[dict[str, A
 def _table(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
     with_cost = any(row.cost_limit is not None or row.cost for row in found.rows)
     what = "return, cost" if with_cost else "return"
-    headings = ["seeds", "return", "95 % interval", *(["progress"] if found.has_progress else []), "B per agent, step"]
+    headings = [
+        "seeds",
+        "return",
+        "95 % interval",
+        *(["best possible"] if found.knows_optimum else []),
+        *(["progress"] if found.has_progress else []),
+        "B per agent, step",
+    ]
     headings += [f"{what} at {tables.amount(axis, found.positions[axis])}" for axis in found.uneven]
     headings += ["cost (limit)"] * with_cost
     lines = []
     for row in found.rows:
         words = [str(len(row.ret)), tables.figure(row.iqm), tables.interval(row.interval)]
+        words += [tables.figure(row.optimum)] if found.knows_optimum else []
         words += [tables.figure(row.progress)] if found.has_progress else []
         words.append(f"{row.bytes_per_agent_step:.1f}")
         for axis in found.uneven:

@@ -109,6 +109,7 @@ def comparison(found: Comparison) -> Table:
         *(["diverged"] if have_diverged else []),
         "return",
         "95 % interval",
+        *(["best possible"] if found.knows_optimum else []),
         *(["progress"] if found.has_progress else []),
         "B per agent, step",
         *(f"{what} at {amount(axis, found.positions[axis])}" for axis in found.uneven),
@@ -117,6 +118,7 @@ def comparison(found: Comparison) -> Table:
     for row in found.rows:
         words = [str(row.diverged)] if have_diverged else []
         words += [figure(row.iqm), interval(row.interval)]
+        words += [figure(row.optimum)] if found.knows_optimum else []
         words += [figure(row.progress)] if found.has_progress else []
         words.append(f"{row.bytes_per_agent_step:.1f}")
         known = [row.equal[axis] for axis in found.uneven]

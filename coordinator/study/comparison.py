@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.run.collector import spoken
+from coordinator.study.optimum import optimum
 from coordinator.study.runs import Cell, Curve, Judged, Run, cells, find, judged_by
 from coordinator.study.statistics import (
     Interval,
@@ -79,6 +80,7 @@ class Row:
             rounds of the episode; of the whole training. Nothing without a limit, or if nobody heard of others.
         reached: When the threshold was reached; None: none was asked for.
         diverged: How many further runs of the cell diverged.
+        optimum: The best return that a team of this κ can be expected to reach, where the world knows it.
     """
 
     cell: Cell
@@ -93,6 +95,7 @@ class Row:
     violations: list[Violations]
     reached: Reached | None
     diverged: int
+    optimum: float | None
 
     @property
     def exceeds(self) -> bool:
@@ -150,6 +153,11 @@ class Comparison:
     diverged: list[tuple[str, Run]] = field(default_factory=list)
 
     @property
+    def knows_optimum(self) -> bool:
+        """Whether a world of the cells knows what is best."""
+        return any(row.optimum is not None for row in self.rows)
+
+    @property
     def has_progress(self) -> bool:
         """Whether a world of the cells pays an alive bonus, so that returns alone say little."""
         return any(row.progress is not None for row in self.rows)
@@ -184,6 +192,7 @@ class Comparison:
                     "return_iqm": row.iqm,
                     "return_interval": [_finite(end) for end in row.interval],
                     "progress_iqm": row.progress,
+                    "optimum": row.optimum,
                     "cost_iqm": row.cost,
                     "cost_limit": row.cost_limit,
                     "bytes_per_agent_step": row.bytes_per_agent_step,
@@ -337,6 +346,7 @@ def _row(
         violations=[] if (limit := figures[0]["cost_limit"]) is None else _violations(cell, limit),
         reached=None if threshold is None else _reached(curves, threshold, held),
         diverged=diverged,
+        optimum=optimum(cell.runs[0]),
     )
 
 

@@ -145,7 +145,7 @@ class Run:
         if judged == "training":
             return self.so_far
         course = self.evaluated_curve
-        ret, cost, length = (float(values[-1]) for values in (course.ret, course.cost, course.length))
+        ret, cost, length = (float(values[-1]) if len(values) else np.nan for values in (course.ret, course.cost, course.length))
         return self.so_far | {"return_mean": ret, "progress_mean": self.deployment.progress(ret, length), "cost_mean": cost}
 
     @property

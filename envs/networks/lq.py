@@ -482,3 +482,23 @@ def kappa_curve(graph: nx.Graph, lq: LQ, kappas: Sequence[int]) -> list[float]:
     a, r = dynamics(graph, lq), lq.control_weight
     best, _ = optimal_cost(a, r)  # the ratio does not depend on the noise, so it exists without noise too
     return [gain_cost(a, best_local_gain(graph, kappa, lq)[1], r) / best for kappa in kappas]
+
+
+def best_return(graph: nx.Graph, lq: LQ, kappa: int, horizon: int) -> float:
+    """What the best kappa-hop gain is expected to return in an episode, mean over nodes, from x ~ N(0, I) on.
+
+    The gain is the best in the long run, which for an episode of some dozens of steps is as good as its own best.
+
+    Args:
+        graph: Undirected graph on 0..N-1.
+        lq: The scenario's section.
+        kappa: Hops.
+        horizon: Steps of an episode.
+    """
+    a, (_, gain) = dynamics(graph, lq), best_local_gain(graph, kappa, lq)
+    price = np.eye(len(a)) + lq.control_weight * gain.T @ gain
+    spread, total = np.eye(len(a)), 0.0  # covariance of the states
+    for _ in range(horizon):
+        total += float(np.trace(price @ spread)) / len(a)
+        spread = (a - gain) @ spread @ (a - gain).T + lq.noise_std**2 * np.eye(len(a))
+    return -total

@@ -136,7 +136,10 @@ def test_a_single_run_is_told_without_comparison(tmp_path: Path, record_run: Rec
     change(folder, "UPDATE meta SET value = '0.4' WHERE key = 'cost_limit'")
     page = Outline(document([folder]))
     assert "quickstart, seed 0" in page.words
-    assert "Return 50.0; cost 0.5, limit 0.4: exceeded; 5.0 B per agent and step between agents." in page.words
+    assert (
+        "Return 50.0, in training, exploration included; cost 0.5, limit 0.4: exceeded; 5.0 B per agent and step between agents."
+        in page.words
+    )
     assert page.count("front") == 0
     assert page.count("limit") == 1
     assert f"kappahop run {tmp_path / 'run' / SCENARIO_FILE}" in page.words
@@ -157,6 +160,19 @@ def test_unfinished_runs_are_left_out_beside_finished_ones(tmp_path: Path, recor
     page = Outline(document([tmp_path]))
     assert "quickstart, seed 0" in page.words
     assert f"Left out, unfinished or without an episode: {tmp_path / 'b'}." in page.words
+
+
+def test_what_is_judged_by_evaluations_shows_training_returns_besides(tmp_path: Path, record_run: RecordRun) -> None:
+    words = ["kappa=1", "evaluation.episodes=2"]
+    record_run(tmp_path / "run", *words, returns=[5.0] * 8, evaluated={1: -9.0, 3: -7.0})
+    told = Outline(document([tmp_path])).words
+    assert "Return -7, evaluated without exploration; " in told
+    assert "Mean over the episodes of the latest evaluation, without exploration." in told
+    assert "Return in training Mean over the training episodes that ended" in told
+    assert "The dotted line is the best return that a team can be expected to reach" in told
+    trained = Outline(document([tmp_path], training=True)).words
+    assert "Return 5, in training, exploration included; " in trained
+    assert "Return in training Mean" not in trained
 
 
 def test_a_run_without_an_episode_says_so_and_shows_its_links(tmp_path: Path, record_run: RecordRun) -> None:

@@ -1,0 +1,47 @@
+"""What the best team could reach, in worlds that know it: a yardstick for returns of teams that have learnt.
+
+Of a linear network it is the best linear policy that sees no further than κ hops, so cells of different κ have different ones;
+of games, where every agent sees the state, the best of all. Where costs are limited, or rewards are not the team's to share
+(a game with continuous actions), nothing is known.
+"""
+
+from functools import lru_cache
+
+import networkx as nx
+
+from coordinator.study.runs import Run
+from envs.games.games import build
+from envs.games.tabular import best_return as best_of_game
+from envs.networks.lq import best_return
+from scenarios.schema import LQ, Env
+
+_GAMES = ("matrix_game", "sharing_game", "stage_game", "stochastic_game", "truncation_chain")
+_MOST_ENTRIES = 10_000_000  # of a game's table of transitions: beyond that it takes seconds
+
+
+def optimum(run: Run) -> float | None:
+    """The greatest expected return of an episode in a run's world, for a team of its κ; None where it is not known."""
+    env, deployment = run.scenario.env, run.deployment
+    if env.name == "network_lq" and env.lq.control_limit is None and run.scenario.kappa_unit == "hops":
+        return _of_network(deployment.edges, deployment.n_agents, env.lq, run.scenario.kappa, deployment.horizon)
+    if env.name in _GAMES:
+        return _of_game(env, deployment.horizon)
+    return None
+
+
+@lru_cache(maxsize=64)
+def _of_network(edges: tuple[tuple[int, int], ...], n: int, lq: LQ, kappa: int, horizon: int) -> float | None:
+    graph: nx.Graph = nx.empty_graph(n)
+    graph.add_edges_from(edges)
+    try:
+        return best_return(graph, lq, kappa, horizon)
+    except (ArithmeticError, ValueError):  # an unstable network that no local policy holds
+        return None
+
+
+@lru_cache(maxsize=64)
+def _of_game(env: Env, horizon: int) -> float | None:
+    game = build(env)
+    if game.n_states**2 * game.team().shape[1] > _MOST_ENTRIES:
+        return None
+    return best_of_game(game, horizon)
