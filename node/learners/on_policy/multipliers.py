@@ -133,17 +133,20 @@ class Multipliers:
         self._rule = algorithm.recipe.constraint
         self._limits = limits if self._rule in PRICED else ()
         self._copies = copies
+        weighed = algorithm.entropy_coef > 0 or algorithm.recipe.objective in ("kl_penalty", "focops")
+        self._divides = self._rule == "pid_lagrangian" and weighed
         self.values = [algorithm.mult_init] * len(self._limits)
         self._integrals = list(self.values)
         self._excesses: list[float] | None = None
 
     @property
     def denominator(self) -> float:
-        """What the advantage with costs priced in is divided by: 1 + sum of multipliers with "pid_lagrangian", else 1.
+        """What the advantage with costs priced in is divided by: 1 + sum of multipliers where it is weighed against more.
 
-        So its spread stays that of its parts, and an entropy bonus, a price of divergence or a temperature keeps its weight.
+        With "pid_lagrangian" an entropy bonus, a price of divergence or FOCOPS's temperature then keeps its weight whatever the
+        multipliers are. Alone, a clipped ratio or a trust region does not mind the scale: Adam and the region take it out.
         """
-        return 1.0 + sum(self.values) if self._rule == "pid_lagrangian" else 1.0
+        return 1.0 + sum(self.values) if self._divides else 1.0
 
     def step(self, costs: EpisodeCosts) -> None:
         """Step once per round, before the policy is trained, if any whole episode has ended since the last time."""

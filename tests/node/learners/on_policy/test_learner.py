@@ -512,16 +512,17 @@ def test_multiplier_is_set_once_a_round_before_the_policy_and_only_by_new_episod
     assert told == pytest.approx([2.0 * first + 0.5 * first, 2.5 * first, 2.0 * 1.0 + 0.5 * first + 0.5])
 
 
-def test_mixed_advantage_keeps_its_scale_whatever_the_multiplier() -> None:
+@pytest.mark.parametrize("weighed", [{"entropy_coef": 0.01}, {"objective": "kl_penalty"}, {"objective": "focops"}])
+def test_mixed_advantage_keeps_its_scale_where_it_is_weighed_against_something(weighed: dict[str, Any]) -> None:
     """H = (A - λ·A_c)/(1 + λ): where both are the same but for the sign, the policy learns as from A alone."""
     free, bound = (
-        Learner(shape(), algorithm()),
-        Learner(shape(cost_limits=(0.1,)), algorithm(mult_init=3.0, mult_kp=0.0, mult_ki=0.0)),
+        Learner(shape(), algorithm(**weighed)),
+        Learner(shape(cost_limits=(0.1,)), algorithm(mult_init=3.0, mult_kp=0.0, mult_ki=0.0, **weighed)),
     )
     for learner in (free, bound):
         rollout = rollout_of(learner, n_costs=1)
-        zeros = np.random.default_rng(5).normal(size=T * E)
-        learner.take_advantages(0, rollout, zeros, [-zeros][: len(learner._shape.cost_limits)])
+        signal = np.random.default_rng(5).normal(size=T * E)
+        learner.take_advantages(0, rollout, signal, [-signal][: len(learner._shape.cost_limits)])
         for _ in learner.learn_policy(rollout, ()):
             pass
     np.testing.assert_allclose(free.policy(), bound.policy(), atol=1e-6)
