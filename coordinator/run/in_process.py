@@ -247,7 +247,7 @@ class _Company:
                         moved = True
                 except DivergedError as error:
                     diverged(agent, error)
-                    self._lose(agent)
+                    self._lose(agent, diverged)
                     moved = True
             assert moved, "everybody waits and nothing is on its way"
             between()
@@ -255,10 +255,18 @@ class _Company:
     def _present(self) -> "list[tuple[int, Runtime | Central]]":
         return [*self._runtimes.items(), *self._critics.items()]
 
-    def _lose(self, agent: int) -> None:
+    def _lose(self, agent: int, diverged: Callable[[int, DivergedError], None]) -> None:
+        """Go on without an agent, and without those whose numbers turn out not to be finite once they need not wait for it."""
         del self._runtimes[agent]
-        self._world.lose(agent)
-        for other in self._runtimes.values():
-            other.lose(agent)
-        for plane in self._links:
-            plane[agent].close()
+        gone = [agent]
+        for lost in gone:
+            self._world.lose(lost)
+            for other, runtime in list(self._runtimes.items()):
+                try:
+                    runtime.lose(lost)
+                except DivergedError as error:
+                    diverged(other, error)
+                    del self._runtimes[other]
+                    gone.append(other)
+            for plane in self._links:
+                plane[lost].close()

@@ -211,8 +211,15 @@ class Runtime:
         return message is not None
 
     def lose(self, agent: int) -> None:
-        """Another agent is gone for good, and the run goes on without it."""
-        self._do(self._protocol.handle(Died(agent)))
+        """Another agent is gone for good, and the run goes on without it.
+
+        Raises:
+            DivergedError: what this agent learns or sends, now that it waits for less, is no longer finite.
+        """
+        try:
+            self._do(self._protocol.handle(Died(agent)))
+        except NotFiniteError as error:
+            raise self._diverged(error) from None
 
     def _diverged(self, error: NotFiniteError) -> DivergedError:
         return DivergedError(str(error), (self._protocol.round * self._steps + self._protocol.step) * self._copies)

@@ -151,6 +151,13 @@ def test_an_agent_ends_the_run_or_itself_as_set(call: Call, rest: str, code: int
     assert "agent 1 diverged at step 200: value_loss of the round is inf" in refused.err
 
 
+def test_agents_that_diverge_once_they_need_not_wait_for_one_that_did_end_likewise(call: Call) -> None:
+    """The others wait for the ratios of agent 0, which diverges before it sends any."""
+    ran = call("run", *LQ, *WILD, "algorithm.name=mappo_l", "supervision.on_node_death=continue", "--json", "--out", "run")
+    assert ran.code == 3
+    assert sorted(one["agent"] for one in printed(ran)["diverged"]) == [0, 1, 2]
+
+
 def test_a_team_with_weights_that_are_not_finite_is_not_evaluated(call: Call) -> None:
     """It scored -0.94, where the healthy team has -18.9."""
     assert call("run", *LQ, "--out", "run").code == 0
