@@ -173,7 +173,7 @@ def _columns(found: Comparison) -> list[str]:
 
 
 def _told_apart(found: Comparison, row: Row) -> list[str]:
-    words = {"cell": row.cell.group or row.cell.name, "scenario": row.cell.name, **row.cell.words}
+    words = {"cell": row.cell.heading or row.cell.name, "scenario": row.cell.name, **row.cell.words}
     return [*(words[key] for key in _columns(found)), str(len(row.ret))]
 
 

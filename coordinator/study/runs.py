@@ -321,6 +321,7 @@ class Cell:
         words: The same values as they are shown; long ones are cut, and numbered where that makes two alike.
         label: What its runs are labelled, if all of them are, and alike.
         telling: Keys that its name holds: all, or those that tell it from other cells of its label.
+        group: What is said of it and of the cells that differ from it in κ alone; "" if nothing is left.
     """
 
     knobs: dict[str, Any]
@@ -328,6 +329,7 @@ class Cell:
     words: dict[str, str] = field(default_factory=dict)
     label: str = ""
     telling: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def name(self) -> str:
@@ -335,7 +337,7 @@ class Cell:
         return " ".join([*([self.label] if self.label else []), *self._said(self.telling)]) or self.runs[0].scenario.name
 
     @property
-    def group(self) -> str:
+    def heading(self) -> str:
         """The same without κ; "" if nothing is left."""
         return " ".join([*([self.label] if self.label else []), *self._said(key for key in self.telling if key != "kappa")])
 
@@ -392,9 +394,17 @@ def _named(found: list[Cell]) -> list[Cell]:
     for label in {*labels} - {""}:
         kin = [cell.knobs for cell, its in zip(found, labels, strict=True) if its == label]
         telling[label] = tuple(key for key in keys if any(knobs[key] != kin[0][key] for knobs in kin))
-    return [
+    named = [
         replace(cell, words={key: words[key][shown(cell.knobs[key])] for key in keys}, label=label, telling=telling[label])
         for cell, label in zip(found, labels, strict=True)
+    ]
+    common = [cell.said(key for key in keys if key != "kappa") for cell in named]
+    headings: dict[str, set[str]] = {}
+    for cell, group in zip(named, common, strict=True):
+        headings.setdefault(group, set()).add(cell.heading)
+    return [
+        replace(cell, group=cell.heading if len(headings[group]) == 1 else group)
+        for cell, group in zip(named, common, strict=True)
     ]
 
 

@@ -113,7 +113,9 @@ def test_a_label_names_a_cell_with_what_tells_it_from_others_of_its_label(tmp_pa
 def test_a_label_is_all_that_is_said_of_the_only_cell_that_has_it(tmp_path: Path, record_run: RecordRun) -> None:
     for kappa, label in enumerate(("deaf", "near")):
         record_run(tmp_path / label, f"kappa={kappa}", f"label={label}")
-    assert [cell.name for cell in cells(find([tmp_path]))] == ["deaf", "near"]
+    found = cells(find([tmp_path]))
+    assert [cell.name for cell in found] == ["deaf", "near"]
+    assert [cell.group for cell in found] == ["", ""]  # they differ in κ alone, whatever they are called
 
 
 def test_the_same_run_twice_is_refused(tmp_path: Path, record_run: RecordRun) -> None:
