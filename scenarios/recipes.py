@@ -3,8 +3,8 @@
 Theory of operation. An on-policy algorithm of this project is a choice on a few independent axes (the columns below),
 never a loop of its own. `node.learners.on_policy.learner` holds the one loop; it reads the axes and nothing else, so a new
 combination is a new row, or simply a scenario that overrides one axis (`algorithm.factor=khop`). Off-policy algorithms are the
-rows whose
-`target` is a value of actions; `node.learners.off_policy.learner` is their loop, and they know neither factors nor constraints.
+rows whose `target` is a value of actions; `node.learners.off_policy.learner` is their loop, and they know neither factors nor
+constraints.
 
 The rules that couple the axes (`conflict` tells a breach of them):
 

@@ -1,11 +1,11 @@
 """The loop of a node: carries out what the protocol decides, over real sockets, and feeds back what happens.
 
 All decisions are in `node.protocol.machine`, all numbers in `node.learners`, messages are kept in `node.runtime.mailbox`
-and made and used in `node.runtime.exchange`. Here are the waits, the effects, virtual time and the rounds; no kind of
-message but those of the world is named. The world says the time of every step; an agent acts `rollout.slack_frac` of a
-control period later, on what has arrived by then (`node.protocol.neighbour_cache`). Between rounds the clock moves on
-with what learning costs and with what the agent has to wait for: to the arrival of what comes, or by
-`network.patience_s` for what does not.
+and made and used in `node.runtime.exchange`. Here are the waits, the effects, virtual time and the rounds; of peers' kinds
+none but STATE is named, which alone may be withheld or be under way at the end. The world says the time of every step; an
+agent acts `rollout.slack_frac` of a control period later, on what has arrived by then (`node.protocol.neighbour_cache`).
+Between rounds the clock moves on with what learning costs and with what the agent has to wait for: to the arrival of what
+comes, or by `network.patience_s` for what does not.
 
 On real sockets every wait is cut into slices, so that a request to stop is seen, and ends at a deadline with a message
 that names the silent peer. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing,
@@ -57,14 +57,13 @@ from topology.link.schedule import Schedule
 from topology.planes.control import AgeRow, Gone, Reports, RoundReport, Stop, Stored
 from topology.planes.peer import PeerPlane
 from topology.planes.world import END_NONE, Sense, WorldPort
-from topology.process import StopRequested
+from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State
 from topology.wire.codec import encode, row_bytes
 from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks
 from topology.wire.sockets import PeerLostError
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: the peer that waits for a silent one reports first
-SLICE_S = 0.25  # how long a wait goes on before control messages are looked at
 WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
 WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 

@@ -6,16 +6,17 @@ depends on, trains its actor on
 
     maximise mean[ F · gain(rho, H) ] + c_H·entropy,      H = A - sum_u mult_u·A_u,
 
-stepping the multipliers with every minibatch; (3) computes its own final log-ratios for those who come later. (1) needs
-nobody, so all agents do it at once; only (2) is ever sequential. Splitting the two changes no number, because actor and
-critics share nothing but the order of the minibatches, which is drawn once per round.
+H divided by 1 + sum_u mult_u where it is weighed against something else (`Multipliers.denominator`); (3) computes its own
+final log-ratios for those who come later. (1) needs nobody, so all agents do it at once; only (2) is ever sequential.
+Splitting the two changes no number, because actor and critics share nothing but the order of the minibatches, which is drawn
+once per round.
 
 The recipe's axes enter at these places and at no other:
 
 - objective: `gain` is an object of `node.learners.on_policy.objectives`; a trust region takes (2) in one step of
 `node.learners.on_policy.trust_region`.
-- constraint: multipliers are stepped with every minibatch (lagrangian) or once before (2) (focops); cpo has none, the
-costs go into the trust region's step.
+- constraint: multipliers are stepped with every minibatch (lagrangian) or once before (2) (pid_lagrangian, focops); cpo has
+none, the costs go into the trust region's step.
 - trace: with preopc advantages depend on the earlier agents' ratios, so (1) waits for them and becomes a part of (2).
 - order "simultaneous" with the double clip: (2) is `learn_coupled`, which asks for the others' ratios at every
 minibatch. Order "alternating": an agent that has not its turn does `sit_out` instead of (1) to (3).
@@ -26,8 +27,8 @@ is followed by `take_policy`, which puts the mean of all agents' weights in the 
 meanwhile. A minibatch is worked through in chunks that fit the processor's cache; their gradients add up to the
 minibatch's.
 
-What must not change: A and A_u are standardised over the whole batch once; F multiplies outside the minimum; the old
-log-probabilities are those of the stored inputs under the parameters that acted.
+What must not change: A is standardised, and A_u centred and brought to scale, over the whole batch once; F multiplies
+outside the minimum; the old log-probabilities are those of the stored inputs under the parameters that acted.
 
 Source:
     algorithm 1 and eq. 20 of the Scal-MAPPO-L paper; the public MAPPO-L code for what the paper leaves open; for the
@@ -72,7 +73,7 @@ class Samples:
         old: The policy that acted.
         old_log_prob: Its log-probabilities of the actions, (B, A).
         advantage: A, (B,), standardised.
-        costs: A_u, (B,) each, standardised.
+        costs: A_u, (B,) each, centred and brought to scale.
         factor: F, (B,); None: 1.
     """
 
