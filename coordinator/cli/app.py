@@ -252,7 +252,7 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
             recorder.commit_at_last()
             evaluations.conclude()
             with contextlib.closing(Results(run.folder)) as results:
-                recorder.meta(**evaluated(results, run.scenario.n_rounds))
+                recorder.meta(**evaluated(results, evaluations.best()))
     except RecordingError as error:
         _refuse(str(error), EXIT_FAILED)
 

@@ -153,6 +153,7 @@ class Evaluations:
         self._limits = np.array(ready.deployment.cost_limits if heeds else ())
         self._stored: Counter[int] = Counter()
         self._is_over = False
+        self._is_whole = True
         self._failed: set[tuple[int, bool]] = set()
         self._means = recorder.evaluated(self._episodes)
         due = filter(self._evaluates_after, range(rounds_done))
@@ -169,16 +170,22 @@ class Evaluations:
             if self._stored[report.round] == self._deployment.n_agents:
                 self._waiting.append(report.round)
 
+    def lose(self) -> None:
+        """An agent is gone for good: what the others store from now on is no whole team's, so it is not evaluated."""
+        self._is_whole = False
+
     def end_training(self) -> None:
         """The final policies are stored: from now on there are the larger evaluations too."""
         self._is_over = self._deployment.learns and bool(self._deployment.evaluate_rounds)
+        if self._is_over and not self._is_whole:
+            self._note("the last policies are not evaluated: the team is no longer whole")
 
     def next(self) -> Job | None:
         """The next that can be made, the same until it was recorded or failed; None: there is nothing to do."""
         if self._waiting:
             round_ = self._waiting[0]
             return Job(round_, False, self._episodes, policies_folder(self._run_dir, round_).name)
-        if not self._is_over:
+        if not (self._is_over and self._is_whole):
             return None
         last = self._n_rounds - 1
         if not self._has_done(last):
@@ -225,8 +232,12 @@ class Evaluations:
         best = self.best()
         if best is not None:
             name = FINAL if best == self._n_rounds - 1 else policies_folder(self._run_dir, best).name
-            if (self._run_dir / CHECKPOINTS / name).is_dir():
-                shutil.copytree(self._run_dir / CHECKPOINTS / name, self._run_dir / CHECKPOINTS / BEST, dirs_exist_ok=True)
+            try:
+                if (self._run_dir / CHECKPOINTS / name).is_dir():
+                    shutil.copytree(self._run_dir / CHECKPOINTS / name, self._run_dir / CHECKPOINTS / BEST, dirs_exist_ok=True)
+            except OSError as error:
+                self._note(f"the best policies stay in {name}, as {BEST} cannot be written: {error.strerror or error}")
+                return
         for folder, _ in self._policies():
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -47,6 +47,7 @@ class Outcome:
         pids: Process ids by role.
         weights: Digest of each node's final weights, by role.
         gone: Agents that died while the run went on without them.
+        best_round: After which round the policies were best, as far as they were evaluated; None: not known.
         wall_s: Seconds from the start of the first round to the end of the training.
         env_steps: Environment steps done.
     """
@@ -57,6 +58,7 @@ class Outcome:
     pids: dict[str, int] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    best_round: int | None = None
     wall_s: float = 0.0
     env_steps: int = 0
 
@@ -148,6 +150,12 @@ class Desk:
         self.outcome.diverged.append(Divergence(who=who, agent=agent, env_step=env_step, text=text))
         return spoken(self.outcome.diverged[-1])
 
+    def lose(self, agent: int, story: str) -> None:
+        """An agent is gone for good, and the others go on without it."""
+        self.outcome.gone.add(agent)
+        self.note("coordinator", f"{story}; the others go on")
+        self.evaluations.lose()
+
     def end_training(self) -> None:
         """Everybody has finished: time stops, and what is left are evaluations."""
         self._ended = time.monotonic()
@@ -159,6 +167,7 @@ class Desk:
         if error is not None:
             self.note("coordinator", error)
         self.outcome.wall_s = self.wall_s()
+        self.outcome.best_round = self.evaluations.best()
         self._is_closed = True
         try:
             self._commit()

@@ -92,8 +92,7 @@ def run(
         story = desk.diverge(agent if company.is_agent(agent) else None, error.env_step, str(error))
         if not (goes_on and company.may_lose(agent)):
             raise _Diverged(story)
-        desk.note("coordinator", f"{story}; the others go on")
-        desk.outcome.gone.add(agent)
+        desk.lose(agent, story)
 
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM):

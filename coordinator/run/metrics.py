@@ -99,7 +99,7 @@ def report(
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
     return_mean = None if diverged else _mean(returns[ended, 1])
-    told = evaluated(results, ready.scenario.n_rounds)
+    told = evaluated(results, outcome.best_round)
     if not ready.deployment.learns:  # all its episodes are an evaluation
         told["eval_return_mean"], told["eval_cost_mean"] = (_mean(values[ended, 1]) for values in (returns, costs))
         told["eval_episodes"] = int(behind - first)
@@ -131,21 +131,24 @@ def report(
     )
 
 
-def evaluated(results: Results, n_rounds: int) -> Evaluated:
-    """What a run's evaluations came to."""
+def evaluated(results: Results, best_round: int | None) -> Evaluated:
+    """What a run's evaluations came to.
+
+    Args:
+        results: The run's database.
+        best_round: After which round the policies were best; None: not known.
+    """
     found = {key: np.array(episodes) for key, episodes in results.evaluations().items()}
     none = np.zeros((0, 2))
     last = found[max(found)] if found else none
-    at_end = [round_ for round_, is_at_end in found if is_at_end]
-    best_round = min(at_end) if n_rounds - 1 in at_end else None  # else of the best ones, if they came before
-    best = none if best_round is None else found[best_round, True]
+    best = none if best_round is None else found.get((best_round, True), none)
     return Evaluated(
         eval_return_mean=_mean(last[:, 0]),
         eval_cost_mean=_mean(last[:, 1]),
         eval_episodes=len(last),
         best_return_mean=_mean(best[:, 0]),
         best_cost_mean=_mean(best[:, 1]),
-        best_round=best_round,
+        best_round=best_round if len(best) else None,
     )
 
 

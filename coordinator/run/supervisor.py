@@ -366,8 +366,7 @@ class _Supervisor:
         """Let the others go on without an agent."""
         assert self._hub is not None
         agent = int(role.removeprefix("node-"))
-        self._desk.outcome.gone.add(agent)
-        self._desk.note("coordinator", f"{story}; the others go on")
+        self._desk.lose(agent, story)
         for other in self._alive:
             if other not in self._desk.finished:
                 await self._hub.send(other, Gone(agent=agent))

@@ -16,6 +16,7 @@ from coordinator.run import in_process
 from coordinator.run.checkpoints import complete_rounds, drop_others
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder, Results
+from coordinator.run.metrics import evaluated
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
 from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
@@ -268,6 +269,44 @@ def test_what_could_not_be_evaluated_is_told_and_tried_again_when_the_run_is_gon
     assert policies_folder(kept.folder, 1).is_dir()
     again = Evaluations(reopened(kept.folder, None), kept.folder, kept.recorder, note=pytest.fail, rounds_done=2)
     assert again.next() == job
+
+
+def test_a_team_that_lost_an_agent_is_evaluated_only_as_it_was_before(kept: Kept) -> None:
+    kept.store(1)
+    kept.made.lose()
+    kept.evaluate(3.0)
+    policies_folder(kept.folder, 3).mkdir()  # of those that are left
+    kept.made.end_training()
+    assert kept.made.next() is None
+    assert kept.notes == ["the last policies are not evaluated: the team is no longer whole"]
+    kept.made.conclude()
+    assert [path.name for path in (kept.folder / CHECKPOINTS).iterdir()] == ["best"]
+
+
+def test_the_best_have_figures_once_they_have_played_as_many_episodes_as_the_last(kept: Kept) -> None:
+    def found() -> Any:
+        with contextlib.closing(Results(kept.folder)) as results:
+            return evaluated(results, kept.made.best())
+
+    kept.store(1)
+    kept.evaluate(9.0)
+    kept.made.end_training()
+    kept.evaluate(4.0)
+    assert (found()["eval_return_mean"], found()["best_round"], found()["best_return_mean"]) == (4.0, None, None)
+    kept.evaluate(8.0)
+    assert (found()["eval_return_mean"], found()["best_round"], found()["best_return_mean"]) == (4.0, 1, 8.0)
+
+
+def test_best_policies_that_cannot_be_stored_under_their_name_stay_where_they_are(kept: Kept) -> None:
+    kept.store(1)
+    kept.evaluate(9.0)
+    kept.made.end_training()
+    kept.evaluate(4.0)
+    kept.evaluate(8.0)
+    (kept.folder / CHECKPOINTS / "best").touch()
+    kept.made.conclude()
+    assert kept.notes == ["the best policies stay in policies-2, as best cannot be written: File exists"]
+    assert policies_folder(kept.folder, 1).is_dir()
 
 
 @pytest.mark.parametrize(
