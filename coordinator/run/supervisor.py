@@ -352,11 +352,15 @@ class _Supervisor:
                 if not self._may_go_on_without(role):
                     raise _Failure(story)
                 await self._tell_gone(role, story)
-        elif "closed" in item and (self._alive or len(self._hellos) < len(self._roles)):
+        elif "closed" in item and self._needs_nursery():
             self._orphaned = True
             raise _Failure(
                 f"the nursery, from which all processes are forked, has died{self._desk.where()} (see {LOGS}/nursery.log)"
             )
+
+    def _needs_nursery(self) -> bool:
+        has_to_start = len(self._hellos) < len(self._roles)
+        return has_to_start or bool(self._alive) or self._job is not None or self._desk.evaluations.next() is not None
 
     def _may_go_on_without(self, role: str) -> bool:
         wanted = self._scenario.supervision.on_node_death == "continue"

@@ -307,6 +307,20 @@ def test_a_killed_evaluation_is_told_and_made_up_for_by_resume(start: Any) -> No
     assert run.query(query) == expected
 
 
+def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the_run_at_once(start: Any) -> None:
+    run = start("evaluation.every_rounds=100", "evaluation.episodes=40", "env.horizon=1000", "budget.env_steps=800")
+    deadline = time.monotonic() + UP_S
+    while {"kappahop: evaluation", "kappahop: world"} & (members := run.members()).keys() != {"kappahop: evaluation"}:
+        assert time.monotonic() < deadline
+        assert run.command.poll() is None, run.command.communicate()
+        select_nothing(0.02)
+    members["kappahop: nursery"].kill()
+    code, _, err = run.ended(END_S)
+    assert code == 1
+    assert err.startswith("kappahop: the nursery, from which all processes are forked, has died while evaluating")
+    assert f"to go on: kappahop resume {run.dir}" in err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("graph", "victim"), [("line", 1), ("ring", 3)])
 def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: Any, graph: str, victim: int) -> None:
