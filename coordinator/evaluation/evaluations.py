@@ -32,6 +32,7 @@ from topology.wire.ledger import Row
 
 ROLE = "evaluation"  # of the process, and of what it says
 AT_END = 10  # times as many episodes
+PROBLEMS = (ValueError, RuntimeError, OSError)  # for which one cannot be made, and the run goes on without it
 FINAL, BEST = "final", "best"  # checkpoints
 _RESULT_FILE = "evaluation.json"
 
@@ -78,14 +79,13 @@ class Result:
         partial.replace(path)
 
     @classmethod
-    def take(cls, run_dir: Path) -> "Result":
-        """What an evaluation's process has left, which is then no longer there.
-
-        Raises:
-            OSError: it has left nothing.
-        """
+    def take(cls, run_dir: Path) -> "Result | None":
+        """What an evaluation's process has left, which is then no longer there; None: it has left nothing."""
         path = run_dir / _RESULT_FILE
-        told = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         path.unlink()
         return cls(
             episodes=tuple(EpisodeRow.model_validate(one) for one in told["episodes"]),

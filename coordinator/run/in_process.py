@@ -21,7 +21,7 @@ import torch
 
 from coordinator.central.node import Central
 from coordinator.central.process import make_central
-from coordinator.evaluation.evaluations import Evaluations, EvaluationWatcher, Job, Result, ignore
+from coordinator.evaluation.evaluations import PROBLEMS, Evaluations, EvaluationWatcher, Job, Result, ignore
 from coordinator.run.collector import Desk, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan, frozen
@@ -125,7 +125,7 @@ def make_evaluations(ready: Plan, run_dir: Path, evaluations: Evaluations) -> No
     while (job := evaluations.next()) is not None:
         try:
             result = play(ready, run_dir, job, lambda done: evaluations.progress(job, done))
-        except (ValueError, RuntimeError, OSError) as error:
+        except PROBLEMS as error:
             evaluations.fail(job, str(error))
         else:
             evaluations.record(job, result)

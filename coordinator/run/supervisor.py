@@ -124,6 +124,7 @@ class _Supervisor:
         self._hub: ControlHub | None = None  # once everybody is up
         self._job: Job | None = None  # the evaluation under way
         self._evaluator: int | None = None  # its process, once it is born
+        self._problem = ""  # why it could not be made, as its process told
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
 
@@ -236,7 +237,7 @@ class _Supervisor:
         if self._job is None and (job := self._desk.evaluations.next()) is not None:
             assert nursery.stdin is not None
             nursery.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
-            self._job = job
+            self._job, self._problem = job, ""
 
     async def _evaluate_rest(self, nursery: asyncio.subprocess.Process) -> None:
         """Training is over: make the evaluations that are left, with nobody else to leave the processor to."""
@@ -275,14 +276,16 @@ class _Supervisor:
             case {"dead": _, "status": status}:
                 self._evaluator = None
                 job, self._job = self._job, None
-                if job is None:  # it was ended on purpose
+                result = Result.take(self._run_dir)
+                if job is None:  # it was ended on purpose, and is begun anew if at all
                     return
-                try:
-                    result = Result.take(self._run_dir)
-                except OSError:
-                    self._desk.evaluations.fail(job, f"its process {_how(status)} (see {LOGS}/evaluation.log)")
+                if result is None:
+                    why = self._problem or f"its process {_how(status)} (see {LOGS}/evaluation.log)"
+                    self._desk.evaluations.fail(job, why)
                 else:
                     self._desk.evaluations.record(job, result)
+            case {"evaluating": str(problem)}:
+                self._problem = problem
             case {"evaluating": done} if self._job is not None:
                 self._desk.evaluations.progress(self._job, done)
 
