@@ -71,15 +71,18 @@ def recorded() -> Callable[..., Path]:
         round_bytes: Sequence[int] = (0, 0, 0, 0),
         ended: bool = True,
         evaluated: Mapping[int, float] | None = None,
+        idle: float | None = None,
     ) -> Path:
         """Rounds as many as `round_bytes` has, of 2.5 s each; `returns[i]` is of the episode that ends in step 5·(i+1).
 
         `evaluated` are the returns of two episodes each after some rounds, of four at the end of the last; None: there are none.
+        `idle` is what a team gets that does nothing.
         """
         from contextlib import closing
 
         from coordinator.run.collector import Outcome
         from coordinator.run.database import Recorder, Results
+        from coordinator.run.idle import Idle
         from coordinator.run.metrics import report
         from coordinator.run.plan import make_run_dir, plan
         from scenarios.loading import load
@@ -123,8 +126,9 @@ def recorded() -> Callable[..., Path]:
                 recorder.evaluation(place, 10 * (place + 1), judged, (), at_end=at_end)
             recorder.commit()
             if ended:
+                still = None if idle is None else Idle(idle, [2.0] * ready.spec.n_costs)
                 results = Results(folder)
-                recorder.meta(**report(ready, folder, results, Outcome(wall_s=2.0, env_steps=10 * len(round_bytes))))
+                recorder.meta(**report(ready, folder, results, Outcome(wall_s=2.0, env_steps=10 * len(round_bytes)), idle=still))
                 results.close()
         return folder
 

@@ -42,6 +42,7 @@ from topology.deployment import SCENARIO_FILE  # noqa: E402
 if TYPE_CHECKING:
     from coordinator.run.collector import Outcome
     from coordinator.run.database import Recorder
+    from coordinator.run.idle import Idle
     from coordinator.run.metrics import Report
     from coordinator.run.plan import Plan
     from coordinator.study.runs import Run
@@ -457,7 +458,7 @@ def _execute(
     from coordinator.run import sinks, supervisor
     from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
     from coordinator.run.database import Recorder, RecordingError
-    from coordinator.run.idle import above_their_limits, idle_costs
+    from coordinator.run.idle import above_their_limits, measure
     from coordinator.run.plan import check_start, first_free, make_run_dir
     from coordinator.study.forecast import warnings
     from coordinator.study.runs import Run
@@ -470,8 +471,8 @@ def _execute(
         if in_process and chosen:
             raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
         check_start(ready, in_process=in_process)
-        idle = idle_costs(ready)
-        doubts = [*warnings(ready), *above_their_limits(ready, idle)]
+        idle = measure(ready)
+        doubts = [*warnings(ready), *above_their_limits(ready, idle and idle.costs)]
         run_dir = place if isinstance(place, Path) else first_free(place)
         if resumed_after is None:
             make_run_dir(run_dir, ready)
@@ -538,9 +539,7 @@ def _execute(
     _tell(Run(run_dir, scenario), final, as_json=as_json)
 
 
-def _concluded(
-    ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome", idle_costs: list[float] | None
-) -> "Report | None":
+def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome", idle: "Idle | None") -> "Report | None":
     """Write the rest of what a run reported, and its figures; None if that fails, and then the outcome says why."""
     from coordinator.run.collector import spoken
     from coordinator.run.database import RecordingError, Results
@@ -553,7 +552,7 @@ def _concluded(
             complete = ready.scenario.clock == "virtual" and not (outcome.gone and ready.scenario.routing == "direct")
             if outcome.error is None and complete:
                 outcome.error = results.imbalance(outcome.gone)
-            final = report(ready, run_dir, results, outcome, idle_costs=idle_costs)
+            final = report(ready, run_dir, results, outcome, idle=idle)
         if outcome.error is None and final["diverged"]:
             outcome.error = spoken(final["diverged"][0])
         recorder.meta(**final)

@@ -567,6 +567,11 @@ def _table(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
         if with_cost:
             words.append(tables.figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
         lines.append({"name": row.cell.name, "style": styles[_label(row.cell)], "words": words})
+    for world, idle in found.idle.items():
+        blank = ["–"] * (1 + found.knows_optimum + found.has_progress)
+        words = ["–", tables.figure(idle.ret), *blank, "0.0", *["–"] * len(found.uneven)]
+        words += [tables.figure(idle.cost)] if with_cost else []
+        lines.append({"name": f"does nothing{f' ({world})' if world else ''}", "style": None, "words": words})
     return {"headings": headings, "lines": lines}
 
 

@@ -126,6 +126,11 @@ def comparison(found: Comparison) -> Table:
         if with_cost:
             words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
         table.add_row(*_told_apart(found, row), *words)
+    for world, idle in found.idle.items():
+        told = [f"does nothing{f' ({world})' if world else ''}", *[""] * len(_columns(found)[1:]), ""]
+        words = [""] if have_diverged else []
+        words += [figure(idle.ret), *[""] * (1 + found.knows_optimum + found.has_progress), "0.0", *[""] * len(found.uneven)]
+        table.add_row(*told, *words, *([figure(idle.cost)] if with_cost else []))
     return table
 
 

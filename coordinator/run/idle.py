@@ -1,11 +1,13 @@
-"""What doing nothing costs: a team that gives the zero action, on copies of the world of their own.
+"""What doing nothing brings and costs: a team that gives the zero action, on copies of the world of their own.
 
-A limit below that asks agents to act against what the world does by itself; on some tasks standing still is above the limit
-(Safe HalfCheetah: 34 of 30). The measurement takes no part of the run: world, copies and random streams are its own.
+A team that has learnt should be better than that, and on some tasks standing still is hard to beat. A limit below what it costs
+asks agents to act against what the world does by itself (Safe HalfCheetah: 34 of 30). The measurement takes no part of the run:
+world, copies and random streams are its own.
 """
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,26 +18,35 @@ COPIES = 10  # at most
 SHARE = 20  # of the run's steps at most 1/SHARE are spent on it; a run too short for one episode measures nothing
 
 
-def idle_costs(ready: Plan) -> list[float] | None:
-    """Mean cost of an idle episode, per cost.
+class Idle(NamedTuple):
+    """Means over the episodes of a team that does nothing: return, and each cost."""
+
+    ret: float
+    costs: list[float]
+
+
+def measure(ready: Plan) -> Idle | None:
+    """What doing nothing brings and costs in a run's world.
 
     Returns:
-        None where there are no limits, where an action is a choice (none of which means nothing), or where it is too dear.
+        None where an action is a choice (none of which means nothing), or where it is too dear.
     """
     scenario, spec = ready.scenario, ready.spec
     copies = min(COPIES, scenario.budget.env_steps // (SHARE * spec.horizon))
-    if not spec.n_costs or any(spec.choices) or not copies:
+    if any(spec.choices) or not copies:
         return None
     world = make(scenario.env.model_copy(update={"copies": copies}), ready.deployment.graph(), _seed(scenario.seed))
     try:
         world.reset()
         still = [np.zeros((copies, width), np.float32) for width in spec.act_dims]
-        found = [
-            episode.cost for _ in range(spec.horizon) for episode in world.step(still).episodes if np.isfinite(episode.cost).all()
-        ]
+        ended = [episode for _ in range(spec.horizon) for episode in world.step(still).episodes]
     finally:
         world.close()
-    return [float(mean) for mean in np.mean(found, axis=0)] if found else None
+    found = [episode for episode in ended if np.isfinite([episode.ret, *episode.cost]).all()]
+    if not found:
+        return None
+    costs = np.mean([episode.cost for episode in found], axis=0) if spec.n_costs else ()
+    return Idle(float(np.mean([episode.ret for episode in found])), [float(mean) for mean in costs])
 
 
 def above_their_limits(ready: Plan, idle: Sequence[float] | None) -> list[str]:

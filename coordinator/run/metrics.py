@@ -1,7 +1,7 @@
 """The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coordinator.run.collector import Divergence, Outcome
 from coordinator.run.database import Results
+from coordinator.run.idle import Idle
 from coordinator.run.plan import Plan
 from coordinator.run.verdict import Verdict, evidence, judge
 from scenarios.loading import ScenarioError
@@ -51,8 +52,8 @@ class Report(Evaluated):
     `bytes_per_agent_step` (wire bytes) are those of the peer and the central plane, and so is `delivered_frac`, the part of
     their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s`
     the mean age of the states of others that agents acted on (null if they see none). `limits` says of each limit on a cost
-    whether it was kept, and if not, why; `idle_costs` is what an episode costs, cost by cost, in which agents do nothing (null:
-    not measured).
+    whether it was kept, and if not, why; `idle_costs` is what an episode costs, cost by cost, in which agents do nothing, and
+    `idle_return` what it returns (null: not measured).
     """
 
     run_dir: str
@@ -67,6 +68,7 @@ class Report(Evaluated):
     cost_limit: float | None
     limits: list[Verdict]
     idle_costs: list[float] | None
+    idle_return: float | None
     faulty_episodes: int
     diverged: list[Divergence]
     payload_bytes: int
@@ -80,10 +82,9 @@ class Report(Evaluated):
     ledger_sha256: str
 
 
-def report(
-    ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, idle_costs: Sequence[float] | None = None
-) -> Report:
-    """The figures of a run, complete or not; `idle_costs` as `coordinator.run.idle` has measured them."""
+def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, idle: Idle | None = None) -> Report:
+    """The figures of a run, complete or not; `idle` as `coordinator.run.idle` has measured it."""
+    idle_costs = idle.costs if idle is not None and ready.spec.n_costs else None
     steps = outcome.env_steps
     n_agents = ready.deployment.n_agents
     returns, costs, lengths = (
@@ -115,7 +116,8 @@ def report(
         cost_mean=None if diverged else _mean(costs[ended, 1]),
         cost_limit=sum(limits) if limits else None,
         limits=[] if diverged else [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)],
-        idle_costs=None if idle_costs is None else list(idle_costs),
+        idle_costs=idle_costs,
+        idle_return=None if idle is None else idle.ret,
         **told,
         faulty_episodes=int(np.isnan(returns[:, 1]).sum()),
         diverged=diverged,

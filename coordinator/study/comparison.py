@@ -137,6 +137,7 @@ class Comparison:
         threshold: The return that `reached` is about; None: none.
         judged: By which episodes.
         unevaluated: Runs for whose sake it is the training's, though evaluations were asked for.
+        idle: What a team that does nothing gets, by world as on a command line ("" if there is one), where it was measured.
         left_out: Folders of runs that are not complete.
         diverged: Runs that diverged, each with the name of its cell.
     """
@@ -149,6 +150,7 @@ class Comparison:
     threshold: float | None
     judged: Judged
     unevaluated: list[Path] = field(default_factory=list)
+    idle: dict[str, Known] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
     diverged: list[tuple[str, Run]] = field(default_factory=list)
 
@@ -175,6 +177,7 @@ class Comparison:
             "threshold": self.threshold,
             "judged": self.judged,
             "unevaluated": [str(folder) for folder in self.unevaluated],
+            "idle": {world: known._asdict() for world, known in self.idle.items()},
             "left_out": [str(folder) for folder in self.left_out],
             "diverged": [
                 {"cell": cell, "seed": run.scenario.seed, "run": str(run.folder), **one}
@@ -294,7 +297,21 @@ def compare_runs(
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
     overall = _answer("of all", rows) if len(groups) > 1 and not _worlds(rows) else None
-    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, lacking, list(left_out), lost)
+    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, lacking, _idle(rows), list(left_out), lost)
+
+
+def _idle(rows: Sequence[Row]) -> dict[str, Known]:
+    found: dict[str, list[Known]] = {}
+    worlds = _worlds(rows)
+    for row in rows:
+        for run in row.cell.runs:
+            if (ret := run.figures.get("idle_return")) is not None:
+                cost = sum(run.figures["idle_costs"] or ())
+                found.setdefault(row.cell.said(worlds), []).append(Known(ret, cost))
+    return {
+        world: Known(float(np.mean([one.ret for one in each])), float(np.mean([one.cost for one in each])))
+        for world, each in found.items()
+    }
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:

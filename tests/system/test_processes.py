@@ -34,7 +34,7 @@ FINITE = ["budget.env_steps=400", "env.horizon=10"]
 EVALUATED = ["eval_return_mean", "eval_cost_mean", "eval_episodes", "best_return_mean", "best_cost_mean", "best_round"]
 KEYS = [
     "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean",
-    "cost_limit", "limits", "idle_costs", *EVALUATED, "faulty_episodes", "diverged", "payload_bytes", "wire_bytes",
+    "cost_limit", "limits", "idle_costs", "idle_return", *EVALUATED, "faulty_episodes", "diverged", "payload_bytes", "wire_bytes",
     "bytes_per_agent_step", "delivered_frac", "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from coordinator.run import in_process
 from coordinator.run.database import Recorder, Results
-from coordinator.run.idle import above_their_limits, idle_costs
+from coordinator.run.idle import Idle, above_their_limits, measure
 from coordinator.run.metrics import report
 from coordinator.run.plan import make_run_dir, plan
 from coordinator.run.verdict import Evidence, Verdict, judge
@@ -93,11 +93,11 @@ def test_where_agents_pay_for_themselves_the_worst_one_decides() -> None:
 
 def test_standing_still_costs_more_than_the_limit_of_the_half_cheetah() -> None:
     ready = plan(load("quickstart"))
-    measured = idle_costs(ready)
+    measured = measure(ready)
     assert measured is not None
-    (found,) = measured
+    (found,) = measured.costs
     assert found == pytest.approx(34.1, abs=1.5)
-    assert idle_costs(ready) == [found]
+    assert measure(ready) == measured
     (text,) = above_their_limits(ready, [found])
     assert text == f"doing nothing costs {found:.3g} per episode, above the limit of 30: agents must act to keep it"
     assert above_their_limits(ready, [29.9]) == above_their_limits(ready, None) == []
@@ -105,11 +105,18 @@ def test_standing_still_costs_more_than_the_limit_of_the_half_cheetah() -> None:
 
 @pytest.mark.parametrize("words", [
     ("quickstart", "budget.env_steps=19_999"),  # a twentieth of it is no episode
-    ("lq_line20",),  # no limit
+    ("lq_line20", "budget.env_steps=1900"),
     ("stochastic_game",),
 ], ids=str)  # fmt: skip
 def test_nothing_is_measured_where_it_means_nothing_or_is_too_dear(words: tuple[str, ...]) -> None:
-    assert idle_costs(plan(load(words[0], words[1:]))) is None
+    assert measure(plan(load(words[0], words[1:]))) is None
+
+
+def test_doing_nothing_is_measured_where_there_is_no_limit_too() -> None:
+    measured = measure(plan(load("lq_line20")))
+    assert measured is not None
+    assert measured.costs == []
+    assert measured.ret < 0
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------------
@@ -128,7 +135,7 @@ def told(folder: Path, *words: str) -> tuple[Any, list[tuple[int, float]]]:
         outcome = in_process.run(ready, folder, recorder, lambda report: None)
     assert outcome.error is None
     with contextlib.closing(Results(folder)) as results:
-        return report(ready, folder, results, outcome, idle_costs=[0.0]), results.episodes("cost")
+        return report(ready, folder, results, outcome, idle=Idle(0.0, [0.0])), results.episodes("cost")
 
 
 def test_a_team_is_judged_by_the_episodes_of_its_figures(tmp_path: Path) -> None:

@@ -347,3 +347,14 @@ def test_where_a_run_has_no_evaluation_all_are_judged_by_their_training(evaluate
     assert tables.unevaluated(found) == [
         f"judged by training returns, exploration included: {evaluated / 'old'} has no evaluation"
     ]
+
+
+def test_a_team_that_does_nothing_has_a_line_per_world(tmp_path: Path, record_run: RecordRun) -> None:
+    for kind, still in (("line", -40.0), ("ring", -60.0)):
+        for kappa in (0, 1):
+            record_run(tmp_path / f"{kind}{kappa}", f"topology.kind={kind}", f"kappa={kappa}", returns=[1.0] * 8, idle=still)
+    found = compare([tmp_path])
+    assert found.idle == {"topology.kind=line": (-40.0, 0.0), "topology.kind=ring": (-60.0, 0.0)}
+    lines = [line for line in printed(tables.comparison(found)).splitlines() if "does nothing" in line]
+    assert ["-40.0" in line or "-60.0" in line for line in lines] == [True, True]
+    assert found.as_json()["idle"]["topology.kind=ring"] == {"ret": -60.0, "cost": 0.0}
