@@ -471,8 +471,9 @@ class Learner(AgentLearner):
         ratio = self._actor_step(samples, rows, self._mixed(samples, rows), factor)
         norm = self._actor_trainer.step()
         tally.add(norm, float(((ratio - 1.0).abs() > self._objective.width).float().mean()))
-        joint = ratio if ratio.ndim == 1 else ratio.prod(-1)
-        self._mults.ascend(self._costs, [float((joint * cost[rows]).mean()) for cost in samples.costs])
+        if self._mults.ascends:
+            joint = ratio if ratio.ndim == 1 else ratio.prod(-1)
+            self._mults.ascend(self._costs, [float((joint * cost[rows]).mean()) for cost in samples.costs])
 
     def _mixed(self, samples: Samples, rows: Tensor | slice) -> Tensor:
         """H, (M,): the advantage with the costs priced in."""
@@ -535,7 +536,7 @@ class Learner(AgentLearner):
         )
         figures = yield from region.improve()
         self._metrics |= figures
-        if self._recipe.constraint == "lagrangian":
+        if self._mults.ascends:
             with torch.no_grad():
                 new = self._actor.everywhere(samples.x, algorithm.chunk)
                 ratio = torch.exp((new.log_prob(samples.action) - samples.old_log_prob).sum(-1))

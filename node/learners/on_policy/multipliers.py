@@ -148,6 +148,11 @@ class Multipliers:
         """
         return 1.0 + sum(self.values) if self._divides else 1.0
 
+    @property
+    def ascends(self) -> bool:
+        """Whether they are stepped after every minibatch, by `ascend`."""
+        return self._rule == "lagrangian"
+
     def step(self, costs: EpisodeCosts) -> None:
         """Step once per round, before the policy is trained, if any whole episode has ended since the last time."""
         means = costs.means
@@ -160,9 +165,9 @@ class Multipliers:
             self._control(means, share)
 
     def ascend(self, costs: EpisodeCosts, mean_ratio_costs: Sequence[float]) -> None:
-        """Step after a minibatch, whose mean(ratio·A_u) of each cost is given; with "lagrangian" alone."""
+        """Step after a minibatch, whose mean(ratio·A_u) of each cost is given; where they are not stepped so, change nothing."""
         means = costs.means
-        if self._rule == "lagrangian" and means is not None:
+        if self.ascends and means is not None:
             self._ascend(mean_ratio_costs, means, gamma=self._algorithm.gamma, lr=self._algorithm.mult_lr)
 
     def state(self) -> State:
