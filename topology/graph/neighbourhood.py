@@ -41,16 +41,6 @@ def ball(graph: nx.Graph, i: int, kappa: int) -> tuple[int, ...]:
     return tuple(sorted(_search(graph, i, kappa)))
 
 
-def shell(graph: nx.Graph, i: int, k: int) -> tuple[int, ...]:
-    """All j with d(i, j) = k exactly, ascending.
-
-    Raises:
-        ValueError: i is not a node, or k is negative.
-    """
-    _natural("k", k, 0)
-    return tuple(sorted(j for j, hops in _search(graph, i, k).items() if hops == k))
-
-
 def diameter(graph: nx.Graph) -> int:
     """The largest hop distance between any two nodes; 0 for a single node.
 
@@ -227,15 +217,6 @@ def direct_tree(origin: int, audience: Iterable[int]) -> Tree:
         relays=frozenset(),
         radius=1,
     )
-
-
-def relay_children(graph: nx.Graph, origin: int, audience: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """For each node on the tree of `relay_tree`, ascending, those it passes the message on to, ascending.
-
-    Raises:
-        ValueError: as `relay_tree`.
-    """
-    return relay_tree(graph, origin, audience).children
 
 
 def critical_path(order: Sequence[int], visible: Sequence[Iterable[int]]) -> int:

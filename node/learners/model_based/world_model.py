@@ -109,7 +109,7 @@ class WorldModel:
         self._knobs = knobs = algorithm.world_model
         self._choices = shape.choices
         self._categories = shape.one_hot
-        self._width = width = shape.actor_width
+        width = shape.actor_width
         hot = [column for part in shape.one_hot for column in range(part.start, part.stop)]
         self._numbers = torch.from_numpy(np.setdiff1d(np.arange(width), np.array(hot, np.intp)))
         size = width + (shape.choices or shape.n_actions) + knobs.latent
