@@ -262,6 +262,7 @@ VERBS = (
     study.sweep,
     study.compare,
     study.report,
+    study.figures,
     study.watch,
     study.export,
     study.decay,

@@ -1,4 +1,4 @@
-"""The verbs about many runs, or about what κ is worth: sweep, compare, report, watch, export, decay."""
+"""The verbs about many runs, or about what κ is worth: sweep, compare, report, figures, watch, export, decay."""
 
 import dataclasses
 import json
@@ -127,6 +127,28 @@ def report(
     """
     try:
         _report(places, out or places[0] / REPORT_FILE, terminal(), training=training)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def figures(
+    places: PlacesArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder; files of the same names are replaced. Default: figures in the first folder.", show_default=False
+        ),
+    ] = None,
+    training: TrainingOption = False,
+) -> None:
+    """Write every figure of the report as SVG, PDF and PNG for a paper, and their numbers as CSV, Parquet and LaTeX."""
+    from coordinator.report.figures import write
+    from coordinator.study.runs import reading
+
+    try:
+        with reading(*places):
+            for path in write(places, out or places[0] / "figures", training=training):
+                typer.echo(path)
     except ValueError as error:
         refuse(str(error))
 

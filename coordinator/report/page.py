@@ -13,9 +13,9 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -28,22 +28,35 @@ from numpy.typing import NDArray
 
 from coordinator.cli.progress import size
 from coordinator.report import charts, maps, tables
+from coordinator.report.panels import (
+    X_TITLES,
+    Carried,
+    Curves,
+    Prices,
+    Section,
+    Styles,
+    ages,
+    carried,
+    courses,
+    gathered,
+    label,
+    learning,
+    level_step,
+    prices,
+    violations,
+)
 from coordinator.run.collector import spoken
 from coordinator.run.database import Results
 from coordinator.run.plan import MANIFEST_FILE
-from coordinator.study.comparison import Answer, Comparison, Row, compare_runs, complete, grouped
-from coordinator.study.runs import Cell, Curve, Judged, Run, Traffic, cells, find, judged_by
-from coordinator.study.statistics import curve_interval, interquartile_mean, known_at
+from coordinator.study.comparison import Answer, Comparison, Row, grouped
+from coordinator.study.runs import Cell, Run, Traffic
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
 from scenarios.loading import ScenarioError
-from topology.deployment import SCENARIO_FILE, Deployment
+from topology.deployment import SCENARIO_FILE
 from topology.files import read_json, replace
 from topology.wire.ledger import REASONS
 
-POINTS = 100  # of a curve, at most
-STRETCHES = 20  # of a run, between which a map can be switched, at most
-MAPS = 12  # on a page; where there are more cells, those that the answers name are drawn
 _GLOSS = {
     "loss": "lost on the way",
     "queue": "refused by a full queue",
@@ -146,18 +159,8 @@ def _policy(style: str, script: str, *, live: bool) -> str:
 
 
 def _content(places: Sequence[Path], *, training: bool = False) -> dict[str, Any]:
-    runs = find(places)
-    whole = complete(runs, training=training)
-    diverged = [run for run in runs if run.diverged]
-    going_on = [run for run in runs if not run.is_complete and not run.diverged]
-    under_way = [run for run in going_on if run.is_judged(judged_by(going_on, training=training))]
-    told = whole or under_way
-    left_out = [run.folder for run in runs if run not in told and run not in diverged]
-    found = compare_runs(told, left_out=left_out, diverged=diverged, training=training) if told else None
-    of = [row.cell for row in found.rows] if found else cells(runs)
-    styles = {name: style for style, name in enumerate(dict.fromkeys(_label(cell) for cell in of))}
-    parts = min([STRETCHES, *(len(run.curve.env_step) for cell in of for run in cell.runs)])
-    carried = {run.folder: run.traffic(parts) for cell in of for run in cell.runs}
+    material = gathered(places, training=training)
+    of, found, diverged, styles = material.of, material.found, material.diverged, material.styles
     return {
         "title": _title(of),
         "description": _description([run for cell in of for run in cell.runs]),
@@ -172,13 +175,16 @@ def _content(places: Sequence[Path], *, training: bool = False) -> dict[str, Any
         "matrix": _matrix(found) if found else None,
         "overall": found is not None and found.overall is not None,
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
-        "prices": _prices(found, styles) if found else [],
-        "courses": list(_courses(found, styles)) if found else [],
-        "learning": list(_learning(of, styles)),
-        "maps": _maps(of, found, carried),
-        "ages": list(_ages(of, styles)),
-        "violations": _violations(found, styles) if found and found.ages_differ else None,
-        "drops": _drops(of, carried),
+        "prices": [_figure(panel) for panel in prices(found, styles)] if found else [],
+        "courses": [_drawn(section) for section in courses(found, styles)] if found else [],
+        "learning": [_drawn(section) for section in learning(of, styles)],
+        "maps": _maps(of, carried(of, found, material.traffic)),
+        "ages": [_drawn(section) for section in ages(of, styles)],
+        "violations": [_drawn(section) for section in violations(found, styles)] if found and found.ages_differ else [],
+        "violating": [(row.cell.name, tables.violation_words(one)) for row in found.rows for one in row.violations]
+        if found
+        else [],
+        "drops": _drops(of, material.traffic),
         "glosses": _GLOSS,
         "table": _table(found, styles) if found else None,
         "cells": [_details(cell) for cell in of],
@@ -211,10 +217,6 @@ def _under_way(runs: Sequence[Run]) -> dict[str, int] | None:
     if all(run.is_complete or run.diverged for run in runs):
         return None
     return {"done": sum(run.steps_done for run in runs), "planned": sum(run.planned_steps for run in runs)}
-
-
-def _label(cell: Cell) -> str:
-    return f"κ={cell.knobs['kappa']}" if "kappa" in cell.knobs else cell.name
 
 
 # ------------------------------------------------------------------ what it says
@@ -287,230 +289,42 @@ def _verdicts(row: Row, answer: Answer, overall: Answer | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A chart with its heading and the legend of what is in it."""
+    """A panel as it is drawn, with the legend of what is in it."""
 
     heading: str
     chart: Markup
     legend: list[tuple[int, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """Charts of the same thing, one per group, and words about them."""
-
-    heading: str
-    words: str
-    figures: list[_Figure]
+def _drawn(section: Section) -> dict[str, Any]:
+    figures = [_figure(panel) for panel in section.panels]
+    return {"key": section.key, "heading": section.heading, "words": section.words, "figures": figures}
 
 
-def _prices(found: Comparison, styles: dict[str, int]) -> list[_Figure]:
-    if len(found.rows) == 1:
-        return []
-    figures = []
-    for group, rows in grouped(found.rows).items():
-        points = [
-            charts.Point(
-                style=styles[_label(row.cell)],
-                name=_label(row.cell),
-                x=row.bytes_per_agent_step,
-                y=row.iqm,
-                low=row.interval.low,
-                high=row.interval.high,
-                hollow=row.exceeds,
-            )
-            for row in rows
-        ]
-        chart = charts.prices(
-            points,
-            title=f"return against bytes, {group}" if group else "return against bytes",
-            x_title="wire bytes per agent and step",
-            y_title="return of an episode",
-        )
-        figures.append(_Figure(group, chart, _legend(points)))
-    return figures
-
-
-def _courses(found: Comparison, styles: dict[str, int]) -> Iterator[_Section]:
-    several = max(len(row.ret) for row in found.rows) > 1
-    seeds = "; interquartile mean over seeds, with its 95 % interval at each point." if several else "."
-    ends = " Where a curve ends is the return that the answers and the tables speak of."
-    if found.knows_optimum:
-        ends += " The dotted line is the best return that a team can be expected to reach, with the largest κ of the figure."
-    trained = "Mean over the training episodes that ended in the last tenth of the steps so far, or where none did, just before"
-    if found.judged == "evaluated":
-        how = f"Mean over the episodes of the latest evaluation, without exploration{seeds}{ends}"
-    else:
-        how = f"{trained}, exploration included{seeds}{ends}"
-    yield _Section(
-        "Return while learning",
-        how,
-        list(_curves(found, found.judged, styles, lambda course: course.ret, "return of an episode", limited=False)),
+def _figure(panel: Curves | Prices) -> _Figure:
+    if isinstance(panel, Prices):
+        chart = charts.prices(panel.points, title=panel.title, x_title=panel.x_title, y_title=panel.y_title)
+        return _Figure(panel.heading, chart, [(point.style, point.name) for point in panel.points])
+    x, lines = next(iter(panel.over.items()))
+    chart = charts.curves(
+        lines, title=panel.title(x), x_title=X_TITLES[x], y_title=panel.y_title, limit=panel.limit, optimum=panel.optimum
     )
-    if any(row.cost_limit is not None or row.cost for row in found.rows):
-        limits = (
-            "" if all(row.cost_limit is None for row in found.rows) else " The dashed line is the limit; below it is allowed."
-        )
-        yield _Section(
-            "Cost while learning",
-            f"The same of costs.{limits}",
-            list(_curves(found, found.judged, styles, lambda course: course.cost, "cost of an episode", limited=True)),
-        )
-    if found.judged == "evaluated" and all(run.deployment.learns for row in found.rows for run in row.cell.runs):
-        yield _Section(
-            "Return in training",
-            f"{trained}{seeds} These episodes pay for exploration, so they say little of which team is better.",
-            list(_curves(found, "training", styles, lambda course: course.ret, "return of a training episode", limited=False)),
-        )
+    return _Figure(panel.heading, chart, [(line.style, line.name) for line in lines])
 
 
-def _curves(
-    found: Comparison,
-    judged: Judged,
-    styles: dict[str, int],
-    values: Callable[[Curve], Array],
-    y_title: str,
-    *,
-    limited: bool,
-) -> Iterator[_Figure]:
-    for group, rows in grouped(found.rows).items():
-        lines = []
-        for row in rows:
-            courses = [run.course(judged) for run in row.cell.runs]
-            lines.append(_line(row.cell, styles, [(course.env_step, values(course)) for course in courses]))
-        best = max((row.optimum for row in rows if row.optimum is not None), default=None)
-        limit = next((row.cost_limit for row in rows), None) if limited else None
-        title = f"{y_title} against environment steps" + (f", {group}" if group else "")
-        chart = charts.curves(
-            lines, title=title, x_title="environment steps", y_title=y_title, limit=limit, optimum=None if limited else best
-        )
-        yield _Figure(group, chart, _legend(lines))
-
-
-def _line(cell: Cell, styles: dict[str, int], courses: Sequence[tuple[Array, Array]]) -> charts.Line:
-    """What a cell's runs knew, at up to `POINTS` of the places where any of them learnt something new."""
-    every = np.unique(np.concatenate([positions for positions, _ in courses]))
-    asked = every[np.unique(np.linspace(0, len(every) - 1, min(POINTS, len(every))).round().astype(np.int64))]
-    known = np.stack([known_at(positions, values, asked) for positions, values in courses])
-    low, high = curve_interval(known, np.random.default_rng(0))
-    return charts.Line(styles[_label(cell)], _label(cell), asked, interquartile_mean(known.T[..., None]), low, high)
-
-
-def _learning(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Section]:
-    """How agents learn, against environment steps: a section per metric that any run has recorded."""
-    costs = range(max(len(run.deployment.cost_limits) for cell in of for run in cell.runs))
-    which = {u: f" of cost {u}" if len(costs) > 1 else "" for u in costs}
-    price = "what a unit of a cost's scaled advantage counts against one of the reward's"
-    metrics = [
-        *((f"multiplier_{u}", f"Multiplier{which[u]}", price) for u in costs),
-        ("kl", "KL divergence", "of the policy before a round's update to the one after it, in nats"),
-        ("std", "Spread", "standard deviation of an action, in action units"),
-        ("value_loss", "Loss of the value critic", "mean over the minibatches of a round"),
-        *((f"cost_value_loss_{u}", f"Loss of the cost critic{which[u]}", "the same") for u in costs),
-    ]
-    for metric, heading, words in metrics:
-        figures = list(_learning_figures(of, styles, heading, partial(Run.learning, metric=metric)))
-        if figures:
-            yield _Section(heading, f"Mean over agents: {words}.", figures)
-    figures = list(_learning_figures(of, styles, "Steps per second", partial(Run.rates, stretches=STRETCHES)))
-    if figures:
-        yield _Section("Steps per second", "Environment steps per second of wall time, over all copies.", figures)
-
-
-def _learning_figures(
-    of: Sequence[Cell], styles: dict[str, int], y_title: str, course: Callable[[Run], tuple[Array, Array]]
-) -> Iterator[_Figure]:
-    groups: dict[str, list[charts.Line]] = {}
-    for cell in of:
-        courses = [course(run) for run in cell.runs]
-        if all(len(values) for _, values in courses):
-            groups.setdefault(_group(cell), []).append(_line(cell, styles, courses))
-    for group, lines in groups.items():
-        title = f"{y_title.lower()} against environment steps" + (f", {group}" if group else "")
-        yield _Figure(
-            group, charts.curves(lines, title=title, x_title="environment steps", y_title=y_title.lower()), _legend(lines)
-        )
-
-
-def _group(cell: Cell) -> str:
-    """Of cells that differ in κ, what else they differ in: those alike share a figure."""
-    return cell.group if "kappa" in cell.knobs else ""
-
-
-def _ages(of: Sequence[Cell], styles: dict[str, int]) -> Iterator[_Figure]:
-    """Mean age of what was acted on, against rounds: one figure per group in which agents heard of each other."""
-    groups: dict[str, list[charts.Line]] = {}
-    for cell in of:
-        courses = [run.ages(POINTS) for run in cell.runs]
-        if all(len(ages) for _, ages in courses):
-            line = _line(cell, styles, [(rounds, 1000 * ages) for rounds, ages in courses])
-            groups.setdefault(_group(cell), []).append(line)
-    if not any(line.y.any() for lines in groups.values() for line in lines):
-        return
-    for group, lines in groups.items():
-        title = "mean age of information against rounds" + (f", {group}" if group else "")
-        yield _Figure(group, charts.curves(lines, title=title, x_title="round", y_title="mean age in ms"), _legend(lines))
-
-
-def _violations(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
-    """Share of episodes above the cost limit against age: one figure per group that has such episodes, and a table."""
-    figures = []
-    for group, rows in grouped(found.rows).items():
-        lines = [
-            charts.Line(
-                styles[_label(row.cell)],
-                _label(row.cell),
-                np.array([1000 * one.age_s for one in row.violations]),
-                *(100 * np.array(values) for values in zip(*((one.rate, *one.interval) for one in row.violations), strict=True)),
-            )
-            for row in rows
-            if row.violations
-        ]
-        if lines:
-            title = "episodes above the cost limit against age of information" + (f", {group}" if group else "")
-            chart = charts.curves(lines, title=title, x_title="mean age in ms", y_title="episodes above the limit in %")
-            figures.append(_Figure(group, chart, _legend(lines)))
-    return {
-        "figures": figures,
-        "lines": [{"name": row.cell.name, "words": tables.violation_words(one)} for row in found.rows for one in row.violations],
-    }
-
-
-def _legend(drawn: Sequence[charts.Line | charts.Point]) -> list[tuple[int, str]]:
-    return [(one.style, one.name) for one in drawn]
-
-
-def _maps(of: Sequence[Cell], found: Comparison | None, carried: dict[Path, Traffic]) -> dict[str, Any]:
-    chosen = list(of)
-    if len(of) > MAPS:
-        named = [row.cell for answer in found.answers for row in (answer.best, answer.frugal)] if found else []
-        chosen = [cell for cell in of if any(cell is one for one in named)][:MAPS]
-    pictures = []
-    for cell in chosen:
-        deployments = {run.folder: Deployment.read(run.folder) for run in cell.runs}
-        first = cell.runs[0].folder
-        alike = [
-            carried[run.folder]
-            for run in cell.runs
-            if deployments[run.folder].edges == deployments[first].edges
-            and np.array_equal(carried[run.folder].edges, carried[first].edges)
-        ]
-        keys = sorted({key for one in alike for key in one.links})
-        unused = np.zeros(len(alike[0].edges) - 1)
-        links = {key: np.mean([one.links.get(key, unused) for one in alike], axis=0) for key in keys}
-        pictures.append((cell, deployments[first].graph(), links, alike[0].edges, len(alike)))
-    most = max((float(rates.max(initial=0.0)) for _, _, links, _, _ in pictures for rates in links.values()), default=0.0)
-    step = charts.rounded_up(most / maps.LEVELS) if most else 0.0
-    top = maps.LEVELS * step
+def _maps(of: Sequence[Cell], pictures: Sequence[Carried]) -> dict[str, Any]:
+    step = level_step(pictures)
     drawn = []
-    for cell, graph, links, edges, n_runs in pictures:
-        title = f"{cell.name}: links by bytes per round"
-        drawn.append({"name": cell.name, "picture": maps.traffic_map(graph, links, np.diff(edges), top, title), "runs": n_runs})
+    for one in pictures:
+        title = f"{one.cell.name}: links by bytes per round"
+        picture = maps.traffic_map(one.graph, one.links, np.diff(one.edges), maps.LEVELS * step, title)
+        drawn.append({"name": one.cell.name, "picture": picture, "runs": one.runs})
     return {
         "drawn": drawn,
-        "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)] if most else [],
-        "stretches": json.dumps(["whole run", *_stretches([edges for *_, edges, _ in pictures])], ensure_ascii=False),
-        "n_stretches": len(pictures[0][3]) - 1,
-        "left_out": len(of) - len(chosen),
+        "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)] if step else [],
+        "stretches": json.dumps(["whole run", *_stretches([one.edges for one in pictures])], ensure_ascii=False),
+        "n_stretches": len(pictures[0].edges) - 1,
+        "left_out": len(of) - len(pictures),
     }
 
 
@@ -523,11 +337,11 @@ def _stretches(edges: Sequence[NDArray[np.int64]]) -> list[str]:
     return [f"{100 * part / parts:.0f}–{100 * (part + 1) / parts:.0f} % of each run" for part in range(parts)]
 
 
-def _drops(of: Sequence[Cell], carried: dict[Path, Traffic]) -> list[dict[str, Any]]:
+def _drops(of: Sequence[Cell], traffic: Mapping[Path, Traffic]) -> list[dict[str, Any]]:
     """Messages that did not arrive, by cell and reason; nothing where all did."""
     lines: list[dict[str, Any]] = []
     for cell in of:
-        ledgers = [carried[run.folder] for run in cell.runs]
+        ledgers = [traffic[run.folder] for run in cell.runs]
         messages = sum(one.messages for one in ledgers)
         dropped = [sum(one.dropped[reason] for one in ledgers) for reason in REASONS]
         if messages:
@@ -542,37 +356,11 @@ def _drops(of: Sequence[Cell], carried: dict[Path, Traffic]) -> list[dict[str, A
 # ------------------------------------------------------------------ tables
 
 
-def _table(found: Comparison, styles: dict[str, int]) -> dict[str, Any]:
-    with_cost = any(row.cost_limit is not None or row.cost for row in found.rows)
-    what = "return, cost" if with_cost else "return"
-    headings = [
-        "seeds",
-        "return",
-        "95 % interval",
-        *(["best possible"] if found.knows_optimum else []),
-        *(["progress"] if found.has_progress else []),
-        "B per agent, step",
-    ]
-    headings += [f"{what} at {tables.amount(axis, found.positions[axis])}" for axis in found.uneven]
-    headings += ["cost (limit)"] * with_cost
-    lines = []
-    for row in found.rows:
-        words = [str(len(row.ret)), tables.figure(row.iqm), tables.interval(row.interval)]
-        words += [tables.figure(row.optimum)] if found.knows_optimum else []
-        words += [tables.figure(row.progress)] if found.has_progress else []
-        words.append(f"{row.bytes_per_agent_step:.1f}")
-        for axis in found.uneven:
-            known = row.equal[axis]
-            words.append(", ".join(tables.figure(value) for value in (known if with_cost else known[:1])))
-        if with_cost:
-            words.append(tables.figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
-        lines.append({"name": row.cell.name, "style": styles[_label(row.cell)], "words": words})
-    for world, idle in found.idle.items():
-        blank = ["–"] * (1 + found.knows_optimum + found.has_progress)
-        words = ["–", tables.figure(idle.ret), *blank, "0.0", *["–"] * len(found.uneven)]
-        words += [tables.figure(idle.cost)] if with_cost else []
-        lines.append({"name": f"does nothing{f' ({world})' if world else ''}", "style": None, "words": words})
-    return {"headings": headings, "lines": lines}
+def _table(found: Comparison, styles: Styles) -> dict[str, Any]:
+    headings, lines = tables.cell_words(found)
+    drawn = [styles[label(row.cell)] for row in found.rows] + [None] * (len(lines) - len(found.rows))
+    told = [{"name": name, "style": style, "words": words} for style, (name, words) in zip(drawn, lines, strict=True)]
+    return {"headings": headings, "lines": told}
 
 
 def _details(cell: Cell) -> dict[str, Any]:

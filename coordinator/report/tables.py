@@ -101,11 +101,35 @@ def comparison(found: Comparison) -> Table:
 
     Of the axes of spending only those are shown on which some run went further than another.
     """
-    with_cost = any(row.cost_limit is not None for row in found.rows)
     table = Table(title=f"return of an episode, {JUDGED[found.judged]}; interquartile mean over seeds")
+    headings, lines = cell_words(found, costs=any(row.cost_limit is not None for row in found.rows))
+    _add_columns(table, found, headings[1:])
+    for place, (name, (n_seeds, *words)) in enumerate(lines):
+        told = (
+            _told_apart(found, found.rows[place])
+            if place < len(found.rows)
+            else [name, *[""] * len(_columns(found)[1:]), n_seeds]
+        )
+        table.add_row(*told, *words)
+    return table
+
+
+def cell_words(found: Comparison, *, costs: bool | None = None) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """A table of cells, with the same words in the terminal, in the page and in LaTeX.
+
+    Args:
+        found: The cells.
+        costs: Whether costs are among the columns; None: if there are any, limited or not.
+
+    Returns:
+        Headings, the first of which is `seeds`; a line per cell, and then one per world of what doing nothing brings, each a name
+        and as many words as there are headings.
+    """
+    with_cost = any(row.cost_limit is not None or row.cost for row in found.rows) if costs is None else costs
     what = "return, cost" if with_cost else "return"
     have_diverged = any(row.diverged for row in found.rows)
     headings = [
+        "seeds",
         *(["diverged"] if have_diverged else []),
         "return",
         "95 % interval",
@@ -113,10 +137,11 @@ def comparison(found: Comparison) -> Table:
         *(["progress"] if found.has_progress else []),
         "B per agent, step",
         *(f"{what} at {amount(axis, found.positions[axis])}" for axis in found.uneven),
+        *(["cost (limit)"] if with_cost else []),
     ]
-    _add_columns(table, found, [*headings, *(["cost (limit)"] if with_cost else [])])
+    lines = []
     for row in found.rows:
-        words = [str(row.diverged)] if have_diverged else []
+        words = [str(len(row.ret)), *([str(row.diverged)] if have_diverged else [])]
         words += [figure(row.iqm), interval(row.interval)]
         words += [figure(row.optimum)] if found.knows_optimum else []
         words += [figure(row.progress)] if found.has_progress else []
@@ -125,13 +150,12 @@ def comparison(found: Comparison) -> Table:
         words += [f"{figure(one.ret)}, {figure(one.cost)}" if with_cost else figure(one.ret) for one in known]
         if with_cost:
             words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
-        table.add_row(*_told_apart(found, row), *words)
+        lines.append((row.cell.name, words))
     for world, idle in found.idle.items():
-        told = [f"does nothing{f' ({world})' if world else ''}", *[""] * len(_columns(found)[1:]), ""]
-        words = [""] if have_diverged else []
-        words += [figure(idle.ret), *[""] * (1 + found.knows_optimum + found.has_progress), "0.0", *[""] * len(found.uneven)]
-        table.add_row(*told, *words, *([figure(idle.cost)] if with_cost else []))
-    return table
+        words = ["–", *(["–"] if have_diverged else []), figure(idle.ret)]
+        words += [*["–"] * (1 + found.knows_optimum + found.has_progress), "0.0", *["–"] * len(found.uneven)]
+        lines.append((f"does nothing{f' ({world})' if world else ''}", words + ([figure(idle.cost)] if with_cost else [])))
+    return headings, lines
 
 
 def reaching(found: Comparison) -> Table:

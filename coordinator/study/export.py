@@ -153,8 +153,13 @@ def marl_eval(sorted_in: Sequence[Cell], *, training: bool = False) -> dict[str,
 
 
 def _keys(cell: Cell, run: Run) -> dict[str, Any]:
-    knobs = {key: value if isinstance(value, int | float | str | None) else shown(value) for key, value in cell.knobs.items()}
+    knobs = {key: setting(value) for key, value in cell.knobs.items()}
     return {"run": str(run.folder), "scenario": run.scenario.name, "cell": cell.name, "seed": run.scenario.seed} | knobs
+
+
+def setting(value: Any) -> int | float | str | None:
+    """A knob's value as a table holds it: as a number where it is one, else as it is typed on a command line."""
+    return value if isinstance(value, int | float | str | None) else shown(value)
 
 
 def _array(values: Any) -> pa.Array:

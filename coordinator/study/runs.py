@@ -271,6 +271,7 @@ class Curve:
         env_step: Environment steps by the end of each round, over all copies.
         wire_bytes: Bytes on the links between agents by then.
         virtual_s: Seconds of the modelled deployment by then, of the agent that was last.
+        wall_s: Seconds of wall time by then, from the beginning of the run.
         ret: Return of an episode.
         cost: Cost of an episode, the sum over costs.
         length: Steps of an episode.
@@ -279,6 +280,7 @@ class Curve:
     env_step: Array
     wire_bytes: Array
     virtual_s: Array
+    wall_s: Array
     ret: Array
     cost: Array
     length: Array
@@ -462,7 +464,9 @@ def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
 def _curve(run: Run) -> Curve:
     # of a run that goes on the last round may still lack reports; of one that has ended, only those of agents that died
     whole = "" if run.is_complete else f"HAVING count(*) = {run.deployment.n_nodes}"
-    rounds = _numbers(run, f"SELECT round, env_step, max(virtual_s) FROM rounds GROUP BY round {whole} ORDER BY round")
+    rounds = _numbers(
+        run, f"SELECT round, env_step, max(virtual_s), max(wall_s) FROM rounds GROUP BY round {whole} ORDER BY round"
+    )
     sent = _numbers(run, "SELECT round, sum(wire_bytes) FROM traffic WHERE plane != 'world' GROUP BY round ORDER BY round")
     episodes = run._episodes
     wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
@@ -473,7 +477,8 @@ def _curve(run: Run) -> Curve:
     known = (behind > first) & (faulty[behind] == faulty[first])  # a mean over those that went well would not be the team's
     means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
     ret, cost, length = means.T
-    return Curve(env_step=rounds[:, 1], wire_bytes=wire, virtual_s=rounds[:, 2], ret=ret, cost=cost, length=length)
+    steps, virtual_s, wall_s = rounds[:, 1:].T
+    return Curve(env_step=steps, wire_bytes=wire, virtual_s=virtual_s, wall_s=wall_s, ret=ret, cost=cost, length=length)
 
 
 def _evaluated_curve(run: Run) -> Curve:

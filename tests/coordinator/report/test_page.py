@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from coordinator.report.page import MAPS, document, fragment, write
+from coordinator.report.page import document, fragment, write
+from coordinator.report.panels import MAPS
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
