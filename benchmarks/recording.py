@@ -1,7 +1,7 @@
 """What recording costs: `python benchmarks/recording.py`.
 
 The same training as a whole command, with all of it on (database, TensorBoard, states to go on from, a progress bar that is
-drawn) and with all of it off: nothing is put into the database either, for which there is no knob, so the command is told
+drawn) and with all of it off: nothing is put into the database either, for which there is no setting, so the command is told
 so from here. Safe HalfCheetah 6x1, κ = 1, 10 copies x 100 steps a round, everything else by default. On and off take turns
 within one go, in changing order, so that whatever else the machine does falls on both; each pair gives one ratio. CPU
 seconds are those of all processes of the command, and the better figure where the machine is shared.

@@ -42,7 +42,7 @@ from envs.registry import make
 from node.learners.led import Executor
 from node.learners.making import make_learner
 from node.numerics.rollout import Rollout
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.loading import load
 
 SETTINGS = (
@@ -122,21 +122,21 @@ def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
     draw = np.random.default_rng(0)
     forward = update = 0.0
     for agent in range(spec.n_agents):
-        agenda = Agenda(scenario, ready.deployment, agent)
-        learner = make_learner(scenario, ready.deployment, agent, agenda)
+        routing = AgentRouting(scenario, ready.deployment, agent)
+        learner = make_learner(scenario, ready.deployment, agent, routing)
         assert not isinstance(learner, Executor), "whoever is led learns nothing"
         rollout = Rollout.make(
-            scenario.rollout.steps, scenario.env.copies, agenda.sight.width, spec.act_dims[agent], spec.n_costs
+            scenario.rollout.steps, scenario.env.copies, routing.observation.width, spec.act_dims[agent], spec.n_costs
         )
-        for array in (rollout.sight, rollout.reward, rollout.cost, rollout.action):
+        for array in (rollout.observation, rollout.reward, rollout.cost, rollout.action):
             array[:] = draw.standard_normal(array.shape)
         rollout.truncated[-1] = True  # where no episode ends no cost is known, and MACPO would not look at costs
-        rollout.cut_sight = rollout.sight[-1]
+        rollout.cut_observation = rollout.observation[-1]
         learner.begin_round(0)
         for repeat in range(1 + repeats):
             began = time.process_time()
-            for step, sight in enumerate(rollout.sight):
-                learner.act(step, sight)
+            for step, observation in enumerate(rollout.observation):
+                learner.act(step, observation)
             acted = time.process_time()
             for _ in learner.learn_values(repeat, rollout, rollout.reward):
                 pass

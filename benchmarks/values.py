@@ -18,7 +18,7 @@ from envs.games.tabular import Game, constant, nash_gap, optimum, performance
 from node.learners.off_policy.mixer import Team
 from node.learners.off_policy.tables import IdealQ, Transitions, iterated, replayed
 from scenarios.schema import Algorithm
-from scenarios.schema import Game as Knobs
+from scenarios.schema import Game as Settings
 
 Indices = NDArray[np.intp]
 Array = NDArray[np.float64]
@@ -193,14 +193,14 @@ def mixed_fit(payoff: Array, seed: int, *, steps: int = 800) -> Array:
     Returns:
         Q_tot of every joint action, (A, A).
     """
-    knobs = {"name": "qmix", "hidden": [], "input_norm": "none", "critic_lr": 0.02, "max_grad_norm": 1e3, "head_gain": 0.1}
-    team = Team((1, 1), payoff.shape, Algorithm.model_validate(knobs), seed)
+    settings = {"name": "qmix", "hidden": [], "input_norm": "none", "critic_lr": 0.02, "max_grad_norm": 1e3, "head_gain": 0.1}
+    team = Team((1, 1), payoff.shape, Algorithm.model_validate(settings), seed)
     action = np.argwhere(np.ones_like(payoff)).astype(np.float32)
-    sight, ends = np.ones_like(action), np.ones(len(action), np.bool_)
+    observation, ends = np.ones_like(action), np.ones(len(action), np.bool_)
     for _ in range(steps):
-        team.step(sight, action, payoff.astype(np.float32).ravel(), sight, ends)
+        team.step(observation, action, payoff.astype(np.float32).ravel(), observation, ends)
     with torch.no_grad():
-        table = team.value(torch.from_numpy(sight), torch.from_numpy(action).long())
+        table = team.value(torch.from_numpy(observation), torch.from_numpy(action).long())
     return np.asarray(table.numpy().reshape(payoff.shape), np.float64)
 
 
@@ -224,13 +224,13 @@ def main() -> None:
             ratios = np.concatenate(found)
             print(f"| {stages} | {learner} | {ratios.mean():.3f} | {int(np.isclose(ratios, 1.0).sum())} of {len(ratios)} |")
     print("\n| turns | return / best after 15 turns | Nash gap / best |\n|---|---|---|")
-    game = stochastic_game(3, Knobs())
+    game = stochastic_game(3, Settings())
     best = float(game.start @ optimum(game, GAMMA)[0])
     for kind in ("converged", "one_step", "simultaneous"):
         ends = [list(turns(game, kind, 15, seed))[-1] for seed in range(3)]
         told = " / ".join(f"{value / best:.3f}" for value, _ in ends), " / ".join(f"{gap / best:.3f}" for _, gap in ends)
         print(f"| {kind} | {told[0]} | {told[1]} |")
-    payoff = np.array(PAYOFFS["non_monotone"](Knobs()), np.float64)
+    payoff = np.array(PAYOFFS["non_monotone"](Settings()), np.float64)
     table = mixed_fit(payoff, 0)
     error, taken = float(((table - payoff) ** 2).sum()), payoff.flat[table.argmax()]
     print(f"\nnon_monotone: QMIX fits it with squared error {error:.1f} and takes a cell that pays {taken:g}")

@@ -20,7 +20,7 @@ from node.learners.making import make_on_policy_learner
 from node.learners.on_policy.learner import Learner
 from node.numerics.policies import Categorical
 from node.numerics.rollout import Rollout
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
@@ -61,7 +61,7 @@ def trained(scenario: Scenario, game: Game) -> Iterator[tuple[Array, ...]]:
     """The policies at the start and after every round."""
     deployment = plan(scenario).deployment
     agents, steps, copies = range(deployment.n_agents), scenario.rollout.steps, scenario.env.copies
-    learners = [make_on_policy_learner(scenario, deployment, i, Agenda(scenario, deployment, i)) for i in agents]
+    learners = [make_on_policy_learner(scenario, deployment, i, AgentRouting(scenario, deployment, i)) for i in agents]
     rollouts = [Rollout.make(steps, copies, deployment.obs_dims[i], 1, 0) for i in agents]
     world = make(scenario.env, deployment.graph(), scenario.seed)
     obs = world.reset()
@@ -71,7 +71,7 @@ def trained(scenario: Scenario, game: Game) -> Iterator[tuple[Array, ...]]:
             learner.begin_round(round_)
         for step in range(steps):
             for i in agents:
-                rollouts[i].sight[step] = obs[i]
+                rollouts[i].observation[step] = obs[i]
                 rollouts[i].action[step] = learners[i].act(step, obs[i])
             told = world.step([rollout.action[step] for rollout in rollouts])
             obs = told.obs
@@ -79,7 +79,7 @@ def trained(scenario: Scenario, game: Game) -> Iterator[tuple[Array, ...]]:
                 final = None if told.final_obs is None else told.final_obs[i]
                 rollouts[i].record_outcome(step, sensed(obs[i], told.reward[i], final))
         for learner, rollout in zip(learners, rollouts, strict=True):
-            rollout.cut_sight = rollout.own_cut_blocks()
+            rollout.cut_observation = rollout.own_cut_blocks()
             for learning in (learner.learn_values(round_, rollout, rollout.reward), learner.learn_policy(rollout, ())):
                 for _ in learning:
                     pass

@@ -58,7 +58,7 @@ def spec(env: Env) -> EnvSpec:
         Its spec.
 
     Raises:
-        ValueError: The world has no such partition, or a knob makes no sense there; the text names field, value and choices.
+        ValueError: The world has no such partition, or a setting makes no sense there; the text names field, value and choices.
     """
     return WORLDS[env.name].spec(env)
 

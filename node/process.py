@@ -11,7 +11,7 @@ from torch import Tensor
 from node.learners.interface import AgentLearner
 from node.learners.making import make_learner
 from node.protocol.kinds import largest_peer_body
-from node.protocol.routing import CENTRAL, Agenda
+from node.protocol.routing import CENTRAL, AgentRouting
 from node.runtime.loop import Runtime
 from scenarios.loading import load
 from scenarios.schema import Scenario
@@ -20,7 +20,7 @@ from topology.files import replace
 from topology.link.schedule import Schedule
 from topology.link.treatment import reliable_kinds
 from topology.planes.control import ControlPort, Finished, Hello, Reports, Start, Stop, Stored, refused_at, store
-from topology.planes.peer import PeerPlane, roads
+from topology.planes.peer import PeerPlane, link_paths
 from topology.planes.world import WorldPort, largest_world_body
 from topology.process import StopRequested, settle
 from topology.snapshot import State, read, read_tensors
@@ -72,13 +72,13 @@ def _take_part(
         deadline_s=deadline_s,
         depth=depth,
         keys=keys,
-        hears=node.agenda.hears(),
+        receives_from=node.routing.receives_from(),
         largest=largest_peer_body(scenario, deployment),
     )
     to_world: DealerLinks | None = None
     try:
         start = _hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
-        links.connect({to: start.peers[to] for to in node.agenda.speaks_to()})
+        links.connect({to: start.peers[to] for to in node.routing.sends_to()})
         largest = largest_world_body(deployment, scenario.env.copies)
         to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys, largest=largest)
         node.join(links, to_world, port).run()
@@ -110,8 +110,8 @@ class Node:
         self._scenario = scenario
         self._deployment = deployment
         self._agent = agent
-        self.agenda = Agenda(scenario, deployment, agent)
-        self._learner = make_learner(scenario, deployment, agent, self.agenda)
+        self.routing = AgentRouting(scenario, deployment, agent)
+        self._learner = make_learner(scenario, deployment, agent, self.routing)
         if deployment.weights is not None:
             self._learner.load_policy(load_weights(Path(deployment.weights), agent))
         stored = deployment.state_file(run_dir, role_of(agent))
@@ -134,12 +134,12 @@ class Node:
             self._agent,
             graph,
             links,
-            hears=self.agenda.hears(),
+            receives_from=self.routing.receives_from(),
             direct=direct,
-            roads=roads(
+            link_paths=link_paths(
                 graph,
                 self._agent,
-                self.agenda.speaks_to(),
+                self.routing.sends_to(),
                 direct=direct,
                 model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
                 critic=critic,
@@ -154,7 +154,7 @@ class Node:
             self._scenario,
             self._deployment,
             self._agent,
-            self.agenda,
+            self.routing,
             learner=self._learner,
             peers=peers,
             world=WorldPort(to_world, self._agent, world=world, copies=scenario.env.copies, frame_extra=extra),

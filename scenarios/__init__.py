@@ -1,1 +1,1 @@
-"""What to run: the schema of every knob, the recipe table, the shipped scenario files."""
+"""What to run: the schema of every setting, the recipe table, the shipped scenario files."""

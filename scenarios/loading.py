@@ -22,7 +22,7 @@ from scenarios.schema import TRACE, Algorithm, Scenario
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
-MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every knob written out are 30,000
+MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every setting written out are 30,000
 MAX_PROBLEMS = 10  # told at once; a list of thousands would take minutes to explain
 
 _UNDESCRIBED = {"name", "description", "label", "seed", "budget", "supervision", "record"}  # no description speaks of these
@@ -115,7 +115,7 @@ def check(data: dict[Any, Any], *, where: str) -> Scenario:
 
 
 def dump(scenario: Scenario) -> str:
-    """The scenario as YAML with every knob written out, readable by `load`."""
+    """The scenario as YAML with every setting written out, readable by `load`."""
     return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -373,8 +373,8 @@ _DPO: dict[str, Any] = {
 }
 
 
-def _settings(copies: int, steps: int, knobs: dict[str, Any]) -> dict[str, Any]:
-    return {"env": {"copies": copies, "stagger": False}, "rollout": {"steps": steps}, "algorithm": knobs}
+def _settings(copies: int, steps: int, settings: dict[str, Any]) -> dict[str, Any]:
+    return {"env": {"copies": copies, "stagger": False}, "rollout": {"steps": steps}, "algorithm": settings}
 
 
 PAPER: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""The schema as a page for people: every knob with type, unit, default, range and meaning, made from the schema itself."""
+"""The schema as a page for people: every setting with type, unit, default, range and meaning, made from the schema itself."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,7 +11,7 @@ from scenarios.schema import Scenario
 _INTRODUCTION = """\
 # Scenario reference
 
-Every knob of a scenario, made from the schema by `make docs`. In a file the parts of a dotted key are nested; on the
+Every setting of a scenario, made from the schema by `make docs`. In a file the parts of a dotted key are nested; on the
 command line write `kappahop run SCENARIO key.sub=value`. `kappahop schema` prints the same as JSON Schema for editors.
 """
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}

@@ -42,15 +42,15 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Where real node and world processes perform: one nursery for each module of system tests."""
-    from tests.system.stage import Nursery, Stage
+    """Where real node and world processes perform: one fork server for each module of system tests."""
+    from tests.system.stage import ForkServer, Stage
     from topology.wire.sockets import new_context
 
     folder = tmp_path_factory.mktemp("s")
     context = new_context()
-    nursery = Nursery(folder / "nursery.log")
-    yield Stage(folder, nursery, context)
-    nursery.close()
+    fork_server = ForkServer(folder / "fork_server.log")
+    yield Stage(folder, fork_server, context)
+    fork_server.close()
     context.destroy(linger=0)
 
 

@@ -31,27 +31,27 @@ def test_links_lead_somewhere_and_the_names_beside_them_are_there(name: str) -> 
 
 
 def preset(name: str) -> dict[str, Any]:
-    return {f"{section}.{knob}": value for section, knobs in PAPER[name].items() for knob, value in knobs.items()}
+    return {f"{section}.{setting}": value for section, settings in PAPER[name].items() for setting, value in settings.items()}
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_table_of_settings_is_the_schema_and_the_preset(name: str) -> None:
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     assert "`algorithm.preset: paper`" in text
-    tables = re.findall(r"^\| knob \| default \| (?:paper|`preset: paper`) \|\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    tables = re.findall(r"^\| setting \| default \| (?:paper|`preset: paper`) \|\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
     rows = [line.strip("|\n").split("|") for line in "".join(tables).splitlines()]
     told = {key.strip(" `"): (default.strip(), paper.strip()) for key, default, paper in rows}
     defaults: dict[str, Any] = Scenario().model_dump(mode="json")
     settings, beneath = preset(name), preset("scal_mappo_l")
     for key, found in told.items():
-        section, knob = key.split(".")
-        wanted = (words(defaults[section][knob]), words(settings[key]) if key in settings else "–")
+        section, setting = key.split(".")
+        wanted = (words(defaults[section][setting]), words(settings[key]) if key in settings else "–")
         assert found == wanted, f"docs/reference/algorithms/{name}.md: the row should be | `{key}` | {wanted[0]} | {wanted[1]} |"
     if name == "scal_mappo_l" or "rollout.steps" not in settings:  # the others say how they differ from it
         beneath = {}
     assert {key for key, value in settings.items() if key not in beneath or beneath[key] != value} <= told.keys()
     lacking = {key for key in beneath if key not in settings}
-    cost_terms = {f"algorithm.{knob}" for knob in ("constraint", "cost_scale", "mult_init", "mult_lr")}
+    cost_terms = {f"algorithm.{setting}" for setting in ("constraint", "cost_scale", "mult_init", "mult_lr")}
     assert lacking <= cost_terms  # "without the cost terms"
     assert bool(lacking) == ("without the cost terms" in text and bool(beneath))
 

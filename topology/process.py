@@ -4,8 +4,8 @@ A signal that asks a process to stop only sets a flag (`STOP`). Every receive an
 raises `StopRequested`. A handler must not raise: Python may run it inside a destructor, where an exception is printed
 ("Exception ignored in ...") and lost. ZeroMQ's frames have such destructors, and one request in twenty was lost there.
 
-A node and the world are started by the coordinator's nursery, which ends them when the command is gone. If the nursery itself
-dies, the kernel kills them, whatever they are doing; so a killed command leaves no orphan.
+A node and the world are started by the coordinator's fork server, which ends them when the command is gone. If the fork server
+itself dies, the kernel kills them, whatever they are doing; so a killed command leaves no orphan.
 
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
 sixth more processor time than one after the other. So in lockstep, where nobody gains by being served at once, each asks the

@@ -46,7 +46,7 @@ class CentralCritic(Mind):
             critic_columns=slice(None),
             actor_width=0,
             critic_width=sum(deployment.obs_dims),
-            n_actions=0,
+            act_dim=0,
             cost_limits=deployment.cost_limits if self._signals > 1 else (),
         )
         self._critics = Critics(shape, scenario.algorithm)

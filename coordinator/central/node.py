@@ -34,7 +34,7 @@ from node.numerics.rollout import Rollout
 from node.process import digest
 from node.protocol.kinds import ROWS, joint_width, sizes_of
 from node.protocol.routing import CENTRAL
-from node.runtime.compute_time import Thinking
+from node.runtime.compute_time import ComputeTime
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -43,7 +43,7 @@ from topology.graph.routes import answers
 from topology.link.schedule import Schedule
 from topology.link.treatment import dtype_of, reliable_kinds
 from topology.planes.control import Finished, Reports, RoundReport, Stop, store
-from topology.planes.peer import PeerPlane, roads
+from topology.planes.peer import PeerPlane, link_paths
 from topology.planes.world import END_TERMINATED, END_TRUNCATED
 from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State, read
@@ -63,7 +63,8 @@ class Told:
     """A round as agents have told it; what has not come is 0.
 
     Attributes:
-        rollout: Everybody's blocks, ascending, in `sight` and `cut_sight`; everybody's actions, where they are told; in `cost`
+        rollout: Everybody's blocks, ascending, in `observation` and `cut_observation`; everybody's actions, where they are told;
+        in `cost`
             the mean of what each cost is to those who told it.
         reward: (T, E), the mean of what they were rewarded.
         is_whole: (E,), whether everybody's part of the round has come.
@@ -140,21 +141,23 @@ class Central:
         self._signals = sizes.signals
         self._joint_widths = [joint_width(sizes, agent) for agent in range(n)]
         self._kind = Kind[scenario.algorithm.recipe.answer]
-        self._hears: tuple[Kind, ...] = _TOLD
+        self._receives_from: tuple[Kind, ...] = _TOLD
         algorithm = scenario.algorithm
         self._is_sharing = algorithm.share_policy
         self._n_weights = ROWS[Kind.PARAMETERS].width(sizes, 0)
         graph = deployment.wires()
         self._routes = answers(graph, n, n)
         self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario))
-        self._thinking = Thinking(scenario.compute.model_copy(update={"agents": ()}), n, lambda now: schedule.slow_factor(n, now))
+        self._compute_time = ComputeTime(
+            scenario.compute.model_copy(update={"agents": ()}), n, lambda now: schedule.slow_factor(n, now)
+        )
         self._peers = PeerPlane(
             n,
             graph,
             links,
-            hears=deployment.critic_edges,
+            receives_from=deployment.critic_edges,
             direct=False,
-            roads=roads(
+            link_paths=link_paths(
                 graph,
                 n,
                 deployment.critic_edges,
@@ -221,7 +224,7 @@ class Central:
             told = f"{key[0].name} of {header.origin}, round {header.round}"
             if key[0] not in (*_TOLD, *_LEARNT) or header.origin >= self._n or header.hops_left != 0:
                 raise ProtocolError(f"{told}: not for the central critic")
-            if (header.round, header.step) != (self._round, 0) or key in self._heard or key[0] not in self._hears:
+            if (header.round, header.step) != (self._round, 0) or key in self._heard or key[0] not in self._receives_from:
                 raise ProtocolError(f"{told}: out of time or twice, the central critic is at round {self._round}")
             if header.dtype != dtype_of(self._scenario.network, key[0]):
                 raise ProtocolError(f"{told}: dtype {header.dtype} is not the agreed one")
@@ -235,9 +238,9 @@ class Central:
             return
         self._peers.taken(header, self._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
         self._heard[key] = message, marks
-        if len(self._heard) == len(self._hears) * self._n:
+        if len(self._heard) == len(self._receives_from) * self._n:
             try:
-                if self._hears is _TOLD:
+                if self._receives_from is _TOLD:
                     self._answer()
                 else:
                     self._share()
@@ -270,14 +273,14 @@ class Central:
             self._mind.rest()
         else:
             self._mind.learn(self._round, self._told(there))
-        clock += self._thinking("values", clock, time.perf_counter() - began)
+        clock += self._compute_time("values", clock, time.perf_counter() - began)
         self._tell(self._kind, self._mind.answer, clock)
         if not is_off:
             self._figures |= self._mind.figures()
         self._heard.clear()
         self._rollout.clear()
         if self._is_sharing:
-            self._hears = _LEARNT
+            self._receives_from = _LEARNT
         else:
             self._end_round(clock)
 
@@ -294,7 +297,7 @@ class Central:
         nothing = Marks(np.full(self._copies, np.inf), np.zeros(self._copies, np.bool_))  # to be sent: agents keep their own
         self._tell(Kind.SHARED, lambda _: data, clock, None if came else nothing)
         self._heard.clear()
-        self._hears = _TOLD
+        self._receives_from = _TOLD
         self._end_round(clock)
 
     def _end_round(self, clock: float) -> None:
@@ -319,7 +322,7 @@ class Central:
             missing += int((~came).sum())
             there[key] = came
         if missing:
-            self._figures["missing_joint" if self._hears is _TOLD else "missing_parameters"] = float(missing)
+            self._figures["missing_joint" if self._receives_from is _TOLD else "missing_parameters"] = float(missing)
         return deadline if missing else clock, there
 
     def _told(self, there: Mapping[tuple[Kind, int], Bools]) -> Told:
@@ -330,8 +333,8 @@ class Central:
         for agent, (columns, actions) in enumerate(self._places):
             came = there[Kind.JOINT, agent]
             told = np.where(came[:, None, None], self._joint(*self._heard[Kind.JOINT, agent]), np.float32(0.0))
-            sight, reward, action, end = np.split(told.transpose(1, 0, 2), self._parts(agent), axis=2)
-            rollout.sight[:, :, columns] = sight
+            observation, reward, action, end = np.split(told.transpose(1, 0, 2), self._parts(agent), axis=2)
+            rollout.observation[:, :, columns] = observation
             rollout.action[:, :, actions] = action
             rewards += reward.transpose(2, 0, 1)
             count += came
@@ -340,7 +343,7 @@ class Central:
         rewards /= np.maximum(count, 1.0)
         rollout.cost[:] = rewards[1:].transpose(1, 2, 0)
         cuts = rollout.cuts()
-        rollout.cut_sight = np.zeros((len(cuts), rollout.sight.shape[2]), np.float32)
+        rollout.cut_observation = np.zeros((len(cuts), rollout.observation.shape[2]), np.float32)
         has_last = np.ones(self._copies, np.bool_)
         for agent, (columns, _) in enumerate(self._places):
             came = there[Kind.BOOTSTRAP, agent]
@@ -362,7 +365,7 @@ class Central:
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return False
-        self._rollout.cut_sight[:, columns] = np.where(came[copies][:, None], last, np.float32(0.0))
+        self._rollout.cut_observation[:, columns] = np.where(came[copies][:, None], last, np.float32(0.0))
         return True
 
     # --------------------------------------------------------------- telling

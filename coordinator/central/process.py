@@ -72,7 +72,7 @@ def _take_part(
         deadline_s=deadline_s,
         depth=depth,
         keys=keys,
-        hears=deployment.critic_edges,
+        receives_from=deployment.critic_edges,
         largest=largest_peer_body(scenario, deployment),
     )
     try:

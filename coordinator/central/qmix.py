@@ -38,18 +38,18 @@ class CentralMixer(Mind):
 
     def learn(self, round_: int, told: Told) -> None:
         """Take the round in and learn from replay."""
-        knobs = self._scenario.algorithm.off_policy
+        settings = self._scenario.algorithm.off_policy
         fresh = team_samples(told)
         self._team.decay(self._scenario.algorithm.step_fraction(round_, self._scenario.n_rounds))
         self._team.take(fresh)
         done = (round_ + 1) * self._scenario.rollout.steps * self._scenario.env.copies
         minibatches = 0
-        if done > knobs.warm_up_steps:
-            self._earned += knobs.updates_per_step * len(fresh.reward)
+        if done > settings.warm_up_steps:
+            self._earned += settings.updates_per_step * len(fresh.reward)
             minibatches = int(self._earned)
             self._earned -= minibatches
         self._team.learn(minibatches, stream(self._scenario.seed, Purpose.SHUFFLE, self._n, round_))
-        self._team.end(fresh.sight)
+        self._team.end(fresh.observation)
 
     def rest(self) -> None:
         """Nothing changes."""
@@ -82,12 +82,12 @@ def team_samples(told: Told) -> Samples:
     What follows a termination is never looked at.
     """
     rollout, cuts = told.rollout, told.rollout.cuts()
-    following = np.concatenate((rollout.sight[1:], rollout.sight[-1:]))
-    following[cuts[:, 0], cuts[:, 1]] = rollout.cut_sight
+    following = np.concatenate((rollout.observation[1:], rollout.observation[-1:]))
+    following[cuts[:, 0], cuts[:, 1]] = rollout.cut_observation
     known = np.broadcast_to(told.is_whole, told.reward.shape).copy()
     known[cuts[:, 0], cuts[:, 1]] &= told.has_last[cuts[:, 1]]
     return Samples(
-        sight=rollout.sight[known],
+        observation=rollout.observation[known],
         action=rollout.action[known],
         reward=told.reward[known],
         following=following[known],

@@ -24,7 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from coordinator.cli import guard
 from topology.wire import probe
 
-MIN_MEMORY_MB = 1024  # the command, the nursery with torch and a world take 0.6 GB; each node adds 15 MB or more
+MIN_MEMORY_MB = 1024  # the command, the fork server with torch and a world take 0.6 GB; each node adds 15 MB or more
 MIN_DISK_MB = 512  # a database, logs and checkpoints of a long run are under 200 MB
 MIN_FILES = 1024  # each neighbour costs a process about two descriptors, ZeroMQ some ten besides
 TRY_S = 60.0  # torch's first import from a cold disk has taken 20 s

@@ -44,7 +44,7 @@ def sweep(
     in_process: InProcessOption = False,
     training: TrainingOption = False,
 ) -> None:
-    """Run every combination of some knobs' values, several seeds each, and compare them.
+    """Run every combination of some settings' values, several seeds each, and compare them.
 
     The same command again goes on where it was stopped: runs that are done are kept. A run that diverged is over too, and
     counts for nothing. Exit code 0: all are over; 1: some runs failed, the others are over; 2: wrong input; 130: interrupted.

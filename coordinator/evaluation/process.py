@@ -28,7 +28,7 @@ def run_evaluator(run_dir: Path, job: Job, *, beside_training: bool) -> int:
     Returns:
         The process's exit code: 0 done, 1 it could not be made (and the coordinator was told why).
     """
-    coordinator = os.dup(1)  # the nursery's pipe, by which the coordinator learns that this process is getting on
+    coordinator = os.dup(1)  # the fork server's pipe, by which the coordinator learns that this process is getting on
     settle(ROLE, run_dir / LOGS / "evaluation.log")
     if beside_training:
         os.nice(19)

@@ -162,7 +162,7 @@ def cells_table(found: Comparison) -> pa.Table:
     return pa.Table.from_pylist([
         {
             "cell": row.cell.name,
-            **{key: setting(value) for key, value in row.cell.knobs.items()},
+            **{key: setting(value) for key, value in row.cell.settings.items()},
             "seeds": len(row.ret),
             "diverged": row.diverged,
             "judged_by": found.judged,

@@ -253,12 +253,12 @@ def _divergences(found: Comparison | None, diverged: Sequence[Run]) -> list[str]
 
 def _matrix(found: Comparison) -> dict[str, Any] | None:
     """Groups by κ, where both vary or κ does: what each brings and costs, the best and the frugal marked."""
-    kappas = sorted({row.cell.knobs["kappa"] for row in found.rows if "kappa" in row.cell.knobs})
+    kappas = sorted({row.cell.settings["kappa"] for row in found.rows if "kappa" in row.cell.settings})
     if not kappas:
         return None
     lines = []
     for answer, (group, rows) in zip(found.answers, grouped(found.rows).items(), strict=True):
-        by_kappa = {row.cell.knobs["kappa"]: row for row in rows}
+        by_kappa = {row.cell.settings["kappa"]: row for row in rows}
         entries = [
             {
                 "ret": tables.figure(row.iqm),

@@ -189,7 +189,7 @@ def sections(material: Material) -> list[Section]:
 
 def label(cell: Cell) -> str:
     """What a cell is called among those that differ in κ only."""
-    return f"κ={cell.knobs['kappa']}" if "kappa" in cell.knobs else cell.name
+    return f"κ={cell.settings['kappa']}" if "kappa" in cell.settings else cell.name
 
 
 def prices(found: Comparison, styles: Styles) -> list[Prices]:
@@ -311,7 +311,7 @@ def _panels(of: Sequence[Cell], styles: Styles, y_title: str, x: X, course: Call
     for cell in of:
         known = [course(run) for run in cell.runs]
         if all(len(values) for _, values in known):
-            groups.setdefault(cell.group if "kappa" in cell.knobs else "", []).append(_line(cell, styles, known))
+            groups.setdefault(cell.group if "kappa" in cell.settings else "", []).append(_line(cell, styles, known))
     return [Curves(group, y_title, {x: lines}) for group, lines in groups.items()]
 
 

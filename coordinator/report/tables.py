@@ -194,11 +194,11 @@ def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> No
 
 
 def _columns(found: Comparison) -> list[str]:
-    """What tells the lines of a table apart: a column per knob, or, where a cell has a label, one for all but κ."""
-    knobs = found.rows[0].cell.knobs
+    """What tells the lines of a table apart: a column per setting, or, where a cell has a label, one for all but κ."""
+    settings = found.rows[0].cell.settings
     if any(row.cell.label for row in found.rows):
-        return ["cell", *(["kappa"] if "kappa" in knobs else [])]
-    return list(knobs) or ["scenario"]
+        return ["cell", *(["kappa"] if "kappa" in settings else [])]
+    return list(settings) or ["scenario"]
 
 
 def _told_apart(found: Comparison, row: Row) -> list[str]:
@@ -243,7 +243,7 @@ def interval(ends: Interval) -> str:
 
 
 def _priced(row: Row, *, whole: bool) -> str:
-    which = row.cell.name if whole or "kappa" not in row.cell.knobs else f"κ={row.cell.knobs['kappa']}"
+    which = row.cell.name if whole or "kappa" not in row.cell.settings else f"κ={row.cell.settings['kappa']}"
     lost = f" ({row.diverged} of its {len(row.ret) + row.diverged} runs diverged)" if row.diverged else ""
     over = f" (its cost {figure(row.cost)} is above the limit {row.cost_limit:g})" if row.exceeds else ""
     priced = f"at {row.bytes_per_agent_step:.1f} B per agent and step"

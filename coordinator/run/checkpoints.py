@@ -38,7 +38,7 @@ FORMAT = 2  # 1 had no digests
 KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 
 
-class States:
+class Checkpoints:
     """The states that the processes of one run are storing.
 
     Args:

@@ -1,4 +1,4 @@
-"""The desk where reports arrive, whichever way the run is carried out: it keeps them, and knows how far the run is."""
+"""The collector where reports arrive, whichever way the run is carried out: it keeps them, and knows how far the run is."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from coordinator.evaluation.evaluations import ROLE, Evaluations, EvaluationWatcher, ignore
-from coordinator.run.checkpoints import States
+from coordinator.run.checkpoints import Checkpoints
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
 from topology.planes.control import Control, Finished, Hello, Progress, RoundReport, Stored
@@ -63,7 +63,7 @@ class Outcome:
     env_steps: int = 0
 
 
-class Desk:
+class Collector:
     """Takes reports in, records them, and passes them to who watches.
 
     Args:
@@ -95,7 +95,7 @@ class Desk:
         self.finished: set[str] = set()
         self._recorder = recorder
         self._watch = watch
-        self._states = States(run_dir)
+        self._states = Checkpoints(run_dir)
         self._round = 0
         self._began: float | None = None
         self._ended: float | None = None
@@ -111,7 +111,7 @@ class Desk:
         """Take in one report.
 
         Raises:
-            RecordingError: what has been reported cannot be written down; never once the desk is closed.
+            RecordingError: what has been reported cannot be written down; never once the collector is closed.
         """
         is_due = time.monotonic() - self._committed > COMMIT_S
         match message:

@@ -1,14 +1,14 @@
-"""The nursery: a small process that has imported what a node needs, and forks one child per node and the world.
+"""The fork server: a small process that has imported what a node needs, and forks one child per node and the world.
 
 Theory of operation. Importing torch takes seconds and hundreds of megabytes; forking from a process that has imported
 it, but has run no operation, started no thread and opened no socket, takes 0.15 s and 15 MB of private memory. The
-nursery runs as `python -P -m coordinator.run.fork_server FOLDER` and speaks lines of JSON over a pair of pipes: commands in,
+fork server runs as `python -P -m coordinator.run.fork_server FOLDER` and speaks lines of JSON over a pair of pipes: commands in,
 `{"born": role, "pid": p}` and `{"dead": role, "status": s}` out. When its input closes, the command is gone: it ends its
 children (SIGTERM, then SIGKILL), removes the folder of the sockets and ends.
 
-No process outlives the command, whatever state it is in. If the nursery itself is killed, the kernel kills its children
+No process outlives the command, whatever state it is in. If the fork server itself is killed, the kernel kills its children
 (`topology.process.when_parent_dies`): SIGKILL, because a child that is stuck or was stopped hears nothing else. If the command is
-killed while the nursery is stopped, the kernel lets the nursery continue, which then finds its input closed.
+killed while the fork server is stopped, the kernel lets the fork server continue, which then finds its input closed.
 
 It must stay single-threaded and must open no ZeroMQ context before forking; tests/system/test_processes.py kills each
 part in turn.
@@ -36,7 +36,7 @@ STOP_S = 3.0  # what children are given to end by themselves, once the command i
 
 def main() -> None:
     """Serve until the command closes the pipe."""
-    setproctitle("kappahop: nursery")
+    setproctitle("kappahop: fork server")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: dict[int, str] = {}
     try:
@@ -112,7 +112,7 @@ def _fork(order: dict[str, Any]) -> int:
         status = _entry(order)()
     except StopRequested:
         status = 0
-    except BaseException:  # noqa: BLE001  (a child never returns into the nursery's loop; its log says why it ended)
+    except BaseException:  # noqa: BLE001  (a child never returns into the fork server's loop; its log says why it ended)
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -22,7 +22,7 @@ import torch
 from coordinator.central.node import Central
 from coordinator.central.process import make_central
 from coordinator.evaluation.evaluations import PROBLEMS, Evaluations, EvaluationWatcher, Job, Result, ignore
-from coordinator.run.collector import Desk, Outcome, Watcher
+from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan, frozen
 from envs.interface import VecEnv
@@ -43,11 +43,11 @@ from topology.wire.sockets import MemoryLinks
 class _Reports:
     """The control plane where no process has to be crossed."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
 
     def send(self, message: Control) -> None:
-        self._desk.take(message)
+        self._collector.take(message)
 
     def receive(self, timeout_s: float) -> Control | None:
         return None
@@ -76,44 +76,44 @@ def run(
         How it ended; its pids are all this process's own.
     """
     n_nodes = ready.deployment.n_nodes
-    desk = Desk(ready, run_dir, recorder, watch, watch_evaluations)
+    collector = Collector(ready, run_dir, recorder, watch, watch_evaluations)
     env = env or make(ready.scenario.env, ready.deployment.graph(), ready.deployment.seed(ready.scenario))
     try:
-        company = _Company(ready, run_dir, env, _Reports(desk))
+        company = _Company(ready, run_dir, env, _Reports(collector))
     except ValueError as error:  # stored weights that do not fit, or a stored state that cannot be read
         env.close()
-        desk.close(str(error))
-        return desk.outcome
+        collector.close(str(error))
+        return collector.outcome
     for role in (ROLE, *map(role_of, range(n_nodes))):
-        desk.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
+        collector.take(Hello(role=role, pid=os.getpid(), endpoint="memory"))
     goes_on = ready.scenario.supervision.on_node_death == "continue"
 
     def diverged(agent: int, error: DivergedError) -> None:
-        story = desk.diverge(agent if company.is_agent(agent) else None, error.env_step, str(error))
+        story = collector.diverge(agent if company.is_agent(agent) else None, error.env_step, str(error))
         if not (goes_on and company.may_lose(agent)):
             raise _Diverged(story)
-        desk.lose(agent, story)
+        collector.lose(agent, story)
 
     try:
         with stopped_by(signal.SIGINT, signal.SIGTERM):
-            desk.begin()
-            company.play(diverged, between=lambda: make_evaluations(ready, run_dir, desk.evaluations))
+            collector.begin()
+            company.play(diverged, between=lambda: make_evaluations(ready, run_dir, collector.evaluations))
             for finished in company.conclude():
                 heed_stop()
-                desk.take(finished)
-            desk.take(Finished(role=ROLE))
-            desk.end_training()
-            make_evaluations(ready, run_dir, desk.evaluations)
-            desk.close()
+                collector.take(finished)
+            collector.take(Finished(role=ROLE))
+            collector.end_training()
+            make_evaluations(ready, run_dir, collector.evaluations)
+            collector.close()
     except _Diverged as error:
-        desk.close(str(error))
+        collector.close(str(error))
     except StopRequested:
-        desk.close(f"interrupted{desk.where()}", interrupted=True)
+        collector.close(f"interrupted{collector.where()}", interrupted=True)
     except (RecordingError, OSError) as error:
-        desk.close(str(error))
+        collector.close(str(error))
     finally:
         env.close()
-    return desk.outcome
+    return collector.outcome
 
 
 class _Diverged(Exception):

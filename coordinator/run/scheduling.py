@@ -25,7 +25,7 @@ QUIET_REVIEWS = 5  # after company, before a run counts as alone
 MOST_QUIET_REVIEWS = 80
 
 
-class Cores:
+class Scheduling:
     """The cores of one run.
 
     Args:

@@ -19,7 +19,7 @@ from scenarios.loading import ScenarioError
 from scenarios.schema import Record
 
 TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
-_OPTIONAL = (WANDB, MLFLOW)  # knob, package, extra and folder have the same name
+_OPTIONAL = (WANDB, MLFLOW)  # setting, package, extra and folder have the same name
 _MLFLOW_BATCH = 1000  # metrics that MLflow takes at once
 _SILENCE = {
     "WANDB_MODE": "offline",

@@ -1,6 +1,6 @@
 """Starting a run's processes, watching them, and ending them, whatever happens.
 
-Theory of operation. Three sources feed one queue: the control plane (what processes report), the nursery (who was born,
+Theory of operation. Three sources feed one queue: the control plane (what processes report), the fork server (who was born,
 who died), and signals (Ctrl-C). The supervisor takes one item after the other and moves through
 
     starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
@@ -33,10 +33,10 @@ import psutil
 
 from coordinator.evaluation.evaluations import ROLE as EVALUATION
 from coordinator.evaluation.evaluations import EvaluationWatcher, Job, Result, ignore, order
-from coordinator.run.collector import Desk, Outcome, Watcher
+from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
-from coordinator.run.scheduling import REVIEW_S, Cores
+from coordinator.run.scheduling import REVIEW_S, Scheduling
 from topology.deployment import LOGS
 from topology.planes.control import (
     Control,
@@ -56,7 +56,7 @@ from topology.wire.keys import COORDINATOR, Keyring, role_of
 from topology.wire.socket_folder import socket_folder
 from topology.wire.sockets import ipc_endpoint
 
-NURSERY = "nursery"
+FORK_SERVER = "fork_server"
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
 NAMED = 8  # of processes that are not up so many are named one by one
 KILL_S = 2.0  # how long a killed process may take to be reaped
@@ -83,13 +83,13 @@ def run(
         say: Called with the command that starts each of them.
         watch_evaluations: Called with every evaluation, for the same display.
     """
-    desk = Desk(ready, run_dir, recorder, watch, watch_evaluations)
+    collector = Collector(ready, run_dir, recorder, watch, watch_evaluations)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        asyncio.run(_Supervisor(ready, run_dir, desk, by_hand, say).run())
+        asyncio.run(_Supervisor(ready, run_dir, collector, by_hand, say).run())
     finally:
         signal.signal(signal.SIGTERM, before)  # which asyncio does not put back
-    return desk.outcome
+    return collector.outcome
 
 
 class _Failure(Exception):
@@ -105,18 +105,18 @@ class _Supervisor:
         self,
         ready: Plan,
         run_dir: Path,
-        desk: Desk,
+        collector: Collector,
         by_hand: Collection[int],
         say: Callable[[str], None],
     ) -> None:
         self._scenario = ready.scenario
         self._n = ready.deployment.n_agents
         self._run_dir = run_dir
-        self._desk = desk
+        self._collector = collector
         self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals | _Failure] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
-        self._nursery_pid = 0
+        self._fork_server_pid = 0
         self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
         self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
@@ -136,23 +136,23 @@ class _Supervisor:
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
             largest = largest_report(len(self._roles), self._scenario.rollout.steps)
             hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=largest)
-            nursery = await _open_nursery(self._run_dir, folder, lock)
-            self._nursery_pid = nursery.pid
-            sources = (self._listen(hub), self._mind(nursery), self._share(nursery), self._count_descriptors(hub))
+            fork_server = await _open_fork_server(self._run_dir, folder, lock)
+            self._fork_server_pid = fork_server.pid
+            sources = (self._listen(hub), self._mind(fork_server), self._share(fork_server), self._count_descriptors(hub))
             tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | RecordingError | None = None
             try:
-                await self._supervise(hub, nursery, folder)
+                await self._supervise(hub, fork_server, folder)
             except (_Failure, RecordingError) as failure:
                 error = failure
             finally:
                 try:
-                    self._desk.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
+                    self._collector.close(None if error is None else str(error), interrupted=isinstance(error, _InterruptedError))
                 finally:
                     await self._end_all(hub)
                 for task in tasks:
                     task.cancel()
-                await _close_nursery(nursery)
+                await _close_fork_server(fork_server)
                 self._conclude(hub)
 
     # -------------------------------------------------------------- sources
@@ -161,23 +161,23 @@ class _Supervisor:
         while True:
             await self._inbox.put(await hub.receive())
 
-    async def _mind(self, nursery: asyncio.subprocess.Process) -> None:
-        assert nursery.stdout is not None
-        while line := await nursery.stdout.readline():
+    async def _mind(self, fork_server: asyncio.subprocess.Process) -> None:
+        assert fork_server.stdout is not None
+        while line := await fork_server.stdout.readline():
             await self._inbox.put(json.loads(line))
         await self._inbox.put({"closed": True})
 
-    async def _share(self, nursery: asyncio.subprocess.Process) -> None:
+    async def _share(self, fork_server: asyncio.subprocess.Process) -> None:
         """Let the run use the cores as it may while it is alone, or in company (`coordinator.run.scheduling`)."""
         if self._scenario.clock != "virtual" or sys.platform != "linux":
             return
-        cores = Cores(self._n, sorted(os.sched_getaffinity(0)))
+        cores = Scheduling(self._n, sorted(os.sched_getaffinity(0)))
         looked = time.monotonic()
         while True:
             await asyncio.sleep(REVIEW_S)
             agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
             helpers = set(self._alive.values()) - set(agents.values())
-            idlers = {os.getpid(), nursery.pid, *([] if self._evaluator is None else [self._evaluator])}
+            idlers = {os.getpid(), fork_server.pid, *([] if self._evaluator is None else [self._evaluator])}
             now = time.monotonic()
             with contextlib.suppress(OSError):  # the system does not tell what it does
                 cores.review(agents, helpers, idlers, now - looked)
@@ -195,12 +195,12 @@ class _Supervisor:
                 outside = 0 if hub.gate is None else hub.gate.outside
                 limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
                 text = f"no file descriptor is left (ulimit -n is {limit}, {outside} connections of strangers to {hub.endpoint})"
-                await self._inbox.put(_Failure(text + self._desk.where()))
+                await self._inbox.put(_Failure(text + self._collector.where()))
                 return
 
     # ------------------------------------------------------------- the course
 
-    async def _supervise(self, hub: ControlHub, nursery: asyncio.subprocess.Process, folder: Path) -> None:
+    async def _supervise(self, hub: ControlHub, fork_server: asyncio.subprocess.Process, folder: Path) -> None:
         limit_s = self._scenario.supervision.start_limit_s(self._n)
         deadline = time.monotonic() + limit_s
         while len(self._hellos) < len(self._roles):
@@ -210,10 +210,10 @@ class _Supervisor:
                 absent = [self._spoken(role) for role in self._roles if role not in self._hellos]
                 raise _Failure(not_up(absent, len(self._roles), limit_s) + self._halted())
             if isinstance(item, dict) and "ready" in item:
-                self._order_births(nursery, hub, folder)
+                self._order_births(fork_server, hub, folder)
             else:
                 await self._on(item)
-        self._desk.begin()
+        self._collector.begin()
         self._hub = hub
         start = Start(
             world=self._hellos["world"].endpoint,
@@ -223,37 +223,37 @@ class _Supervisor:
             if not await hub.send(role, start):
                 raise _Failure(f"{self._spoken(role)} said hello, and cannot be reached")
         silence_s = 2 * self._scenario.supervision.deadline_s
-        while self._alive or not self._desk.finished.issuperset(self._by_hand):
+        while self._alive or not self._collector.finished.issuperset(self._by_hand):
             item = await self._next(silence_s)
             if item is None:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
             if self._alive:
-                self._begin_evaluation(nursery, beside_training=True)
-        await self._evaluate_rest(nursery)
+                self._begin_evaluation(fork_server, beside_training=True)
+        await self._evaluate_rest(fork_server)
 
-    def _begin_evaluation(self, nursery: asyncio.subprocess.Process, *, beside_training: bool) -> None:
+    def _begin_evaluation(self, fork_server: asyncio.subprocess.Process, *, beside_training: bool) -> None:
         """Have the next evaluation made, if there is one and no other is under way."""
-        if self._job is None and (job := self._desk.evaluations.next()) is not None:
-            assert nursery.stdin is not None
-            nursery.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
+        if self._job is None and (job := self._collector.evaluations.next()) is not None:
+            assert fork_server.stdin is not None
+            fork_server.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
             self._job, self._problem = job, ""
 
-    async def _evaluate_rest(self, nursery: asyncio.subprocess.Process) -> None:
+    async def _evaluate_rest(self, fork_server: asyncio.subprocess.Process) -> None:
         """Training is over: make the evaluations that are left, with nobody else to leave the processor to."""
-        self._desk.end_training()
+        self._collector.end_training()
         if self._job is not None:
             await self._end_evaluator()
         deadline_s = self._scenario.supervision.deadline_s
         while True:
-            self._begin_evaluation(nursery, beside_training=False)
+            self._begin_evaluation(fork_server, beside_training=False)
             if self._job is None:
                 return
             item = await self._next(deadline_s)
             if item is not None:
                 await self._on(item)
             elif self._job is not None:
-                self._desk.evaluations.fail(self._job, f"it did not get on for {deadline_s:g} s")
+                self._collector.evaluations.fail(self._job, f"it did not get on for {deadline_s:g} s")
                 await self._end_evaluator()
 
     async def _end_evaluator(self) -> None:
@@ -281,13 +281,13 @@ class _Supervisor:
                     return
                 if result is None:
                     why = self._problem or f"its process {_how(status)} (see {LOGS}/evaluation.log)"
-                    self._desk.evaluations.fail(job, why)
+                    self._collector.evaluations.fail(job, why)
                 else:
-                    self._desk.evaluations.record(job, result)
+                    self._collector.evaluations.record(job, result)
             case {"evaluating": str(problem)}:
                 self._problem = problem
             case {"evaluating": done} if self._job is not None:
-                self._desk.evaluations.progress(self._job, done)
+                self._collector.evaluations.progress(self._job, done)
 
     async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | _Failure | None:
         try:
@@ -295,8 +295,8 @@ class _Supervisor:
         except TimeoutError:
             return None
 
-    def _order_births(self, nursery: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
-        assert nursery.stdin is not None
+    def _order_births(self, fork_server: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
+        assert fork_server.stdin is not None
         for place, role in enumerate(self._roles):
             if role in self._by_hand:
                 agent, bind = place - 1, self._address(folder, role, place)
@@ -311,37 +311,37 @@ class _Supervisor:
             }
             if role != "world":
                 order |= {"agent": place - 1, "critic": role == self._critic}
-            nursery.stdin.write(json.dumps(order).encode() + b"\n")
+            fork_server.stdin.write(json.dumps(order).encode() + b"\n")
 
     async def _on(self, item: Control | dict[str, Any] | signal.Signals | _Failure) -> None:
         if isinstance(item, signal.Signals | int):
-            raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._desk.where()}")
+            raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._collector.where()}")
         if isinstance(item, _Failure):
             raise item
         if isinstance(item, dict):
-            await self._on_nursery(item)
+            await self._on_fork_server(item)
             return
         if isinstance(item, Fault) and item.diverged_at is not None:
             self._on_diverged(item, item.diverged_at)
             return
         if isinstance(item, Fault):
-            raise _Failure(f"{self._spoken(item.role)} gave up{self._desk.where()}: {item.text}{self._halted()}")
+            raise _Failure(f"{self._spoken(item.role)} gave up{self._collector.where()}: {item.text}{self._halted()}")
         if isinstance(item, Refused):
             self._note_refused(item)
             return
         if isinstance(item, Hello):
             self._hellos[item.role] = item
-        self._desk.take(item)
+        self._collector.take(item)
 
     def _on_diverged(self, item: Fault, env_step: int) -> None:
         """Numbers of a process are no longer finite: it exits, which ends the run, or the others go on without it."""  # noqa: DOC501
         agent = None if item.role == self._critic else self._roles.index(item.role) - 1
-        story = self._desk.diverge(agent, env_step, item.text)
+        story = self._collector.diverge(agent, env_step, item.text)
         if not self._may_go_on_without(item.role):
             raise _Failure(story)
         self._diverged[item.role] = story
 
-    async def _on_nursery(self, item: dict[str, Any]) -> None:
+    async def _on_fork_server(self, item: dict[str, Any]) -> None:
         if EVALUATION in (item.get("born"), item.get("dead")) or "evaluating" in item:
             self._on_evaluator(item)
         elif "born" in item:
@@ -350,39 +350,39 @@ class _Supervisor:
             role, status = item["dead"], item["status"]
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
-            if status != 0 or role not in self._desk.finished:
-                story = self._diverged.get(role) or f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._desk.where()}"
+            if status != 0 or role not in self._collector.finished:
+                story = self._diverged.get(role) or f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._collector.where()}"
                 if not self._may_go_on_without(role):
                     raise _Failure(story)
                 await self._tell_gone(role, story)
         elif "closed" in item and self._needs_nursery():
             self._orphaned = True
             raise _Failure(
-                f"the nursery, from which all processes are forked, has died{self._desk.where()} (see {LOGS}/nursery.log)"
+                f"the fork server, the parent of all processes, has died{self._collector.where()} (see {LOGS}/fork_server.log)"
             )
 
     def _needs_nursery(self) -> bool:
         has_to_start = len(self._hellos) < len(self._roles)
-        return has_to_start or bool(self._alive) or self._job is not None or self._desk.evaluations.next() is not None
+        return has_to_start or bool(self._alive) or self._job is not None or self._collector.evaluations.next() is not None
 
     def _may_go_on_without(self, role: str) -> bool:
         wanted = self._scenario.supervision.on_node_death == "continue"
-        return wanted and self._hub is not None and role != "world" and len(self._desk.outcome.gone) < self._n - 1
+        return wanted and self._hub is not None and role != "world" and len(self._collector.outcome.gone) < self._n - 1
 
     async def _tell_gone(self, role: str, story: str) -> None:
         """Let the others go on without an agent."""
         assert self._hub is not None
         agent = int(role.removeprefix("node-"))
-        self._desk.lose(agent, story)
+        self._collector.lose(agent, story)
         for other in self._alive:
-            if other not in self._desk.finished:
+            if other not in self._collector.finished:
                 await self._hub.send(other, Gone(agent=agent))
 
     async def _hear_last_words(self) -> None:
         """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
         deadline = time.monotonic() + LAST_WORDS_S
         later: list[Any] = []
-        while not self._desk.finished.issuperset(self._roles):
+        while not self._collector.finished.issuperset(self._roles):
             item = await self._next(deadline - time.monotonic())
             if item is None:
                 break
@@ -398,7 +398,7 @@ class _Supervisor:
     async def _end_all(self, hub: ControlHub) -> None:
         """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
         for role in self._by_hand:
-            if role in self._hellos and role not in self._desk.finished:
+            if role in self._hellos and role not in self._collector.finished:
                 await hub.send(role, Stop(reason="the run is over"))
         if self._evaluator is not None:
             self._alive[EVALUATION] = self._evaluator
@@ -421,7 +421,7 @@ class _Supervisor:
                     case {"closed": True}:
                         self._orphaned = True
                     case Progress() | RoundReport():
-                        self._desk.take(item)
+                        self._collector.take(item)
                     case Refused():
                         self._note_refused(item)
                     case signal.SIGINT:  # a second Ctrl-C: at once
@@ -433,17 +433,17 @@ class _Supervisor:
         for refused in refused_at(hub.gate, COORDINATOR):
             self._note_refused(refused)
         if hub.refused.total:
-            self._desk.note(COORDINATOR, f"refused {hub.refused.total} frames")
+            self._collector.note(COORDINATOR, f"refused {hub.refused.total} frames")
         for text in hub.refused.texts:
-            self._desk.note(COORDINATOR, f"refused: {text}")
+            self._collector.note(COORDINATOR, f"refused: {text}")
         hub.close()
 
     # ----------------------------------------------------------------- pieces
 
     def _note_refused(self, refused: Refused) -> None:
-        self._desk.note(refused.role, f"kept out {refused.connections} connections")
+        self._collector.note(refused.role, f"kept out {refused.connections} connections")
         for reason in refused.reasons:
-            self._desk.note(refused.role, f"kept out: {reason}")
+            self._collector.note(refused.role, f"kept out: {reason}")
 
     def _address(self, folder: Path, name: str, place: int) -> str:
         network = self._scenario.network
@@ -454,12 +454,12 @@ class _Supervisor:
     def _spoken(self, role: str) -> str:
         if role == self._critic:
             return "the central critic"
-        return f"the {role}" if role == NURSERY else role.replace("-", " ")
+        return f"the {role}" if role == FORK_SERVER else role.replace("-", " ")
 
     def _halted(self) -> str:
         """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
         halted = []
-        for role, pid in {**self._alive, NURSERY: self._nursery_pid}.items():
+        for role, pid in {**self._alive, FORK_SERVER: self._fork_server_pid}.items():
             with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with
                 if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
                     halted.append(f"{self._spoken(role)} (pid {pid})")
@@ -483,8 +483,8 @@ def _how(status: int) -> str:
     return "ended before its work was done" if status == 0 else f"exited with status {status}"
 
 
-async def _open_nursery(run_dir: Path, sockets: Path, lock: int) -> asyncio.subprocess.Process:
-    log = (run_dir / LOGS / "nursery.log").open("ab")
+async def _open_fork_server(run_dir: Path, sockets: Path, lock: int) -> asyncio.subprocess.Process:
+    log = (run_dir / LOGS / "fork_server.log").open("ab")
     try:
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -503,11 +503,11 @@ async def _open_nursery(run_dir: Path, sockets: Path, lock: int) -> asyncio.subp
         log.close()
 
 
-async def _close_nursery(nursery: asyncio.subprocess.Process) -> None:
-    assert nursery.stdin is not None
-    nursery.stdin.close()
+async def _close_fork_server(fork_server: asyncio.subprocess.Process) -> None:
+    assert fork_server.stdin is not None
+    fork_server.stdin.close()
     try:
-        await asyncio.wait_for(nursery.wait(), KILL_S)
+        await asyncio.wait_for(fork_server.wait(), KILL_S)
     except TimeoutError:
-        nursery.kill()
-        await nursery.wait()
+        fork_server.kill()
+        await fork_server.wait()

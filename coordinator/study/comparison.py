@@ -188,7 +188,7 @@ class Comparison:
             "cells": [
                 {
                     "cell": row.cell.name,
-                    "knobs": row.cell.knobs,
+                    "settings": row.cell.settings,
                     "seeds": [run.scenario.seed for run in row.cell.runs],
                     "diverged": row.diverged,
                     "return": row.ret[:, 0].tolist(),
@@ -319,7 +319,7 @@ def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     worlds = _worlds(rows)
     for row in rows:
-        groups.setdefault(row.cell.group if "kappa" in row.cell.knobs else row.cell.said(worlds), []).append(row)
+        groups.setdefault(row.cell.group if "kappa" in row.cell.settings else row.cell.said(worlds), []).append(row)
     return groups
 
 
@@ -327,7 +327,7 @@ def _worlds(rows: Sequence[Row]) -> list[str]:
     """Keys in which the worlds of rows differ: returns of different ones say nothing of each other."""
     networks = any(run.scenario.env.name == "network_lq" for row in rows for run in row.cell.runs)  # the graph is a part of them
     made_of = ("env.", "topology.") if networks else ("env.",)
-    return [key for key in rows[0].cell.knobs if key.startswith(made_of) and key not in _HOW_RUN]
+    return [key for key in rows[0].cell.settings if key.startswith(made_of) and key not in _HOW_RUN]
 
 
 def _least(ends: Sequence[float]) -> float:

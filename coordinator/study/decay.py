@@ -178,14 +178,14 @@ class _Team:
     def __init__(self, ready: Plan, weights: Path) -> None:
         from node.learners.making import make_on_policy_learner
         from node.process import load_weights
-        from node.protocol.routing import Agenda
+        from node.protocol.routing import AgentRouting
 
         self._ready = ready
         self.graph = ready.deployment.graph()
         self._n = ready.deployment.n_agents
-        self._agendas = [Agenda(ready.scenario, ready.deployment, agent) for agent in range(self._n)]
+        self._routings = [AgentRouting(ready.scenario, ready.deployment, agent) for agent in range(self._n)]
         self._learners = [
-            make_on_policy_learner(ready.scenario, ready.deployment, i, agenda) for i, agenda in enumerate(self._agendas)
+            make_on_policy_learner(ready.scenario, ready.deployment, i, routing) for i, routing in enumerate(self._routings)
         ]
         for agent, learner in enumerate(self._learners):
             learner.load_policy(load_weights(weights, agent))
@@ -194,17 +194,17 @@ class _Team:
     def reach(self) -> int:
         """The greatest distance over which an agent hears another."""
         hops = dict(nx.all_pairs_shortest_path_length(self.graph))
-        return max(int(hops[i][j]) for i, agenda in enumerate(self._agendas) for j in agenda.actor_agents)
+        return max(int(hops[i][j]) for i, routing in enumerate(self._routings) for j in routing.actor_agents)
 
     def act(self, obs: Blocks, mean: Blocks | None, kappa: int) -> Blocks:
         """Each agent's actions, with the blocks of those beyond κ at their mean, if one is given."""
         actions = []
         near = visible(self.graph, kappa, "hops")
-        for i, (agenda, learner) in enumerate(zip(self._agendas, self._learners, strict=True)):
-            sight = np.zeros((len(obs[i]), agenda.sight.width), np.float32)
-            for origin, place in agenda.sight.places.items():
-                sight[:, place] = obs[origin] if mean is None or origin in near[i] else mean[origin]
-            actions.append(learner.act(0, sight))
+        for i, (routing, learner) in enumerate(zip(self._routings, self._learners, strict=True)):
+            observation = np.zeros((len(obs[i]), routing.observation.width), np.float32)
+            for origin, place in routing.observation.places.items():
+                observation[:, place] = obs[origin] if mean is None or origin in near[i] else mean[origin]
+            actions.append(learner.act(0, observation))
         return actions
 
     def changes(self, blocks: Blocks, mean: Blocks, kappa: int) -> list[float]:

@@ -1,7 +1,7 @@
 """Handing results to other programs: tidy tables as CSV or Parquet, and the JSON that marl-eval reads.
 
 Theory of operation. Each table is that of the runs' databases, all runs one below the other, with columns before it that
-say which run a row is of: `run` (its folder), `cell`, `seed`, and one column per knob that sets cells apart. `runs` has a
+say which run a row is of: `run` (its folder), `cell`, `seed`, and one column per setting that sets cells apart. `runs` has a
 row per run with the figures that it reported. Numbers that a run did not know stay empty.
 """
 
@@ -91,7 +91,7 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
             n_rows = len(next(iter(own.values())))
             part = keyed.slice(place, 1).take(pa.array(np.zeros(n_rows, dtype=np.int64)))
             for column, values in own.items():
-                # prefixed where a knob has the same name, as may be
+                # prefixed where a setting has the same name, as may be
                 part = part.append_column(f"{name}.{column}" if column in keyed.column_names else column, _array(values))
             parts.append(part)
         if parts:
@@ -153,12 +153,12 @@ def marl_eval(sorted_in: Sequence[Cell], *, training: bool = False) -> dict[str,
 
 
 def _keys(cell: Cell, run: Run) -> dict[str, Any]:
-    knobs = {key: setting(value) for key, value in cell.knobs.items()}
-    return {"run": str(run.folder), "scenario": run.scenario.name, "cell": cell.name, "seed": run.scenario.seed} | knobs
+    settings = {key: setting(value) for key, value in cell.settings.items()}
+    return {"run": str(run.folder), "scenario": run.scenario.name, "cell": cell.name, "seed": run.scenario.seed} | settings
 
 
 def setting(value: Any) -> int | float | str | None:
-    """A knob's value as a table holds it: as a number where it is one, else as it is typed on a command line."""
+    """A setting's value as a table holds it: as a number where it is one, else as it is typed on a command line."""
     return value if isinstance(value, int | float | str | None) else shown(value)
 
 
@@ -172,13 +172,13 @@ def _diverged(run: Run) -> str | None:
 
 def _names(cell: Cell) -> tuple[str, str, str]:
     scenario = cell.runs[0].scenario
-    knobs = {key: f"{key}={shown(value)}" for key, value in cell.knobs.items()}
+    settings = {key: f"{key}={shown(value)}" for key, value in cell.settings.items()}
     own = {"env.name", "env.partition", "algorithm.name"}
     of_task = ("env.", "topology.", "network.")
-    task = [scenario.env.partition, *(word for key, word in knobs.items() if key.startswith(of_task) and key not in own)]
+    task = [scenario.env.partition, *(word for key, word in settings.items() if key.startswith(of_task) and key not in own)]
     algorithm = [
         scenario.algorithm.name,
-        *(word for key, word in knobs.items() if not key.startswith(of_task) and key not in own),
+        *(word for key, word in settings.items() if not key.startswith(of_task) and key not in own),
     ]
     return scenario.env.name, " ".join(task).lower(), " ".join(algorithm)
 

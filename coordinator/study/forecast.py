@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from coordinator.run.plan import Plan
 from envs.registry import outlook
 from node.protocol.kinds import ROWS, sizes_of
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from topology.graph.neighbourhood import direct_tree, relay_tree
 from topology.graph.routes import answers
@@ -68,7 +68,7 @@ def loads(ready: Plan) -> list[Load]:
     """The kinds of message that a scenario sends, if any."""
     scenario, deployment = ready.scenario, ready.deployment
     network, steps, algorithm = scenario.network, scenario.rollout.steps, scenario.algorithm
-    agendas = [Agenda(scenario, deployment, agent) for agent in range(deployment.n_agents)]
+    routings = [AgentRouting(scenario, deployment, agent) for agent in range(deployment.n_agents)]
     graph = deployment.graph()
     sizes = sizes_of(scenario, deployment)
     answers_by = (Kind[algorithm.recipe.answer], *((Kind.SHARED,) if algorithm.share_policy else ()))
@@ -78,7 +78,7 @@ def loads(ready: Plan) -> list[Load]:
         numbers = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
         rows = -(-steps // algorithm.minibatches) if row.per == "sample" else 1  # of one copy in a minibatch, on average
         used: dict[Link, int] = {}
-        outgoing = [(agent, agenda.routes(kind, round_).outgoing) for agent, agenda in enumerate(agendas)]
+        outgoing = [(agent, routing.routes(kind, round_).outgoing) for agent, routing in enumerate(routings)]
         if kind in answers_by and deployment.critic is not None:
             outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))
         for agent, sends in outgoing:

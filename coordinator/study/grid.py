@@ -1,4 +1,4 @@
-"""The grid of a sweep: which knobs take which values, the cells that this makes, and what their folders are called."""
+"""The grid of a sweep: which settings take which values, the cells that this makes, and what their folders are called."""
 
 import functools
 import itertools
@@ -23,8 +23,8 @@ class Cell:
     """One point of the grid, to be run once per seed.
 
     Attributes:
-        name: Its folder: the knobs that vary, with their values; or the scenario's name where none does.
-        overrides: What to type for it, those knobs included that are the same in all cells.
+        name: Its folder: the settings that vary, with their values; or the scenario's name where none does.
+        overrides: What to type for it, those settings included that are the same in all cells.
         keys: The values that these come to, by dotted key.
         scenario: The checked scenario, with the first seed.
         n_agents: Agents it has.
@@ -44,7 +44,7 @@ class Cell:
 
 
 def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process: bool = False) -> list[Cell]:
-    """Every combination of the values given, the last knob varying fastest, each checked as `kappahop run` would.
+    """Every combination of the values given, the last setting varying fastest, each checked as `kappahop run` would.
 
     Args:
         source: A shipped scenario or a file.

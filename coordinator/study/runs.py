@@ -2,7 +2,7 @@
 
 Theory of operation. A run is a folder with a scenario and a database; nothing else is needed, so runs of a sweep, runs
 started one by one and runs that still go on are read alike. Runs whose scenarios agree in everything but the seed are one
-*cell*; a cell is named by the knobs in which the scenarios of the cells differ. Tables are read with whatever columns they
+*cell*; a cell is named by the settings in which the scenarios of the cells differ. Tables are read with whatever columns they
 have, and asked for by name.
 """
 
@@ -318,7 +318,7 @@ class Cell:
     """Runs that differ in their seed only.
 
     Attributes:
-        knobs: Where its scenario differs from those of other cells: value by dotted key, κ last.
+        settings: Where its scenario differs from those of other cells: value by dotted key, κ last.
         runs: By ascending seed.
         words: The same values as they are shown; long ones are cut, and numbered where that makes two alike.
         label: What its runs are labelled, if all of them are, and alike.
@@ -326,7 +326,7 @@ class Cell:
         group: What is said of it and of the cells that differ from it in κ alone; "" if nothing is left.
     """
 
-    knobs: dict[str, Any]
+    settings: dict[str, Any]
     runs: list[Run] = field(default_factory=list)
     words: dict[str, str] = field(default_factory=dict)
     label: str = ""
@@ -335,7 +335,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Its label and its knobs as on a command line; with nothing to tell it from, the name of its scenario."""
+        """Its label and its settings as on a command line; with nothing to tell it from, the name of its scenario."""
         return " ".join([*([self.label] if self.label else []), *self._said(self.telling)]) or self.runs[0].scenario.name
 
     @property
@@ -344,7 +344,7 @@ class Cell:
         return " ".join([*([self.label] if self.label else []), *self._said(key for key in self.telling if key != "kappa")])
 
     def said(self, keys: Iterable[str]) -> str:
-        """Some of its knobs as on a command line."""
+        """Some of its settings as on a command line."""
         return " ".join(self._said(keys))
 
     def _said(self, keys: Iterable[str]) -> list[str]:
@@ -366,7 +366,7 @@ def find(places: Sequence[Path]) -> list[Run]:
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
-    """Runs sorted into cells, in ascending order of the knobs that set them apart.
+    """Runs sorted into cells, in ascending order of the settings that set them apart.
 
     Raises:
         ScenarioError: two runs are of the same scenario and seed.
@@ -375,8 +375,8 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
     differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
     found: dict[str, Cell] = {}
-    for run, knobs in zip(runs, flat, strict=True):
-        own = {key: knobs[key] for key in differing}
+    for run, settings in zip(runs, flat, strict=True):
+        own = {key: settings[key] for key in differing}
         cell = found.setdefault(repr(own), Cell(own))
         twin = next((other for other in cell.runs if other.scenario.seed == run.scenario.seed), None)
         if twin is not None:
@@ -384,20 +384,20 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
         cell.runs.append(run)
     for cell in found.values():
         cell.runs.sort(key=lambda run: run.scenario.seed)
-    return _named(sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.knobs.values()]))
+    return _named(sorted(found.values(), key=lambda cell: [_rank(value) for value in cell.settings.values()]))
 
 
 def _named(found: list[Cell]) -> list[Cell]:
     """The cells with what their names are made of."""
-    keys = tuple(found[0].knobs) if found else ()
-    words = {key: _told_apart([shown(cell.knobs[key]) for cell in found]) for key in keys}
+    keys = tuple(found[0].settings) if found else ()
+    words = {key: _told_apart([shown(cell.settings[key]) for cell in found]) for key in keys}
     labels = [said.pop() if len(said := {run.scenario.label for run in cell.runs}) == 1 else "" for cell in found]
     telling = {"": keys}
     for label in {*labels} - {""}:
-        kin = [cell.knobs for cell, its in zip(found, labels, strict=True) if its == label]
-        telling[label] = tuple(key for key in keys if any(knobs[key] != kin[0][key] for knobs in kin))
+        kin = [cell.settings for cell, its in zip(found, labels, strict=True) if its == label]
+        telling[label] = tuple(key for key in keys if any(settings[key] != kin[0][key] for settings in kin))
     named = [
-        replace(cell, words={key: words[key][shown(cell.knobs[key])] for key in keys}, label=label, telling=telling[label])
+        replace(cell, words={key: words[key][shown(cell.settings[key])] for key in keys}, label=label, telling=telling[label])
         for cell, label in zip(found, labels, strict=True)
     ]
     common = [cell.said(key for key in keys if key != "kappa") for cell in named]
@@ -420,7 +420,7 @@ def _told_apart(texts: Sequence[str]) -> dict[str, str]:
 
 
 def value_of(scenario: Scenario, key: str) -> Any:
-    """A knob by its dotted key."""
+    """A setting by its dotted key."""
     here: Any = scenario
     for part in key.split("."):
         here = getattr(here, part)
@@ -428,7 +428,7 @@ def value_of(scenario: Scenario, key: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A knob's value as it is typed on a command line; of a section, what is set."""
+    """A setting's value as it is typed on a command line; of a section, what is set."""
     if isinstance(value, BaseModel):
         return shown(value.model_dump(exclude_defaults=True))
     if isinstance(value, dict):

@@ -313,7 +313,7 @@ def _check_same(scenario: Scenario, folder: Path) -> None:
 
 
 def _check_belong(new: Iterable[Cell], cells: Sequence[dict[str, Any]], out: Path) -> None:
-    """Make sure that cells set the same knobs as those of a sweep, and are none of them by another name.
+    """Make sure that cells set the same settings as those of a sweep, and are none of them by another name.
 
     Raises:
         ScenarioError: it is not so.

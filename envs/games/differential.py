@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from envs.episodes import Episodes
 from envs.interface import Bools, EnvSpec, Floats, Transition
-from envs.knobs import count_agents, refuse_robots
+from envs.settings import count_agents, refuse_robots
 from scenarios.schema import Env
 from topology.snapshot import State, restore_streams, streams
 
@@ -67,7 +67,7 @@ def spec(env: Env) -> EnvSpec:
         No costs; one number named per agent; in the ring one number sensed, or all with `observation: full`; time unit 1.
 
     Raises:
-        ValueError: The number of agents does not fit (ring 1..5, basin 2), or a knob makes no sense here.
+        ValueError: The number of agents does not fit (ring 1..5, basin 2), or a setting makes no sense here.
     """
     refuse_robots(env)
     moves = env.game.landscape == "ring"

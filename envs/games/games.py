@@ -25,9 +25,9 @@ from envs.episodes import Episodes
 from envs.games import tabular
 from envs.games.tabular import Array, Game, Indices
 from envs.interface import Bools, EnvSpec, Floats, Transition
-from envs.knobs import count_agents, refuse_robots
+from envs.settings import count_agents, refuse_robots
 from scenarios.schema import Env
-from scenarios.schema import Game as Knobs
+from scenarios.schema import Game as Settings
 from topology.snapshot import State, restore_streams, streams
 from topology.wire.frame import ProtocolError
 
@@ -36,9 +36,9 @@ MAX_TABLE = 1 << 24  # transition probabilities of a game: 128 MiB
 MAX_ONE_HOT = 10_000  # numbers in a one-hot state: the stage game of 4 stages has 7381 states, that of 5 has 66 430
 RANDOM_BLOCK = 64  # steps of random numbers drawn at once per copy: one Python loop over copies in 64 steps
 
-PAYOFFS: dict[str, Callable[[Knobs], list[list[float]]]] = {
+PAYOFFS: dict[str, Callable[[Settings], list[list[float]]]] = {
     "climbing": lambda _: [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],
-    "penalty": lambda knobs: [[10, 0, knobs.penalty], [0, 2, 0], [knobs.penalty, 0, 10]],
+    "penalty": lambda settings: [[10, 0, settings.penalty], [0, 2, 0], [settings.penalty, 0, 10]],
     "miscoordination": lambda _: [[0, 1], [1, 0]],
     "non_monotone": lambda _: [[8, -20, -20], [-20, 0, 0], [-20, 0, 0]],
 }
@@ -66,9 +66,9 @@ def one_shot(payoff: Array) -> Game:
     )
 
 
-def matrix_game(knobs: Knobs) -> Game:
-    """The 2-agent game named by `knobs.payoff`: rows are agent 0's actions, columns agent 1's."""
-    return one_shot(np.array(PAYOFFS[knobs.payoff](knobs), np.float64))
+def matrix_game(settings: Settings) -> Game:
+    """The 2-agent game named by `settings.payoff`: rows are agent 0's actions, columns agent 1's."""
+    return one_shot(np.array(PAYOFFS[settings.payoff](settings), np.float64))
 
 
 def sharing_game(n: int) -> Game:
@@ -110,20 +110,20 @@ def stage_game(stages: int, seed: int) -> Game:
     )
 
 
-def stochastic_game(n: int, knobs: Knobs) -> Game:
+def stochastic_game(n: int, settings: Settings) -> Game:
     """A random cooperative stochastic game: shared rewards U(-range, range), random transitions from every joint action.
 
     Transitions are the softmax of U(-2, 2) logits, or Dirichlet(1); rewards are drawn first. With the defaults and three agents
     it has the sizes and the distribution of the DPO paper's instance, whose payoffs it does not repeat.
     """
-    states, count, rng = knobs.states, knobs.choices, np.random.default_rng(knobs.seed)
-    reward = rng.uniform(-knobs.reward_range, knobs.reward_range, (states, count**n))
-    if knobs.transition == "dirichlet":
+    states, count, rng = settings.states, settings.choices, np.random.default_rng(settings.seed)
+    reward = rng.uniform(-settings.reward_range, settings.reward_range, (states, count**n))
+    if settings.transition == "dirichlet":
         probability = rng.dirichlet(np.ones(states), (states, count**n))
     else:
         probability = np.exp(rng.uniform(-2.0, 2.0, (states, count**n, states)))
         probability /= probability.sum(axis=-1, keepdims=True)
-    first = np.full(states, 1.0 / states) if knobs.start == "uniform" else np.eye(states)[0]
+    first = np.full(states, 1.0 / states) if settings.start == "uniform" else np.eye(states)[0]
     return Game(
         choices=(count,) * n,
         reward=np.broadcast_to(reward, (n, *reward.shape)),
@@ -262,10 +262,10 @@ class _Table:
 
     least: int
     most: int
-    horizon: Callable[[Knobs], int]
-    choices: Callable[[int, Knobs], tuple[int, ...]]
-    parts: Callable[[int, Knobs], tuple[int, ...]]
-    build: Callable[[int, Knobs], Game]
+    horizon: Callable[[Settings], int]
+    choices: Callable[[int, Settings], tuple[int, ...]]
+    parts: Callable[[int, Settings], tuple[int, ...]]
+    build: Callable[[int, Settings], Game]
     is_path: bool = False
 
 
@@ -301,20 +301,22 @@ def spec(env: Env) -> EnvSpec:
         No costs; one action, an index, per agent; time unit 1.
 
     Raises:
-        ValueError: The number of agents does not fit, a knob makes no sense here, or the tables would be too large.
+        ValueError: The number of agents does not fit, a setting makes no sense here, or the tables would be too large.
     """
     refuse_robots(env)
-    table, knobs = TABLES[env.name], env.game
+    table, settings = TABLES[env.name], env.game
     n = count_agents(env, table.least, table.most)
-    parts, choices = table.parts(n, knobs), table.choices(n, knobs)
-    if env.name == "stochastic_game" and knobs.states**2 * knobs.choices**n > MAX_TABLE:
+    parts, choices = table.parts(n, settings), table.choices(n, settings)
+    if env.name == "stochastic_game" and settings.states**2 * settings.choices**n > MAX_TABLE:
         raise ValueError(
-            f"env.partition: got {env.partition!r}; with env.game.states={knobs.states} and env.game.choices={knobs.choices} "
-            f"a table of transitions would have {knobs.states**2 * knobs.choices**n} entries, at most {MAX_TABLE} are allowed"
+            f"env.partition: got {env.partition!r}; with env.game.states={settings.states} and "
+            f"env.game.choices={settings.choices} "
+            f"a table of transitions would have {settings.states**2 * settings.choices**n} entries, "
+            f"at most {MAX_TABLE} are allowed"
         )
-    if knobs.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
+    if settings.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
         raise ValueError(f"env.game.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")
-    widths = parts if knobs.encoding == "one_hot" else (1,) * len(parts)
+    widths = parts if settings.encoding == "one_hot" else (1,) * len(parts)
     pairs = [(i, j) for j in range(n) for i in range(j) if not table.is_path or j == i + 1]
     shown = tuple(tuple(widths[k] for k in seen) for seen in _seen(env, n, len(parts)))
     return EnvSpec(
@@ -322,10 +324,10 @@ def spec(env: Env) -> EnvSpec:
         act_dims=(1,) * n,
         choices=choices,
         cost_limits=(),
-        horizon=table.horizon(knobs) if env.horizon is None else env.horizon,
+        horizon=table.horizon(settings) if env.horizon is None else env.horizon,
         dt=1.0,
         edges=tuple(sorted(pairs)),
-        one_hot=shown if knobs.encoding == "one_hot" else (),
+        one_hot=shown if settings.encoding == "one_hot" else (),
     )
 
 

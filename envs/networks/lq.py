@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from envs.episodes import Episodes
 from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition
-from envs.knobs import count_agents, refuse_robots
+from envs.settings import count_agents, refuse_robots
 from scenarios.schema import LQ, Env
 from topology.snapshot import State, restore_streams, streams
 
@@ -48,7 +48,7 @@ def spec(env: Env) -> EnvSpec:
         A cost if control is limited; one number sensed (all N with `observation: full`) and one control per node; time unit 1.
 
     Raises:
-        ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a knob makes no sense here.
+        ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a setting makes no sense here.
     """
     refuse_robots(env, has_costs=env.lq.control_limit is not None)
     n = count_agents(env, 1, MAX_NODES)

@@ -62,7 +62,7 @@ class Task:
         frame_skip: Physics steps per control period.
         control_price: Times the squared control.
         cost_limits: Default limit on an episode's cost, per partition; empty: the task has no cost.
-        walls: Which values of the knob make sense.
+        walls: Which values of the setting make sense.
         reference: Whether the public code's observation is offered; not where it holds more than coordinates and velocities.
         alive_bonus: Per step.
         falls_forfeit: Whether the step that loses the posture is paid no bonus.

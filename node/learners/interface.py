@@ -37,7 +37,7 @@ class AgentLearner(ABC):
         """Draw the round's exploration, and fix the step sizes."""
 
     @abstractmethod
-    def act(self, step: int, sight: Floats) -> Floats:
+    def act(self, step: int, observation: Floats) -> Floats:
         """Actions (E, A) for the inputs (E, D) of one step; a discrete action is its index, A = 1."""
 
     def forget(self, ended: Bools) -> None:  # noqa: B027  (most learners remember nothing of an episode)

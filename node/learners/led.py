@@ -47,9 +47,9 @@ class Executor(AgentLearner):
         """Draw the round's exploration."""
         self._exploration.begin(round_, explore=explore)
 
-    def act(self, step: int, sight: Floats) -> Floats:
-        """Choices (E, 1) for the sight (E, D) of one step."""
-        own = torch.from_numpy(self._shape.for_actor(sight))
+    def act(self, step: int, observation: Floats) -> Floats:
+        """Choices (E, 1) for the observation (E, D) of one step."""
+        own = torch.from_numpy(self._shape.for_actor(observation))
         liked = np.zeros((len(own), 1), np.float32)
         with torch.inference_mode():
             for number, version in enumerate(self._versions):

@@ -10,28 +10,28 @@ from node.learners.model_based.mdpo import ImaginingLearner
 from node.learners.off_policy.learner import OffPolicyLearner
 from node.learners.on_policy.learner import Learner
 from node.numerics.critics import Shape
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 
 
-def make_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> AgentLearner:
+def make_learner(scenario: Scenario, deployment: Deployment, agent: int, routing: AgentRouting) -> AgentLearner:
     """The learner of one agent, of the kind that its recipe asks for."""
-    recipe, shape = scenario.algorithm.recipe, shape_of(scenario, deployment, agent, agenda)
+    recipe, shape = scenario.algorithm.recipe, shape_of(scenario, deployment, agent, routing)
     if recipe.is_led:
         return Executor(shape, scenario.algorithm)
     if recipe.target != "advantage":
-        return OffPolicyLearner(shape, agenda.sight.places[agent], scenario.algorithm)
-    return make_on_policy_learner(scenario, deployment, agent, agenda)
+        return OffPolicyLearner(shape, routing.observation.places[agent], scenario.algorithm)
+    return make_on_policy_learner(scenario, deployment, agent, routing)
 
 
-def make_on_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Learner:
+def make_on_policy_learner(scenario: Scenario, deployment: Deployment, agent: int, routing: AgentRouting) -> Learner:
     """The same for recipes that learn advantages, for callers that need an actor and critics."""
     make = Learner if scenario.algorithm.recipe.model == "none" else ImaginingLearner
-    return make(shape_of(scenario, deployment, agent, agenda), scenario.algorithm)
+    return make(shape_of(scenario, deployment, agent, routing), scenario.algorithm)
 
 
-def shape_of(scenario: Scenario, deployment: Deployment, agent: int, agenda: Agenda) -> Shape:
+def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: AgentRouting) -> Shape:
     """The sizes of an agent's learner."""
     width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
     recipe = scenario.algorithm.recipe
@@ -41,26 +41,26 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, agenda: Age
         steps=scenario.rollout.steps,
         copies=scenario.env.copies,
         rounds=scenario.n_rounds,
-        actor_columns=agenda.sight.columns(agenda.actor_agents),
-        critic_columns=agenda.sight.columns(agenda.critic_agents),
-        actor_width=sum(width[i] for i in agenda.actor_agents),
-        critic_width=sum(width[i] for i in agenda.critic_agents),
-        n_actions=deployment.act_dims[agent],
+        actor_columns=routing.observation.columns(routing.actor_agents),
+        critic_columns=routing.observation.columns(routing.critic_agents),
+        actor_width=sum(width[i] for i in routing.actor_agents),
+        critic_width=sum(width[i] for i in routing.critic_agents),
+        act_dim=deployment.act_dims[agent],
         choices=deployment.choices[agent],
-        one_hot=_one_hot(deployment, agenda),
+        one_hot=_one_hot(deployment, routing),
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         cut_copies=deployment.cut_copies,
         n_agents=deployment.n_agents,
-        reach={"none": 1, "khop": len(agenda.visible[agent]), "global": deployment.n_agents}[recipe.factor],
+        reach={"none": 1, "khop": len(routing.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
 
 
-def _one_hot(deployment: Deployment, agenda: Agenda) -> tuple[slice, ...]:
+def _one_hot(deployment: Deployment, routing: AgentRouting) -> tuple[slice, ...]:
     """The columns of every one-hot part of what an agent sees."""
     if not deployment.one_hot:
         return ()
     columns = []
-    for origin, place in agenda.sight.places.items():
+    for origin, place in routing.observation.places.items():
         ends = np.cumsum((place.start, *deployment.one_hot[origin])).tolist()
         columns += [slice(start, stop) for start, stop in pairwise(ends)]
     return tuple(columns)

@@ -35,13 +35,13 @@ class Shape:
         steps: T.
         copies: E.
         rounds: Rounds in the run.
-        actor_columns: Columns of the sight that the actor takes.
+        actor_columns: Columns of the observation that the actor takes.
         critic_columns: Columns that the critics take.
         actor_width: How many those are.
         critic_width: How many those are.
-        n_actions: A; 1 where the action is a choice.
+        act_dim: A; 1 where the action is a choice.
         choices: C, how many actions there are to choose from; 0 where actions are continuous.
-        one_hot: Columns of each one-hot part of the sight, in the order of columns; the others are numbers.
+        one_hot: Columns of each one-hot part of the observation, in the order of columns; the others are numbers.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
         n_agents: n; only where agents take turns must a learner know it.
@@ -57,7 +57,7 @@ class Shape:
     critic_columns: Columns
     actor_width: int
     critic_width: int
-    n_actions: int
+    act_dim: int
     choices: int = 0
     one_hot: tuple[slice, ...] = ()
     cost_limits: tuple[float, ...]
@@ -65,21 +65,21 @@ class Shape:
     n_agents: int = 1
     reach: int = 1
 
-    def for_actor(self, sight: Floats) -> Floats:
-        """What the actor takes of sights (..., D), row after row."""
-        return _picked(sight, self.actor_columns)
+    def for_actor(self, observation: Floats) -> Floats:
+        """What the actor takes of observations (..., D), row after row."""
+        return _picked(observation, self.actor_columns)
 
-    def for_critics(self, sight: Floats) -> Floats:
-        """What the critics take of sights (..., D), row after row."""
-        return _picked(sight, self.critic_columns)
+    def for_critics(self, observation: Floats) -> Floats:
+        """What the critics take of observations (..., D), row after row."""
+        return _picked(observation, self.critic_columns)
 
 
-def _picked(sight: Floats, columns: Columns) -> Floats:
+def _picked(observation: Floats, columns: Columns) -> Floats:
     """(..., D) -> (B, columns), laid out the same whichever way the columns are named.
 
     numpy lays out columns picked by number one after the other. Products and sums of arrays so laid out round differently.
     """
-    return np.ascontiguousarray(sight.reshape(-1, sight.shape[-1])[:, columns])
+    return np.ascontiguousarray(observation.reshape(-1, observation.shape[-1])[:, columns])
 
 
 class Critic:
@@ -162,8 +162,8 @@ class Critics:
 
     def begin(self, rollout: Rollout) -> None:
         """Take in what was seen."""
-        self._x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.sight)))
-        self._cut_x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.cut_sight)))
+        self._x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.observation)))
+        self._cut_x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.cut_observation)))
 
     def advantages(
         self, rollout: Rollout, reward: NDArray[np.float32], weight: NDArray[np.float64] | None = None
@@ -187,7 +187,7 @@ class Critics:
 
     def end(self, rollout: Rollout) -> None:
         """Let the input statistics take in the round."""
-        self._norm.update(self._shape.for_critics(rollout.sight))
+        self._norm.update(self._shape.for_critics(rollout.observation))
         self._x = self._cut_x = torch.zeros(0)
 
     def figures(self) -> Mapping[str, float]:

@@ -166,12 +166,12 @@ class GaussianActor(Actor):
     The spread is exp(p), or 0.5·sigmoid(p) (always below 0.5, as HARL and the MAPPO-L code have it).
     """
 
-    def __init__(self, mean: MLP, n_actions: int, *, std: Literal["sigmoid", "exp"], std_init: float) -> None:
+    def __init__(self, mean: MLP, act_dim: int, *, std: Literal["sigmoid", "exp"], std_init: float) -> None:
         super().__init__()
         self.net = mean
         self._sigmoid = std == "sigmoid"
         start = math.log(2 * std_init / (1 - 2 * std_init)) if self._sigmoid else math.log(std_init)
-        self.spread = nn.Parameter(torch.full((n_actions,), start))
+        self.spread = nn.Parameter(torch.full((act_dim,), start))
 
     def log_std(self) -> Tensor:
         """Log standard deviation per action dimension, (A,)."""

@@ -1,6 +1,6 @@
 """One round's samples of one agent, as they were when it acted.
 
-Shapes: T steps, E copies, D columns of sight, A action dimensions, m costs. A *cut* is a step whose successor is not in
+Shapes: T steps, E copies, D columns of observation, A action dimensions, m costs. A *cut* is a step whose successor is not in
 the buffer but still has a value: a step at which the time limit ended an episode, or the last step of the rollout if
 the episode goes on.
 """
@@ -20,7 +20,7 @@ class Rollout:
     """The buffer; `make` sizes it, the runtime fills it step by step.
 
     Attributes:
-        sight: (T, E, D) everything seen.
+        observation: (T, E, D) everything seen.
         action: (T, E, A) as sent, unclipped.
         reward: (T, E).
         cost: (T, E, m).
@@ -28,24 +28,24 @@ class Rollout:
         truncated: (T, E).
         cut_blocks: Own observation before the restart, per step at which an episode was cut short or the rollout ended:
             (E, d).
-        cut_sight: (number of cuts, D), the sight at each of `cuts()`.
+        cut_observation: (number of cuts, D), the observation at each of `cuts()`.
     """
 
-    sight: Floats
+    observation: Floats
     action: Floats
     reward: Floats
     cost: Floats
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     cut_blocks: dict[int, Floats] = field(default_factory=dict)
-    cut_sight: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    cut_observation: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @classmethod
-    def make(cls, steps: int, copies: int, width: int, n_actions: int, n_costs: int) -> "Rollout":
+    def make(cls, steps: int, copies: int, width: int, act_dim: int, n_costs: int) -> "Rollout":
         """An empty buffer for T = steps and E = copies."""
         return cls(
-            sight=np.zeros((steps, copies, width), np.float32),
-            action=np.zeros((steps, copies, n_actions), np.float32),
+            observation=np.zeros((steps, copies, width), np.float32),
+            action=np.zeros((steps, copies, act_dim), np.float32),
             reward=np.zeros((steps, copies), np.float32),
             cost=np.zeros((steps, copies, n_costs), np.float32),
             terminated=np.zeros((steps, copies), np.bool_),
@@ -78,10 +78,10 @@ class Rollout:
         return blocks
 
     def following(self) -> Floats:
-        """(T, E, D), the sight after every sample, before any restart; where an episode terminated, of no meaning."""
-        following = np.concatenate((self.sight[1:], self.sight[-1:]))
+        """(T, E, D), the observation after every sample, before any restart; where an episode terminated, of no meaning."""
+        following = np.concatenate((self.observation[1:], self.observation[-1:]))
         cuts = self.cuts()
-        following[cuts[:, 0], cuts[:, 1]] = self.cut_sight
+        following[cuts[:, 0], cuts[:, 1]] = self.cut_observation
         return following
 
     def clear(self) -> None:

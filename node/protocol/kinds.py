@@ -120,9 +120,9 @@ def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
     return _network_size(width, choices, algorithm) + 2 * width
 
 
-def policy_size(width: int, n_actions: int, choices: int, algorithm: Algorithm) -> int:
+def policy_size(width: int, act_dim: int, choices: int, algorithm: Algorithm) -> int:
     """Weights of the policy of an agent with `width` inputs; those of a Gaussian end with its spread."""
-    return _network_size(width, choices or n_actions, algorithm) + (0 if choices else n_actions)
+    return _network_size(width, choices or act_dim, algorithm) + (0 if choices else act_dim)
 
 
 def _network_size(width: int, outputs: int, algorithm: Algorithm) -> int:

@@ -75,7 +75,7 @@ class Age(NamedTuple):
     max_s: float
 
 
-class Hearing:
+class NeighbourCache:
     """One agent's memory of the blocks of others.
 
     Args:

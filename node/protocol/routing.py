@@ -11,7 +11,7 @@ from typing import Literal
 from node.numerics.seeds import Purpose, stream
 from node.protocol import turns
 from node.protocol.kinds import ROWS, Audiences, Scopes
-from node.protocol.scopes import Sight, scope_agents
+from node.protocol.scopes import ObservationScope, scope_agents
 from scenarios.kinds import FACTS, Kind, peer_kinds
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
@@ -105,7 +105,7 @@ class Needs:
 _needs = lru_cache(maxsize=2)(Needs)  # those of a run, and of the run or evaluation before it in the same process
 
 
-class Agenda:
+class AgentRouting:
     """One agent's scopes, order and routes.
 
     Args:
@@ -117,7 +117,7 @@ class Agenda:
         visible: Per agent, the agents within κ of it, itself included, ascending.
         actor_agents: Agents whose blocks this agent's actor takes.
         critic_agents: Agents whose blocks its critics take.
-        sight: Layout of all blocks it takes.
+        observation: Layout of all blocks it takes.
     """
 
     def __init__(self, scenario: Scenario, deployment: Deployment, agent: int) -> None:
@@ -133,7 +133,7 @@ class Agenda:
         )
         self.visible = needs.visible
         self.actor_agents, self.critic_agents = needs.actors[agent], needs.critics[agent]
-        self.sight = Sight.of(needs.both[agent], deployment.obs_dims)
+        self.observation = ObservationScope.of(needs.both[agent], deployment.obs_dims)
         parts = {id(routing): routing.part(agent) for routing in needs.fixed.values()}
         self._fixed = {kind: parts[id(routing)] for kind, routing in needs.fixed.items()}
         self._ranks: dict[int, tuple[int, ...]] = {}
@@ -183,13 +183,13 @@ class Agenda:
         """Find the order of updates in a round from every agent's score."""
         self._ranks = {round_: turns.semi_greedy_order(scores, stream(self._seed, round_, Purpose.ORDER))}
 
-    def hears(self) -> tuple[int, ...]:
+    def receives_from(self) -> tuple[int, ...]:
         """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""
         if not self._direct:
             return tuple(sorted(self._needs.wires.neighbors(self._agent)))
         return tuple(self._needs.addressed_by[self._agent])
 
-    def speaks_to(self) -> tuple[int, ...]:
+    def sends_to(self) -> tuple[int, ...]:
         """Whom this node opens a link to: its neighbours, or with direct routing all whom it may address."""
         if not self._direct:
             return tuple(sorted(self._needs.wires.neighbors(self._agent)))

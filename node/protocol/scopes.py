@@ -25,8 +25,8 @@ def scope_agents(scope: CriticScope, agent: int, visible: Sequence[int], n_agent
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """Where each agent's block lies in an agent's sight, and which columns a network takes.
+class ObservationScope:
+    """Where each agent's block lies in an agent's observation, and which columns a network takes.
 
     Attributes:
         agents: The agents seen, ascending.
@@ -39,7 +39,7 @@ class Sight:
     width: int
 
     @classmethod
-    def of(cls, agents: Sequence[int], dims: Sequence[int]) -> "Sight":
+    def of(cls, agents: Sequence[int], dims: Sequence[int]) -> "ObservationScope":
         """The layout for `agents`, given every agent's block width."""
         places: dict[int, slice] = {}
         start = 0

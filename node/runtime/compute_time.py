@@ -8,7 +8,7 @@ from scenarios.schema import Compute
 Task = Literal["forward", "values", "policy"]
 
 
-class Thinking:
+class ComputeTime:
     """Virtual seconds that one agent takes for its tasks.
 
     Args:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from node.learners.interface import AgentLearner
 from node.numerics.rollout import Rollout
-from node.protocol.neighbour_cache import Hearing
-from node.protocol.routing import Agenda
+from node.protocol.neighbour_cache import NeighbourCache
+from node.protocol.routing import AgentRouting
 from node.runtime.clock import Clock
 from node.runtime.mailbox import Bools, Floats, Mailbox
 from scenarios.kinds import Kind, Moment, at
@@ -36,7 +36,7 @@ class Exchange:
         scenario: The scenario.
         deployment: Sizes and graph.
         agent: This agent.
-        agenda: Its scopes and routes.
+        routing: Its scopes and routes.
         learner: Its learner.
         mailbox: What peers have sent.
         clock: Its clock.
@@ -54,13 +54,13 @@ class Exchange:
         scenario: Scenario,
         deployment: Deployment,
         agent: int,
-        agenda: Agenda,
+        routing: AgentRouting,
         learner: AgentLearner,
         mailbox: Mailbox,
         clock: Clock,
     ) -> None:
         self._agent = agent
-        self._agenda = agenda
+        self._routing = routing
         self._learner = learner
         self._mailbox = mailbox
         self._clock = clock
@@ -71,10 +71,10 @@ class Exchange:
         self._signals = 1 if self._recipe.constraint == "none" else 1 + len(deployment.cost_limits)
         steps, dims = scenario.rollout.steps, deployment.obs_dims
         self.rollout = Rollout.make(
-            steps, self._copies, agenda.sight.width, deployment.act_dims[agent], len(deployment.cost_limits)
+            steps, self._copies, routing.observation.width, deployment.act_dims[agent], len(deployment.cost_limits)
         )
-        others = {origin: dims[origin] for origin in agenda.sight.places if origin != agent}
-        self.cache = Hearing(others, self._copies, hold=scenario.network.on_missing == "hold_last")
+        others = {origin: dims[origin] for origin in routing.observation.places if origin != agent}
+        self.cache = NeighbourCache(others, self._copies, hold=scenario.network.on_missing == "hold_last")
         self._threshold = scenario.network.state_threshold
         self.obs: Floats = np.zeros((self._copies, dims[agent]), np.float32)
         self.sent = np.full((self._copies, dims[agent]), np.inf, np.float32)  # the STATE rows last sent
@@ -107,19 +107,19 @@ class Exchange:
     def let_in(self, round_: int, step: int) -> None:
         """Hand the states of this step to the cache; on the wall clock also those of earlier steps that have come since."""
         for origin, born_in, received in self._mailbox.pop_states(round_, step):
-            if origin in self._agenda.sight.places:
+            if origin in self._routing.observation.places:
                 self.cache.take(origin, received.time, received.data, received.marks, label=(born_in, received.sender))
 
     def observe(self, step: int, until: float) -> Floats:
         """The inputs (E, D) of a step: own observation and the others' states that have arrived by a time."""
-        sight: Floats = self.rollout.sight[step]
-        for origin, place in self._agenda.sight.places.items():
-            sight[:, place] = self.obs if origin == self._agent else self.cache.recall(origin, self._clock.now, until)
-        return sight
+        observation: Floats = self.rollout.observation[step]
+        for origin, place in self._routing.observation.places.items():
+            observation[:, place] = self.obs if origin == self._agent else self.cache.recall(origin, self._clock.now, until)
+        return observation
 
     def observe_nothing(self, step: int, until: float) -> Floats:
         """The same for an agent that is down: zeros, and its actions (E, A) are zero too."""
-        self.rollout.sight[step] = 0.0
+        self.rollout.observation[step] = 0.0
         self.cache.pass_over(until)
         return np.zeros_like(self.rollout.action[step])
 
@@ -136,7 +136,7 @@ class Exchange:
     def collect(self, round_: int, *moments: Moment) -> None:
         """Hand the messages of some moments to the learner, except those that are put together here."""
         for kind in at(*moments):
-            uses = () if kind in _NOT_HANDED_ON else sorted(self._agenda.routes(kind, round_).uses)
+            uses = () if kind in _NOT_HANDED_ON else sorted(self._routing.routes(kind, round_).uses)
             for origin, came in self._mailbox.wait_for(kind, uses, self._clock, round_).items() if uses else ():
                 received = self._mailbox.get(kind, origin, round_)
                 if received is not None and kind is not Kind.TOKEN:  # a token says only that it is here
@@ -144,19 +144,19 @@ class Exchange:
 
     def put_together(self, round_: int) -> Floats:
         """What the learner needs of others before it learns: inputs at the cuts, and the reward (T, E) to learn from."""
-        self.rollout.cut_sight = self._sight_at_cuts(round_)
+        self.rollout.cut_observation = self._observation_at_cuts(round_)
         return self._mean_reward(round_) if self._averages_reward else self.rollout.reward
 
     def rank(self, round_: int) -> None:
         """Find the order of updates: what scores say counts, however late or lost they are (decision 0012)."""
-        others = sorted(self._agenda.routes(Kind.SCORE, round_).uses)
+        others = sorted(self._routing.routes(Kind.SCORE, round_).uses)
         self._mailbox.wait_for(Kind.SCORE, others, self._clock, round_)
         scores = {self._agent: float(self._learner.gives(Kind.SCORE)[0, 0])}
         for origin in others:
             received = self._mailbox.get(Kind.SCORE, origin, round_)
             assert received is not None, "an agent ranks once it has all scores"
             scores[origin] = float(received.data[0, 0])
-        self._agenda.rank(round_, scores)
+        self._routing.rank(round_, scores)
 
     def split(self, round_: int) -> None:
         """Fix which sample is in which minibatch, for agents that learn on each other's ratios."""
@@ -167,8 +167,8 @@ class Exchange:
 
     def earlier_ratios(self, round_: int) -> list[Floats]:
         """Log-ratios (B,) of the agents that have updated before this one and that it depends on, in their order."""
-        uses = self._agenda.routes(Kind.RATIO, round_).uses
-        earlier = [origin for origin in self._agenda.order(round_) if origin in uses]
+        uses = self._routing.routes(Kind.RATIO, round_).uses
+        earlier = [origin for origin in self._routing.order(round_) if origin in uses]
         there = self._mailbox.wait_for(Kind.RATIO, earlier, self._clock, round_)
         ratios = []
         for origin in earlier:
@@ -183,7 +183,7 @@ class Exchange:
         An agent whose ratios were missing once is not waited for again in this round: else a round of many minibatches
         would cost patience as many times. Ratios of it that are here by then are used.
         """
-        origins = sorted(self._agenda.routes(Kind.RATIO_MB, round_).uses)
+        origins = sorted(self._routing.routes(Kind.RATIO_MB, round_).uses)
         waited_for = [origin for origin in origins if origin not in self._given_up]
         there = self._mailbox.wait_for(Kind.RATIO_MB, waited_for, self._clock, round_, minibatch)
         lacking = {origin for origin, came in there.items() if not came.all()}
@@ -213,31 +213,31 @@ class Exchange:
 
     def _joint(self) -> Floats:
         """What the world has shown this agent in a round, as the central process needs it: (E, T·w)."""
-        rollout, own = self.rollout, self._agenda.sight.places[self._agent]
+        rollout, own = self.rollout, self._routing.observation.places[self._agent]
         end = rollout.terminated * END_TERMINATED + rollout.truncated * END_TRUNCATED
         costs = rollout.cost[:, :, : self._signals - 1]
         actions = rollout.action if self._recipe.is_led else rollout.action[:, :, :0]
-        parts = (rollout.sight[:, :, own], rollout.reward[:, :, None], costs, actions, end[:, :, None])
+        parts = (rollout.observation[:, :, own], rollout.reward[:, :, None], costs, actions, end[:, :, None])
         return np.concatenate(parts, axis=2, dtype=np.float32).transpose(1, 0, 2).reshape(self._copies, -1)
 
-    def _sight_at_cuts(self, round_: int) -> Floats:
+    def _observation_at_cuts(self, round_: int) -> Floats:
         cut_copies = self._mailbox.cut_copies
-        sight = np.zeros((len(cut_copies), self._agenda.sight.width), np.float32)
-        others = [origin for origin in self._agenda.critic_agents if origin != self._agent]
+        observation = np.zeros((len(cut_copies), self._routing.observation.width), np.float32)
+        others = [origin for origin in self._routing.critic_agents if origin != self._agent]
         there = self._mailbox.wait_for(Kind.BOOTSTRAP, others, self._clock, round_)
-        sight[:, self._agenda.sight.places[self._agent]] = self.rollout.own_cut_blocks()
+        observation[:, self._routing.observation.places[self._agent]] = self.rollout.own_cut_blocks()
         for origin in others:
-            place, received = self._agenda.sight.places[origin], self._mailbox.get(Kind.BOOTSTRAP, origin, round_)
+            place, received = self._routing.observation.places[origin], self._mailbox.get(Kind.BOOTSTRAP, origin, round_)
             if received is None:
-                sight[:, place] = self.cache.held(origin)[cut_copies]
+                observation[:, place] = self.cache.held(origin)[cut_copies]
             else:
                 came = there[origin][cut_copies][:, None]
-                sight[:, place] = np.where(came, received.data, self.cache.held(origin)[cut_copies])
-        return sight
+                observation[:, place] = np.where(came, received.data, self.cache.held(origin)[cut_copies])
+        return observation
 
     def _mean_reward(self, round_: int) -> Floats:
         """The mean reward (T, E) of the agents within κ, of those whose rewards have come."""
-        visible: Sequence[int] = self._agenda.visible[self._agent]
+        visible: Sequence[int] = self._routing.visible[self._agent]
         others = [origin for origin in visible if origin != self._agent]
         there: Mapping[int, NDArray[np.bool_]] = self._mailbox.wait_for(Kind.REWARD, others, self._clock, round_)
         total = np.zeros_like(self.rollout.reward, dtype=np.float64)

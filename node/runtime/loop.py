@@ -44,9 +44,9 @@ from node.protocol.machine import (
     Stepped,
     ValuesLearned,
 )
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from node.runtime.clock import Clock
-from node.runtime.compute_time import Task, Thinking
+from node.runtime.compute_time import ComputeTime, Task
 from node.runtime.exchange import Exchange
 from node.runtime.mailbox import Floats, Mailbox
 from scenarios.kinds import Kind, Moment
@@ -75,7 +75,7 @@ class Runtime:
         scenario: The scenario.
         deployment: Sizes and graph.
         agent: This agent.
-        agenda: Its scopes and routes.
+        routing: Its scopes and routes.
         learner: Its learner.
         peers: Its end of the peer plane.
         world: Its end of the world plane.
@@ -90,7 +90,7 @@ class Runtime:
         scenario: Scenario,
         deployment: Deployment,
         agent: int,
-        agenda: Agenda,
+        routing: AgentRouting,
         *,
         learner: AgentLearner,
         peers: PeerPlane,
@@ -102,7 +102,7 @@ class Runtime:
     ) -> None:
         self._scenario = scenario
         self._agent = agent
-        self._agenda = agenda
+        self._routing = routing
         self._learner = learner
         self._peers = peers
         self._world = world
@@ -123,18 +123,18 @@ class Runtime:
         self._clock = Clock(lockstep=scenario.clock == "virtual", patience_s=scenario.network.patience_s)
         self._lockstep = self._clock.lockstep
         self._mailbox = Mailbox(scenario, deployment)
-        self._exchange = Exchange(scenario, deployment, agent, agenda, learner, self._mailbox, self._clock)
+        self._exchange = Exchange(scenario, deployment, agent, routing, learner, self._mailbox, self._clock)
         self._protocol = Protocol(
             agent,
             rounds=scenario.n_rounds,
             steps=self._steps,
-            routes=agenda.routes,
+            routes=routing.routes,
             ranked=algorithm.recipe.is_ranked,
             coupled=self._minibatches,
             learns=deployment.learns,
             lockstep=self._lockstep,
         )
-        self._thinking = Thinking(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
+        self._compute_time = ComputeTime(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
         self._sat_out: Mapping[str, float] | None = None  # metrics of a round in which this agent does not learn
@@ -425,26 +425,26 @@ class Runtime:
     def _act(self, effect: Act) -> None:
         now = self._clock.now
         until = now + self._slack_s
-        if effect.step == 0 and self._learns and self._agenda.begins_turn(effect.round):
+        if effect.step == 0 and self._learns and self._routing.begins_turn(effect.round):
             self._mailbox.incidents.append((now, "turn begins"))
         self._exchange.let_in(effect.round, effect.step)
         if self._off:
             action, took_s = self._exchange.observe_nothing(effect.step, until), 0.0
         else:
-            sight = self._exchange.observe(effect.step, until)
+            observation = self._exchange.observe(effect.step, until)
             began = time.perf_counter()
-            action = self._learner.act(effect.step, sight)
+            action = self._learner.act(effect.step, observation)
             took_s = time.perf_counter() - began
             require_finite(action, "its action")
         self._exchange.rollout.action[effect.step] = action
-        acts_at = until + self._thinking("forward", now, took_s)
+        acts_at = until + self._compute_time("forward", now, took_s)
         self._world.send(Kind.ACT, action, round_=effect.round, step=effect.step, send_time=acts_at)
 
     def _learn_values(self, round_: int) -> None:
         rollout = self._exchange.rollout
         if self._minibatches:
             self._exchange.split(round_)
-        if not self._agenda.has_turn(round_):
+        if not self._routing.has_turn(round_):
             self._sit_out()
             return
         if self._is_advised:
@@ -479,7 +479,7 @@ class Runtime:
             began = time.perf_counter()
             self._learner.step_coupled(self._exchange.rollout, others)
             took_s = time.perf_counter() - began
-            self._clock.now += self._thinking("policy", self._clock.now, took_s, part=1 / self._minibatches)
+            self._clock.now += self._compute_time("policy", self._clock.now, took_s, part=1 / self._minibatches)
 
     def _learn_policy(self, round_: int) -> None:
         if self._minibatches:
@@ -499,7 +499,7 @@ class Runtime:
             while (message := self._peers.receive(0.0)) is not None:
                 self._do(self._take(message))
             began = time.perf_counter()
-        self._clock.now += self._thinking(task, self._clock.now, took_s + time.perf_counter() - began)
+        self._clock.now += self._compute_time(task, self._clock.now, took_s + time.perf_counter() - began)
 
     def _end_round(self, round_: int) -> None:
         metrics: Mapping[str, float] = {}
@@ -509,7 +509,7 @@ class Runtime:
             require_all_finite(metrics, self._learner.weights())
         if not self._lockstep:
             self._clock.now = self._clock.world_time()
-        if self._learns and self._agenda.ends_turn(round_):
+        if self._learns and self._routing.ends_turn(round_):
             self._mailbox.incidents.append((self._clock.now, "turn ends"))
         self._exchange.end_round(round_)
         if problem := self._checkpoint(round_):
@@ -542,5 +542,5 @@ class Runtime:
 
     def _begin_round(self, round_: int) -> None:
         by_nature = self._learner.always_explores and (self._learns or self._samples)
-        in_turn = self._learns and self._agenda.has_turn(round_)
+        in_turn = self._learns and self._routing.has_turn(round_)
         self._learner.begin_round(round_, explore=by_nature or in_turn)

@@ -1,7 +1,7 @@
 """The report and the live page in a real browser, headless: `make browser`.
 
 What can only be seen there: that nothing is asked of another machine, that the policy lets the page's own script run, that
-every figure has a size and no text lies on another at the widths of a phone, a tablet and a desk, light and dark.
+every figure has a size and no text lies on another at the widths of a phone, a tablet and a collector, light and dark.
 """
 
 import os

@@ -73,8 +73,8 @@ def rehearsal_of(env: Env) -> Rehearsal:
     ids=lambda case: "-".join([case[0], case[1], *map(str, case[2].values())]),
 )
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
-    name, partition, knobs = request.param
-    return rehearsal_of(Env.model_validate({"name": name, "partition": partition, "copies": 3, "horizon": 7, **knobs}))
+    name, partition, settings = request.param
+    return rehearsal_of(Env.model_validate({"name": name, "partition": partition, "copies": 3, "horizon": 7, **settings}))
 
 
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.sentence)

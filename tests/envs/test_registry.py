@@ -12,7 +12,7 @@ from scenarios.schema import Env
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("settings", "message"),
     [
         ({"name": "safe_halfcheetah", "partition": "5x1"}, r"env\.partition: got '5x1'; safe_halfcheetah has 2x3, 3x2, 6x1"),
         ({"name": "safe_ant", "partition": "6x1"}, r"env\.partition: got '6x1'; safe_ant has 2x4, 2x4d, 4x2, 8x1"),
@@ -47,9 +47,9 @@ from scenarios.schema import Env
         ({"name": "network_lq", "partition": "²x1"}, r"env\.partition"),
     ],
 )
-def test_senseless_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
+def test_senseless_knobs_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        spec(Env.model_validate(knobs))
+        spec(Env.model_validate(settings))
 
 
 def test_graph_must_have_the_agents_as_nodes() -> None:
@@ -80,7 +80,7 @@ def test_widths_of_observations(name: str, partition: str, own: int, full: int, 
 
 
 @pytest.mark.parametrize(
-    ("name", "partition", "knobs", "widths", "choices", "horizon"),
+    ("name", "partition", "settings", "widths", "choices", "horizon"),
     [
         ("mamujoco_ant", "4x2", {}, (2 * 2 + 11,) * 4, (0,) * 4, 1000),
         ("mamujoco_humanoid", "9|8", {}, (2 * 9 + 11, 2 * 8 + 11), (0, 0), 1000),
@@ -101,9 +101,9 @@ def test_widths_of_observations(name: str, partition: str, own: int, full: int, 
     ],
 )
 def test_shapes_of_worlds_without_cost(
-    name: str, partition: str, knobs: dict[str, Any], widths: tuple[int, ...], choices: tuple[int, ...], horizon: int
+    name: str, partition: str, settings: dict[str, Any], widths: tuple[int, ...], choices: tuple[int, ...], horizon: int
 ) -> None:
-    shape = spec(Env.model_validate({"name": name, "partition": partition, **knobs}))
+    shape = spec(Env.model_validate({"name": name, "partition": partition, **settings}))
     assert (shape.obs_dims, shape.choices, shape.horizon) == (widths, choices, horizon)
     assert (shape.cost_limits, shape.n_costs) == ((), 0)
 

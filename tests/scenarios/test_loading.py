@@ -155,8 +155,8 @@ def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path
 @pytest.mark.parametrize("name", PAPER)
 def test_the_paper_preset_is_that_of_the_algorithm(name: str) -> None:
     found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
-    for section, knobs in PAPER[name].items():
-        assert {knob: found[section][knob] for knob in knobs} == knobs
+    for section, settings in PAPER[name].items():
+        assert {setting: found[section][setting] for setting in settings} == settings
     assert (
         load("quickstart", [f"algorithm.name={name}"]).algorithm
         != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm

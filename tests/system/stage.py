@@ -1,4 +1,4 @@
-"""A stage for runs: real node and world processes, forked by one nursery, with the test in the place of the command.
+"""A stage for runs: real node and world processes, forked by one fork server, with the test in the place of the command.
 
 Where it must be known what an agent was shown, the test takes the place of the world too (`Script`).
 """
@@ -34,14 +34,14 @@ from topology.wire.frame import table
 from topology.wire.ledger import Row
 from topology.wire.sockets import Context, RouterLinks, ipc_endpoint
 
-UP_S = 90.0  # a nursery takes 2 s to be ready on a machine of its own, a run 1 s
+UP_S = 90.0  # a fork server takes 2 s to be ready on a machine of its own, a run 1 s
 SMALL = [
     "env.name=network_lq", "env.partition=5x1", "topology.kind=line", "env.copies=2", "rollout.steps=20", "budget.env_steps=80",
     "env.horizon=15", "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "supervision.deadline_s=60",
 ]  # fmt: skip
 
 
-class Nursery:
+class ForkServer:
     """The process that forks nodes and worlds, as the command has it."""
 
     def __init__(self, log: Path) -> None:
@@ -66,7 +66,7 @@ class Nursery:
         assert self._process.stdout is not None
         while select.select([self._process.stdout], [], [], timeout_s)[0]:
             data = self._process.stdout.read(1 << 16)
-            assert data, "the nursery has died"
+            assert data, "the fork server has died"
             *lines, self._pending = (self._pending + data).split(b"\n")
             if lines:
                 return [json.loads(line) for line in lines]
@@ -163,8 +163,8 @@ class Script:
 class Stage:
     """Where runs are performed."""
 
-    def __init__(self, folder: Path, nursery: Nursery, context: Context) -> None:
-        self._folder, self._nursery, self._context = folder, nursery, context
+    def __init__(self, folder: Path, fork_server: ForkServer, context: Context) -> None:
+        self._folder, self._fork_server, self._context = folder, fork_server, context
         self._count = itertools.count()
         self._known: dict[tuple[str, ...], Done] = {}
 
@@ -188,7 +188,7 @@ class Stage:
             overrides: Of the scenario `SMALL`.
             shape: What the deployment shall say instead of what follows from the scenario.
             disturbed: None: a real world; otherwise a `Script` that disturbs these agents.
-            by_hand: Agents started as `python -m node` instead of by the nursery.
+            by_hand: Agents started as `python -m node` instead of by the fork server.
             shuffle: Seed of the order in which processes are started; None: the world first, then by id.
         """
         scenario = load("quickstart", [*SMALL, *overrides])
@@ -230,7 +230,7 @@ class Stage:
                 else:
                     order = {"role": role, "run_dir": str(done.run_dir), "control": ipc_endpoint(folder, "c"), "bind": bind}
                     critic = {"critic": agent == deployment.critic}
-                    self._nursery.fork(order | ({"agent": agent, **critic} if agent >= 0 else {}))
+                    self._fork_server.fork(order | ({"agent": agent, **critic} if agent >= 0 else {}))
             hellos: dict[str, Hello] = {}
             while len(hellos) < len(roles):
                 message = hear(control, done)
@@ -263,7 +263,7 @@ class Stage:
             forked = set(roles) - {f"node-{i}" for i in by_hand}
             deadline = time.monotonic() + UP_S
             while forked and time.monotonic() < deadline:
-                for event in self._nursery.events(1.0):
+                for event in self._fork_server.events(1.0):
                     if "dead" in event:
                         assert event["status"] == 0
                         forked.remove(event["dead"])

@@ -153,7 +153,7 @@ def test_ratios_carry_a_disturbance_to_later_neighbours_and_no_further_within_a_
     one_round = ("kappa=1", "algorithm.factor=khop", "budget.env_steps=40")
     runs = [stage.perform(*one_round, shape=SHAPE, disturbed=who) for who in ([], [4])]
     assert changed(*runs) == ({3, 4}, {3, 4})
-    # agent 0 comes first: its own change is in its ratio, so 1 changes by sight and ratio, 2 by 1's ratio, and so on
+    # agent 0 comes first: its own change is in its ratio, so 1 changes by observation and ratio, 2 by 1's ratio, and so on
     runs = [runs[0], stage.perform(*one_round, shape=SHAPE, disturbed=[0])]
     assert changed(*runs)[0] == {0, 1, 2, 3, 4}
     assert changed(*runs)[1] == {0, 1}

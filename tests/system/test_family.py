@@ -320,7 +320,7 @@ def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, name: 
 
 def test_processes_make_up_what_one_process_makes_up(stage: Stage, tmp_path: Path) -> None:
     small = ["latent=2", "window=2", "hidden=[8]", "passes=2"]
-    overrides = ["algorithm.name=mdpo", *(f"algorithm.world_model.{knob}" for knob in small), "budget.env_steps=120"]
+    overrides = ["algorithm.name=mdpo", *(f"algorithm.world_model.{setting}" for setting in small), "budget.env_steps=120"]
     alone, many = Alone(tmp_path / "run", *overrides), stage.perform(*overrides, shuffle=1)
     assert many.weights == alone.weights
     assert {key: told(report) for key, report in many.reports.items()} == alone.told()

@@ -139,10 +139,10 @@ def short_folder() -> Iterator[Path]:
 def test_a_run_is_one_process_per_agent_and_one_world_and_can_be_read_meanwhile(start: Any) -> None:
     run = start("env.partition=6x1")
     members = run.until_running()
-    assert set(members) == {"kappahop: nursery", "kappahop: world", *(f"kappahop: node {i}" for i in range(6))}
+    assert set(members) == {"kappahop: fork server", "kappahop: world", *(f"kappahop: node {i}" for i in range(6))}
     assert len({process.pid for process in members.values()}) == 8
-    assert {process.ppid() for title, process in members.items() if title != "kappahop: nursery"} == {
-        members["kappahop: nursery"].pid
+    assert {process.ppid() for title, process in members.items() if title != "kappahop: fork server"} == {
+        members["kappahop: fork server"].pid
     }
     for table in ("meta", "episodes", "rounds", "traffic", "events"):
         run.query(f"SELECT * FROM {table}")
@@ -157,7 +157,7 @@ def test_a_run_is_one_process_per_agent_and_one_world_and_can_be_read_meanwhile(
     assert err.startswith("kappahop: interrupted by SIGINT in round ")
     assert err.count("\n") == 1
     assert run.query("SELECT count(*) FROM rounds")[0][0] >= before
-    assert set(run.logs()) == {"nursery.log", "world.log", *(f"node-{i}.log" for i in range(6))}
+    assert set(run.logs()) == {"fork_server.log", "world.log", *(f"node-{i}.log" for i in range(6))}
     assert not any(run.logs().values()), "an interrupted process has nothing to complain of"
 
 
@@ -253,9 +253,9 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
         pytest.param("node 2", "kappahop: node 2 (pid {pid}) was killed by SIGKILL in round ", id="node"),
         pytest.param("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round ", id="world", marks=pytest.mark.slow),
         pytest.param(
-            "nursery",
-            "kappahop: the nursery, from which all processes are forked, has died in round ",
-            id="nursery",
+            "fork_server",
+            "kappahop: the fork server, from which all processes are forked, has died in round ",
+            id="fork_server",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -314,10 +314,10 @@ def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the
         assert time.monotonic() < deadline
         assert run.command.poll() is None, run.command.communicate()
         select_nothing(0.02)
-    members["kappahop: nursery"].kill()
+    members["kappahop: fork server"].kill()
     code, _, err = run.ended(END_S)
     assert code == 1
-    assert err.startswith("kappahop: the nursery, from which all processes are forked, has died while evaluating")
+    assert err.startswith("kappahop: the fork server, from which all processes are forked, has died while evaluating")
     assert f"to go on: kappahop resume {run.dir}" in err
 
 
@@ -384,7 +384,7 @@ def test_turns_go_round_without_a_holder_that_was_killed_in_its_turn(start: Any)
     "stopped",
     [
         None,
-        pytest.param("nursery", marks=pytest.mark.slow),
+        pytest.param("fork_server", marks=pytest.mark.slow),
         pytest.param("node 1", marks=pytest.mark.slow),
     ],
 )
@@ -410,8 +410,10 @@ def test_a_killed_nursery_takes_with_it_what_hears_nothing(start: Any) -> None:
     members = run.until_running()
     members["kappahop: node 1"].suspend()
     psutil.Process(run.command.pid).suspend()
-    members["kappahop: nursery"].kill()
-    _, alive = psutil.wait_procs([process for title, process in members.items() if title != "kappahop: nursery"], timeout=END_S)
+    members["kappahop: fork server"].kill()
+    _, alive = psutil.wait_procs(
+        [process for title, process in members.items() if title != "kappahop: fork server"], timeout=END_S
+    )
     psutil.Process(run.command.pid).resume()
     assert not [process for process in alive if is_there(process)]
     code, _, err = run.ended(END_S)
@@ -420,13 +422,13 @@ def test_a_killed_nursery_takes_with_it_what_hears_nothing(start: Any) -> None:
 
 
 def importing(run: Run) -> psutil.Process:
-    """A run's nursery, while it imports."""
+    """A run's fork server, while it imports."""
     deadline = time.monotonic() + UP_S
     while time.monotonic() < deadline:
-        if (found := run.members().get("kappahop: nursery")) is not None:
+        if (found := run.members().get("kappahop: fork server")) is not None:
             return found
         select_nothing(0.01)
-    pytest.fail(f"no nursery after {UP_S} s")
+    pytest.fail(f"no fork server after {UP_S} s")
 
 
 def test_a_command_that_is_killed_while_the_nursery_imports_leaves_nothing(
@@ -446,12 +448,12 @@ def test_a_command_that_is_killed_while_the_nursery_imports_leaves_nothing(
 @pytest.mark.slow
 def test_a_nursery_that_stands_still_is_named(start: Any) -> None:
     run = start("supervision.start_s=6")
-    nursery = importing(run)
-    nursery.suspend()
+    fork_server = importing(run)
+    fork_server.suspend()
     code, _, err = run.ended(ORPHANS_END_S)
     assert code == 1
     assert err.startswith("kappahop: not up within 6 s: world, node 0, ")
-    assert f"; stopped from outside: the nursery (pid {nursery.pid})" in err
+    assert f"; stopped from outside: the fork server (pid {fork_server.pid})" in err
 
 
 def test_a_node_that_stands_still_is_named(start: Any) -> None:

@@ -19,7 +19,7 @@ import zmq
 
 from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
-from tests.system.stage import UP_S, Nursery
+from tests.system.stage import UP_S, ForkServer
 from topology.planes.control import Hello, RoundReport, Start, decode_control, encode_control
 from topology.wire.sockets import Context, ipc_endpoint, new_context
 
@@ -43,11 +43,11 @@ def context() -> Iterator[Context]:
 
 
 @pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    opened = Nursery(tmp_path / "nursery.log")
+def fork_server(tmp_path: Path) -> Iterator[ForkServer]:
+    opened = ForkServer(tmp_path / "fork_server.log")
     yield opened
     opened.close()
-    assert (tmp_path / "nursery.log").read_text() == ""
+    assert (tmp_path / "fork_server.log").read_text() == ""
 
 
 @pytest.fixture
@@ -62,19 +62,19 @@ def load_on_all_cores() -> Iterator[None]:
 class Company:
     """A run's processes at work, with the test in the place of the command."""
 
-    def __init__(self, folder: Path, nursery: Nursery, context: Context) -> None:
+    def __init__(self, folder: Path, fork_server: ForkServer, context: Context) -> None:
         ready = plan(load("quickstart", WORDS))
         self.run_dir = folder / "run"
         make_run_dir(self.run_dir, ready)
         self.pids: dict[str, int] = {}
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._control = context.socket(zmq.ROUTER)
         self._control.bind(control := ipc_endpoint(folder, "c"))
         roles = ["world", *(f"node-{agent}" for agent in range(AGENTS))]
         for role in roles:
             order: dict[str, object] = {"role": role, "run_dir": str(self.run_dir), "control": control}
             order["bind"] = ipc_endpoint(folder, role)
-            nursery.fork(order if role == "world" else order | {"agent": int(role.removeprefix("node-")), "critic": False})
+            fork_server.fork(order if role == "world" else order | {"agent": int(role.removeprefix("node-")), "critic": False})
         hellos: dict[str, Hello] = {}
         while len(hellos) < len(roles):
             message = self._heard(UP_S)
@@ -103,7 +103,7 @@ class Company:
         ended: dict[str, int] = {}
         deadline = time.monotonic() + GONE_S
         while len(ended) < len(self.pids) and time.monotonic() < deadline:
-            ended |= {event["dead"]: event["status"] for event in self._nursery.events(0.5) if "dead" in event}
+            ended |= {event["dead"]: event["status"] for event in self._fork_server.events(0.5) if "dead" in event}
         return ended
 
     def close(self) -> None:
@@ -111,12 +111,12 @@ class Company:
 
 
 def test_every_request_to_stop_is_heard(
-    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, context: Context, load_on_all_cores: None
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer, context: Context, load_on_all_cores: None
 ) -> None:
     draw = random.Random(1)
     stopped = 0
     for number in itertools.count():
-        company = Company(tmp_path_factory.mktemp("s"), nursery, context)
+        company = Company(tmp_path_factory.mktemp("s"), fork_server, context)
         with contextlib.closing(company):
             company.work(draw.uniform(0.0, 0.5))
             ended = company.stop()

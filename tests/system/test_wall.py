@@ -20,7 +20,7 @@ import zmq
 from coordinator.run.plan import make_run_dir, plan
 from scenarios.kinds import Kind
 from scenarios.loading import load
-from tests.system.stage import UP_S, Done, Nursery, hear, summed
+from tests.system.stage import UP_S, Done, ForkServer, hear, summed
 from topology.planes.control import Finished, Hello, RoundReport, Start, encode_control
 from topology.planes.world import WorldHub, pack_sense
 from topology.wire.ledger import imbalance
@@ -125,14 +125,14 @@ class Play:
         self.reports: dict[tuple[int, int], RoundReport] = {}
         context = new_context()
         stack.callback(context.destroy, linger=0)
-        self._nursery = Nursery(folder / "nursery.log")
-        stack.callback(self._nursery.close)
+        self._fork_server = ForkServer(folder / "fork_server.log")
+        stack.callback(self._fork_server.close)
         self._control = context.socket(zmq.ROUTER)
         self._control.bind(ipc_endpoint(folder, "c"))
         router = RouterLinks(context, ipc_endpoint(folder, "w"), deadline_s=UP_S)
         self._hub = WorldHub(router, n_agents=3, copies=2)
         for agent in range(3):
-            self._nursery.fork({
+            self._fork_server.fork({
                 "role": f"node-{agent}", "agent": agent, "run_dir": str(self.done.run_dir),
                 "control": ipc_endpoint(folder, "c"), "bind": ipc_endpoint(folder, f"node-{agent}"),
             })  # fmt: skip
@@ -183,7 +183,7 @@ class Play:
         self.done.rows = summed(rows)
         alive = {0, 1, 2}
         while alive:
-            events = self._nursery.events(END_S)
+            events = self._fork_server.events(END_S)
             assert events, f"not ended: {alive}"
             for event in events:
                 if "dead" in event:

@@ -151,10 +151,10 @@ def _random_geometric(spec: Topology, n: int, rng: random.Random) -> nx.Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Chance:
-    """A random generator, the knob that decides whether it comes out connected, and which way to turn it."""
+    """A random generator, the setting that decides whether it comes out connected, and which way to turn it."""
 
     draw: Callable[[Topology, int, random.Random], nx.Graph]
-    knob: str
+    setting: str
     cure: str
 
 
@@ -177,9 +177,10 @@ def _from_chance(spec: Topology, n: int) -> nx.Graph:
             graph = _simple(n, drawn.edges)
             graph.add_nodes_from(drawn.nodes(data=True))
             return graph
-    value = getattr(spec, chance.knob)
+    value = getattr(spec, chance.setting)
     raise GraphError(
-        f"topology.{chance.knob}: got {value}; none of {MAX_TRIES} {spec.kind} graphs on {n} nodes was connected, {chance.cure}"
+        f"topology.{chance.setting}: got {value}; none of {MAX_TRIES} {spec.kind} graphs on {n} nodes was connected, "
+        f"{chance.cure}"
     )
 
 

@@ -142,7 +142,7 @@ PRESETS: dict[str, Preset] = {
     "v2x-11p": Preset(
         LinkSpec(rate_bps=6e6, delay_s=0.004, loss_prob=0.1, queue_bytes=QUEUE_BYTES),
         "published",
-        "802.11p tables: 6 Mbit/s, which all in range share in truth; 4 ms in line of sight; loss of the order of 10 % in "
+        "802.11p tables: 6 Mbit/s, which all in range share in truth; 4 ms in line of observation; loss of the order of 10 % in "
         "field tests, independent by choice.",
     ),
     "uav-mesh": Preset(

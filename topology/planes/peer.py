@@ -49,7 +49,7 @@ _LATE = REASONS.index("late")
 
 
 @dataclass(frozen=True, slots=True)
-class Road:
+class LinkPath:
     """The way to one node that this one opens a socket to.
 
     Attributes:
@@ -61,30 +61,30 @@ class Road:
     models: tuple[LinkModel, ...]
 
 
-def roads(
+def link_paths(
     graph: nx.Graph,
     agent: int,
-    speaks_to: Sequence[int],
+    sends_to: Sequence[int],
     *,
     direct: bool,
     model: Callable[[int, int, tuple[int, ...]], LinkModel],
     critic: int | None = None,
-) -> dict[int, Road]:
+) -> dict[int, LinkPath]:
     """The roads from `agent` to every node that it speaks to.
 
     Args:
         graph: The topology.
         agent: From where.
-        speaks_to: Where to.
+        sends_to: Where to.
         direct: Whether a socket crosses several links.
         model: Makes the model of the link (src, dst), given the name of its random stream.
         critic: The central critic's node, if there is one.
     """
     found = {}
-    for to in speaks_to:
+    for to in sends_to:
         way = path(graph, agent, to) if direct else (agent, to)
         models = tuple(model(a, b, (agent, to, a, b) if direct else (a, b)) for a, b in pairwise(way))
-        found[to] = Road(_names(way, critic), () if all(each.is_ideal for each in models) else models)
+        found[to] = LinkPath(_names(way, critic), () if all(each.is_ideal for each in models) else models)
     return found
 
 
@@ -95,9 +95,9 @@ class PeerPlane:
         agent: This node's id.
         graph: The topology.
         links: Carrier of the frames.
-        hears: Agents whose frames this node accepts: its neighbours (relay) or its ball (direct).
+        receives_from: Agents whose frames this node accepts: its neighbours (relay) or its ball (direct).
         direct: Whether sockets form an overlay, so that a message crosses several links of the graph.
-        roads: The way to every node that this one speaks to.
+        link_paths: The way to every node that this one speaks to.
         reliable: Kinds that are retransmitted when they are lost.
         copies: E.
         frame_extra: Bytes that encryption adds to each frame.
@@ -111,9 +111,9 @@ class PeerPlane:
         graph: nx.Graph,
         links: Links,
         *,
-        hears: Sequence[int],
+        receives_from: Sequence[int],
         direct: bool,
-        roads: Mapping[int, Road],
+        link_paths: Mapping[int, LinkPath],
         reliable: frozenset[Kind] = frozenset(),
         copies: int,
         frame_extra: int = 0,
@@ -123,9 +123,9 @@ class PeerPlane:
         self._agent = agent
         self._graph = graph
         self._links = links
-        self._hears = frozenset(hears)
+        self._receives_from = frozenset(receives_from)
         self._direct = direct
-        self._roads = roads
+        self._link_paths = link_paths
         self._reliable = reliable
         self._copies = copies
         self._extra = frame_extra
@@ -178,7 +178,7 @@ class PeerPlane:
         seq = self._seq.get(to, 0)
         self._seq[to] = seq + 1
         header = encode_header(Header(VERSION, int(kind), int(dtype), self._agent, origin, round_, step, hops_left, seq, time))
-        road = self._roads[to]
+        road = self._link_paths[to]
         name = KIND_NAMES[kind]
         ledger = self._books(kind)
         if marks is None and not road.models:
@@ -212,7 +212,7 @@ class PeerPlane:
             message = decode(frames)
             if self._links.sender not in (None, message.header.sender):
                 raise ProtocolError(f"message of {self._links.sender} that claims to be from {message.header.sender}")
-            if message.header.sender not in self._hears:
+            if message.header.sender not in self._receives_from:
                 raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
         except ProtocolError as error:
             self.refused.add(str(error))
@@ -237,7 +237,7 @@ class PeerPlane:
 
     def forget(self, before_s: float) -> None:
         """Nothing will be sent that was there before a virtual time."""
-        for road in self._roads.values():
+        for road in self._link_paths.values():
             for model in road.models:
                 model.forget(before_s)
 
@@ -249,13 +249,13 @@ class PeerPlane:
         """What later messages depend on: numbers of messages, and the links; its books are empty once drained."""
         return {
             "seq": sorted(self._seq.items()),
-            "roads": [[model.state() for model in road.models] for _, road in sorted(self._roads.items())],
+            "link_paths": [[model.state() for model in road.models] for _, road in sorted(self._link_paths.items())],
         }
 
     def restore(self, state: State) -> None:
         """Take the state of a plane made alike."""
         self._seq = dict(state["seq"])
-        for (_, road), models in zip(sorted(self._roads.items()), state["roads"], strict=True):
+        for (_, road), models in zip(sorted(self._link_paths.items()), state["link_paths"], strict=True):
             for model, own in zip(road.models, models, strict=True):
                 model.restore(own)
 
@@ -265,7 +265,7 @@ class PeerPlane:
 
     def _travel(
         self,
-        road: Road,
+        road: LinkPath,
         kind: Kind,
         round_: int,
         header_bytes: int,

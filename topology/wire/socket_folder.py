@@ -2,7 +2,7 @@
 
 Theory of operation. Each command makes a folder of its own among the temporary files and holds a lock on it (`flock`). The
 processes that it starts inherit the lock, so the kernel keeps it for as long as any of them lives, and gives it up when the last
-has ended, however that ends. A folder whose lock is free has been left behind: by a command and a nursery that were killed at
+has ended, however that ends. A folder whose lock is free has been left behind: by a command and a fork server that were killed at
 the same time, or by a machine that has lost its power. Whatever makes a folder removes such ones first.
 
 Sockets without a file (Linux's abstract ones) would leave nothing, but any user of the machine may connect to those.

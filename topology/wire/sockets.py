@@ -76,7 +76,7 @@ class ZmqLinks:
         deadline_s: How long a full outbox may block.
         depth: Frames that a link may hold unread. Lockstep bounds them by two steps' worth of every origin.
         keys: This node's keys; None: connections are neither encrypted nor authenticated.
-        hears: Agents whose connections are admitted, where there are keys.
+        receives_from: Agents whose connections are admitted, where there are keys.
         largest: Bytes of the largest buffer in a message that comes here; a connection that sends a larger frame is cut.
 
     Attributes:
@@ -91,7 +91,7 @@ class ZmqLinks:
         deadline_s: float,
         depth: int,
         keys: Keyring | None = None,
-        hears: Collection[int] = (),
+        receives_from: Collection[int] = (),
         largest: int = 0,
     ) -> None:
         self._context = context
@@ -102,7 +102,7 @@ class ZmqLinks:
         self._inbox.setsockopt(zmq.RCVHWM, depth)
         self._inbox.setsockopt(zmq.MAXMSGSIZE, frame_limit(largest))
         self._inbox.setsockopt(zmq.LINGER, 0)
-        self.gate = None if keys is None else keys.guard(context, self._inbox, [role_of(agent) for agent in hears])
+        self.gate = None if keys is None else keys.guard(context, self._inbox, [role_of(agent) for agent in receives_from])
         self._inbox.bind(bind)
         self.endpoint: str = self._inbox.getsockopt_string(zmq.LAST_ENDPOINT)
         self._received = Receiver(self._inbox) if keys is None else KeyedReceiver(self._inbox)

@@ -4,7 +4,7 @@ Theory of operation. The round's samples go into the model and nowhere else. The
 begin at states of the round, drawn evenly, and go on for a few steps with the agent's own policy as it acted
 (`algorithm.world_model.branch`). Laid end to end in E columns of T steps they are a rollout like any other, so advantages,
 critics and the objective are those of `node.learners.on_policy.learner`, which knows of no model. A branch that has had its
-steps counts as cut by a time limit: it is bootstrapped with the value of the sight that it led to. A branch that the model
+steps counts as cut by a time limit: it is bootstrapped with the value of the observation that it led to. A branch that the model
 terminates bootstraps nothing, and the rest of its steps begins anew at another state of the round.
 
 Input statistics and episodes' figures remain the real round's.
@@ -33,14 +33,14 @@ Floats = NDArray[np.float32]
 class Model(Protocol):
     """What branches need of a model."""
 
-    def step(self, sight: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """From sights (B, D) and actions (B, A): the sights after them (B, D), rewards (B,), terminations (B,)."""
+    def step(self, observation: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """From observations (B, D) and actions (B, A): the observations after them (B, D), rewards (B,), terminations (B,)."""
 
 
 def branched(
     model: Model,
     policy: Callable[[Floats, np.random.Generator], Floats],
-    sights: Floats,
+    observations: Floats,
     *,
     steps: int,
     copies: int,
@@ -51,8 +51,8 @@ def branched(
 
     Args:
         model: Where an action leads.
-        policy: Actions (B, A) for sights (B, D).
-        sights: Where branches may begin, (N, D).
+        policy: Actions (B, A) for observations (B, D).
+        observations: Where branches may begin, (N, D).
         steps: T.
         copies: E.
         branch: Steps of a branch; the last one of a copy is shorter where they do not fit.
@@ -62,13 +62,13 @@ def branched(
         T·E samples without costs.
     """
     pieces = -(-steps // branch)
-    fresh = sights[draw.integers(len(sights), size=(branch, pieces * copies))]
-    sight, told = fresh[0], []
+    fresh = observations[draw.integers(len(observations), size=(branch, pieces * copies))]
+    observation, told = fresh[0], []
     for step in range(branch):
-        action = policy(sight, draw)
-        following, reward, terminated = model.step(sight, action, draw)
-        told.append((sight, action, reward, terminated, following))
-        sight = np.where(terminated[:, None], fresh[(step + 1) % branch], following)
+        action = policy(observation, draw)
+        following, reward, terminated = model.step(observation, action, draw)
+        told.append((observation, action, reward, terminated, following))
+        observation = np.where(terminated[:, None], fresh[(step + 1) % branch], following)
 
     def laid_out(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """(branch, pieces·E, ...) as (T, E, ...)."""
@@ -76,11 +76,13 @@ def branched(
         table = table.reshape(branch, pieces, copies, *table.shape[2:]).swapaxes(0, 1)
         return np.ascontiguousarray(table.reshape(pieces * branch, copies, *table.shape[3:])[:steps])
 
-    sight, action, reward, terminated, following = (laid_out(parts) for parts in zip(*told, strict=True))
-    rollout = Rollout(sight, action, reward, np.zeros((steps, copies, 0), np.float32), terminated, np.zeros_like(terminated))
+    observation, action, reward, terminated, following = (laid_out(parts) for parts in zip(*told, strict=True))
+    rollout = Rollout(
+        observation, action, reward, np.zeros((steps, copies, 0), np.float32), terminated, np.zeros_like(terminated)
+    )
     rollout.truncated[branch - 1 :: branch] = ~rollout.terminated[branch - 1 :: branch]
     cuts = rollout.cuts()
-    rollout.cut_sight = following[cuts[:, 0], cuts[:, 1]]
+    rollout.cut_observation = following[cuts[:, 0], cuts[:, 1]]
     return rollout
 
 
@@ -102,9 +104,9 @@ class ImaginingLearner(Learner):
         shape = self._shape
         draw = stream(shape.seed, Purpose.MODEL, shape.agent, 1, round_)
         batch = shape.steps * shape.copies
-        sights = rollout.sight.reshape(batch, -1).copy()
+        observations = rollout.observation.reshape(batch, -1).copy()
         fresh = Samples(
-            sight=sights,
+            observation=observations,
             action=rollout.action.reshape(batch, -1).copy(),
             reward=reward.reshape(batch).copy(),
             following=rollout.following().reshape(batch, -1),
@@ -115,7 +117,7 @@ class ImaginingLearner(Learner):
         self._imagined = branched(
             self._model,
             self.sampled,
-            sights,
+            observations,
             steps=shape.steps,
             copies=shape.copies,
             branch=self._algorithm.world_model.branch,

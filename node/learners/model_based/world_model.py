@@ -101,23 +101,23 @@ class WorldModel:
     """One agent's window of rounds, and all that is learnt from it.
 
     Args:
-        shape: Sizes; the sight is what the actor takes.
+        shape: Sizes; the observation is what the actor takes.
         algorithm: Hyperparameters.
     """
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
-        self._knobs = knobs = algorithm.world_model
+        self._settings = settings = algorithm.world_model
         self._choices = shape.choices
         self._categories = shape.one_hot
         width = shape.actor_width
         hot = [column for part in shape.one_hot for column in range(part.start, part.stop)]
         self._numbers = torch.from_numpy(np.setdiff1d(np.arange(width), np.array(hot, np.intp)))
-        size = width + (shape.choices or shape.n_actions) + knobs.latent
+        size = width + (shape.choices or shape.act_dim) + settings.latent
 
         def net(index: int, n_in: int, n_out: int) -> MLP:
             return MLP(
                 n_in,
-                knobs.hidden,
+                settings.hidden,
                 n_out,
                 activation=algorithm.activation,
                 layer_norm=algorithm.layer_norm,
@@ -127,11 +127,11 @@ class WorldModel:
             )
 
         def trainer(module: nn.Module) -> Trainer:
-            return Trainer(module, lr=knobs.lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
+            return Trainer(module, lr=settings.lr, eps=algorithm.adam_eps, max_grad_norm=algorithm.max_grad_norm)
 
         self._body = Body(net(0, size, width + 1), net(1, size, 1), width)
-        self._predictor = net(2, (knobs.window - 1) * knobs.latent, 2 * knobs.latent)
-        latents = [net(3 + j, width, 2 * knobs.latent) for j in range(knobs.window)]
+        self._predictor = net(2, (settings.window - 1) * settings.latent, 2 * settings.latent)
+        latents = [net(3 + j, width, 2 * settings.latent) for j in range(settings.window)]
         self._body_trainer, self._predictor_trainer = trainer(self._body), trainer(self._predictor)
         self._latents = [(latent, trainer(latent)) for latent in latents]
         self._norm = InputNorm(width, running=True)
@@ -147,23 +147,23 @@ class WorldModel:
         order = draw.permutation(len(fresh.reward))
         self._window.append(
             Samples(
-                sight=fresh.sight[order],
+                observation=fresh.observation[order],
                 action=fresh.action[order],
                 reward=fresh.reward[order],
                 following=fresh.following[order],
                 terminated=fresh.terminated[order],
             )
         )
-        if len(self._window) > self._knobs.window:
+        if len(self._window) > self._settings.window:
             del self._window[0]
             self._latents.append(self._latents.pop(0))
         if len(self._window) > 1:
             (_, before), (_, newest) = self._live()[-2:]
             newest.restore(before.state())
         goes_on = ~fresh.terminated
-        self._norm.update(fresh.sight)
+        self._norm.update(fresh.observation)
         if goes_on.any():
-            self._changes.update((fresh.following - fresh.sight)[goes_on])
+            self._changes.update((fresh.following - fresh.observation)[goes_on])
         self._rewards.update(fresh.reward[:, None])
 
     def decay(self, fraction: float) -> None:
@@ -195,33 +195,33 @@ class WorldModel:
 
     # ------------------------------------------------------------ imagining
 
-    def step(self, sight: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    def step(self, observation: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """What would follow.
 
         Args:
-            sight: (B, D).
+            observation: (B, D).
             action: (B, A) as the policy tells it; a choice is its index.
             draw: Chance.
 
         Returns:
-            The sight after it (B, D), the reward (B,), and where the episode would terminate (B,).
+            The observation after it (B, D), the reward (B,), and where the episode would terminate (B,).
         """
         with torch.inference_mode():
-            x = self._norm(torch.from_numpy(sight))
+            x = self._norm(torch.from_numpy(observation))
             inputs = torch.cat((x, self._fed(action), self._latent(x, draw)), dim=1)
             told = self._body.transition(inputs)
             reward = self._body.reward(inputs)[:, 0].double().numpy() * self._rewards.std + self._rewards.mean
-            following = sight.copy()
+            following = observation.copy()
             for part in self._categories:
                 likeliest = (told[:, part].numpy() + draw.gumbel(size=told[:, part].shape)).argmax(axis=1)
                 following[:, part] = np.eye(part.stop - part.start, dtype=np.float32)[likeliest]
             if len(self._numbers):
                 columns = self._numbers.numpy()
                 std = torch.exp(self._log_std()).numpy()
-                change = told[:, self._numbers].numpy() + std * draw.standard_normal((len(sight), len(columns)), np.float32)
+                change = told[:, self._numbers].numpy() + std * draw.standard_normal((len(observation), len(columns)), np.float32)
                 following[:, columns] += change * self._changes.std[columns] + self._changes.mean[columns]
-            end_prob = torch.sigmoid(told[:, -1]).numpy() if self._may_end else np.zeros(len(sight), np.float32)
-        return following, reward.astype(np.float32), draw.random(len(sight)) < end_prob
+            end_prob = torch.sigmoid(told[:, -1]).numpy() if self._may_end else np.zeros(len(observation), np.float32)
+        return following, reward.astype(np.float32), draw.random(len(observation)) < end_prob
 
     # ------------------------------------------------------------ checkpoint
 
@@ -245,7 +245,7 @@ class WorldModel:
             "changes": self._changes.state(),
             "rewards": self._rewards.state(),
             "window": [
-                [each.sight, each.action, each.reward, each.following, each.terminated] for each in self._window
+                [each.observation, each.action, each.reward, each.following, each.terminated] for each in self._window
             ],
         }  # fmt: skip
 
@@ -267,7 +267,7 @@ class WorldModel:
         return self._latents[: len(self._window)]
 
     def _predicts(self) -> bool:
-        return self._knobs.prediction and len(self._window) == self._knobs.window
+        return self._settings.prediction and len(self._window) == self._settings.window
 
     def _latent(self, x: Tensor, draw: np.random.Generator) -> Tensor:
         """z, (B, Z), of the round to come."""
@@ -291,11 +291,11 @@ class WorldModel:
         return self._body.log_std[self._numbers].clamp(NARROWEST, WIDEST)
 
     def _standardised(self, samples: Samples) -> Round:
-        outcome = ((samples.following - samples.sight - self._changes.mean) / self._changes.std).astype(np.float32)
+        outcome = ((samples.following - samples.observation - self._changes.mean) / self._changes.std).astype(np.float32)
         for part in self._categories:
             outcome[:, part] = samples.following[:, part]
         return Round(
-            x=self._norm(torch.from_numpy(samples.sight)),
+            x=self._norm(torch.from_numpy(samples.observation)),
             action=self._fed(samples.action),
             outcome=torch.from_numpy(outcome),
             reward=torch.from_numpy(((samples.reward - self._rewards.mean) / self._rewards.std).astype(np.float32)),
@@ -322,12 +322,12 @@ class WorldModel:
         self, name: str, loss: Callable[[Tensor], Tensor], trainers: Sequence[Trainer], draw: np.random.Generator
     ) -> Iterator[None]:
         """Passes over all rows but those held out, until the loss of these falls no more; pauses after every minibatch."""
-        knobs, size = self._knobs, len(self._window[-1].reward)
+        settings, size = self._settings, len(self._window[-1].reward)
         held_out = -(-size // HELD_OUT) if size > 1 else 0
         best, stalled, passes, held_loss = math.inf, 0, 0, math.nan
-        while passes < knobs.passes and stalled < STALL:
+        while passes < settings.passes and stalled < STALL:
             passes += 1
-            for rows in torch.from_numpy(held_out + draw.permutation(size - held_out)).split(knobs.batch):
+            for rows in torch.from_numpy(held_out + draw.permutation(size - held_out)).split(settings.batch):
                 loss(rows).backward()
                 for trainer in trainers:
                     trainer.step()

@@ -1,10 +1,10 @@
 """What actions are worth, and how that is learnt from replay: in tables, by double Q-learning, by twin delayed critics.
 
-Theory of operation. An `ActionValues` knows which action it likes best at a sight, takes transitions in, and learns from
-minibatches of them. `Tabular` numbers the sights it meets and leaves the arithmetic to `node.learners.off_policy.tables`.
-`DoubleQ` has a network with one output per choice, `TwinDelayed` a deterministic policy and two critics of sight and action.
-Each of the two may be given an `Ideal`, which replaces the state that followed by the best one that the agent's own action could
-have led to: Q-learning then becomes I2Q, and nothing else changes.
+Theory of operation. An `ActionValues` knows which action it likes best at a observation, takes transitions in, and learns from
+minibatches of them. `Tabular` numbers the observations it meets and leaves the arithmetic to `node.learners.off_policy.tables`.
+`DoubleQ` has a network with one output per choice, `TwinDelayed` a deterministic policy and two critics of observation and
+action. Each of the two may be given an `Ideal`, which replaces the state that followed by the best one that the agent's own
+action could have led to: Q-learning then becomes I2Q, and nothing else changes.
 
 Networks that targets are made of follow the learning ones slowly (`Lagging`). The states in replay are raw; they are
 standardised when they are used.
@@ -34,7 +34,7 @@ from scenarios.schema import Algorithm
 from topology.snapshot import State, restore_streams, streams
 
 Floats = NDArray[np.float32]
-MAX_ROWS = 1 << 20  # sights that a table holds: with 5 actions 40 MiB, and what the sights themselves take
+MAX_ROWS = 1 << 20  # observations that a table holds: with 5 actions 40 MiB, and what the observations themselves take
 SMOOTHING_CLIP = 0.5  # of the bound; how far noise may push a target action, as in the TD3 paper
 
 
@@ -43,7 +43,7 @@ class Samples:
     """Transitions of one agent.
 
     Attributes:
-        sight: (B, D).
+        observation: (B, D).
         action: (B, A).
         reward: (B,).
         following: Sight after it, (B, D), before any restart.
@@ -51,7 +51,7 @@ class Samples:
         is_first: (B,), whether an episode begins with it; only who remembers needs to know.
     """
 
-    sight: Floats
+    observation: Floats
     action: Floats
     reward: Floats
     following: Floats
@@ -65,8 +65,8 @@ class ActionValues(ABC):
     replay: Replay
 
     @abstractmethod
-    def best(self, sight: Floats) -> Floats:
-        """The action liked best at each sight, (E, D) -> (E, A)."""
+    def best(self, observation: Floats) -> Floats:
+        """The action liked best at each observation, (E, D) -> (E, A)."""
 
     @abstractmethod
     def take(self, fresh: Samples) -> None:
@@ -81,8 +81,8 @@ class ActionValues(ABC):
         """Set the steps to this fraction of those at the start."""
 
     @abstractmethod
-    def end(self, sights: Floats) -> None:
-        """A round is over: let input statistics take its sights in, (B, D)."""
+    def end(self, observations: Floats) -> None:
+        """A round is over: let input statistics take its observations in, (B, D)."""
 
     @abstractmethod
     def figures(self) -> Mapping[str, float]:
@@ -122,12 +122,12 @@ def fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) ->
 
 
 class Tabular(ActionValues):
-    """Tables: one row per sight ever met.
+    """Tables: one row per observation ever met.
 
     Args:
         choices: A.
         algorithm: Hyperparameters.
-        draw: For values at the start, U(-½, ½), row by row as sights are met.
+        draw: For values at the start, U(-½, ½), row by row as observations are met.
     """
 
     def __init__(self, choices: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
@@ -137,20 +137,20 @@ class Tabular(ActionValues):
         self._rows: dict[bytes, int] = {}
         self._q = np.zeros((0, choices))
         self._ideal = IdealQ(self._q, draw) if algorithm.recipe.target == "ideal_q" else None
-        self._sights = np.zeros((0, 0), np.float32)
+        self._observations = np.zeros((0, 0), np.float32)
         self._change = 0.0
         self._fraction = 1.0
         self.replay = Replay(algorithm.off_policy.buffer)
 
-    def best(self, sight: Floats) -> Floats:
+    def best(self, observation: Floats) -> Floats:
         """The first among the best; where nothing is known, what the new row happens to like."""
-        rows = self._number(sight)  # which may make the table grow
+        rows = self._number(observation)  # which may make the table grow
         return np.asarray(self._q_table()[rows].argmax(axis=1, keepdims=True), np.float32)
 
     def take(self, fresh: Samples) -> None:
         """Keep transitions, as rows."""
         told = Transitions(
-            state=self._number(fresh.sight),
+            state=self._number(fresh.observation),
             action=fresh.action[:, 0].astype(np.intp),
             reward=fresh.reward.astype(np.float64),
             following=self._number(fresh.following),
@@ -161,18 +161,18 @@ class Tabular(ActionValues):
 
     def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
         """Minibatches with `table_step`, or with a `turn_accuracy` all of the replay to its fixed point."""
-        algorithm, knobs = self._algorithm, self._algorithm.off_policy
+        algorithm, settings = self._algorithm, self._algorithm.off_policy
         before = self._q_table().copy()
-        if knobs.turn_accuracy is not None:
+        if settings.turn_accuracy is not None:
             told, _ = _told(self.replay.everything())
             iterated(
-                self._q_table(), told, gamma=algorithm.gamma, accuracy=knobs.turn_accuracy, sweeps=knobs.turn_sweeps
+                self._q_table(), told, gamma=algorithm.gamma, accuracy=settings.turn_accuracy, sweeps=settings.turn_sweeps
             )  # fmt: skip
             yield
         else:
-            size = self._fraction * knobs.table_step
+            size = self._fraction * settings.table_step
             for _ in range(minibatches):
-                told, place = _told(self.replay.sample(knobs.batch, draw))
+                told, place = _told(self.replay.sample(settings.batch, draw))
                 if self._ideal is None:
                     replayed(self._q, told, gamma=algorithm.gamma, step=size)
                 else:
@@ -184,19 +184,19 @@ class Tabular(ActionValues):
         """Set the steps to this fraction of those at the start."""
         self._fraction = fraction
 
-    def end(self, sights: Floats) -> None:
+    def end(self, observations: Floats) -> None:
         """Nothing: tables know no statistics."""
 
     def figures(self) -> Mapping[str, float]:
-        """How far the value moved that moved farthest, and how many sights there are."""
+        """How far the value moved that moved farthest, and how many observations there are."""
         return {"table_change": self._change, "table_rows": float(len(self._rows))}
 
     def weights(self) -> dict[str, Tensor]:
-        """Q and the sights of its rows."""
-        return {"q": torch.from_numpy(self._q_table().copy()), "sights": torch.from_numpy(self._sights.copy())}
+        """Q and the observations of its rows."""
+        return {"q": torch.from_numpy(self._q_table().copy()), "sights": torch.from_numpy(self._observations.copy())}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take Q and its sights.
+        """Take Q and its observations.
 
         Raises:
             ValueError: One is missing, or they do not fit each other.
@@ -210,49 +210,51 @@ class Tabular(ActionValues):
         self._q_table()[:] = q
 
     def state(self) -> State:
-        """The tables, their sights in the order of rows, where the stream of new values is, and the replay."""
+        """The tables, their observations in the order of rows, where the stream of new values is, and the replay."""
         return {
             "q": self._q.copy(),
             "ideal": None if self._ideal is None else self._ideal.state(),
-            "sights": self._sights.copy(),
+            "sights": self._observations.copy(),
             "draw": streams([self._draw]),
             "replay": self.replay.state(),
         }
 
     def restore(self, state: State) -> None:
         """Take the state of tables of the same scenario."""
-        self._q, self._sights = state["q"], state["sights"]
+        self._q, self._observations = state["q"], state["sights"]
         if self._ideal is not None:
             self._ideal.restore(state["ideal"])
-        self._rows = {sight.tobytes(): row for row, sight in enumerate(self._sights)}
+        self._rows = {observation.tobytes(): row for row, observation in enumerate(self._observations)}
         restore_streams([self._draw], state["draw"])
         self.replay.restore(state["replay"])
 
     def _q_table(self) -> NDArray[np.float64]:
         return self._q if self._ideal is None else self._ideal.q
 
-    def _number(self, sights: Floats) -> NDArray[np.intp]:
-        """The rows of sights (B, D); those never met get one each.
+    def _number(self, observations: Floats) -> NDArray[np.intp]:
+        """The rows of observations (B, D); those never met get one each.
 
         Raises:
             ValueError: There are too many for a table.
         """
-        rows = np.empty(len(sights), np.intp)
+        rows = np.empty(len(observations), np.intp)
         fresh = []
-        for place, sight in enumerate(sights):
-            key = sight.tobytes()
+        for place, observation in enumerate(observations):
+            key = observation.tobytes()
             row = self._rows.get(key)
             if row is None:
                 row = self._rows[key] = len(self._rows)
-                fresh.append(sight)
+                fresh.append(observation)
             rows[place] = row
         if fresh:
             if len(self._rows) > MAX_ROWS:
                 raise ValueError(
-                    f"algorithm.off_policy.representation: got 'table'; more than {MAX_ROWS} sights were met, use network"
+                    f"algorithm.off_policy.representation: got 'table'; more than {MAX_ROWS} observations were met, use network"
                 )
             values = self._draw.uniform(-0.5, 0.5, (len(fresh), self._choices))
-            self._sights = np.stack(fresh) if not len(self._sights) else np.concatenate((self._sights, np.stack(fresh)))
+            self._observations = (
+                np.stack(fresh) if not len(self._observations) else np.concatenate((self._observations, np.stack(fresh)))
+            )
             if self._ideal is None:
                 self._q = np.concatenate((self._q, values))
             else:
@@ -332,7 +334,7 @@ def trainer(module: nn.Module, algorithm: Algorithm, lr: float) -> Trainer:
 class Batch:
     """A minibatch as tensors; `action` is what networks take: one-hot where it is a choice."""
 
-    sight: Tensor
+    observation: Tensor
     action: Tensor
     reward: Tensor
     following: Tensor
@@ -344,36 +346,36 @@ class Ideal:
 
     Args:
         width: D.
-        n_actions: Width of the action as networks take it.
+        act_dim: Width of the action as networks take it.
         algorithm: Hyperparameters.
-        norm: Of sights.
+        norm: Of observations.
         generator: Draws the weights.
     """
 
-    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, norm: InputNorm, generator: torch.Generator) -> None:
-        self._knobs = algorithm.off_policy
+    def __init__(self, width: int, act_dim: int, algorithm: Algorithm, norm: InputNorm, generator: torch.Generator) -> None:
+        self._settings = algorithm.off_policy
         self._norm = norm
-        self.model = network(algorithm, width + n_actions, width, generator)
+        self.model = network(algorithm, width + act_dim, width, generator)
         self.qss = network(algorithm, 2 * width, 1, generator)
         self._model_trainer = trainer(self.model, algorithm, algorithm.critic_lr)
         self._qss_trainer = trainer(self.qss, algorithm, algorithm.critic_lr)
-        self._lagging = Lagging(self.qss, self._knobs.target_keep)
+        self._lagging = Lagging(self.qss, self._settings.target_keep)
 
-    def guess(self, sight: Tensor, action: Tensor) -> Tensor:
+    def guess(self, observation: Tensor, action: Tensor) -> Tensor:
         """f(s, a): the state that the model hopes for, (B, D)."""
-        change: Tensor = self.model(torch.cat((self._norm(sight), action), 1))
-        return sight + change
+        change: Tensor = self.model(torch.cat((self._norm(observation), action), 1))
+        return observation + change
 
-    def worth(self, sight: Tensor, following: Tensor) -> Tensor:
+    def worth(self, observation: Tensor, following: Tensor) -> Tensor:
         """Q_ss(s, s'), (B,)."""
-        value: Tensor = self.qss(self._pair(sight, following)).squeeze(1)
+        value: Tensor = self.qss(self._pair(observation, following)).squeeze(1)
         return value
 
     def successor(self, batch: Batch) -> Tensor:
         """s'*: the model's guess where it is worth more than what followed, (B, D)."""
         with torch.no_grad():
-            hoped = self.guess(batch.sight, batch.action)
-            better = self.worth(batch.sight, hoped) > self.worth(batch.sight, batch.following)
+            hoped = self.guess(batch.observation, batch.action)
+            better = self.worth(batch.observation, hoped) > self.worth(batch.observation, batch.following)
             return torch.where(better[:, None], hoped, batch.following)
 
     def learn(self, batch: Batch, next_action: Tensor) -> None:
@@ -381,11 +383,11 @@ class Ideal:
         with torch.no_grad():
             hoped = self.guess(batch.following, next_action)
             target = batch.reward + batch.onward * self._lagging(self._pair(batch.following, hoped)).squeeze(1)
-        (self.worth(batch.sight, batch.following) - target).square().mean().backward()
+        (self.worth(batch.observation, batch.following) - target).square().mean().backward()
         self._qss_trainer.step()
-        hoped = self.guess(batch.sight, batch.action)
-        worth = self.worth(batch.sight, hoped)
-        price = self._knobs.ideal_weight / worth.detach().abs().mean().clamp_min(1e-8)
+        hoped = self.guess(batch.observation, batch.action)
+        worth = self.worth(batch.observation, hoped)
+        price = self._settings.ideal_weight / worth.detach().abs().mean().clamp_min(1e-8)
         loss = (hoped - batch.following).square().mean() - price * worth.mean()  # mean over columns too, as the public code
         loss.backward()
         self._model_trainer.step()
@@ -407,23 +409,23 @@ class Ideal:
         self._qss_trainer.restore(state["qss"])
         self._lagging.restore(state["lagging"])
 
-    def _pair(self, sight: Tensor, following: Tensor) -> Tensor:
-        return torch.cat((self._norm(sight), self._norm(following)), 1)
+    def _pair(self, observation: Tensor, following: Tensor) -> Tensor:
+        return torch.cat((self._norm(observation), self._norm(following)), 1)
 
 
 class Networked(ActionValues):
     """What the two kinds of networks have in common: raw replay, standardised inputs, the ideal successor."""
 
-    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+    def __init__(self, width: int, act_dim: int, algorithm: Algorithm, generator: torch.Generator) -> None:
         self._algorithm = algorithm
         self._norm = InputNorm(width, running=algorithm.input_norm == "running")
-        self._ideal = Ideal(width, n_actions, algorithm, self._norm, generator) if algorithm.recipe.target == "ideal_q" else None
+        self._ideal = Ideal(width, act_dim, algorithm, self._norm, generator) if algorithm.recipe.target == "ideal_q" else None
         self._loss = 0.0
         self.replay = Replay(algorithm.off_policy.buffer)
 
     def take(self, fresh: Samples) -> None:
         """Keep transitions as they are."""
-        self.replay.add(fresh.sight, fresh.action, fresh.reward, fresh.following, fresh.terminated)
+        self.replay.add(fresh.observation, fresh.action, fresh.reward, fresh.following, fresh.terminated)
 
     def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
         """One step of every network per minibatch."""
@@ -438,9 +440,9 @@ class Networked(ActionValues):
         for each in (*self._learning(), *(() if self._ideal is None else (self._ideal,))):
             each.decay(fraction)
 
-    def end(self, sights: Floats) -> None:
+    def end(self, observations: Floats) -> None:
         """Let the input statistics take a round in."""
-        self._norm.update(sights)
+        self._norm.update(observations)
 
     def figures(self) -> Mapping[str, float]:
         """Mean loss of Q."""
@@ -484,9 +486,9 @@ class Networked(ActionValues):
         """Actions (B, A) as networks take them."""
 
     def _batch(self, columns: tuple[NDArray[np.generic], ...]) -> Batch:
-        sight, action, reward, following, terminated = (torch.from_numpy(column) for column in columns)
+        observation, action, reward, following, terminated = (torch.from_numpy(column) for column in columns)
         onward = self._algorithm.gamma * (~terminated).to(torch.float32)
-        return Batch(sight, self._fed(action), reward, following, onward)
+        return Batch(observation, self._fed(action), reward, following, onward)
 
 
 class DoubleQ(Networked):
@@ -506,10 +508,10 @@ class DoubleQ(Networked):
         self._trainer = trainer(self._net, algorithm, algorithm.critic_lr)
         self._lagging = Lagging(self._net, algorithm.off_policy.target_keep)
 
-    def best(self, sight: Floats) -> Floats:
+    def best(self, observation: Floats) -> Floats:
         """The first among the best choices."""
         with torch.inference_mode():
-            return np.asarray(self._net(self._norm(torch.from_numpy(sight))).argmax(1, keepdim=True).numpy(), np.float32)
+            return np.asarray(self._net(self._norm(torch.from_numpy(observation))).argmax(1, keepdim=True).numpy(), np.float32)
 
     def weights(self) -> dict[str, Tensor]:
         """The network and its inputs' statistics, and the ideal's two networks."""
@@ -544,7 +546,7 @@ class DoubleQ(Networked):
             x = self._norm(successor)
             liked = self._net(x).argmax(1, keepdim=True)
             target = batch.reward + batch.onward * self._lagging(x).gather(1, liked).squeeze(1)
-        loss = ((self._net(self._norm(batch.sight)) * batch.action).sum(1) - target).square().mean()
+        loss = ((self._net(self._norm(batch.observation)) * batch.action).sum(1) - target).square().mean()
         loss.backward()
         self._trainer.step()
         self._lagging.follow()
@@ -556,26 +558,28 @@ class TwinDelayed(Networked):
 
     Args:
         width: D.
-        n_actions: A.
+        act_dim: A.
         algorithm: Hyperparameters.
         generator: Draws the weights.
     """
 
-    def __init__(self, width: int, n_actions: int, algorithm: Algorithm, generator: torch.Generator) -> None:
-        super().__init__(width, n_actions, algorithm, generator)
+    def __init__(self, width: int, act_dim: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+        super().__init__(width, act_dim, algorithm, generator)
         self._bound = algorithm.off_policy.action_bound
-        self._actor = network(algorithm, width, n_actions, generator)
-        self._critics = [network(algorithm, width + n_actions, 1, generator) for _ in range(2)]
+        self._actor = network(algorithm, width, act_dim, generator)
+        self._critics = [network(algorithm, width + act_dim, 1, generator) for _ in range(2)]
         self._actor_trainer = trainer(self._actor, algorithm, algorithm.actor_lr)
         self._critic_trainers = [trainer(critic, algorithm, algorithm.critic_lr) for critic in self._critics]
         keep = algorithm.off_policy.target_keep
         self._lagging_actor, *self._lagging_critics = (Lagging(net, keep) for net in (self._actor, *self._critics))
         self._steps = 0
 
-    def best(self, sight: Floats) -> Floats:
+    def best(self, observation: Floats) -> Floats:
         """What the policy does."""
         with torch.inference_mode():
-            return np.asarray((self._bound * torch.tanh(self._actor(self._norm(torch.from_numpy(sight))))).numpy(), np.float32)
+            return np.asarray(
+                (self._bound * torch.tanh(self._actor(self._norm(torch.from_numpy(observation))))).numpy(), np.float32
+            )
 
     def weights(self) -> dict[str, Tensor]:
         """Policy, critics, their inputs' statistics, and the ideal's two networks."""
@@ -621,7 +625,7 @@ class TwinDelayed(Networked):
         pair = torch.cat((x, action), 1)
         believed = torch.minimum(*(critic(pair).squeeze(1) for critic in self._lagging_critics))
         target = batch.reward + batch.onward * believed
-        x = self._norm(batch.sight)
+        x = self._norm(batch.observation)
         pair = torch.cat((x, batch.action), 1)
         total = 0.0
         for critic, each in zip(self._critics, self._critic_trainers, strict=True):

@@ -3,7 +3,7 @@
 Theory of operation. It is driven as `node.learners.on_policy.learner.Learner` is, and by the same messages, of which it needs
 none. During a round it acts on what it likes best: with choices it takes any of them at random with probability ε, otherwise it
 adds Gaussian noise. After the round it puts the samples into its replay and learns from as many minibatches as the samples have
-earned (`updates_per_step`). What followed a sample is the next one of its copy, or the sight at the cut; where an episode
+earned (`updates_per_step`). What followed a sample is the next one of its copy, or the observation at the cut; where an episode
 terminated, it is what the agent itself saw last, which matters to nobody but I2Q.
 
 With turns (`order: alternating`) a round is somebody's: whoever does not hold the turn `sit_out`s the round, and does not explore
@@ -39,7 +39,7 @@ def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
         return RecurrentQ(shape.actor_width, shape.choices, shape.steps, shape.copies, algorithm, generator)
     if shape.choices:
         return DoubleQ(shape.actor_width, shape.choices, algorithm, generator)
-    return TwinDelayed(shape.actor_width, shape.n_actions, algorithm, generator)
+    return TwinDelayed(shape.actor_width, shape.act_dim, algorithm, generator)
 
 
 def steps_before(shape: Shape, algorithm: Algorithm, round_: int) -> int:
@@ -69,21 +69,21 @@ class Exploration:
 
     def begin(self, round_: int, *, explore: bool) -> None:
         """Draw a round's; without `explore` there is none."""
-        shape, knobs = self._shape, self._algorithm.off_policy
+        shape, settings = self._shape, self._algorithm.off_policy
         draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
         size = (shape.steps, shape.copies)
         done = steps_before(shape, self._algorithm, round_)
-        is_new = done < knobs.warm_up_steps
+        is_new = done < settings.warm_up_steps
         chance = draw.random(size)
         if shape.choices:
-            left = max(0.0, 1.0 - done / knobs.epsilon_steps) if knobs.epsilon_steps else 0.0
-            self.epsilon = 1.0 if is_new else knobs.epsilon_end + left * (knobs.epsilon_start - knobs.epsilon_end)
+            left = max(0.0, 1.0 - done / settings.epsilon_steps) if settings.epsilon_steps else 0.0
+            self.epsilon = 1.0 if is_new else settings.epsilon_end + left * (settings.epsilon_start - settings.epsilon_end)
             self._noise = draw.integers(shape.choices, size=(*size, 1)).astype(np.float32)
             self._random = chance < self.epsilon
         else:
-            each = (*size, shape.n_actions)
-            noise = draw.uniform(-1.0, 1.0, each) if is_new else knobs.noise_std * draw.standard_normal(each)
-            self._noise = (knobs.action_bound * noise).astype(np.float32)
+            each = (*size, shape.act_dim)
+            noise = draw.uniform(-1.0, 1.0, each) if is_new else settings.noise_std * draw.standard_normal(each)
+            self._noise = (settings.action_bound * noise).astype(np.float32)
             self._random = np.full(chance.shape, is_new)
         if not explore:
             self._random = np.zeros(chance.shape, np.bool_)
@@ -103,7 +103,7 @@ class OffPolicyLearner(AgentLearner):
 
     Args:
         shape: Sizes.
-        own: The agent's own columns of the sight.
+        own: The agent's own columns of the observation.
         algorithm: Hyperparameters.
     """
 
@@ -124,9 +124,9 @@ class OffPolicyLearner(AgentLearner):
         self._exploration.begin(round_, explore=explore)
         self._values.decay(self._algorithm.step_fraction(round_, self._shape.rounds))
 
-    def act(self, step: int, sight: Floats) -> Floats:
-        """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
-        return self._exploration(step, self._values.best(self._shape.for_actor(sight)))
+    def act(self, step: int, observation: Floats) -> Floats:
+        """Actions (E, A) for the observation (E, D) of one step; a choice is its index, A = 1."""
+        return self._exploration(step, self._values.best(self._shape.for_actor(observation)))
 
     def forget(self, ended: NDArray[np.bool_]) -> None:
         """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
@@ -143,15 +143,15 @@ class OffPolicyLearner(AgentLearner):
             rollout: The samples.
             reward: (T, E) what to learn from: the agent's own reward, or a mean over its ball.
         """
-        shape, knobs = self._shape, self._algorithm.off_policy
-        if self._has_rested and knobs.replay == "per_turn":
+        shape, settings = self._shape, self._algorithm.off_policy
+        if self._has_rested and settings.replay == "per_turn":
             self._values.replay.clear()
         self._has_rested = False
         self._values.take(self._samples(rollout, reward))
         self._begins = rollout.terminated[-1] | rollout.truncated[-1]
-        if steps_before(shape, self._algorithm, round_) + shape.steps * shape.copies <= knobs.warm_up_steps:
+        if steps_before(shape, self._algorithm, round_) + shape.steps * shape.copies <= settings.warm_up_steps:
             return
-        self._earned += knobs.updates_per_step * shape.steps * shape.copies
+        self._earned += settings.updates_per_step * shape.steps * shape.copies
         minibatches = int(self._earned)
         self._earned -= minibatches
         yield from self._values.learn(minibatches, stream(shape.seed, Purpose.SHUFFLE, shape.agent, round_))
@@ -164,7 +164,7 @@ class OffPolicyLearner(AgentLearner):
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's figures by name."""
-        self._values.end(self._shape.for_actor(rollout.sight))
+        self._values.end(self._shape.for_actor(rollout.observation))
         figures = {"replay": float(len(self._values.replay)), **self._values.figures()}
         return figures | {"epsilon": self._exploration.epsilon} if self._shape.choices else figures
 
@@ -206,7 +206,7 @@ class OffPolicyLearner(AgentLearner):
         for step, copy in np.argwhere(rollout.terminated):
             following[step, copy, self._own] = rollout.cut_blocks[int(step)][copy]
         return Samples(
-            sight=self._shape.for_actor(rollout.sight).copy(),
+            observation=self._shape.for_actor(rollout.observation).copy(),
             action=rollout.action.reshape(-1, rollout.action.shape[-1]).copy(),
             reward=reward.reshape(-1).copy(),
             following=self._shape.for_actor(following),

@@ -131,9 +131,9 @@ class Team:
         self._loss = 0.0
 
     def take(self, fresh: Samples) -> None:
-        """Keep transitions of the team: sights (B, D) of all, everybody's actions (B, n)."""
+        """Keep transitions of the team: observations (B, D) of all, everybody's actions (B, n)."""
         if len(fresh.reward):
-            self._replay.add(fresh.sight, fresh.action, fresh.reward, fresh.following, fresh.terminated)
+            self._replay.add(fresh.observation, fresh.action, fresh.reward, fresh.following, fresh.terminated)
 
     def decay(self, fraction: float) -> None:
         """Set the steps to this fraction of those at the start."""
@@ -148,7 +148,7 @@ class Team:
 
     def step(
         self,
-        sight: NDArray[np.float32],
+        observation: NDArray[np.float32],
         action: NDArray[np.float32],
         reward: NDArray[np.float32],
         following: NDArray[np.float32],
@@ -156,7 +156,7 @@ class Team:
     ) -> float:
         """Learn from one minibatch, columns as in `Samples`; its loss."""
         onward = self._algorithm.gamma * (~torch.from_numpy(terminated)).to(torch.float32)
-        state, after = self._norm(torch.from_numpy(sight)), self._norm(torch.from_numpy(following))
+        state, after = self._norm(torch.from_numpy(observation)), self._norm(torch.from_numpy(following))
         target = torch.from_numpy(reward) + onward * self._lagging(after, self.value.liked(after))
         loss = (self.value(state, torch.from_numpy(action).long()) - target).square().mean()
         loss.backward()
@@ -164,10 +164,10 @@ class Team:
         self._lagging.follow()
         return float(loss.detach())
 
-    def end(self, sights: NDArray[np.float32]) -> None:
-        """A round is over: let the input statistics take its sights in, (B, D)."""
-        if len(sights):
-            self._norm.update(sights)
+    def end(self, observations: NDArray[np.float32]) -> None:
+        """A round is over: let the input statistics take its observations in, (B, D)."""
+        if len(observations):
+            self._norm.update(observations)
 
     def policy(self, agent: int) -> NDArray[np.float32]:
         """What an agent acts by: its network's weights, then offsets and scales of its inputs; `policy_width` numbers."""

@@ -1,13 +1,13 @@
 """Values of choices that remember what was sensed since the episode began.
 
-Theory of operation. A network reads one sight after the other: an encoder, a GRU cell, a linear map to one value per choice.
-While the agent acts, the cell's memory lives on from step to step, over the ends of rounds, and is emptied when an episode
-ends. Replay keeps stretches: a round of one environment copy each, in order. A minibatch is some stretches, read from their
-beginning; memory is emptied inside them wherever an episode begins. At the beginning of a stretch it is empty too, although
+Theory of operation. A network reads one observation after the other: an encoder, a GRU cell, a linear map to one value per
+choice. While the agent acts, the cell's memory lives on from step to step, over the ends of rounds, and is emptied when an
+episode ends. Replay keeps stretches: a round of one environment copy each, in order. A minibatch is some stretches, read from
+their beginning; memory is emptied inside them wherever an episode begins. At the beginning of a stretch it is empty too, although
 the episode may be under way; therefore the first `burn_in` samples of such a stretch are read and not learnt from.
 
-Values regress to r + gamma·Q̄(h', argmax_a Q(h', a)), where h' is the memory after what followed: the next sight, or the last
-one of an episode that was cut off, each read by the network whose value it is.
+Values regress to r + gamma·Q̄(h', argmax_a Q(h', a)), where h' is the memory after what followed: the next observation, or the
+last one of an episode that was cut off, each read by the network whose value it is.
 
 Source: Hausknecht and Stone 2015 (arXiv:1507.06527); the burn-in, Kapturowski et al. 2019 (R2D2), who store memories too, which
 we do not; sizes, the public code of QMIX. The last action, which that code feeds in as well, is not.
@@ -32,7 +32,7 @@ UNITS = 64
 
 
 class Reader(nn.Module):
-    """The network: values (B, A) of memories, and memories of sights.
+    """The network: values (B, A) of memories, and memories of observations.
 
     Args:
         width: D.
@@ -56,16 +56,16 @@ class Reader(nn.Module):
         values: Tensor = self._head(memory)
         return values
 
-    def after(self, sight: Float[Tensor, "B D"], memory: Float[Tensor, "B U"]) -> Float[Tensor, "B U"]:
-        """The memory after one more sight."""
-        following: Tensor = self._cell(torch.relu(self._encoder(sight)), memory)
+    def after(self, observation: Float[Tensor, "B D"], memory: Float[Tensor, "B U"]) -> Float[Tensor, "B U"]:
+        """The memory after one more observation."""
+        following: Tensor = self._cell(torch.relu(self._encoder(observation)), memory)
         return following
 
-    def read(self, sight: Float[Tensor, "S T D"], is_first: Bool[Tensor, "S T"]) -> Float[Tensor, "S T U"]:
-        """The memory after every sight of stretches, empty before those with which episodes or stretches begin."""
-        encoded = torch.relu(self._encoder(sight.flatten(0, 1))).unflatten(0, is_first.shape)
-        memory, memories = torch.zeros(len(sight), UNITS), []
-        for step in range(sight.shape[1]):
+    def read(self, observation: Float[Tensor, "S T D"], is_first: Bool[Tensor, "S T"]) -> Float[Tensor, "S T U"]:
+        """The memory after every observation of stretches, empty before those with which episodes or stretches begin."""
+        encoded = torch.relu(self._encoder(observation.flatten(0, 1))).unflatten(0, is_first.shape)
+        memory, memories = torch.zeros(len(observation), UNITS), []
+        for step in range(observation.shape[1]):
             memory = self._cell(encoded[:, step], memory.masked_fill(is_first[:, step, None], 0.0))
             memories.append(memory)
         return torch.stack(memories, dim=1)
@@ -103,10 +103,10 @@ class RecurrentQ(ActionValues):
         assert isinstance(module, Reader), "a copy of the learning one"
         return module
 
-    def best(self, sight: Floats) -> Floats:
-        """The first among the best choices, given what is remembered; the sight is remembered too."""
+    def best(self, observation: Floats) -> Floats:
+        """The first among the best choices, given what is remembered; the observation is remembered too."""
         with torch.no_grad():
-            self._memory = self.net.after(self._norm(torch.from_numpy(sight)), self._memory)
+            self._memory = self.net.after(self._norm(torch.from_numpy(observation)), self._memory)
             return np.asarray(self.net(self._memory).argmax(1, keepdim=True).numpy(), np.float32)
 
     def forget(self, ended: NDArray[np.bool_]) -> None:
@@ -115,7 +115,7 @@ class RecurrentQ(ActionValues):
 
     def take(self, fresh: Samples) -> None:
         """Keep the stretches of a round, whose samples come step by step."""
-        columns = (fresh.sight, fresh.action[:, 0], fresh.reward, fresh.following, fresh.terminated, fresh.is_first)
+        columns = (fresh.observation, fresh.action[:, 0], fresh.reward, fresh.following, fresh.terminated, fresh.is_first)
         self.replay.add(*(column.reshape(self._steps, -1, *column.shape[1:]).swapaxes(0, 1) for column in columns))
 
     def learn(self, minibatches: int, draw: np.random.Generator) -> Iterator[None]:
@@ -128,7 +128,7 @@ class RecurrentQ(ActionValues):
 
     def step(
         self,
-        sight: Float[Tensor, "S T D"],
+        observation: Float[Tensor, "S T D"],
         action: Float[Tensor, "S T"],
         reward: Float[Tensor, "S T"],
         following: Float[Tensor, "S T D"],
@@ -137,7 +137,7 @@ class RecurrentQ(ActionValues):
     ) -> float:
         """Learn from some stretches; the loss over samples that are learnt from."""
         known = (is_first.cumsum(1) > 0) | (torch.arange(self._steps) >= self._algorithm.off_policy.burn_in)
-        x, after = self._norm(sight), self._norm(following).flatten(0, 1)
+        x, after = self._norm(observation), self._norm(following).flatten(0, 1)
         memory, lagging = self.net.read(x, is_first), self.lagging
         with torch.no_grad():
             liked = self.net(self.net.after(after, memory.flatten(0, 1))).argmax(1, keepdim=True)
@@ -155,9 +155,9 @@ class RecurrentQ(ActionValues):
         """Set the steps to this fraction of those at the start."""
         self._trainer.decay(fraction)
 
-    def end(self, sights: Floats) -> None:
+    def end(self, observations: Floats) -> None:
         """Let the input statistics take a round in."""
-        self._norm.update(sights)
+        self._norm.update(observations)
 
     def figures(self) -> Mapping[str, float]:
         """Mean loss of Q."""

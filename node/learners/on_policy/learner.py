@@ -109,7 +109,7 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
     net = MLP(
         shape.actor_width,
         algorithm.hidden,
-        shape.choices or shape.n_actions,
+        shape.choices or shape.act_dim,
         activation=algorithm.activation,
         layer_norm=algorithm.layer_norm,
         input_layer_norm=algorithm.input_norm == "layer",
@@ -118,7 +118,7 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
     )
     if shape.choices:
         return CategoricalActor(net, shape.choices)
-    return GaussianActor(net, shape.n_actions, std=algorithm.std, std_init=algorithm.std_init)
+    return GaussianActor(net, shape.act_dim, std=algorithm.std, std_init=algorithm.std_init)
 
 
 def added(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
@@ -177,13 +177,13 @@ class Learner(AgentLearner):
         if self._critics is not None:
             self._critics.decay(fraction)
 
-    def act(self, step: int, sight: Floats) -> Floats:
-        """Actions (E, A) for the sight (E, D) of one step; a choice is its index, A = 1."""
-        return self._actor.action(self._output(sight), self._noise[step])
+    def act(self, step: int, observation: Floats) -> Floats:
+        """Actions (E, A) for the observation (E, D) of one step; a choice is its index, A = 1."""
+        return self._actor.action(self._output(observation), self._noise[step])
 
-    def sampled(self, sight: Floats, draw: np.random.Generator) -> Floats:
-        """The same for any number of sights (B, D), with fresh chance."""
-        return self._actor.action(self._output(sight), self._actor.noise(draw, 1, len(sight))[0])
+    def sampled(self, observation: Floats, draw: np.random.Generator) -> Floats:
+        """The same for any number of observations (B, D), with fresh chance."""
+        return self._actor.action(self._output(observation), self._actor.noise(draw, 1, len(observation))[0])
 
     # -------------------------------------------------------------- learning
 
@@ -338,7 +338,7 @@ class Learner(AgentLearner):
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's figures by name."""
-        self._actor_norm.update(self._shape.for_actor(rollout.sight))
+        self._actor_norm.update(self._shape.for_actor(rollout.observation))
         if self._critics is not None:
             self._critics.end(rollout)
         return self._prices()
@@ -398,9 +398,9 @@ class Learner(AgentLearner):
 
     # ---------------------------------------------------------------- pieces
 
-    def _output(self, sight: Floats) -> Floats:
+    def _output(self, observation: Floats) -> Floats:
         with torch.inference_mode():
-            x = torch.from_numpy(self._shape.for_actor(sight))
+            x = torch.from_numpy(self._shape.for_actor(observation))
             return self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
@@ -433,7 +433,7 @@ class Learner(AgentLearner):
     def _samples(self, rollout: Rollout, factor: Tensor | None) -> Samples:
         shape = self._shape
         batch = shape.steps * shape.copies
-        x = self._actor_norm(torch.from_numpy(shape.for_actor(rollout.sight)))
+        x = self._actor_norm(torch.from_numpy(shape.for_actor(rollout.observation)))
         action = torch.from_numpy(rollout.action.reshape(batch, -1))
         with torch.no_grad():
             old = self._actor.everywhere(x, self._algorithm.chunk).kept()

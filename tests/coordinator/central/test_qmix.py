@@ -23,11 +23,11 @@ T, E, N = 4, 5, 2
 def told(is_whole: list[bool], has_last: list[bool]) -> Told:
     """Sights that count steps, in copies a hundred apart; copy 1 ends at step 1, copy 2 is cut there."""
     rollout = Rollout.make(T, E, N, N, 0)
-    rollout.sight[:] = (np.arange(T)[:, None] + 100.0 * np.arange(E))[:, :, None]
+    rollout.observation[:] = (np.arange(T)[:, None] + 100.0 * np.arange(E))[:, :, None]
     rollout.action[:] = np.arange(N)
     rollout.terminated[1, 1] = rollout.truncated[1, 2] = True
-    rollout.cut_sight = rollout.sight[rollout.cuts()[:, 0], rollout.cuts()[:, 1]] + 1.0
-    reward = rollout.sight[:, :, 0] / 2.0
+    rollout.cut_observation = rollout.observation[rollout.cuts()[:, 0], rollout.cuts()[:, 1]] + 1.0
+    reward = rollout.observation[:, :, 0] / 2.0
     return Told(rollout, reward, np.array(is_whole), np.array(has_last))
 
 
@@ -35,18 +35,18 @@ def test_only_what_everybody_has_told_is_learnt_from() -> None:
     all_of_it = team_samples(told([True] * E, [True] * E))
     assert len(all_of_it.reward) == T * E
     ends = all_of_it.terminated
-    np.testing.assert_array_equal(all_of_it.following[~ends], all_of_it.sight[~ends] + 1.0)
-    np.testing.assert_array_equal(all_of_it.reward, all_of_it.sight[:, 0] / 2.0)
-    assert all_of_it.sight[ends].tolist() == [[101.0] * N]
+    np.testing.assert_array_equal(all_of_it.following[~ends], all_of_it.observation[~ends] + 1.0)
+    np.testing.assert_array_equal(all_of_it.reward, all_of_it.observation[:, 0] / 2.0)
+    assert all_of_it.observation[ends].tolist() == [[101.0] * N]
     some = team_samples(told([True, True, True, False, True], [True, False, False, True, True]))
-    assert sorted(some.sight[:, 0].tolist()) == [
+    assert sorted(some.observation[:, 0].tolist()) == [
         0, 1, 2, 3,
         100, 101, 102,  # without its last observation the last sample is left out, and the end at 101 needs none
         200, 202,  # without the one at the cut neither
         400, 401, 402, 403,
     ]  # fmt: skip
     ends = some.terminated
-    np.testing.assert_array_equal(some.following[~ends], some.sight[~ends] + 1.0)
+    np.testing.assert_array_equal(some.following[~ends], some.observation[~ends] + 1.0)
 
 
 # --- games ------------------------------------------------------------------------------------------------------------

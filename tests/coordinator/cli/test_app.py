@@ -69,10 +69,12 @@ def test_schema_is_json_schema_with_every_section_and_knob(call: Call) -> None:
     ran = call("schema")
     assert not ran.code
     found = json.loads(ran.out)
-    knobs = {name for part in (found, *found["$defs"].values()) for name in part["properties"]}
-    assert {key.rpartition(".")[2] for key in dotted_keys()} <= knobs
-    described = [knob for part in found["$defs"].values() for knob in part["properties"].values() if "description" in knob]
-    assert all(knob["unit"] for knob in described)
+    settings = {name for part in (found, *found["$defs"].values()) for name in part["properties"]}
+    assert {key.rpartition(".")[2] for key in dotted_keys()} <= settings
+    described = [
+        setting for part in found["$defs"].values() for setting in part["properties"].values() if "description" in setting
+    ]
+    assert all(setting["unit"] for setting in described)
     assert len(described) > 50
 
 

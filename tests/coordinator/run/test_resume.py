@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator.run import in_process
-from coordinator.run.checkpoints import COMPLETE_FILE, States, claimed, complete_rounds, drop_others, latest_good
+from coordinator.run.checkpoints import COMPLETE_FILE, Checkpoints, claimed, complete_rounds, drop_others, latest_good
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
@@ -149,7 +149,7 @@ def test_interrupted_and_resumed_is_never_interrupted(tmp_path: Path, name: str)
 # ------------------------------------------------------------------ what is stored, and when it counts
 
 
-def say_stored(states: States, round_: int, folder: Path, **problems: str) -> bool:
+def say_stored(states: Checkpoints, round_: int, folder: Path, **problems: str) -> bool:
     """All three processes of a run store a state; whether it is complete with the last and not before."""
     state_folder(folder, round_).mkdir(parents=True, exist_ok=True)
     done = []
@@ -163,7 +163,7 @@ def say_stored(states: States, round_: int, folder: Path, **problems: str) -> bo
 
 def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_path: Path) -> None:
     begun(tmp_path, *LQ, "env.partition=2x1")
-    states = States(tmp_path)
+    states = Checkpoints(tmp_path)
     for round_ in (1, 3, 5):
         assert say_stored(states, round_, tmp_path)
         assert states.complete(round_) is None
@@ -174,7 +174,7 @@ def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_
 
 def test_a_state_that_a_process_could_not_store_never_counts_and_is_told(tmp_path: Path) -> None:
     begun(tmp_path, *LQ, "env.partition=2x1")
-    states = States(tmp_path)
+    states = Checkpoints(tmp_path)
     assert say_stored(states, 1, tmp_path)
     assert states.complete(1) is None
     assert say_stored(states, 3, tmp_path, world="no room")

@@ -14,7 +14,7 @@ from coordinator.run import scheduling as cores
 from coordinator.run import supervisor
 from coordinator.run.database import Recorder
 from coordinator.run.plan import make_run_dir, plan
-from coordinator.run.scheduling import CROWD, MOST_QUIET_REVIEWS, QUIET_REVIEWS, Cores, deal, others_s, treat
+from coordinator.run.scheduling import CROWD, MOST_QUIET_REVIEWS, QUIET_REVIEWS, Scheduling, deal, others_s, treat
 from scenarios.loading import load
 from topology.planes.control import Control, Hello, RoundReport
 
@@ -98,7 +98,7 @@ class Machine:
         self.agents = {0: 70, 1: 71}
         self.treated: dict[int, tuple[Sequence[int], bool]] = dict(FREE)
         self._used_s = 100.0
-        self.cores = Cores(2, [0, 1])
+        self.cores = Scheduling(2, [0, 1])
         monkeypatch.setattr(cores, "others_s", lambda cores, own: self._used_s)
         monkeypatch.setattr(cores, "treat", self._treat)
 

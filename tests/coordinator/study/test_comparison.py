@@ -46,7 +46,7 @@ def runs(tmp_path: Path, record_run: RecordRun) -> Path:
 
 def test_a_cells_figures_are_those_of_its_runs(runs: Path) -> None:
     found = compare([runs])
-    assert [row.cell.knobs for row in found.rows] == [{"kappa": kappa} for kappa in (0, 1, 3)]
+    assert [row.cell.settings for row in found.rows] == [{"kappa": kappa} for kappa in (0, 1, 3)]
     one = found.rows[1]
     assert one.ret.tolist() == [[50.0], [52.0], [54.0]]
     assert one.iqm == 52.0
@@ -71,7 +71,7 @@ def test_who_stopped_sooner_sets_the_steps(runs: Path, record_run: RecordRun) ->
     found = compare([runs])
     assert found.positions == {"env_step": 20.0, "wire_bytes": 10.0, "virtual_s": 5.0}
     assert found.uneven == ["env_step", "wire_bytes", "virtual_s"]
-    long = next(row for row in found.rows if row.cell.knobs["kappa"] == 3)
+    long = next(row for row in found.rows if row.cell.settings["kappa"] == 3)
     assert long.equal["env_step"] == long.equal["virtual_s"] == (33.0, 0.5)
     assert np.isnan(long.equal["wire_bytes"].ret)
     assert "–" in printed(tables.comparison(found))
@@ -80,8 +80,8 @@ def test_who_stopped_sooner_sets_the_steps(runs: Path, record_run: RecordRun) ->
 def test_the_answer_is_the_best_kappa_and_the_cheapest_that_it_does_not_surely_beat(runs: Path) -> None:
     (answer,) = compare([runs]).answers
     assert answer.group == ""
-    assert answer.best.cell.knobs == {"kappa": 3}
-    assert answer.frugal.cell.knobs == {"kappa": 1}
+    assert answer.best.cell.settings == {"kappa": 3}
+    assert answer.frugal.cell.settings == {"kappa": 1}
     assert answer.improvement == pytest.approx(6 / 9)
     (told,) = tables.answers(compare([runs]))
     assert "with κ=3 at 15.0 B per agent and step; not surely less: 52.0 " in told
@@ -94,7 +94,7 @@ def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) 
         cell(record_run, tmp_path, 0, [10.0, 12.0], 0, *words)
         cell(record_run, tmp_path, 1, [5 + better, 6 + better], 100, *words)
     found = compare([tmp_path])
-    best = {answer.group: answer.best.cell.knobs["kappa"] for answer in found.answers}
+    best = {answer.group: answer.best.cell.settings["kappa"] for answer in found.answers}
     assert best == {"topology.kind=line": 1, "topology.kind=ring": 0}
     line, ring, overall = tables.answers(found)
     assert line.startswith("topology.kind=line: highest return 45.5 [")
@@ -121,8 +121,8 @@ def test_where_kappa_is_not_varied_every_world_gets_its_own_answer(tmp_path: Pat
             cell(record_run, tmp_path, 1, [scale * ret for ret in returns], 5, *words, f"algorithm.actor_lr={lr}")
     found = compare([tmp_path])
     assert found.overall is None
-    assert [answer.best.cell.knobs["algorithm.actor_lr"] for answer in found.answers] == [0.2, 0.2]
-    assert {answer.best.cell.knobs["env.name"] for answer in found.answers} == {"stochastic_game", "safe_ant"}
+    assert [answer.best.cell.settings["algorithm.actor_lr"] for answer in found.answers] == [0.2, 0.2]
+    assert {answer.best.cell.settings["env.name"] for answer in found.answers} == {"stochastic_game", "safe_ant"}
     assert all(told.startswith("env.name=") for told in tables.answers(found))
 
 
@@ -159,7 +159,7 @@ def test_of_single_runs_nothing_is_sure(tmp_path: Path, record_run: RecordRun) -
     cell(record_run, tmp_path, 1, [90.0], 7)
     found = compare([tmp_path])
     assert np.isnan(found.rows[0].interval).all()
-    assert found.answers[0].frugal.cell.knobs == {"kappa": 0}
+    assert found.answers[0].frugal.cell.settings == {"kappa": 0}
     assert found.answers[0].improvement is None
     assert found.as_json()["cells"][0]["improves_on"] == {"kappa=0": None, "kappa=1": None}
     (told,) = tables.answers(found)
@@ -322,13 +322,13 @@ def test_teams_are_judged_by_evaluations_and_training_returns_stay_available(eva
     assert found.judged == found.as_json()["judged"] == "evaluated"
     assert [row.iqm for row in found.rows] == [1.5, 7.5]
     assert [row.cost for row in found.rows] == [0.25, 0.25]
-    assert found.answers[0].best.cell.knobs == {"kappa": 1}
+    assert found.answers[0].best.cell.settings == {"kappa": 1}
     assert "evaluated without exploration" in printed(tables.comparison(found))
     trained = compare([evaluated], training=True)
     assert trained.judged == "training"
     assert trained.unevaluated == []
     assert [row.iqm for row in trained.rows] == [9.5, 5.5]
-    assert trained.answers[0].best.cell.knobs == {"kappa": 0}
+    assert trained.answers[0].best.cell.settings == {"kappa": 0}
     assert "in training, exploration included" in printed(tables.comparison(trained))
 
 

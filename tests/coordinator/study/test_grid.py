@@ -119,7 +119,10 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
         (["kappa=1,-2"], "kappa=-2: quickstart: kappa: got -2"),
         (["topology.kind=line,moon"], "topology.kind=moon: quickstart: topology.kind: got 'moon'"),
         (["topology.kind=line,grid", "topology.rows=3"], "topology.kind=grid: topology.rows: got 3"),
-        ([f"algorithm.{knob}=" + ",".join(f"0.{i:03}" for i in range(1, 251)) for knob in ("gamma", "clip")], "125,000 runs"),
+        (
+            [f"algorithm.{setting}=" + ",".join(f"0.{i:03}" for i in range(1, 251)) for setting in ("gamma", "clip")],
+            "125,000 runs",
+        ),
     ],
 )
 def test_a_cell_that_cannot_be_run_is_told_before_anything_starts(words: list[str], told: str) -> None:

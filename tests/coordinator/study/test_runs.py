@@ -74,7 +74,7 @@ def test_cells_are_what_differs_in_more_than_the_seed(tmp_path: Path, record_run
     assert [cell.name for cell in found] == [
         f"topology.kind={kind} kappa={kappa}" for kind in ("line", "ring") for kappa in (2, 10)
     ]
-    assert found[0].knobs == {"topology.kind": "line", "kappa": 2}
+    assert found[0].settings == {"topology.kind": "line", "kappa": 2}
     assert all([run.scenario.seed for run in cell.runs] == [0, 1] for cell in found)
 
 

@@ -12,8 +12,8 @@ from envs.registry import make, spec
 from scenarios.schema import Env
 
 
-def world_of(partition: str, **knobs: Any) -> VecEnv:
-    env = Env.model_validate({"name": "differential_game", "partition": partition, "copies": 3, **knobs})
+def world_of(partition: str, **settings: Any) -> VecEnv:
+    env = Env.model_validate({"name": "differential_game", "partition": partition, "copies": 3, **settings})
     return make(env, nx.empty_graph(spec(env).n_agents), 0)
 
 

@@ -16,8 +16,8 @@ from scenarios.schema import Env
 from topology.wire.frame import ProtocolError
 
 
-def env_of(name: str, partition: str, **knobs: Any) -> Env:
-    return Env.model_validate({"name": name, "partition": partition, "copies": 64, **knobs})
+def env_of(name: str, partition: str, **settings: Any) -> Env:
+    return Env.model_validate({"name": name, "partition": partition, "copies": 64, **settings})
 
 
 def world_of(env: Env, seed: int = 0) -> GameWorld:

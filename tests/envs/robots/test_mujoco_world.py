@@ -20,8 +20,8 @@ from envs.robots.tasks import TASKS
 from scenarios.schema import Env
 
 
-def world_of(seed: int = 0, **knobs: Any) -> MujocoWorld:
-    env = Env.model_validate({"copies": 2, "threads": 1, **knobs})
+def world_of(seed: int = 0, **settings: Any) -> MujocoWorld:
+    env = Env.model_validate({"copies": 2, "threads": 1, **settings})
     world = make(env, nx.empty_graph(spec(env).n_agents), seed)
     assert isinstance(world, MujocoWorld)
     return world
@@ -46,18 +46,18 @@ def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
 
 @pytest.mark.exact
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {"name": "safe_halfcheetah", "partition": "6x1"},
         {"name": "safe_ant", "partition": "4x2"},
         {"name": "safe_ant", "partition": "4x2", "walls": "free"},
         {"name": "safe_manyagent_ant", "partition": "6x1", "walls": "static"},
     ],
-    ids=lambda knobs: "-".join(knobs.values()),
+    ids=lambda settings: "-".join(settings.values()),
 )
 @pytest.mark.parametrize("threads", [1, 2])
-def test_batch_is_bitwise_a_loop_over_mj_step(knobs: dict[str, Any], threads: int) -> None:
-    world = world_of(**knobs, copies=3, threads=threads)
+def test_batch_is_bitwise_a_loop_over_mj_step(settings: dict[str, Any], threads: int) -> None:
+    world = world_of(**settings, copies=3, threads=threads)
     world.reset()
     data = [mujoco.MjData(world.model) for _ in range(3)]
     for e, d in enumerate(data):

@@ -30,51 +30,51 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def algorithm(name: str = "qmix", **knobs: Any) -> Algorithm:
-    return Algorithm.model_validate({"name": name, "hidden": [6], "head_gain": 1.0, "critic_lr": 0.05, **knobs})
+def algorithm(name: str = "qmix", **settings: Any) -> Algorithm:
+    return Algorithm.model_validate({"name": name, "hidden": [6], "head_gain": 1.0, "critic_lr": 0.05, **settings})
 
 
 def shape(agent: int) -> Shape:
     return Shape(
         agent=agent, seed=SEED, steps=1, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], n_actions=1, choices=CHOICES[agent], cost_limits=(),
+        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], act_dim=1, choices=CHOICES[agent], cost_limits=(),
     )  # fmt: skip
 
 
-def executor(agent: int = 0, **knobs: Any) -> Executor:
-    one = Executor(shape(agent), algorithm(**knobs))
+def executor(agent: int = 0, **settings: Any) -> Executor:
+    one = Executor(shape(agent), algorithm(**settings))
     one.begin_round(0, explore=False)
     return one
 
 
-def taught(**knobs: Any) -> Team:
+def taught(**settings: Any) -> Team:
     """A team that has learnt something of nothing in particular, and seen inputs far from standard."""
-    draw, team = np.random.default_rng(0), Team(WIDTHS, CHOICES, algorithm(**knobs), SEED)
-    sight = (5.0 + 3.0 * draw.normal(size=(200, sum(WIDTHS)))).astype(np.float32)
+    draw, team = np.random.default_rng(0), Team(WIDTHS, CHOICES, algorithm(**settings), SEED)
+    observation = (5.0 + 3.0 * draw.normal(size=(200, sum(WIDTHS)))).astype(np.float32)
     action = np.stack([draw.integers(count, size=200) for count in CHOICES], axis=1).astype(np.float32)
-    team.take(Samples(sight, action, draw.normal(size=200).astype(np.float32), sight[::-1], np.zeros(200, np.bool_)))
+    team.take(Samples(observation, action, draw.normal(size=200).astype(np.float32), observation[::-1], np.zeros(200, np.bool_)))
     team.learn(20, draw)
-    team.end(sight)
+    team.end(observation)
     return team
 
 
-def liked(team: Team, sight: np.ndarray) -> np.ndarray:
+def liked(team: Team, observation: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return np.asarray(team.value.liked(team._norm(torch.from_numpy(sight))).numpy())
+        return np.asarray(team.value.liked(team._norm(torch.from_numpy(observation))).numpy())
 
 
-@pytest.mark.parametrize("knobs", [
+@pytest.mark.parametrize("settings", [
     {}, {"input_norm": "none"}, {"input_norm": "layer"}, {"layer_norm": True}, {"hidden": []}, {"hidden": [5, 4]},
 ], ids=str)  # fmt: skip
-def test_weights_that_are_sent_make_an_agent_do_what_the_team_likes(knobs: dict[str, Any]) -> None:
-    team, sight = taught(**knobs), (5.0 + 3.0 * np.random.default_rng(1).normal(size=(E, 5))).astype(np.float32)
+def test_weights_that_are_sent_make_an_agent_do_what_the_team_likes(settings: dict[str, Any]) -> None:
+    team, observation = taught(**settings), (5.0 + 3.0 * np.random.default_rng(1).normal(size=(E, 5))).astype(np.float32)
     for agent, place in enumerate((slice(0, 2), slice(2, 5))):
         sent = team.policy(agent)
-        assert len(sent) == policy_width(WIDTHS[agent], CHOICES[agent], algorithm(**knobs))
-        one = executor(agent, **knobs)
+        assert len(sent) == policy_width(WIDTHS[agent], CHOICES[agent], algorithm(**settings))
+        one = executor(agent, **settings)
         differs = False
         for shift in range(20):
-            block = sight[:, place] + np.float32(shift - 10)
+            block = observation[:, place] + np.float32(shift - 10)
             whole = np.zeros((E, 5), np.float32)
             whole[:, place] = block
             before = one.act(0, block)
@@ -82,14 +82,14 @@ def test_weights_that_are_sent_make_an_agent_do_what_the_team_likes(knobs: dict[
             after = one.act(0, block)
             np.testing.assert_array_equal(after[:, 0], liked(team, whole)[:, agent])
             differs |= bool((before != after).any())
-            one = executor(agent, **knobs)
+            one = executor(agent, **settings)
         assert differs
 
 
 def test_before_anything_is_sent_agents_and_the_team_like_the_same() -> None:
-    team, sight = Team(WIDTHS, CHOICES, algorithm(), SEED), np.random.default_rng(2).normal(size=(E, 5)).astype(np.float32)
+    team, observation = Team(WIDTHS, CHOICES, algorithm(), SEED), np.random.default_rng(2).normal(size=(E, 5)).astype(np.float32)
     for agent, place in enumerate((slice(0, 2), slice(2, 5))):
-        np.testing.assert_array_equal(executor(agent).act(0, sight[:, place])[:, 0], liked(team, sight)[:, agent])
+        np.testing.assert_array_equal(executor(agent).act(0, observation[:, place])[:, 0], liked(team, observation)[:, agent])
 
 
 def constant(choice: int) -> np.ndarray:
@@ -124,13 +124,13 @@ def test_a_copy_acts_by_what_has_reached_it_and_forgotten_is_what_none_acts_by(t
 
 
 def test_a_checkpoint_of_it_is_one_of_independent_learning_and_what_does_not_fit_is_refused() -> None:
-    one, sight = executor(), np.random.default_rng(3).normal(size=(E, 2)).astype(np.float32)
+    one, observation = executor(), np.random.default_rng(3).normal(size=(E, 2)).astype(np.float32)
     one.take_policy(np.tile(taught().policy(0), (E, 1)), np.ones(E, np.bool_))
     alone = OffPolicyLearner(shape(0), slice(0, 2), algorithm("iql"))
     other = executor()
     for each in (alone, other):
         each.load_policy(one.weights())
         each.begin_round(0, explore=False)
-        np.testing.assert_array_equal(each.act(0, sight), one.act(0, sight))
+        np.testing.assert_array_equal(each.act(0, observation), one.act(0, observation))
         with pytest.raises(ValueError, match="checkpoint of agent 0: q needs shape"):
             each.load_policy(executor(1).weights())

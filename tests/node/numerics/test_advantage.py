@@ -131,9 +131,9 @@ def test_single_precision_inputs_are_added_up_in_double() -> None:
 @pytest.mark.parametrize("bad", [-0.01, 1.01, np.nan])
 def test_discount_and_trace_outside_the_unit_interval_are_refused(name: str, bad: float) -> None:
     none, never = np.zeros(1), np.zeros(1, np.bool_)
-    knobs = {"gamma": 0.9, "lam": 0.9, name: bad}
+    settings = {"gamma": 0.9, "lam": 0.9, name: bad}
     with pytest.raises(ValueError, match=rf"{name}: got .*, expected a number in \[0, 1\]"):
-        gae(none, none, none, never, never, gamma=knobs["gamma"], lam=knobs["lam"])
+        gae(none, none, none, never, never, gamma=settings["gamma"], lam=settings["lam"])
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------
@@ -159,13 +159,13 @@ N_STATES, GAMMA = 4, 0.9
 class Game:
     """A random game of two agents; policies are tables (state, own action)."""
 
-    def __init__(self, seed: int, n_actions: int = 3) -> None:
+    def __init__(self, seed: int, act_dim: int = 3) -> None:
         rng = np.random.default_rng(seed)
-        self.reward = rng.uniform(-5, 5, (N_STATES, n_actions, n_actions))
+        self.reward = rng.uniform(-5, 5, (N_STATES, act_dim, act_dim))
         logits = rng.uniform(-2, 2, (*self.reward.shape, N_STATES))
         self.move = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         self.start = np.full(N_STATES, 1 / N_STATES)
-        tables = rng.uniform(0.1, 1.0, (4, N_STATES, n_actions))
+        tables = rng.uniform(0.1, 1.0, (4, N_STATES, act_dim))
         self.policies, self.others = np.split(tables / tables.sum(-1, keepdims=True), 2)
 
     @staticmethod
@@ -216,7 +216,7 @@ def test_performance_difference_is_the_visited_advantage(seed: int) -> None:
 
 def test_traces_leave_the_expected_advantage_alone_where_the_value_is_exact() -> None:
     """E[A_t | s_t, a_t] does not depend on lam if V = V^pi: all histories of two steps, weighted by their probability."""
-    game = Game(7, n_actions=2)
+    game = Game(7, act_dim=2)
     value, joint = game.value(game.policies), game.joint(game.policies)
     steps = list(product(*map(range, game.move.shape)))
     x, y = (np.array(column).T for column in zip(*[(x, y) for x in steps for y in steps if x[3] == y[0]], strict=True))
@@ -233,7 +233,7 @@ def test_traces_leave_the_expected_advantage_alone_where_the_value_is_exact() ->
 
 def test_corrected_by_ratios_the_trace_values_the_policies_that_others_have_now() -> None:
     """With the value of the new pair, E[A_t | s_t, a_t] is its one-step advantage whatever lam, if ratios are not cut at 1."""
-    game = Game(3, n_actions=2)
+    game = Game(3, act_dim=2)
     moved = np.stack((game.others[0], game.policies[1]))  # the first agent has moved, the second is to learn
     value, behaviour = game.value(moved), game.joint(game.policies)
     steps = list(product(*map(range, game.move.shape)))

@@ -13,8 +13,8 @@ from node.numerics.networks import MLP, Trainer, require_all_finite
 from topology.finite import NotFiniteError
 
 
-def mlp(n_in: int = 5, hidden: Sequence[int] = (16, 8), n_out: int = 2, *, seed: int = 0, **knobs: Any) -> MLP:
-    settings: dict[str, Any] = {"activation": "tanh", "layer_norm": False, "input_layer_norm": False, "head_gain": 0.5} | knobs
+def mlp(n_in: int = 5, hidden: Sequence[int] = (16, 8), n_out: int = 2, *, seed: int = 0, **more: Any) -> MLP:
+    settings: dict[str, Any] = {"activation": "tanh", "layer_norm": False, "input_layer_norm": False, "head_gain": 0.5} | more
     return MLP(n_in, hidden, n_out, generator=torch.Generator().manual_seed(seed), **settings)
 
 

@@ -134,18 +134,18 @@ def flat(found: Any, name: str = "") -> dict[str, bytes]:
 def shape(**sizes: Any) -> Shape:
     usual: dict[str, Any] = {
         "agent": 0, "seed": 0, "steps": T, "copies": E, "rounds": 10, "actor_columns": slice(None), "actor_width": D,
-        "critic_columns": slice(None), "critic_width": D, "n_actions": A, "cost_limits": (1.0,),
+        "critic_columns": slice(None), "critic_width": D, "act_dim": A, "cost_limits": (1.0,),
     }  # fmt: skip
     return Shape(**usual | sizes)
 
 
-def algorithm(name: str = "scal_mappo_l", **knobs: Any) -> Algorithm:
+def algorithm(name: str = "scal_mappo_l", **settings: Any) -> Algorithm:
     usual = {"hidden": (33, 16), "epochs": 1, "minibatches": 2, "chunk": 13, "input_norm": "running"}
-    return Algorithm.model_validate({"name": name} | usual | knobs)
+    return Algorithm.model_validate({"name": name} | usual | settings)
 
 
 def rollout(put: Callable[[Floats], Floats], *, choices: int = 0) -> Rollout:
-    """A round of random sights, actions, rewards and costs; one episode ends in it."""
+    """A round of random observations, actions, rewards and costs; one episode ends in it."""
     draw = np.random.default_rng(0)
 
     def normal(*size: int) -> Floats:
@@ -155,7 +155,7 @@ def rollout(put: Callable[[Floats], Floats], *, choices: int = 0) -> Rollout:
     over = np.zeros((T, E), np.bool_)
     over[T // 2, 1] = True
     told = Rollout(normal(T, E, D), action, normal(T, E), normal(T, E, 1), np.zeros_like(over), over)
-    told.cut_sight = normal(len(told.cuts()), D)
+    told.cut_observation = normal(len(told.cuts()), D)
     return told
 
 
@@ -164,12 +164,12 @@ def used_up(steps: Iterator[Any]) -> None:
         pass
 
 
-def learnt(put: Callable[[Floats], Floats], knobs: Algorithm, **sizes: Any) -> tuple[State, Any]:
+def learnt(put: Callable[[Floats], Floats], settings: Algorithm, **sizes: Any) -> tuple[State, Any]:
     """An on-policy learner after a round, and all it says of it."""
-    one = Learner(shape(**sizes), knobs)
+    one = Learner(shape(**sizes), settings)
     told = rollout(put, choices=sizes.get("choices", 0))
     one.begin_round(0)
-    actions = [one.act(step, told.sight[step]) for step in range(T)]
+    actions = [one.act(step, told.observation[step]) for step in range(T)]
     earlier = [put(np.random.default_rng(1).normal(0, 0.1, T * E).astype(np.float32))]
     used_up(one.learn_values(0, told, told.reward))
     used_up(one.learn_policy(told, earlier))
@@ -180,26 +180,26 @@ def learnt(put: Callable[[Floats], Floats], knobs: Algorithm, **sizes: Any) -> t
 @pytest.mark.parametrize("layers", [{"activation": "relu"}, {"activation": "tanh", "layer_norm": True, "input_norm": "layer"}])
 @pytest.mark.parametrize("copies", [1, E])
 def test_forward_passes(copies: int, layers: dict[str, Any]) -> None:
-    knobs = algorithm(**layers)
+    settings = algorithm(**layers)
 
     def act(put: Callable[[Floats], Floats]) -> Any:
-        one = Learner(shape(copies=copies), knobs)
+        one = Learner(shape(copies=copies), settings)
         one.begin_round(0)
-        return [one.act(step, put(sight)) for step, sight in enumerate(rollout(put).sight[:, :copies])]
+        return [one.act(step, put(observation)) for step, observation in enumerate(rollout(put).observation[:, :copies])]
 
     everywhere(act, 3 * T)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"choices": 5, "n_actions": 1}], ids=["continuous", "choices"])
+@pytest.mark.parametrize("sizes", [{}, {"choices": 5, "act_dim": 1}], ids=["continuous", "choices"])
 def test_learning_and_critics(sizes: dict[str, Any]) -> None:
     everywhere(lambda put: learnt(put, algorithm(), **sizes), 30)
 
 
 def test_a_central_critic() -> None:
-    knobs = algorithm()
+    settings = algorithm()
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
-        critics, told = Critics(shape(), knobs), rollout(put)
+        critics, told = Critics(shape(), settings), rollout(put)
         critics.begin(told)
         estimates = critics.advantages(told, told.reward)
         critics.adopt(estimates)
@@ -216,23 +216,23 @@ def test_trust_regions_with_their_fisher_products(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "knobs"),
+    ("sizes", "settings"),
     [
-        ({"choices": 5, "n_actions": 1}, {}),
-        ({"choices": 5, "n_actions": 1}, {"representation": "recurrent"}),
+        ({"choices": 5, "act_dim": 1}, {}),
+        ({"choices": 5, "act_dim": 1}, {"representation": "recurrent"}),
         ({"choices": 0}, {}),
     ],
     ids=["choices", "recurrent", "continuous"],
 )
-def test_values_of_actions(sizes: dict[str, Any], knobs: dict[str, Any]) -> None:
+def test_values_of_actions(sizes: dict[str, Any], settings: dict[str, Any]) -> None:
     usual = {"batch": 33, "warm_up_steps": 0, "updates_per_step": 0.2}
-    its = algorithm("iql", off_policy=usual | knobs)
+    its = algorithm("iql", off_policy=usual | settings)
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         one = OffPolicyLearner(shape(cost_limits=(), **sizes), slice(0, 4), its)
         told = rollout(put, choices=sizes["choices"])
         one.begin_round(0, explore=False)
-        actions = [one.act(step, told.sight[step]) for step in range(T)]
+        actions = [one.act(step, told.observation[step]) for step in range(T)]
         used_up(one.learn_values(0, told, told.reward))
         return actions, one.end_round(told), one.state()
 
@@ -241,11 +241,11 @@ def test_values_of_actions(sizes: dict[str, Any], knobs: dict[str, Any]) -> None
 
 def test_the_mixer_of_qmix() -> None:
     n, choices = 3, 4
-    knobs = algorithm("qmix", off_policy={"batch": 33, "warm_up_steps": 0})
+    settings = algorithm("qmix", off_policy={"batch": 33, "warm_up_steps": 0})
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         draw = np.random.default_rng(0)
-        team = Team([4, 4, 5], [choices] * n, knobs, seed=0)
+        team = Team([4, 4, 5], [choices] * n, settings, seed=0)
         team.take(samples(put, draw.integers(choices, size=(T * E, n))))
         team.learn(4, draw)
         return team.state(), dict(team.weights())
@@ -256,22 +256,22 @@ def test_the_mixer_of_qmix() -> None:
 def samples(put: Callable[[Floats], Floats], action: NDArray[Any]) -> Samples:
     told = rollout(put)
     return Samples(
-        sight=told.sight.reshape(T * E, D), action=put(action.astype(np.float32)), reward=told.reward.reshape(-1),
+        observation=told.observation.reshape(T * E, D), action=put(action.astype(np.float32)), reward=told.reward.reshape(-1),
         following=told.following().reshape(T * E, D), terminated=told.terminated.reshape(-1),
         is_first=np.zeros(T * E, np.bool_),
     )  # fmt: skip
 
 
 def test_a_world_model() -> None:
-    knobs = algorithm("mdpo", world_model={"hidden": [33, 32], "latent": 5, "batch": 30})
+    settings = algorithm("mdpo", world_model={"hidden": [33, 32], "latent": 5, "batch": 30})
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         draw = np.random.default_rng(0)
-        model = WorldModel(shape(n_actions=1, choices=4, cost_limits=()), knobs)
+        model = WorldModel(shape(act_dim=1, choices=4, cost_limits=()), settings)
         told = samples(put, draw.integers(4, size=(T * E, 1)))
         model.take(told, draw)
         used_up(model.fit(draw))
-        return model.state(), model.step(told.sight, told.action, draw)
+        return model.state(), model.step(told.observation, told.action, draw)
 
     everywhere(learn, 50)
 
@@ -316,9 +316,9 @@ def test_products_of_numpy() -> None:
 def test_columns_picked_by_number_lie_in_memory_like_all_of_them() -> None:
     """numpy lays them out transposed, and then products, and even sums, round differently."""
     whole, named = shape(), shape(actor_columns=np.arange(D), critic_columns=np.arange(D))
-    sight = rollout(lambda array: array).sight
+    observation = rollout(lambda array: array).observation
     for pick in (Shape.for_actor, Shape.for_critics):
-        for part in (sight, sight[0]):
+        for part in (observation, observation[0]):
             assert pick(named, part).strides == pick(whole, part).strides == (4 * D, 4)
             np.testing.assert_array_equal(pick(named, part), part.reshape(-1, D))
 
@@ -346,11 +346,11 @@ def test_without_the_mode_the_same_probe_finds_different_bytes() -> None:
 import torch
 from tests.node.numerics.test_products import SHIFTS, Shifted
 draw = torch.Generator().manual_seed(0)
-sights, weights = torch.randn(10, 26, generator=draw), torch.randn(64, 26, generator=draw)
+observations, weights = torch.randn(10, 26, generator=draw), torch.randn(64, 26, generator=draw)
 found = set()
 for shift in (0, *SHIFTS):
     with Shifted(shift):
-        both = torch.stack([weights @ sight for sight in sights]), sights[:1] @ weights.T
+        both = torch.stack([weights @ observation for observation in observations]), observations[:1] @ weights.T
         found.add(b"".join(product.numpy().tobytes() for product in both))
 print(len(found))
 """

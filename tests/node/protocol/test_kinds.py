@@ -24,6 +24,7 @@ from topology.wire.sockets import MemoryLinks
 LQ = [
     "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=3", "env.horizon=4", "rollout.steps=10",
     "algorithm.hidden=[4]", "algorithm.minibatches=7", "algorithm.epochs=1", "record.tensorboard=false", "budget.env_steps=60",
+    "evaluation.every_rounds=0",
 ]  # fmt: skip
 GAME = ["env.name=stage_game", "env.partition=2x1", *LQ[2:4], *LQ[5:], "algorithm.off_policy.warm_up_steps=0"]
 CASES = {
@@ -74,15 +75,15 @@ def test_an_evaluation_says_states_alone(case: str) -> None:
 @pytest.mark.parametrize(
     "words", [[], ["layer_norm=true"], ["input_norm=layer"], ["hidden=[]"], ["hidden=[3,9]", "activation=tanh"]]
 )
-@pytest.mark.parametrize(("n_actions", "choices"), [(3, 0), (1, 5)])
-def test_a_policy_has_as_many_weights_as_counted(words: list[str], n_actions: int, choices: int) -> None:
+@pytest.mark.parametrize(("act_dim", "choices"), [(3, 0), (1, 5)])
+def test_a_policy_has_as_many_weights_as_counted(words: list[str], act_dim: int, choices: int) -> None:
     algorithm = load("quickstart", [f"algorithm.{word}" for word in words]).algorithm
     shape = Shape(
         agent=0, seed=0, steps=1, copies=1, rounds=1, actor_columns=slice(None), critic_columns=slice(0), actor_width=7,
-        critic_width=0, n_actions=n_actions, choices=choices, cost_limits=(),
+        critic_width=0, act_dim=act_dim, choices=choices, cost_limits=(),
     )  # fmt: skip
     counted = sum(parameter.numel() for parameter in make_actor(shape, algorithm).parameters())
-    assert policy_size(7, n_actions, choices, algorithm) == counted
+    assert policy_size(7, act_dim, choices, algorithm) == counted
 
 
 def test_shipped_scenarios_need_little() -> None:

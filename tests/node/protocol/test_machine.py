@@ -45,7 +45,7 @@ from node.protocol.machine import (
     Stepped,
     ValuesLearned,
 )
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind, peer_kinds
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -77,7 +77,7 @@ class Setting:
     center: tuple[int, ...] = ()  # agents with an edge to a central critic
 
     @functools.cache  # noqa: B019  (settings live as long as the tests)
-    def agendas(self) -> list[Agenda]:
+    def routings(self) -> list[AgentRouting]:
         scenario = Scenario.model_validate(
             {
                 "kappa": self.kappa, "kappa_unit": self.unit, "routing": "relay" if self.center else self.routing,
@@ -98,15 +98,15 @@ class Setting:
             critic_edges=self.center,
             learns=self.learns,
         )
-        return [Agenda(scenario, deployment, i) for i in range(self.n)]
+        return [AgentRouting(scenario, deployment, i) for i in range(self.n)]
 
     @property
     def is_coupled(self) -> bool:
         return self.order == "simultaneous" and self.factor != "none"
 
-    def protocol(self, i: int, agenda: Agenda) -> Protocol:
+    def protocol(self, i: int, routing: AgentRouting) -> Protocol:
         return Protocol(
-            i, rounds=self.rounds, steps=self.steps, routes=agenda.routes, learns=self.learns, lockstep=self.lockstep,
+            i, rounds=self.rounds, steps=self.steps, routes=routing.routes, learns=self.learns, lockstep=self.lockstep,
             ranked=self.order == "semi_greedy" and self.factor != "none", coupled=self.minibatches * self.is_coupled,
         )  # fmt: skip
 
@@ -213,7 +213,7 @@ class Network:
     hasty: bool = False
     after_each: Callable[["Network"], None] = lambda network: None
     graph: nx.Graph = field(init=False)
-    agendas: list[Agenda] = field(init=False)
+    routings: list[AgentRouting] = field(init=False)
     nodes: list[Protocol] = field(init=False)
     world: World = field(init=False)
     links: dict[tuple[int, int], deque[Arrived]] = field(default_factory=lambda: defaultdict(deque))
@@ -236,8 +236,8 @@ class Network:
         self.graph = nx.Graph(self.setting.edges)
         self.graph.add_nodes_from(range(self.setting.n))
         self.graph.add_edges_from((i, self.setting.n) for i in self.setting.center)
-        self.agendas = [copy.copy(agenda) for agenda in self.setting.agendas()]  # what they know of orders is each run's own
-        self.nodes = [self.setting.protocol(i, agenda) for i, agenda in enumerate(self.agendas)]
+        self.routings = [copy.copy(routing) for routing in self.setting.routings()]  # what they know of orders is each run's own
+        self.nodes = [self.setting.protocol(i, routing) for i, routing in enumerate(self.routings)]
         self.world = World(self.setting.n, self.setting.rounds, self.setting.steps)
         self.world.tell(Sensed(0, 0))
 
@@ -305,8 +305,8 @@ class Network:
         round_ = self.nodes[i].round
         known = {i, *self._has(i, Kind.SCORE, round_, 0)}
         assert known == set(range(self.setting.n))
-        self.agendas[i].rank(round_, {j: float(hash((j, round_, self.setting.seed)) % 7) for j in known})
-        self.found[i, Kind.RATIO, round_] = self.agendas[i].routes(Kind.RATIO, round_)
+        self.routings[i].rank(round_, {j: float(hash((j, round_, self.setting.seed)) % 7) for j in known})
+        self.found[i, Kind.RATIO, round_] = self.routings[i].routes(Kind.RATIO, round_)
         self.links[i, i].extend(self.early.pop(i, []))
 
     def _tell_critic(self, event: Arrived) -> None:
@@ -342,7 +342,7 @@ class Network:
 
     def routes(self, i: int, kind: Kind, round_: int) -> Routes:
         """The part of agent i, by the order that was found in the round."""
-        return self.found.get((i, kind, round_)) or self.agendas[i].routes(kind, round_)
+        return self.found.get((i, kind, round_)) or self.routings[i].routes(kind, round_)
 
     def _has(self, i: int, kind: Kind, round_: int, step: int) -> set[int]:
         return {event.origin for event in self.had[i] if (event.kind, event.round, event.step) == (kind, round_, step)}
@@ -529,7 +529,7 @@ def test_with_a_global_factor_agents_learn_one_after_the_other() -> None:
 def test_a_relay_passes_messages_on_while_it_learns() -> None:
     # 0 comes before 2, which hears it through 1; and 1 does not get to learn before nothing else can happen
     def order(seed: int) -> tuple[int, ...]:
-        return line(3, order="random", seed=seed).agendas()[0].order(0)
+        return line(3, order="random", seed=seed).routings()[0].order(0)
 
     seed = next(seed for seed in range(99) if order(seed) == (0, 2, 1))
     passed: list[Arrived] = []
@@ -577,7 +577,7 @@ def test_whoever_dies_whenever_the_others_end_with_all_that_the_dead_do_not_keep
     for i, _, event, refusal in network.refused:
         # what the dead had said, or passed on, came when agent i had already gone on without it
         assert refusal.late
-        assert not network.dead.isdisjoint(network.agendas[i].routes(event.kind, event.round).via[event.origin])
+        assert not network.dead.isdisjoint(network.routings[i].routes(event.kind, event.round).via[event.origin])
 
 
 @effort(max_examples=60)
@@ -601,9 +601,9 @@ def test_on_the_wall_clock_everybody_ends_whatever_is_lost_and_whenever_deadline
         assert event.round < round_ or event.kind is Kind.RATIO_MB  # a minibatch that is over is late within its round
     if part == 0.0 and not hasty:
         assert not network.refused
-        for i, agenda in enumerate(network.agendas):
+        for i, routing in enumerate(network.routings):
             for k in range(setting.rounds):
-                assert all(agenda.routes(Kind.STATE, k).uses <= network._has(i, Kind.STATE, k, t) for t in range(setting.steps))
+                assert all(routing.routes(Kind.STATE, k).uses <= network._has(i, Kind.STATE, k, t) for t in range(setting.steps))
 
 
 @effort(max_examples=40)
@@ -711,7 +711,7 @@ def test_duplicates_stale_premature_and_foreign_messages_are_refused_and_change_
 
 
 def lone(setting: Setting, i: int) -> Protocol:
-    return setting.protocol(i, setting.agendas()[i])
+    return setting.protocol(i, setting.routings()[i])
 
 
 def refusal(node: Protocol, *message: Any) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from node.protocol.neighbour_cache import Age, Hearing
+from node.protocol.neighbour_cache import Age, NeighbourCache
 from topology.wire.frame import Marks
 
 DT, SLACK = 1.0, 0.5
@@ -79,8 +79,8 @@ def histories(draw: st.DrawFn) -> tuple[int, int, list[Sent]]:
     return copies, steps, sent
 
 
-def told(hearing: Hearing, sent: Sent) -> None:
-    hearing.take(sent.origin, sent.born, sent.block(), sent.marks(), label=(sent.step, sent.origin + 100))
+def told(cache: NeighbourCache, sent: Sent) -> None:
+    cache.take(sent.origin, sent.born, sent.block(), sent.marks(), label=(sent.step, sent.origin + 100))
 
 
 @given(history=histories(), hold=st.booleans(), report_every=st.integers(1, 9))
@@ -88,18 +88,18 @@ def test_what_is_recalled_is_the_newest_that_has_arrived_and_ages_count_from_whe
     history: tuple[int, int, list[Sent]], hold: bool, report_every: int
 ) -> None:
     copies, steps, sent = history
-    hearing, naive = Hearing(WIDTH, copies, hold=hold), Naive(sent, hold=hold)
+    cache, naive = NeighbourCache(WIDTH, copies, hold=hold), Naive(sent, hold=hold)
     seen: dict[int, list[tuple[bool, float]]] = {origin: [] for origin in WIDTH}
     for step in range(steps):
         for one in sent:
             if one.step == step:
-                told(hearing, one)
+                told(cache, one)
         for origin in WIDTH:
             expected = [naive.of(origin, copy, step) for copy in range(copies)]
-            assert hearing.recall(origin, step * DT, step * DT + SLACK).tolist() == [block for block, _, _ in expected]
+            assert cache.recall(origin, step * DT, step * DT + SLACK).tolist() == [block for block, _, _ in expected]
             seen[origin] += [(missing, age) for _, missing, age in expected]
         if (step + 1) % report_every == 0:
-            for found, (origin, them) in zip(hearing.ages(), seen.items(), strict=True):
+            for found, (origin, them) in zip(cache.ages(), seen.items(), strict=True):
                 ages = [age for _, age in them]
                 assert found[:3] == (origin, len(them), sum(missing for missing, _ in them))
                 assert (found.mean_s, found.max_s) == pytest.approx((sum(ages) / len(ages), max(ages)))
@@ -109,20 +109,20 @@ def test_what_is_recalled_is_the_newest_that_has_arrived_and_ages_count_from_whe
 @given(history=histories(), after=st.floats(0, 12))
 def test_under_way_is_every_copy_that_will_still_arrive(history: tuple[int, int, list[Sent]], after: float) -> None:
     copies, steps, sent = history
-    hearing = Hearing(WIDTH, copies, hold=True)
+    cache = NeighbourCache(WIDTH, copies, hold=True)
     for step in range(steps):
         for one in sent:
             if one.step == step:
-                told(hearing, one)
+                told(cache, one)
         for origin in WIDTH:
-            hearing.recall(origin, step * DT, step * DT + SLACK)
+            cache.recall(origin, step * DT, step * DT + SLACK)
     after = max(after, (steps - 1) * DT + SLACK)  # never earlier than the last step
     expected = [
         ((one.step, one.origin + 100), late)
         for one in sorted(sent, key=lambda one: (one.origin, one.step))
         if one.marked and (late := sum(after < arrive < NEVER for arrive in one.arrive))
     ]
-    assert hearing.under_way(after) == expected
+    assert cache.under_way(after) == expected
 
 
 def block(*values: float, writeable: bool = False) -> NDArray[np.float32]:
@@ -131,8 +131,8 @@ def block(*values: float, writeable: bool = False) -> NDArray[np.float32]:
     return made
 
 
-def hearing(copies: int = 2, *, hold: bool = True) -> Hearing:
-    return Hearing({0: 1}, copies, hold=hold)
+def cache(copies: int = 2, *, hold: bool = True) -> NeighbourCache:
+    return NeighbourCache({0: 1}, copies, hold=hold)
 
 
 def marks(*arrive: float, null: tuple[bool, ...] | None = None) -> Marks:
@@ -140,14 +140,14 @@ def marks(*arrive: float, null: tuple[bool, ...] | None = None) -> Marks:
 
 
 def test_before_the_first_block_there_are_zeros_as_old_as_the_run() -> None:
-    one = hearing()
+    one = cache()
     assert one.recall(0, 2.0, 2.5).tolist() == [[0.0], [0.0]]
     assert one.ages() == (Age(0, 2, 2, 2.0, 2.0),)
     assert one.ages() == ()
 
 
 def test_a_block_that_has_come_everywhere_is_used_as_it_is_without_a_copy() -> None:
-    one, sent = hearing(), block(1, 2)
+    one, sent = cache(), block(1, 2)
     one.take(0, 1.0, sent, None, label=(0, 0))
     assert one.recall(0, 1.0, 1.5) is sent
     assert one.held(0) is sent
@@ -155,7 +155,7 @@ def test_a_block_that_has_come_everywhere_is_used_as_it_is_without_a_copy() -> N
 
 
 def test_the_buffer_of_a_frame_is_never_written_to() -> None:
-    one, first, second = hearing(), block(1, 2), block(3, 4)
+    one, first, second = cache(), block(1, 2), block(3, 4)
     one.take(0, 0.0, first, None, label=(0, 0))
     one.recall(0, 0.0, 0.5)
     one.take(0, 1.0, second, marks(1.2, NEVER), label=(0, 0))
@@ -166,7 +166,7 @@ def test_the_buffer_of_a_frame_is_never_written_to() -> None:
 
 @pytest.mark.parametrize(("hold", "expected"), [(True, [[3.0], [2.0]]), (False, [[3.0], [0.0]])])
 def test_where_a_block_is_late_the_last_one_stays_or_zeros_take_its_place(hold: bool, expected: list[list[float]]) -> None:
-    one = hearing(hold=hold)
+    one = cache(hold=hold)
     one.take(0, 0.0, block(1, 2), None, label=(0, 0))
     one.recall(0, 0.0, 0.5)
     one.take(0, 1.0, block(3, 4), marks(1.5, 1.6), label=(0, 0))
@@ -178,7 +178,7 @@ def test_where_a_block_is_late_the_last_one_stays_or_zeros_take_its_place(hold: 
 
 
 def test_what_is_overtaken_does_not_come_back() -> None:
-    one = hearing(1)
+    one = cache(1)
     one.take(0, 0.0, block(1), marks(2.2), label=(0, 0))
     one.take(0, 1.0, block(2), marks(1.1), label=(0, 0))
     assert one.recall(0, 1.0, 1.5).tolist() == [[2.0]]
@@ -186,7 +186,7 @@ def test_what_is_overtaken_does_not_come_back() -> None:
 
 
 def test_a_null_message_changes_neither_the_block_nor_its_age_and_heals_no_loss() -> None:
-    one = hearing(1)
+    one = cache(1)
     one.take(0, 0.0, block(1), marks(0.1), label=(0, 0))
     one.take(0, 1.0, block(2), marks(NEVER), label=(0, 0))
     one.take(0, 2.0, block(0), marks(2.0, null=(True,)), label=(0, 0))
@@ -196,7 +196,7 @@ def test_a_null_message_changes_neither_the_block_nor_its_age_and_heals_no_loss(
 
 
 def test_a_null_message_under_way_is_a_message_under_way() -> None:
-    one = hearing(2)
+    one = cache(2)
     one.take(0, 0.0, block(0, 0), marks(5.0, NEVER, null=(True, True)), label=(4, 9))
     one.recall(0, 0.0, 0.5)
     assert one.under_way(1.0) == [((4, 9), 1)]
@@ -204,7 +204,7 @@ def test_a_null_message_under_way_is_a_message_under_way() -> None:
 
 
 def test_once_all_that_was_late_has_come_nothing_is_kept_of_it_and_blocks_are_used_without_a_copy_again() -> None:
-    one, sent = hearing(), block(5, 6)
+    one, sent = cache(), block(5, 6)
     one.take(0, 0.0, block(1, 2), marks(1.2, NEVER), label=(0, 0))
     one.recall(0, 0.0, 0.5)
     one.recall(0, 1.0, 1.5)

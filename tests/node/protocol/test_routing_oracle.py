@@ -9,7 +9,7 @@ import pytest
 
 from node.protocol import routing as module
 from node.protocol import turns
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -172,7 +172,7 @@ def test_every_agenda_has_the_routes_of_a_plain_search_in_every_scope(setting: d
     for graph in graphs(7)[::2]:
         n = len(graph)
         deployment = deployed(graph, ((0,) if scenario.central.at == 0 else tuple(range(n))) if central else ())
-        everybody = [Agenda(scenario, deployment, i) for i in range(n)]
+        everybody = [AgentRouting(scenario, deployment, i) for i in range(n)]
         for one in everybody:
             if scenario.algorithm.recipe.is_ranked:
                 one.rank(1, {i: (7 * i) % 5 for i in range(n)})
@@ -189,7 +189,7 @@ def test_every_agenda_has_the_routes_of_a_plain_search_in_every_scope(setting: d
 
 
 def in_round(
-    one: Agenda, kind: Kind, round_: int, who: Sequence[Sequence[int]], scenario: Scenario
+    one: AgentRouting, kind: Kind, round_: int, who: Sequence[Sequence[int]], scenario: Scenario
 ) -> tuple[Sequence[Sequence[int]], Sequence[int] | None]:
     recipe, n = scenario.algorithm.recipe, len(who)
     rounds = scenario.algorithm.turn_rounds
@@ -228,7 +228,7 @@ def test_with_a_fixed_radius_the_set_up_of_all_agents_of_a_process_costs_in_prop
         module._needs.cache_clear()
         found = 0
         deployment = deployed(nx.cycle_graph(n))
-        parts = [Agenda(scenario, deployment, i).routes(Kind.STATE, 0) for i in range(n)]
+        parts = [AgentRouting(scenario, deployment, i).routes(Kind.STATE, 0) for i in range(n)]
         assert all(part != NOBODY for part in parts)
         cost[n] = found
     assert cost[256] <= 4.01 * cost[64]  # before: 64 times as many

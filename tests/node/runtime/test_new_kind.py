@@ -58,8 +58,8 @@ def test_a_kind_of_a_test_reaches_the_learners_of_all_neighbours(
             assert data.shape == (COPIES, WIDTH)
             taken.append((self._shape.agent, origin, float(data[0, 0])))
 
-    def make(scenario: Any, deployment: Any, agent: int, agenda: Any) -> Gossiping:
-        return Gossiping(shape_of(scenario, deployment, agent, agenda), scenario.algorithm)
+    def make(scenario: Any, deployment: Any, agent: int, routing: Any) -> Gossiping:
+        return Gossiping(shape_of(scenario, deployment, agent, routing), scenario.algorithm)
 
     monkeypatch.setattr(node.process, "make_learner", make)
     ready = plan(load("quickstart", [*WORDS, *links]))

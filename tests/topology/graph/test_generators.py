@@ -39,8 +39,8 @@ def test_every_regular_kind_is_connected_on_ascending_nodes_for_any_n(kind: Any,
 
 @given(kind=st.sampled_from(RANDOM), n=st.integers(1, 30), seed=st.integers(0, 2**40))
 def test_random_kinds_are_connected_and_depend_on_their_seed_alone(kind: Any, n: int, seed: int) -> None:
-    knobs: dict[str, Any] = {"edge_prob": 0.5, "degree": 2, "rewire_prob": 0.1, "attach": 1, "radius": 0.8}
-    spec = Topology(kind=kind, seed=seed, **knobs)
+    settings: dict[str, Any] = {"edge_prob": 0.5, "degree": 2, "rewire_prob": 0.1, "attach": 1, "radius": 0.8}
+    spec = Topology(kind=kind, seed=seed, **settings)
     if kind == "watts_strogatz" and n == 2:
         with pytest.raises(GraphError, match="must be below 2"):
             build(spec, n, [])
@@ -52,8 +52,8 @@ def test_random_kinds_are_connected_and_depend_on_their_seed_alone(kind: Any, n:
 
 
 def test_shapes_of_the_regular_kinds() -> None:
-    def of(n: int, **knobs: Any) -> set[tuple[int, int]]:
-        return edges(build(Topology(**knobs), n, []))
+    def of(n: int, **settings: Any) -> set[tuple[int, int]]:
+        return edges(build(Topology(**settings), n, []))
 
     assert of(4, kind="line") == {(0, 1), (1, 2), (2, 3)}
     assert of(4, kind="ring") == {(0, 1), (1, 2), (2, 3), (0, 3)}
@@ -112,7 +112,7 @@ def test_kinematic_is_the_worlds_own_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "n", "kinematic", "message"),
+    ("settings", "n", "kinematic", "message"),
     [
         ({"kind": "grid", "rows": 4}, 6, [], "topology.rows: got 4; it must divide the world's number of agents, 6"),
         ({"kind": "watts_strogatz", "degree": 6}, 6, [], "topology.degree: got 6; the world has 6 agents, so it must be below 6"),
@@ -132,10 +132,10 @@ def test_kinematic_is_the_worlds_own_graph() -> None:
     ],
 )
 def test_what_cannot_be_built_says_so_in_one_line(
-    knobs: dict[str, Any], n: int, kinematic: list[tuple[int, int]], message: str
+    settings: dict[str, Any], n: int, kinematic: list[tuple[int, int]], message: str
 ) -> None:
     with pytest.raises(GraphError, match=re.escape(message)) as caught:
-        build(Topology(**knobs), n, kinematic)
+        build(Topology(**settings), n, kinematic)
     assert "\n" not in str(caught.value)
 
 

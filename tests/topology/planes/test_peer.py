@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scenarios.kinds import Kind
 from tests.wiretap import Wiretap
 from topology.link.model import LinkModel, LinkSpec
-from topology.planes.peer import PeerPlane, Road, roads
+from topology.planes.peer import LinkPath, PeerPlane, link_paths
 from topology.wire.codec import DType, encode
 from topology.wire.frame import Header, Marks, Message, decode_marks, encode_header, encode_marks, framed
 from topology.wire.ledger import REASONS, Row, imbalance, wire_bytes
@@ -28,13 +28,13 @@ LOST = LinkSpec(loss_prob=1.0)
 Specs = dict[tuple[int, int], LinkSpec]
 
 
-def all_roads(agent: int, specs: Specs, *, direct: bool, copies: int, seed: int = 0) -> dict[int, Road]:
-    speaks_to = [j for j in LINE if j != agent] if direct else sorted(LINE.neighbors(agent))
+def all_roads(agent: int, specs: Specs, *, direct: bool, copies: int, seed: int = 0) -> dict[int, LinkPath]:
+    sends_to = [j for j in LINE if j != agent] if direct else sorted(LINE.neighbors(agent))
 
     def model(src: int, dst: int, on: tuple[int, ...]) -> LinkModel:
         return LinkModel([(0.0, specs.get((src, dst), IDEAL))], copies=copies, seed=seed, stream=(src, dst, *on))
 
-    return roads(LINE, agent, speaks_to, direct=direct, model=model)
+    return link_paths(LINE, agent, sends_to, direct=direct, model=model)
 
 
 def planes(
@@ -51,9 +51,9 @@ def planes(
             i,
             LINE,
             carrier,
-            hears=[j for j in LINE if j != i] if direct else sorted(LINE.neighbors(i)),
+            receives_from=[j for j in LINE if j != i] if direct else sorted(LINE.neighbors(i)),
             direct=direct,
-            roads=all_roads(i, specs or {}, direct=direct, copies=copies, seed=seed),
+            link_paths=all_roads(i, specs or {}, direct=direct, copies=copies, seed=seed),
             reliable=reliable,
             copies=copies,
             frame_extra=frame_extra,
@@ -439,7 +439,15 @@ def test_what_is_under_way_at_the_end_is_neither_delivered_nor_lost(direct: bool
 def test_whoever_may_not_be_heard_is_refused_counted_and_harms_nobody() -> None:
     carriers = MemoryLinks.mesh(4)
     a, b, c, d = (
-        PeerPlane(i, LINE, carrier, hears=sorted(LINE[i]), direct=False, roads=all_roads(i, {}, direct=True, copies=2), copies=2)
+        PeerPlane(
+            i,
+            LINE,
+            carrier,
+            receives_from=sorted(LINE[i]),
+            direct=False,
+            link_paths=all_roads(i, {}, direct=True, copies=2),
+            copies=2,
+        )
         for i, carrier in enumerate(carriers)
     )
     send(d, 1, STATE)  # three is no neighbour of one
@@ -454,7 +462,7 @@ def test_whoever_may_not_be_heard_is_refused_counted_and_harms_nobody() -> None:
 
 def test_whoever_speaks_in_anothers_name_is_refused() -> None:
     carriers = MemoryLinks.mesh(4)
-    b = PeerPlane(1, LINE, carriers[1], hears=[0, 2], direct=False, roads={}, copies=1)
+    b = PeerPlane(1, LINE, carriers[1], receives_from=[0, 2], direct=False, link_paths={}, copies=1)
     carriers[2].send(1, [encode_header(Header(1, 1, 1, 0, 0, 0, 0, 0, 0, 0.0)), b""])
     assert b.receive(0.0) is None
     assert b.refused.drain() == (1, ("message of 2 that claims to be from 0",))
@@ -462,10 +470,12 @@ def test_whoever_speaks_in_anothers_name_is_refused() -> None:
 
 def test_garbage_is_refused_counted_and_harms_nobody() -> None:
     carriers = MemoryLinks.mesh(2)
-    plane = PeerPlane(1, LINE, carriers[1], hears=[0], direct=False, roads={}, copies=2)
+    plane = PeerPlane(1, LINE, carriers[1], receives_from=[0], direct=False, link_paths={}, copies=2)
     for frames in ([b"\xc1", b""], [b""], [b"x"] * 9, [b"\x91" * 90, b"abcd"]):
         carriers[0].send(1, frames)
-    mine = PeerPlane(0, LINE, carriers[0], hears=[], direct=False, roads=all_roads(0, {}, direct=False, copies=2), copies=2)
+    mine = PeerPlane(
+        0, LINE, carriers[0], receives_from=[], direct=False, link_paths=all_roads(0, {}, direct=False, copies=2), copies=2
+    )
     send(mine, 1, STATE)
     assert taken(plane)[0].bodies[0] == STATE.tobytes()
     assert plane.refused.total == 4
@@ -473,7 +483,7 @@ def test_garbage_is_refused_counted_and_harms_nobody() -> None:
 
 def test_a_flood_of_garbage_is_counted_but_not_kept() -> None:
     carriers = MemoryLinks.mesh(2)
-    plane = PeerPlane(1, LINE, carriers[1], hears=[0], direct=False, roads={}, copies=2)
+    plane = PeerPlane(1, LINE, carriers[1], receives_from=[0], direct=False, link_paths={}, copies=2)
     for _ in range(5 * KEPT):
         carriers[0].send(1, [b"", b""])
         assert plane.receive(0.0) is None
@@ -497,8 +507,10 @@ def over_tcp() -> Iterator[tuple[PeerPlane, PeerPlane, Wiretap]]:
         sender.connect({1: tap.endpoint})
         stack.callback(sender.close)
         yield (
-            PeerPlane(0, LINE, sender, hears=[], direct=False, roads=all_roads(0, {}, direct=False, copies=1), copies=1),
-            PeerPlane(1, LINE, receiver, hears=[0], direct=False, roads={}, copies=1),
+            PeerPlane(
+                0, LINE, sender, receives_from=[], direct=False, link_paths=all_roads(0, {}, direct=False, copies=1), copies=1
+            ),
+            PeerPlane(1, LINE, receiver, receives_from=[0], direct=False, link_paths={}, copies=1),
             tap,
         )
 

@@ -43,7 +43,7 @@ def context() -> Iterator[Context]:
 @pytest.fixture
 def inbox(context: Context, run_dir: Path) -> Iterator[ZmqLinks]:
     """The inbox of node 0, which may hear node 1 and nobody else."""
-    links = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=SOON_S, depth=100, keys=ring(run_dir, 0), hears=[1])
+    links = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=SOON_S, depth=100, keys=ring(run_dir, 0), receives_from=[1])
     yield links
     links.close()
 
@@ -273,7 +273,7 @@ def test_a_socket_whose_gate_is_gone_lets_nobody_in(
     context: Context, clients: Clients, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gate, "__init__", lambda self, *_: None)
-    unguarded = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, depth=9, keys=ring(run_dir, 0), hears=[1])
+    unguarded = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, depth=9, keys=ring(run_dir, 0), receives_from=[1])
     one = ring(run_dir, 1)
     clients.knock(unguarded.endpoint, own=pair(one), server=one.public["node-0"])
     assert unguarded.receive(0.5) is None
@@ -282,7 +282,7 @@ def test_a_socket_whose_gate_is_gone_lets_nobody_in(
 
 def test_a_gate_ends_with_its_context(run_dir: Path, no_leaks: None) -> None:
     context = new_context()
-    links = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, depth=9, keys=ring(run_dir, 0), hears=[1])
+    links = ZmqLinks(context, "tcp://127.0.0.1:*", deadline_s=1.0, depth=9, keys=ring(run_dir, 0), receives_from=[1])
     assert "gate" in {thread.name for thread in threading.enumerate()}
     links.close()
     context.term()

@@ -50,7 +50,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         contexts.append(new_context())  # as in a process of its own
         bind = ipc_endpoint(folder, str(agent)) if request.param == "ipc" else "tcp://127.0.0.1:*"
         keys = Keyring.read(folder, role_of(agent)) if request.param == "tcp with keys" else None
-        return ZmqLinks(contexts[-1], bind, deadline_s=SOON_S, depth=1000, keys=keys, hears=range(n))
+        return ZmqLinks(contexts[-1], bind, deadline_s=SOON_S, depth=1000, keys=keys, receives_from=range(n))
 
     def make(n: int) -> Mesh:
         if request.param == "memory":
@@ -233,7 +233,7 @@ def test_whoever_shows_no_key_yet_cannot_make_a_process_hold_more_than_the_limit
     opened: ZmqLinks | RouterLinks | ControlHub
     if which == "inbox":
         keys = Keyring.read(tmp_path, role_of(0))
-        opened = ZmqLinks(context, tcp, deadline_s=1.0, depth=9, keys=keys, hears=[1], largest=100_000)
+        opened = ZmqLinks(context, tcp, deadline_s=1.0, depth=9, keys=keys, receives_from=[1], largest=100_000)
     elif which == "world":
         opened = RouterLinks(context, tcp, deadline_s=1.0, keys=Keyring.read(tmp_path, WORLD_ROLE), largest=100_000)
     else:
@@ -250,7 +250,7 @@ def test_a_neighbour_with_its_key_cannot_send_more_than_the_limit_either(context
     make_keys(tmp_path, 3)
     tcp = "tcp://127.0.0.1:*"
     inbox = ZmqLinks(
-        context, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(0)), hears=[1, 2], largest=100_000
+        context, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(0)), receives_from=[1, 2], largest=100_000
     )
     other = new_context()  # a gate each
     rogue = ZmqLinks(other, tcp, deadline_s=1.0, depth=10, keys=Keyring.read(tmp_path, role_of(1)))

@@ -19,7 +19,7 @@ from node.learners.model_based.mdpo import ImaginingLearner, Model, branched
 from node.learners.on_policy.learner import Learner
 from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.loading import load
 from scenarios.schema import Algorithm, Game
 
@@ -39,37 +39,37 @@ def one_thread() -> Iterator[None]:
 
 
 class Counting:
-    """Every step adds 1 to the sight and pays the sight; an episode terminates where the sight would reach `end`."""
+    """Every step adds 1 to the observation and pays it; an episode terminates where it would reach `end`."""
 
     def __init__(self, end: float) -> None:
         self._end = end
 
-    def step(self, sight: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        np.testing.assert_array_equal(action, 2 * sight)
-        return sight + 1, sight[:, 0].copy(), sight[:, 0] + 1 >= self._end
+    def step(self, observation: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        np.testing.assert_array_equal(action, 2 * observation)
+        return observation + 1, observation[:, 0].copy(), observation[:, 0] + 1 >= self._end
 
 
 @given(steps=st.integers(1, 14), copies=st.integers(1, 4), branch=st.integers(1, 6), end=st.sampled_from([3, 102, 1000]))
 def test_branches_lie_end_to_end_and_are_cut_or_terminated(steps: int, copies: int, branch: int, end: int) -> None:
     starts = np.array([[0.0], [100.0]], np.float32) if end > 3 else np.array([[0.0]], np.float32)
     rollout = branched(
-        Counting(end), lambda sight, _: 2 * sight, starts, steps=steps, copies=copies, branch=branch,
+        Counting(end), lambda observation, _: 2 * observation, starts, steps=steps, copies=copies, branch=branch,
         draw=np.random.default_rng(0),
     )  # fmt: skip
-    assert rollout.sight.shape == (steps, copies, 1)
+    assert rollout.observation.shape == (steps, copies, 1)
     assert rollout.reward.shape == rollout.terminated.shape == rollout.truncated.shape == (steps, copies)
     assert rollout.cost.shape == (steps, copies, 0)
-    sight, last = rollout.sight[:, :, 0], np.arange(steps) % branch == branch - 1
-    np.testing.assert_array_equal(rollout.reward, sight)
-    np.testing.assert_array_equal(rollout.action[:, :, 0], 2 * sight)
-    np.testing.assert_array_equal(rollout.terminated, sight + 1 >= end)
+    observation, last = rollout.observation[:, :, 0], np.arange(steps) % branch == branch - 1
+    np.testing.assert_array_equal(rollout.reward, observation)
+    np.testing.assert_array_equal(rollout.action[:, :, 0], 2 * observation)
+    np.testing.assert_array_equal(rollout.terminated, observation + 1 >= end)
     np.testing.assert_array_equal(rollout.truncated, last[:, None] & ~rollout.terminated)
     over = (rollout.terminated | rollout.truncated)[:-1]
-    np.testing.assert_array_equal(sight[1:][~over], sight[:-1][~over] + 1)
-    assert np.isin(sight[1:][over], starts).all()
-    assert np.isin(sight[0], starts).all()
+    np.testing.assert_array_equal(observation[1:][~over], observation[:-1][~over] + 1)
+    assert np.isin(observation[1:][over], starts).all()
+    assert np.isin(observation[0], starts).all()
     cuts = rollout.cuts()
-    np.testing.assert_array_equal(rollout.cut_sight[:, 0], sight[cuts[:, 0], cuts[:, 1]] + 1)
+    np.testing.assert_array_equal(rollout.cut_observation[:, 0], observation[cuts[:, 0], cuts[:, 1]] + 1)
 
 
 # --- a perfect model --------------------------------------------------------------------------------------------------
@@ -115,20 +115,20 @@ class Team:
         rollout = Rollout.make(STEPS, COPIES, S, 1, 0)
         state = draw.choice(S, size=COPIES, p=self.visits)
         for step in range(STEPS):
-            rollout.sight[step] = np.eye(S, dtype=np.float32)[state]
-            rollout.action[step] = self.learner.sampled(rollout.sight[step], draw)
+            rollout.observation[step] = np.eye(S, dtype=np.float32)[state]
+            rollout.action[step] = self.learner.sampled(rollout.observation[step], draw)
             theirs = (draw.random(COPIES)[:, None] > np.cumsum(self.other, axis=1)[state]).sum(axis=1)
             act = rollout.action[step, :, 0].astype(int) * A + theirs
             rollout.reward[step] = self.game.reward[0, state, act]
             state = (draw.random(COPIES)[:, None] > np.cumsum(self.game.probability, axis=2)[state, act]).sum(axis=1)
-        rollout.cut_sight = np.eye(S, dtype=np.float32)[state]
+        rollout.cut_observation = np.eye(S, dtype=np.float32)[state]
         return rollout
 
     def imagined(self, other: Array, draw: np.random.Generator) -> Rollout:
         """A round of the model, from where the game was."""
-        sights = self.played(draw).sight.reshape(-1, S)
+        observations = self.played(draw).observation.reshape(-1, S)
         policy = self.learner.sampled
-        return branched(self.seen_by_one(other), policy, sights, steps=STEPS, copies=COPIES, branch=4, draw=draw)
+        return branched(self.seen_by_one(other), policy, observations, steps=STEPS, copies=COPIES, branch=4, draw=draw)
 
     def pull(self, rollout: Rollout) -> Array:
         """The gradient by which training would set out from a rollout, in units of the reward."""
@@ -147,16 +147,16 @@ class Perfect:
     def __init__(self, move: Array, paid: Array) -> None:
         self.move, self.paid = move, paid
 
-    def step(self, sight: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        state, act = sight.argmax(1), action[:, 0].astype(int)
-        following = (draw.random(len(sight))[:, None] > np.cumsum(self.move, axis=2)[state, act]).sum(axis=1)
-        never = np.zeros(len(sight), np.bool_)
+    def step(self, observation: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        state, act = observation.argmax(1), action[:, 0].astype(int)
+        following = (draw.random(len(observation))[:, None] > np.cumsum(self.move, axis=2)[state, act]).sum(axis=1)
+        never = np.zeros(len(observation), np.bool_)
         return np.eye(S, dtype=np.float32)[following], self.paid[state, act].astype(np.float32), never
 
 
 SHAPE = Shape(
     agent=0, seed=0, steps=STEPS, copies=COPIES, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-    actor_width=S, critic_width=S, n_actions=1, choices=A, one_hot=(slice(0, S),), cost_limits=(),
+    actor_width=S, critic_width=S, act_dim=1, choices=A, one_hot=(slice(0, S),), cost_limits=(),
 )  # fmt: skip
 LINEAR: dict[str, Any] = {
     "name": "ippo", "hidden": [], "input_norm": "none", "value_norm": False, "critic_lr": 0.0, "gamma": GAMMA,
@@ -197,10 +197,10 @@ def round_of(learner: Learner, round_: int) -> tuple[dict[str, float], dict[str,
     rollout = Rollout.make(STEPS, COPIES, S, 1, 0)
     learner.begin_round(round_)
     for step in range(STEPS):
-        rollout.sight[step] = np.eye(S, dtype=np.float32)[rng.integers(S, size=COPIES)]
-        rollout.action[step] = learner.act(step, rollout.sight[step])
+        rollout.observation[step] = np.eye(S, dtype=np.float32)[rng.integers(S, size=COPIES)]
+        rollout.action[step] = learner.act(step, rollout.observation[step])
     rollout.reward[:] = rollout.action[:, :, 0]
-    rollout.cut_sight = np.eye(S, dtype=np.float32)[rng.integers(S, size=COPIES)]
+    rollout.cut_observation = np.eye(S, dtype=np.float32)[rng.integers(S, size=COPIES)]
     for learning in (learner.learn_values(round_, rollout, rollout.reward), learner.learn_policy(rollout, ())):
         for _ in learning:
             pass
@@ -210,8 +210,8 @@ def round_of(learner: Learner, round_: int) -> tuple[dict[str, float], dict[str,
 def test_what_the_policy_is_trained_on_is_what_the_model_makes_up(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = imagining()
 
-    def forbidding(sight: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        return sight, -100.0 * action[:, 0], np.ones(len(sight), np.bool_)
+    def forbidding(observation: Floats, action: Floats, draw: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        return observation, -100.0 * action[:, 0], np.ones(len(observation), np.bool_)
 
     monkeypatch.setattr(cast(Model, learner._model), "step", forbidding)
     round_of(learner, 0)
@@ -222,8 +222,8 @@ def test_what_the_policy_is_trained_on_is_what_the_model_makes_up(monkeypatch: p
 
 def test_policy_learns_what_the_world_pays_by_way_of_the_model() -> None:
     settings = {"window": 2, "latent": 2, "hidden": [16], "passes": 10, "lr": 3e-3}
-    knobs = {"name": "mdpo", "epochs": 10, "actor_lr": 0.05, "kl_target": 0.1, "world_model": settings}
-    learner = ImaginingLearner(SHAPE, Algorithm.model_validate(LINEAR | knobs))
+    settings = {"name": "mdpo", "epochs": 10, "actor_lr": 0.05, "kl_target": 0.1, "world_model": settings}
+    learner = ImaginingLearner(SHAPE, Algorithm.model_validate(LINEAR | settings))
     for round_ in range(8):
         round_of(learner, round_)
     learner.begin_round(8)
@@ -256,7 +256,7 @@ KHOP = ["algorithm.actor_scope=khop", "algorithm.critic_scope=khop"]
 )  # fmt: skip
 def test_the_model_is_told_which_columns_are_categories(words: list[str], parts: list[tuple[int, int]]) -> None:
     ready = plan(load(words[0], ["algorithm.name=mdpo", "kappa=1", *words[1:]]))
-    learner = make_on_policy_learner(ready.scenario, ready.deployment, 0, Agenda(ready.scenario, ready.deployment, 0))
+    learner = make_on_policy_learner(ready.scenario, ready.deployment, 0, AgentRouting(ready.scenario, ready.deployment, 0))
     assert isinstance(learner, ImaginingLearner)
     assert [(part.start, part.stop) for part in learner._model._categories] == parts
 

@@ -29,13 +29,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def model(width: int = S, *, choices: int = 2, one_hot: bool = True, seed: int = 0, **knobs: Any) -> WorldModel:
+def model(width: int = S, *, choices: int = 2, one_hot: bool = True, seed: int = 0, **settings: Any) -> WorldModel:
     shape = Shape(
         agent=0, seed=seed, steps=20, copies=B // 20, rounds=20, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, n_actions=1, choices=choices,
+        actor_width=width, critic_width=width, act_dim=1, choices=choices,
         one_hot=(slice(0, width),) if one_hot else (), cost_limits=(),
     )  # fmt: skip
-    settings = {"latent": 4, "hidden": [32, 32], "lr": 1e-3} | knobs
+    settings = {"latent": 4, "hidden": [32, 32], "lr": 1e-3} | settings
     return WorldModel(shape, Algorithm.model_validate({"name": "mdpo", "world_model": settings}))
 
 
@@ -68,7 +68,7 @@ def of_others(drift: float, rng: np.random.Generator) -> Samples:
     state = rng.integers(S, size=B)
     following = np.where(rng.random(B) < 0.1 + 0.06 * drift, 0, rng.integers(S, size=B))
     return Samples(
-        sight=shown(state),
+        observation=shown(state),
         action=rng.integers(2, size=(B, 1)).astype(np.float32),
         reward=(0.3 * drift * WORTH[state] + 0.3 * rng.normal(size=B)).astype(np.float32),
         following=shown(following),
@@ -104,13 +104,13 @@ def test_samples_of_a_round_stay_together() -> None:
     one, rng = model(), np.random.default_rng(0)
     state = np.arange(B) % S
     samples = of_others(0.0, rng)
-    samples.sight[:], samples.following[:] = shown(state), shown((state + 1) % S)
+    samples.observation[:], samples.following[:] = shown(state), shown((state + 1) % S)
     samples.action[:, 0], samples.reward[:] = state, state
     samples.terminated[:] = state == 2
     one.take(samples, rng)
-    ((sight, action, reward, following, terminated),) = one.state()["window"]
-    assert not np.array_equal(sight, samples.sight)  # shuffled
-    state = sight.argmax(1)
+    ((observation, action, reward, following, terminated),) = one.state()["window"]
+    assert not np.array_equal(observation, samples.observation)  # shuffled
+    state = observation.argmax(1)
     np.testing.assert_array_equal(action[:, 0], state)
     np.testing.assert_array_equal(reward, state)
     np.testing.assert_array_equal(following.argmax(1), (state + 1) % S)
@@ -171,9 +171,9 @@ def of_numbers(rng: np.random.Generator, size: int = 4 * B) -> Samples:
     """x' = 0.8 x + a + 0.5 w, and a column of millions that hardly moves; the reward is what x is."""
     x, action, noise = rng.normal(size=(3, size))
     far = 1e6 + 10 * rng.normal(size=size)
-    sight = np.stack((x, far), axis=1).astype(np.float32)
+    observation = np.stack((x, far), axis=1).astype(np.float32)
     following = np.stack((0.8 * x + action + 0.5 * noise, far + 1.0), axis=1).astype(np.float32)
-    return Samples(sight, action[:, None].astype(np.float32), x.astype(np.float32), following, np.zeros(size, np.bool_))
+    return Samples(observation, action[:, None].astype(np.float32), x.astype(np.float32), following, np.zeros(size, np.bool_))
 
 
 def test_numbers_follow_with_their_mean_and_spread_whatever_their_units() -> None:
@@ -181,8 +181,8 @@ def test_numbers_follow_with_their_mean_and_spread_whatever_their_units() -> Non
     for k in range(2):
         learn(one, of_numbers(rng), k)
     for x, action in ((0.0, 0.0), (1.0, -0.5), (-1.0, 1.0)):
-        sight = np.tile(np.array([x, 1e6], np.float32), (4000, 1))
-        following, reward, ended = one.step(sight, np.full((4000, 1), action, np.float32), np.random.default_rng(1))
+        observation = np.tile(np.array([x, 1e6], np.float32), (4000, 1))
+        following, reward, ended = one.step(observation, np.full((4000, 1), action, np.float32), np.random.default_rng(1))
         assert following[:, 0].mean() == pytest.approx(0.8 * x + action, abs=0.1)
         assert following[:, 0].std() == pytest.approx(0.5, rel=0.15)
         assert following[:, 1].mean() == pytest.approx(1e6 + 1, abs=0.5)
@@ -213,7 +213,7 @@ def test_with_others_that_stand_still_prediction_makes_no_difference_and_with_ot
             samples.following[:, 0] += drift * k
             learn(one, samples, k)
         asked = of_numbers(np.random.default_rng(99), B)
-        found.append(one.step(asked.sight, asked.action, np.random.default_rng(prediction)))
+        found.append(one.step(asked.observation, asked.action, np.random.default_rng(prediction)))
     critical = 1.63 * (2 / B) ** 0.5
     assert (distance(found[0][0][:, 0], found[1][0][:, 0]) > critical) is (drift > 0)
     assert distance(found[0][1], found[1][1]) < critical  # rewards are the agent's own

@@ -53,7 +53,7 @@ def algorithm(name: str = "iql", **off_policy: Any) -> Algorithm:
 def learner(choices: int, width: int = 1, name: str = "iql", **off_policy: Any) -> OffPolicyLearner:
     shape = Shape(
         agent=1, seed=3, steps=T, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, n_actions=1, choices=choices, cost_limits=(),
+        actor_width=width, critic_width=width, act_dim=1, choices=choices, cost_limits=(),
     )  # fmt: skip
     return OffPolicyLearner(shape, slice(0, width), algorithm(name, **off_policy))
 
@@ -71,7 +71,7 @@ def sensed(obs: np.ndarray, end: np.ndarray, final: np.ndarray | None) -> Sense:
 def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_end() -> None:
     rollout, state = Rollout.make(T, E, 1, 1, 0), np.zeros((E, 1), np.float32)
     for step in range(T):
-        rollout.sight[step] = state
+        rollout.observation[step] = state
         following = state + 1.0
         end = np.zeros(E, np.float32)
         if step == 2:
@@ -79,18 +79,18 @@ def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_en
         final = following.copy() if end.any() else None
         state = np.where(end[:, None] > 0, 100.0, following).astype(np.float32)
         rollout.record_outcome(step, sensed(state, end, final))
-    rollout.cut_sight = rollout.own_cut_blocks()
+    rollout.cut_observation = rollout.own_cut_blocks()
     one = learner(2)
     samples = one._samples(rollout, rollout.reward)
-    np.testing.assert_array_equal(samples.following, samples.sight + 1.0)
+    np.testing.assert_array_equal(samples.following, samples.observation + 1.0)
     assert samples.terminated.reshape(T, E).nonzero() == (np.array([2]), np.array([1]))
     begins = np.zeros((T, E), np.bool_)
     begins[0] = begins[3, 1] = begins[3, 2] = True
     np.testing.assert_array_equal(samples.is_first.reshape(T, E), begins)
     rollout.truncated[-1, 0] = rollout.terminated[-1, 3] = True
     one.sit_out(rollout)
-    rollout.cut_blocks[T - 1] = rollout.sight[-1]
-    rollout.cut_sight = np.zeros((len(rollout.cuts()), 1), np.float32)
+    rollout.cut_blocks[T - 1] = rollout.observation[-1]
+    rollout.cut_observation = np.zeros((len(rollout.cuts()), 1), np.float32)
     after = one._samples(rollout, rollout.reward)
     np.testing.assert_array_equal(after.is_first.reshape(T, E)[0], [True, False, False, True])
 
@@ -99,7 +99,7 @@ def test_what_followed_is_the_next_sight_the_cut_or_what_was_seen_at_the_very_en
 def test_a_new_turn_forgets_what_was_seen_in_the_last_one(name: str, replay: str, kept: int) -> None:
     one = learner(2, name=name, replay=replay, warm_up_steps=0, updates_per_step=0.001)
     rollout = Rollout.make(T, E, 1, 1, 0)
-    rollout.cut_sight = rollout.sight[-1]
+    rollout.cut_observation = rollout.observation[-1]
     for round_, has_turn in enumerate((True, True, False, False, True, True)):
         one.begin_round(round_, explore=has_turn)
         if has_turn:
@@ -115,29 +115,31 @@ def test_a_new_turn_forgets_what_was_seen_in_the_last_one(name: str, replay: str
 
 def test_choices_are_random_as_often_as_epsilon_says_and_liked_otherwise() -> None:
     one = learner(3, epsilon_start=0.9, epsilon_end=0.3, epsilon_steps=4 * T * E, warm_up_steps=T * E)
-    sight = np.zeros((E, 1), np.float32)
+    observation = np.zeros((E, 1), np.float32)
     one.begin_round(0, explore=False)
-    liked = one.act(0, sight)
+    liked = one.act(0, observation)
     for round_, epsilon in ((0, 1.0), (1, 0.75), (2, 0.6), (4, 0.3), (99, 0.3)):
         one.begin_round(round_)
         assert one._exploration.epsilon == pytest.approx(epsilon)
     other = []
     for round_ in range(9, 109):
         one.begin_round(round_)
-        other += [one.act(step, sight) != liked for step in range(T)]
+        other += [one.act(step, observation) != liked for step in range(T)]
     assert np.mean(other) == pytest.approx(0.3 * 2 / 3, abs=0.03)
 
 
 def test_continuous_actions_are_uniform_at_first_then_near_what_is_liked_and_never_beyond_the_bound() -> None:
     one = learner(0, action_bound=2.0, noise_std=0.1, warm_up_steps=50 * T * E)
-    sight = np.zeros((E, 1), np.float32)
+    observation = np.zeros((E, 1), np.float32)
     one.begin_round(0, explore=False)
-    liked = one.act(0, sight)
+    liked = one.act(0, observation)
     early: list[np.ndarray] = []
     late: list[np.ndarray] = []
     for round_ in range(100):
         one.begin_round(round_)
-        (early if round_ < 50 else late).extend(one.act(step, sight) - (liked if round_ >= 50 else 0.0) for step in range(T))
+        (early if round_ < 50 else late).extend(
+            one.act(step, observation) - (liked if round_ >= 50 else 0.0) for step in range(T)
+        )
     assert np.abs(early).max() <= 2.0
     assert np.std(early) == pytest.approx(4.0 / np.sqrt(12.0), rel=0.05)
     assert np.std(late) == pytest.approx(0.2, rel=0.1)
@@ -145,13 +147,13 @@ def test_continuous_actions_are_uniform_at_first_then_near_what_is_liked_and_nev
 
 def test_with_turns_every_agent_explores_as_much_as_the_first() -> None:
     """Its own turns count, not the rounds of others: three agents, two rounds a turn."""
-    knobs = {"epsilon_start": 0.9, "epsilon_end": 0.3, "epsilon_steps": 4 * T * E, "warm_up_steps": T * E, "turn_rounds": 2}
+    settings = {"epsilon_start": 0.9, "epsilon_end": 0.3, "epsilon_steps": 4 * T * E, "warm_up_steps": T * E, "turn_rounds": 2}
     told = []
     for agent in range(3):
         shape = replace(learner(2)._shape, agent=agent, n_agents=3)
-        one = OffPolicyLearner(shape, slice(0, 1), algorithm("ma2ql", **knobs))
+        one = OffPolicyLearner(shape, slice(0, 1), algorithm("ma2ql", **settings))
         rollout = Rollout.make(T, E, 1, 1, 0)
-        rollout.cut_sight = rollout.sight[-1]
+        rollout.cut_observation = rollout.observation[-1]
         held = []
         for round_ in range(18):
             one.begin_round(round_)
@@ -174,12 +176,12 @@ def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str,
     moved: dict[str | None, set[str]] = {}
     learnt: set[str] = set()
     for decay in (None, "none", "linear"):
-        knobs = algorithm(name, warm_up_steps=0, representation=representation, batch=8, updates_per_step=1.0)
-        one = OffPolicyLearner(learner(choices)._shape, slice(0, 1), knobs.model_copy(update={"lr_decay": decay}))
+        settings = algorithm(name, warm_up_steps=0, representation=representation, batch=8, updates_per_step=1.0)
+        one = OffPolicyLearner(learner(choices)._shape, slice(0, 1), settings.model_copy(update={"lr_decay": decay}))
         rollout = Rollout.make(T, E, 1, 1, 0)
-        rollout.sight[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
+        rollout.observation[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
         rollout.action[:] = np.random.default_rng(1).integers(2, size=(T, E, 1))
-        rollout.cut_sight = rollout.sight[-1]
+        rollout.cut_observation = rollout.observation[-1]
         reward = np.random.default_rng(2).normal(size=(T, E)).astype(np.float32)
         one.begin_round(0)
         for _ in one.learn_values(0, rollout, reward):
@@ -198,15 +200,15 @@ def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str,
 
 
 def one_step_samples(draw: np.random.Generator, size: int, *, choices: int) -> Samples:
-    """One-step episodes at sights in [-1, 1]: choice 1 pays the sight, 0 nothing; a number pays -(a - sight/2)²."""
-    sight = draw.uniform(-1, 1, (size, 1)).astype(np.float32)
+    """One-step episodes at observations o in [-1, 1]: choice 1 pays o, 0 nothing; a number a pays -(a - o/2)²."""
+    observation = draw.uniform(-1, 1, (size, 1)).astype(np.float32)
     if choices:
         action = draw.integers(choices, size=(size, 1)).astype(np.float32)
-        reward = (action * sight)[:, 0]
+        reward = (action * observation)[:, 0]
     else:
         action = draw.uniform(-1, 1, (size, 1)).astype(np.float32)
-        reward = -((action - sight / 2)[:, 0] ** 2)
-    return Samples(sight, action, reward, sight, np.ones(size, np.bool_))
+        reward = -((action - observation / 2)[:, 0] ** 2)
+    return Samples(observation, action, reward, observation, np.ones(size, np.bool_))
 
 
 PROBE = np.linspace(-0.9, 0.9, 10, dtype=np.float32)[:, None]
@@ -233,11 +235,11 @@ def test_a_policy_of_numbers_climbs_its_critics() -> None:
 
 def test_bootstrapping_multiplies_by_gamma_and_stops_at_the_end() -> None:
     """A chain of two states, each paying 1: values 1 at its end, 1 + gamma before it."""
-    knobs = algorithm(target_keep=0.9).model_copy(update={"gamma": 0.5})
-    values = DoubleQ(1, 1, knobs, torch.Generator().manual_seed(0))
-    sight = np.array([[0.0], [1.0]] * 50, np.float32)
-    ends = sight[:, 0] == 1.0
-    values.take(Samples(sight, np.zeros_like(sight), np.ones(100, np.float32), np.ones_like(sight), ends))
+    settings = algorithm(target_keep=0.9).model_copy(update={"gamma": 0.5})
+    values = DoubleQ(1, 1, settings, torch.Generator().manual_seed(0))
+    observation = np.array([[0.0], [1.0]] * 50, np.float32)
+    ends = observation[:, 0] == 1.0
+    values.take(Samples(observation, np.zeros_like(observation), np.ones(100, np.float32), np.ones_like(observation), ends))
     for _ in values.learn(300, np.random.default_rng(0)):
         pass
     with torch.no_grad():
@@ -248,8 +250,8 @@ def test_bootstrapping_multiplies_by_gamma_and_stops_at_the_end() -> None:
 def test_the_ideal_hopes_for_what_its_own_action_can_lead_to_and_not_for_less_than_it_got() -> None:
     """From 0 an action leads to +1 or -1 as the others please; pairs that end at +1 are worth 1, at -1 nothing."""
     draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    knobs = algorithm("i2q", ideal_weight=1.0)
-    ideal = Ideal(1, 1, knobs, InputNorm(1, running=False), generator)
+    settings = algorithm("i2q", ideal_weight=1.0)
+    ideal = Ideal(1, 1, settings, InputNorm(1, running=False), generator)
     for _ in range(300):
         following = torch.from_numpy(draw.choice([-1.0, 1.0], size=(64, 1)).astype(np.float32))
         batch = Batch(torch.zeros(64, 1), torch.ones(64, 1), (following[:, 0] > 0).float(), following, torch.zeros(64))
@@ -267,14 +269,14 @@ def test_the_models_error_is_a_mean_over_columns_too(monkeypatch: pytest.MonkeyP
     """So that α means the same for states of any width."""
     ideal = Ideal(3, 1, algorithm("i2q", ideal_weight=0.0), InputNorm(3, running=False), torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(1)
-    sight, following = torch.randn(8, 3, generator=draw), torch.randn(8, 3, generator=draw)
-    batch = Batch(sight, torch.ones(8, 1), torch.zeros(8), following, torch.ones(8))
+    observation, following = torch.randn(8, 3, generator=draw), torch.randn(8, 3, generator=draw)
+    batch = Batch(observation, torch.ones(8, 1), torch.zeros(8), following, torch.ones(8))
     seen: list[torch.Tensor] = []
     trainer = ideal._model_trainer
     monkeypatch.setattr(trainer, "step", lambda: seen.append(trainer.gradient.clone()))
     ideal.learn(batch, torch.ones(8, 1))
     trainer.gradient.zero_()
-    ((ideal.guess(sight, torch.ones(8, 1)) - following) ** 2).mean().backward()
+    ((ideal.guess(observation, torch.ones(8, 1)) - following) ** 2).mean().backward()
     torch.testing.assert_close(seen[0], trainer.gradient)
 
 
@@ -390,23 +392,23 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
     kinds: list[tuple[int, dict[str, Any]]] = [
         (2, {"representation": "table"}), (2, {}), (0, {}), (2, {"representation": "recurrent"}),
     ]  # fmt: skip
-    for choices, knobs in kinds:
-        one = learner(choices, warm_up_steps=0, **knobs)
+    for choices, settings in kinds:
+        one = learner(choices, warm_up_steps=0, **settings)
         rollout = Rollout.make(T, E, 1, 1, 0)
-        rollout.sight[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
+        rollout.observation[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
         rollout.action[:] = np.random.default_rng(1).integers(2, size=(T, E, 1))
-        rollout.cut_sight = rollout.sight[-1]
+        rollout.cut_observation = rollout.observation[-1]
         one.begin_round(0)
         for _ in one.learn_values(0, rollout, np.random.default_rng(2).normal(size=(T, E)).astype(np.float32)):
             pass
-        other = learner(choices, warm_up_steps=0, **knobs)
+        other = learner(choices, warm_up_steps=0, **settings)
         other.load_policy(one.weights())
         for each in (one, other):
             each.begin_round(1, explore=False)
-        np.testing.assert_array_equal(one.act(0, rollout.sight[0]), other.act(0, rollout.sight[0]))
+        np.testing.assert_array_equal(one.act(0, rollout.observation[0]), other.act(0, rollout.observation[0]))
         with pytest.raises(ValueError, match="checkpoint of agent 1: "):
             other.load_policy({})
-        assert digest(one.weights()) != digest(learner(choices, warm_up_steps=0, **knobs).weights())
+        assert digest(one.weights()) != digest(learner(choices, warm_up_steps=0, **settings).weights())
 
 
 @pytest.mark.exact
@@ -418,7 +420,7 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
 def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
     name: str, choices: int, representation: str, input_norm: str, tmp_path: Path
 ) -> None:
-    knobs = {"representation": representation, "warm_up_steps": 0, "updates_per_step": 0.3, "batch": 8, "buffer": 40,
+    settings = {"representation": representation, "warm_up_steps": 0, "updates_per_step": 0.3, "batch": 8, "buffer": 40,
              "table_step": 0.3}  # fmt: skip
 
     def rounds(one: OffPolicyLearner, *which: int) -> list[dict[str, float]]:
@@ -426,12 +428,12 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
         for round_ in which:
             draw = np.random.default_rng(round_)
             rollout = Rollout.make(T, E, 1, 1, 0)
-            rollout.cut_sight = np.full((E, 1), round_, np.float32)
+            rollout.cut_observation = np.full((E, 1), round_, np.float32)
             rollout.truncated[-1, :2] = True  # in the other copies episodes go on
             one.begin_round(round_)
             for step in range(T):
-                rollout.sight[step] = draw.integers(round_ + 2, size=(E, 1))  # some of which are new in every round
-                rollout.action[step] = one.act(step, rollout.sight[step])
+                rollout.observation[step] = draw.integers(round_ + 2, size=(E, 1))  # some of which are new in every round
+                rollout.action[step] = one.act(step, rollout.observation[step])
             one.forget(rollout.truncated[-1])
             if name == "ma2ql" and round_ % 2:
                 found.append(dict(one.sit_out(rollout)))
@@ -442,7 +444,7 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
         return found
 
     def fresh() -> OffPolicyLearner:
-        knobs_ = algorithm(name, **knobs).model_copy(update={"input_norm": input_norm})
+        knobs_ = algorithm(name, **settings).model_copy(update={"input_norm": input_norm})
         return OffPolicyLearner(learner(choices)._shape, slice(0, 1), knobs_)
 
     for stop in (1, 2, 3):

@@ -73,15 +73,22 @@ def test_no_mixer_describes_the_game_of_minus_twenty() -> None:
     assert np.abs(mixed_fit(easy, 0) - easy).max() < 0.1
 
 
-def team(seed: int, **knobs: Any) -> Team:
-    settings = {"name": "qmix", "hidden": [5], "head_gain": 1.0, "critic_lr": 0.05, "off_policy": {"target_keep": 0.9}, **knobs}
+def team(seed: int, **settings: Any) -> Team:
+    settings = {
+        "name": "qmix",
+        "hidden": [5],
+        "head_gain": 1.0,
+        "critic_lr": 0.05,
+        "off_policy": {"target_keep": 0.9},
+        **settings,
+    }
     return Team((2, 1), (3, 2), Algorithm.model_validate(settings), seed)
 
 
 def minibatch(draw: np.random.Generator, size: int) -> tuple[np.ndarray, ...]:
     action = np.stack([draw.integers(3, size=size), draw.integers(2, size=size)], axis=1).astype(np.float32)
-    sight, following = draw.normal(size=(2, size, 3)).astype(np.float32)
-    return sight, action, draw.normal(size=size).astype(np.float32), following, draw.random(size) < 0.3
+    observation, following = draw.normal(size=(2, size, 3)).astype(np.float32)
+    return observation, action, draw.normal(size=size).astype(np.float32), following, draw.random(size) < 0.3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -89,7 +96,7 @@ def test_the_target_is_what_the_lagging_team_makes_of_the_joint_action_that_the_
     draw, one = np.random.default_rng(seed), team(seed, gamma=0.7)
     for _ in range(10):
         one.step(*minibatch(draw, 20))
-    sight, action, reward, following, terminated = minibatch(draw, 50)
+    observation, action, reward, following, terminated = minibatch(draw, 50)
     joint = torch.tensor(list(product(range(3), range(2))))
     lagging = one._lagging.module
     total = 0.0
@@ -98,9 +105,9 @@ def test_the_target_is_what_the_lagging_team_makes_of_the_joint_action_that_the_
             after = torch.from_numpy(following[k]).expand(len(joint), -1)
             best = one.value(after, joint).argmax()  # over all joint actions at once, by no agent's leave
             onward = 0.0 if terminated[k] else 0.7 * float(lagging(after, joint)[best])
-            said = one.value(torch.from_numpy(sight[k])[None], torch.from_numpy(action[k]).long()[None])
+            said = one.value(torch.from_numpy(observation[k])[None], torch.from_numpy(action[k]).long()[None])
             total += (float(said) - float(reward[k]) - onward) ** 2
-    assert one.step(sight, action, reward, following, terminated) == pytest.approx(total / 50, rel=1e-4)
+    assert one.step(observation, action, reward, following, terminated) == pytest.approx(total / 50, rel=1e-4)
 
 
 @pytest.mark.exact
@@ -129,6 +136,6 @@ def test_without_anything_to_learn_from_nothing_is_learnt() -> None:
     nothing = Samples(*(part[:0] for part in minibatch(np.random.default_rng(0), 1)))
     one.take(nothing)
     one.learn(0, np.random.default_rng(0))
-    one.end(nothing.sight)
+    one.end(nothing.observation)
     assert torch.equal(one.weights()["team"], before)
     assert one.figures() == {"value_loss": 0.0, "replay": 0.0}

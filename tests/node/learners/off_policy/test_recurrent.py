@@ -44,14 +44,14 @@ def recalled(draw: np.random.Generator, steps: int, rounds: int) -> list[Samples
     shown = draw.integers(2, size=(total + LENGTH, COPIES))
     start = np.arange(total + 1)[:, None] + LENGTH - place  # row of `shown` that an episode began with
     secret = np.take_along_axis(np.concatenate((shown, shown)), start, axis=0)
-    sight = np.stack((np.where(place == 0, 2.0 * secret - 1.0, 0.0), place / LENGTH), axis=2).astype(np.float32)
+    observation = np.stack((np.where(place == 0, 2.0 * secret - 1.0, 0.0), place / LENGTH), axis=2).astype(np.float32)
     action = draw.integers(2, size=(total, COPIES)).astype(np.float32)
     ends = place[:-1] == LENGTH - 1
     reward = (ends & (action == secret[:-1])).astype(np.float32)
     return [
         Samples(
-            sight=sight[:-1][part].reshape(-1, 2), action=action[part].reshape(-1, 1), reward=reward[part].reshape(-1),
-            following=sight[1:][part].reshape(-1, 2), terminated=ends[part].reshape(-1),
+            observation=observation[:-1][part].reshape(-1, 2), action=action[part].reshape(-1, 1),
+            reward=reward[part].reshape(-1), following=observation[1:][part].reshape(-1, 2), terminated=ends[part].reshape(-1),
             is_first=(place[:-1] == 0)[part].reshape(-1),
         )
         for part in (slice(k * steps, (k + 1) * steps) for k in range(rounds))
@@ -62,8 +62,8 @@ def liked_at_the_end(one: RecurrentQ | DoubleQ, secret: int) -> float:
     """The choice in an episode's last step."""
     action = np.zeros((COPIES, 1), np.float32)
     for place in range(LENGTH):
-        sight = np.tile(np.array([2.0 * secret - 1.0 if place == 0 else 0.0, place / LENGTH], np.float32), (COPIES, 1))
-        action = one.best(sight)
+        observation = np.tile(np.array([2.0 * secret - 1.0 if place == 0 else 0.0, place / LENGTH], np.float32), (COPIES, 1))
+        action = one.best(observation)
     if isinstance(one, RecurrentQ):
         one.forget(np.ones(COPIES, np.bool_))
     assert len(np.unique(action)) == 1
@@ -94,30 +94,30 @@ def test_without_memory_it_cannot_be_done() -> None:
 
 def test_nothing_is_remembered_over_the_beginning_of_an_episode() -> None:
     one, draw = values(7), torch.Generator().manual_seed(1)
-    sight = torch.randn(3, 7, 2, generator=draw).requires_grad_()
+    observation = torch.randn(3, 7, 2, generator=draw).requires_grad_()
     is_first = torch.zeros(3, 7, dtype=torch.bool)
     is_first[1, 4] = True
-    memory = one.net.read(sight, is_first)
-    alone = one.net.read(sight[:, 4:], torch.zeros(3, 3, dtype=torch.bool))
+    memory = one.net.read(observation, is_first)
+    alone = one.net.read(observation[:, 4:], torch.zeros(3, 3, dtype=torch.bool))
     torch.testing.assert_close(memory[1, 4:], alone[1])
     assert not torch.allclose(memory[0, 4:], alone[0])
     memory[:, 4:].sum().backward()
-    assert sight.grad is not None
-    assert (sight.grad[1, :4] == 0).all()
-    assert (sight.grad[0, :4] != 0).any()
+    assert observation.grad is not None
+    assert (observation.grad[1, :4] == 0).all()
+    assert (observation.grad[0, :4] != 0).any()
 
 
 def test_acting_step_by_step_reads_what_learning_reads() -> None:
     one, draw = values(9, choices=5), np.random.default_rng(2)
-    sight = draw.normal(size=(9, COPIES, 2)).astype(np.float32)
+    observation = draw.normal(size=(9, COPIES, 2)).astype(np.float32)
     ended = draw.random((9, COPIES)) < 0.3
     liked = []
     for step in range(9):
-        liked.append(one.best(sight[step])[:, 0])
+        liked.append(one.best(observation[step])[:, 0])
         one.forget(ended[step])
     is_first = np.concatenate((np.ones((1, COPIES), np.bool_), ended[:-1]))
     with torch.no_grad():
-        read = one.net(one.net.read(torch.from_numpy(sight.swapaxes(0, 1)), torch.from_numpy(is_first.T)))
+        read = one.net(one.net.read(torch.from_numpy(observation.swapaxes(0, 1)), torch.from_numpy(is_first.T)))
     np.testing.assert_array_equal(np.stack(liked, axis=1), read.argmax(2).numpy())
 
 
@@ -126,14 +126,14 @@ def test_loss_is_over_samples_whose_memory_is_whole_or_burnt_in_and_targets_come
     draw, one = np.random.default_rng(3), values(6, choices=3, burn_in=burn_in, target_keep=0.5)
 
     def stretches() -> list[torch.Tensor]:
-        sight, following = draw.normal(size=(2, 4, 6, 2)).astype(np.float32)
+        observation, following = draw.normal(size=(2, 4, 6, 2)).astype(np.float32)
         action, reward = draw.integers(3, size=(4, 6)).astype(np.float32), draw.normal(size=(4, 6)).astype(np.float32)
         terminated, is_first = draw.random((2, 4, 6)) < 0.3
-        return [torch.from_numpy(part) for part in (sight, action, reward, following, terminated, is_first)]
+        return [torch.from_numpy(part) for part in (observation, action, reward, following, terminated, is_first)]
 
     for _ in range(5):
         one.step(*stretches())
-    sight, action, reward, following, terminated, is_first = told = stretches()
+    observation, action, reward, following, terminated, is_first = told = stretches()
     lagging, errors = one.lagging, []
     with torch.no_grad():
         for s in range(4):
@@ -144,7 +144,7 @@ def test_loss_is_over_samples_whose_memory_is_whole_or_burnt_in_and_targets_come
                 since = max(begun, default=0)  # read afresh from there, by either network
                 own, theirs = torch.zeros(1, UNITS), torch.zeros(1, UNITS)
                 for k in range(since, t + 1):
-                    own, theirs = one.net.after(sight[s, k][None], own), lagging.after(sight[s, k][None], theirs)
+                    own, theirs = one.net.after(observation[s, k][None], own), lagging.after(observation[s, k][None], theirs)
                 said = one.net(own)[0, int(action[s, t])]
                 own, theirs = one.net.after(following[s, t][None], own), lagging.after(following[s, t][None], theirs)
                 onward = 0.0 if terminated[s, t] else 0.9 * float(lagging(theirs)[0, int(one.net(own).argmax())])

@@ -25,32 +25,34 @@ ON_THEIR_OWN = [
 ]
 
 
-def algorithm(**knobs: Any) -> Algorithm:
+def algorithm(**settings: Any) -> Algorithm:
     small: dict[str, Any] = {"hidden": (16,), "epochs": 2, "minibatches": 3, "input_norm": "none", "actor_lr": 1e-3}
-    return Algorithm.model_validate(small | knobs)
+    return Algorithm.model_validate(small | settings)
 
 
-def learner_of(*, choices: int = 0, cost_limits: tuple[float, ...] = (), agent: int = 0, reach: int = 4, **knobs: Any) -> Learner:
+def learner_of(
+    *, choices: int = 0, cost_limits: tuple[float, ...] = (), agent: int = 0, reach: int = 4, **settings: Any
+) -> Learner:
     shape = Shape(
         agent=agent, seed=0, steps=T, copies=E, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=D, critic_width=D, n_actions=1 if choices else 2, choices=choices, cost_limits=cost_limits, reach=reach,
+        actor_width=D, critic_width=D, act_dim=1 if choices else 2, choices=choices, cost_limits=cost_limits, reach=reach,
     )  # fmt: skip
-    return Learner(shape, algorithm(**knobs))
+    return Learner(shape, algorithm(**settings))
 
 
 def rollout_of(learner: Learner, *, seed: int = 0, n_costs: int = 0, choices: int = 0, round_: int = 0) -> Rollout:
-    """A round of random sights, rewards, costs and ends, with the actions that the learner takes."""
+    """A round of random observations, rewards, costs and ends, with the actions that the learner takes."""
     rng = np.random.default_rng(seed)
     learner.begin_round(round_)
     rollout = Rollout.make(T, E, D, 1 if choices else 2, n_costs)
-    rollout.sight[:] = rng.normal(size=rollout.sight.shape)
+    rollout.observation[:] = rng.normal(size=rollout.observation.shape)
     for step in range(T):
-        rollout.action[step] = learner.act(step, rollout.sight[step])
+        rollout.action[step] = learner.act(step, rollout.observation[step])
     rollout.reward[:] = rng.normal(size=rollout.reward.shape)
     rollout.cost[:] = np.random.default_rng(seed + 1000).uniform(size=rollout.cost.shape)
     end = rng.choice(3, size=(T, E), p=(0.8, 0.1, 0.1))
     rollout.terminated[:], rollout.truncated[:] = end == 1, end == 2
-    rollout.cut_sight = rng.normal(size=(len(rollout.cuts()), D)).astype(np.float32)
+    rollout.cut_observation = rng.normal(size=(len(rollout.cuts()), D)).astype(np.float32)
     return rollout
 
 
@@ -71,9 +73,9 @@ def ratios(seed: int) -> Floats:
 
 
 def after(
-    rounds: int = 2, *, earlier: Sequence[Floats] = (), n_costs: int = 0, choices: int = 0, **knobs: Any
+    rounds: int = 2, *, earlier: Sequence[Floats] = (), n_costs: int = 0, choices: int = 0, **settings: Any
 ) -> dict[str, Tensor]:
-    learner = learner_of(choices=choices, cost_limits=(0.5,) * n_costs, **knobs)
+    learner = learner_of(choices=choices, cost_limits=(0.5,) * n_costs, **settings)
     for k in range(rounds):
         learn(learner, rollout_of(learner, seed=k, n_costs=n_costs, choices=choices, round_=k), earlier, round_=k)
     return snapshot(learner)
@@ -113,7 +115,7 @@ def test_choices_become_likelier_where_they_paid() -> None:
     learner = learner_of(name="happo", choices=3, epochs=5, actor_lr=0.01)
     rollout = rollout_of(learner, choices=3)
     rollout.terminated[:], rollout.truncated[:] = True, False
-    rollout.cut_sight = np.zeros((0, D), np.float32)
+    rollout.cut_observation = np.zeros((0, D), np.float32)
     rollout.reward[:] = rollout.action[:, :, 0] == 2.0
     learn(learner, rollout)
     paid = rollout.reward.reshape(-1) == 1.0
@@ -202,7 +204,7 @@ def test_macpo_waits_with_costs_until_an_episode_has_ended() -> None:
     for one, n_costs in ((learner, 1), (free, 0)):
         rollout = rollout_of(one, n_costs=n_costs)
         rollout.terminated[:], rollout.truncated[:] = False, False
-        rollout.cut_sight = np.ones((E, D), np.float32)
+        rollout.cut_observation = np.ones((E, D), np.float32)
         learn(one, rollout)
     assert equal(snapshot(learner), snapshot(free), "actor")
 
@@ -216,7 +218,7 @@ def test_focops_prices_move_once_a_round_by_the_excess_alone_and_stay_in_their_r
     rollout.cost[:] = 2.0
     rollout.terminated[:], rollout.truncated[:] = False, False
     rollout.truncated[[3, 7, 11]] = True  # episodes of four steps: 8 each
-    rollout.cut_sight = np.ones((len(rollout.cuts()), D), np.float32)
+    rollout.cut_observation = np.ones((len(rollout.cuts()), D), np.float32)
     figures = learn(learner, rollout)
     assert figures["multiplier_0"] == pytest.approx(0.4 + 0.1 * 3.0)
     assert figures["multiplier_1"] == 0.0
@@ -413,7 +415,7 @@ def test_advantages_from_a_central_critic_teach_what_the_agents_own_would() -> N
     learn(own, rollout, [ratios(1)])
     shape = Shape(
         agent=0, seed=0, steps=T, copies=E, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=D, critic_width=D, n_actions=2, cost_limits=(),
+        actor_width=D, critic_width=D, act_dim=2, cost_limits=(),
     )  # fmt: skip
     elsewhere = Critics(shape, algorithm(name="happo"))
     elsewhere.begin(rollout)
@@ -442,7 +444,7 @@ def test_macpos_planes_hold_the_excess_per_step_of_the_episodes_that_it_comes_fr
     rollout.cost[:] = 2.0
     rollout.terminated[:], rollout.truncated[:] = False, False
     rollout.truncated[[3, 11]] = True  # episodes of 4 and 8 steps: they cost 8 and 16
-    rollout.cut_sight = np.ones((len(rollout.cuts()), D), np.float32)
+    rollout.cut_observation = np.ones((len(rollout.cuts()), D), np.float32)
     told = learn(learner, rollout)
     assert told["margin_0"] == pytest.approx(min(0.2 * (12.0 - 5.0), 0.2 * 5.0))
     assert seen == [[pytest.approx((12.0 - 5.0 + told["margin_0"]) / 6.0)]]

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 ROUNDS, LIMIT = 120, 1.0
 
 
-def bandit(name: str, seed: int, **knobs: Any) -> tuple[NDArray[np.float64], float]:
+def bandit(name: str, seed: int, **more: Any) -> tuple[NDArray[np.float64], float]:
     """Two agents see a sign and push: -(a ∓ 2)², shared; each pays |a| and may pay 1. Cost per agent and reward at the end."""
     settings = Algorithm.model_validate(dict(
         name=name, hidden=(8,), epochs=4, minibatches=2, critic_lr=0.02, gamma=0.0, lr_decay="none", actor_scope="global",
-        max_grad_norm=10.0, **({"actor_lr": 0.005, "mult_lr": 0.02} | knobs),
+        max_grad_norm=10.0, **({"actor_lr": 0.005, "mult_lr": 0.02} | more),
         input_norm="none",
     ))  # fmt: skip
     steps, copies, n = 1, 256, 2
@@ -29,7 +29,7 @@ def bandit(name: str, seed: int, **knobs: Any) -> tuple[NDArray[np.float64], flo
         Learner(
             Shape(
                 agent=i, seed=seed, steps=steps, copies=copies, rounds=ROUNDS, actor_columns=slice(None),
-                critic_columns=slice(None), actor_width=2, critic_width=2, n_actions=1, cost_limits=limits, reach=n,
+                critic_columns=slice(None), actor_width=2, critic_width=2, act_dim=1, cost_limits=limits, reach=n,
             ),
             settings,
         )
@@ -42,11 +42,11 @@ def bandit(name: str, seed: int, **knobs: Any) -> tuple[NDArray[np.float64], flo
         sign = rng.integers(2, size=(steps, copies))
         for learner, rollout in zip(learners, rollouts, strict=True):
             learner.begin_round(k)
-            rollout.sight[:] = np.eye(2)[sign]
+            rollout.observation[:] = np.eye(2)[sign]
             for step in range(steps):
-                rollout.action[step] = learner.act(step, rollout.sight[step])
+                rollout.action[step] = learner.act(step, rollout.observation[step])
             rollout.terminated[:] = True
-            rollout.cut_sight = np.zeros((0, 2), np.float32)
+            rollout.cut_observation = np.zeros((0, 2), np.float32)
         pushed = np.stack([rollout.action[:, :, 0] for rollout in rollouts])
         reward = (-((pushed - 2.0 * (1 - 2 * sign)) ** 2)).mean(0)
         paid.append(np.abs(pushed).mean((1, 2)))

@@ -19,7 +19,7 @@ from node.numerics.critics import Critic, Shape
 from node.numerics.normalise import ValueNorm
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
-from node.protocol.routing import Agenda
+from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
@@ -34,13 +34,13 @@ T, E, D, A = 12, 4, 5, 2
 # --- one learner and one rollout ------------------------------------------------------------------------------------------
 
 
-def algorithm(**knobs: Any) -> Algorithm:
+def algorithm(**settings: Any) -> Algorithm:
     small: dict[str, Any] = {"hidden": (16,), "epochs": 2, "minibatches": 3, "input_norm": "none", "actor_lr": 1e-3}
-    return Algorithm.model_validate(small | knobs)
+    return Algorithm.model_validate(small | settings)
 
 
 def shape(**sizes: Any) -> Shape:
-    usual: dict[str, Any] = {"agent": 0, "seed": 0, "steps": T, "copies": E, "rounds": 10, "n_actions": A, "cost_limits": ()}
+    usual: dict[str, Any] = {"agent": 0, "seed": 0, "steps": T, "copies": E, "rounds": 10, "act_dim": A, "cost_limits": ()}
     sizes = usual | sizes
     for part in ("actor", "critic"):
         sizes.setdefault(f"{part}_columns", slice(None))
@@ -49,20 +49,20 @@ def shape(**sizes: Any) -> Shape:
 
 
 def rollout_of(
-    learner: Learner, *, seed: int = 0, n_costs: int = 0, width: int = D, n_actions: int = A, cut_seed: int = 99
+    learner: Learner, *, seed: int = 0, n_costs: int = 0, width: int = D, act_dim: int = A, cut_seed: int = 99
 ) -> Rollout:
-    """A round of random sights, rewards, costs and ends, with the actions that the learner takes."""
+    """A round of random observations, rewards, costs and ends, with the actions that the learner takes."""
     rng = np.random.default_rng(seed)
     learner.begin_round(0)
-    rollout = Rollout.make(T, E, width, n_actions, n_costs)
-    rollout.sight[:] = np.random.default_rng(seed + 1000).normal(size=rollout.sight.shape)
+    rollout = Rollout.make(T, E, width, act_dim, n_costs)
+    rollout.observation[:] = np.random.default_rng(seed + 1000).normal(size=rollout.observation.shape)
     for step in range(T):
-        rollout.action[step] = learner.act(step, rollout.sight[step])
+        rollout.action[step] = learner.act(step, rollout.observation[step])
     rollout.reward[:] = rng.normal(size=rollout.reward.shape)
     rollout.cost[:] = rng.uniform(size=rollout.cost.shape)
     end = rng.choice(3, size=(T, E), p=(0.8, 0.1, 0.1))
     rollout.terminated[:], rollout.truncated[:] = end == 1, end == 2
-    rollout.cut_sight = np.random.default_rng(cut_seed).normal(size=(len(rollout.cuts()), width)).astype(np.float32)
+    rollout.cut_observation = np.random.default_rng(cut_seed).normal(size=(len(rollout.cuts()), width)).astype(np.float32)
     return rollout
 
 
@@ -80,9 +80,9 @@ def snapshot(learner: Learner) -> dict[str, Tensor]:
 
 
 def trained(
-    rollout_seed: int = 0, *, sizes: dict[str, Any] | None = None, earlier: Sequence[Floats] = (), **knobs: Any
+    rollout_seed: int = 0, *, sizes: dict[str, Any] | None = None, earlier: Sequence[Floats] = (), **settings: Any
 ) -> Learner:
-    learner = Learner(shape(**(sizes or {})), algorithm(**knobs))
+    learner = Learner(shape(**(sizes or {})), algorithm(**settings))
     learn(learner, rollout_of(learner, seed=rollout_seed, n_costs=len((sizes or {}).get("cost_limits", ()))), earlier)
     return learner
 
@@ -106,9 +106,9 @@ def test_actions_are_the_mean_plus_noise_of_the_agents_own_stream() -> None:
 
 def test_without_exploration_the_mean_is_taken() -> None:
     learner = Learner(shape(), algorithm())
-    sight = np.random.default_rng(0).normal(size=(E, D)).astype(np.float32)
+    observation = np.random.default_rng(0).normal(size=(E, D)).astype(np.float32)
     learner.begin_round(0, explore=False)
-    np.testing.assert_array_equal(learner.act(0, sight), learner.act(5, sight))
+    np.testing.assert_array_equal(learner.act(0, observation), learner.act(5, observation))
 
 
 def test_streams_do_not_depend_on_how_much_an_agent_sees() -> None:
@@ -117,10 +117,10 @@ def test_streams_do_not_depend_on_how_much_an_agent_sees() -> None:
     for width in (1, 7):
         learner = Learner(shape(actor_width=width, critic_width=width), algorithm(hidden=()))
         rollout = rollout_of(learner, width=width)
-        rollout.sight[:], rollout.cut_sight[:] = 0.0, 0.0
+        rollout.observation[:], rollout.cut_observation[:] = 0.0, 0.0
         learner.begin_round(0)
         for step in range(T):
-            rollout.action[step] = learner.act(step, rollout.sight[step])
+            rollout.action[step] = learner.act(step, rollout.observation[step])
         learn(learner, rollout)
         ratios.append(learner.log_ratio().copy())
     np.testing.assert_array_equal(ratios[0], ratios[1])
@@ -149,16 +149,16 @@ def test_first_minibatch_meets_ratios_of_one() -> None:
 
 
 def test_ratios_told_to_later_agents_are_those_of_the_stored_actions() -> None:
-    learner = Learner(shape(n_actions=1), algorithm(std_init=0.5, actor_lr=0.05, input_norm="running"))
-    rollout = rollout_of(learner, n_actions=1)
-    old, new = (Learner(shape(n_actions=1), algorithm(input_norm="running")) for _ in range(2))
+    learner = Learner(shape(act_dim=1), algorithm(std_init=0.5, actor_lr=0.05, input_norm="running"))
+    rollout = rollout_of(learner, act_dim=1)
+    old, new = (Learner(shape(act_dim=1), algorithm(input_norm="running")) for _ in range(2))
     old.load_policy(snapshot(learner))
     spread = learn(learner, rollout)["std"]
     new.load_policy({**snapshot(learner), "actor_inputs": snapshot(old)["actor_inputs"]})  # inputs as they were in the round
 
     def log_prob(actor: Learner, std: float) -> NDArray[np.float64]:
         actor.begin_round(0, explore=False)
-        mean = np.stack([actor.act(step, rollout.sight[step]) for step in range(T)]).reshape(-1).astype(np.float64)
+        mean = np.stack([actor.act(step, rollout.observation[step]) for step in range(T)]).reshape(-1).astype(np.float64)
         return np.asarray(-0.5 * ((rollout.action.reshape(-1) - mean) / std) ** 2 - np.log(std))
 
     expected = log_prob(new, spread) - log_prob(old, 0.5)
@@ -171,11 +171,11 @@ def test_actions_become_likelier_where_they_paid_and_rarer_where_they_cost(signa
     sizes = {"cost_limits": (0.0,)} if signal == "cost" else {}
     learner = Learner(shape(**sizes), algorithm(epochs=4, constraint="lagrangian", mult_init=1.0, mult_lr=0.0))
     rollout = rollout_of(learner, n_costs=len(sizes))
-    rollout.sight[:] = 1.0
+    rollout.observation[:] = 1.0
     rollout.terminated[:], rollout.truncated[:] = True, False
-    rollout.cut_sight = np.zeros((0, D), np.float32)
+    rollout.cut_observation = np.zeros((0, D), np.float32)
     for step in range(T):
-        rollout.action[step] = learner.act(step, rollout.sight[step])
+        rollout.action[step] = learner.act(step, rollout.observation[step])
     upwards = rollout.action[:, :, 0] > 0
     rollout.reward[:] = upwards if signal == "reward" else 0.0
     if signal == "cost":
@@ -191,9 +191,9 @@ def test_units_and_origin_of_a_reward_do_not_matter_to_the_actor() -> None:
     for scale, origin in ((1.0, 0.0), (10.0, 50.0)):
         learner = Learner(shape(), algorithm())
         rollout = rollout_of(learner)
-        rollout.sight[:] = 0.0
+        rollout.observation[:] = 0.0
         rollout.terminated[:], rollout.truncated[:] = True, False
-        rollout.cut_sight = np.zeros((0, D), np.float32)
+        rollout.cut_observation = np.zeros((0, D), np.float32)
         rollout.reward *= scale
         rollout.reward += origin
         learn(learner, rollout)
@@ -230,11 +230,11 @@ def test_pieces_of_a_minibatch_add_up_to_it() -> None:
 
 
 def test_one_action_dimension_makes_joint_and_separate_ratios_the_same() -> None:
-    for n_actions, equal in ((1, True), (2, False)):
+    for act_dim, equal in ((1, True), (2, False)):
         actors = []
         for ratio in ("joint", "per_dim"):
-            learner = Learner(shape(n_actions=n_actions), algorithm(ratio=ratio))
-            learn(learner, rollout_of(learner, n_actions=n_actions))
+            learner = Learner(shape(act_dim=act_dim), algorithm(ratio=ratio))
+            learn(learner, rollout_of(learner, act_dim=act_dim))
             actors.append(learner.weights()["actor"])
         assert torch.allclose(actors[0], actors[1], rtol=1e-4, atol=1e-5) is equal
 
@@ -302,7 +302,7 @@ def test_samples_that_earlier_agents_made_impossible_do_not_count() -> None:
 def explicit_returns(rollout: Rollout, signal: Floats, flat: Tensor, gamma: float) -> NDArray[np.float64]:
     """Discounted returns by episodes, bootstrapped at cuts by the linear critic whose weights and bias are `flat`."""
     weight, bias = flat[:-1].double().numpy(), float(flat[-1])
-    at_cuts = {(int(t), int(e)): rollout.cut_sight[row] @ weight + bias for row, (t, e) in enumerate(rollout.cuts())}
+    at_cuts = {(int(t), int(e)): rollout.cut_observation[row] @ weight + bias for row, (t, e) in enumerate(rollout.cuts())}
     found = np.zeros(signal.shape)
     for t, e in np.ndindex(*signal.shape):
         discount = 1.0
@@ -335,9 +335,9 @@ def test_returns_of_one_step_value_what_was_seen_next() -> None:
     rollout = rollout_of(learner)
     learn(learner, rollout)
     following = np.zeros((T, E))
-    following[:-1] = rollout.sight[1:] @ flat[:-1]
-    for (t, e), sight in zip(rollout.cuts(), rollout.cut_sight, strict=True):
-        following[t, e] = sight @ flat[:-1]
+    following[:-1] = rollout.observation[1:] @ flat[:-1]
+    for (t, e), observation in zip(rollout.cuts(), rollout.cut_observation, strict=True):
+        following[t, e] = observation @ flat[:-1]
     expected = rollout.reward + 0.9 * ~rollout.terminated * following
     np.testing.assert_allclose(learner.weights()["critic_0_returns"].numpy(), [expected.mean(), expected.std()], rtol=1e-5)
 
@@ -359,13 +359,13 @@ def test_running_statistics_of_inputs_count_from_the_next_round_for_actor_and_cr
     for scale, origin in ((1.0, 0.0), (100.0, 7.0)):
         learner = Learner(shape(), algorithm(input_norm="running", actor_lr=0.0, critic_lr=0.0))
         rollout = rollout_of(learner)
-        rollout.sight *= scale
-        rollout.sight += origin
+        rollout.observation *= scale
+        rollout.observation += origin
         rollout.terminated[:], rollout.truncated[:] = True, False
-        rollout.cut_sight = np.zeros((0, D), np.float32)
+        rollout.cut_observation = np.zeros((0, D), np.float32)
         told.append([learn(learner, rollout, round_=round_)["advantage_std"] for round_ in range(2)])
         learner.begin_round(2, explore=False)
-        actions.append(learner.act(0, rollout.sight[0]))
+        actions.append(learner.act(0, rollout.observation[0]))
     assert told[0][0] != pytest.approx(told[1][0], rel=1e-2)
     assert told[0][1] == pytest.approx(told[1][1], rel=1e-3)
     np.testing.assert_allclose(actions[0], actions[1], rtol=1e-2, atol=1e-4)
@@ -382,10 +382,10 @@ def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_
         rollout.terminated[:], rollout.truncated[:] = False, False
         rollout.terminated[5] = terminated
         rollout.truncated[5] = not terminated
-        rollout.sight[6:] = next_sight
+        rollout.observation[6:] = next_sight
         rollout.reward[6:] = 0.0
-        rollout.cut_sight = np.random.default_rng(cut_seed).normal(size=(len(rollout.cuts()), D)).astype(np.float32)
-        rollout.cut_sight[-E:] = 0.0  # at the end of the round
+        rollout.cut_observation = np.random.default_rng(cut_seed).normal(size=(len(rollout.cuts()), D)).astype(np.float32)
+        rollout.cut_observation[-E:] = 0.0  # at the end of the round
         return rollout
 
     cut = with_ends(terminated=False, next_sight=0.0, cut_seed=1)
@@ -414,7 +414,7 @@ def test_round_without_any_cut_is_learnt_from() -> None:
     rollout = rollout_of(learner)
     rollout.truncated[:] = False
     rollout.terminated[-1] = True
-    rollout.cut_sight = np.zeros((0, D), np.float32)
+    rollout.cut_observation = np.zeros((0, D), np.float32)
     learn(learner, rollout)
     expected = explicit_returns(rollout, rollout.reward, before["critic_0"], 0.9)
     np.testing.assert_allclose(learner.weights()["critic_0_returns"].numpy(), [expected.mean(), expected.std()], rtol=1e-5)
@@ -441,9 +441,9 @@ def test_critics_of_reward_and_cost_learn_a_fixed_regression(value_norm: bool) -
     learner = Learner(shape(cost_limits=(1.0,)), algorithm(critic_lr=0.01, value_norm=value_norm, epochs=5))
     rollout = rollout_of(learner, n_costs=1)
     rollout.terminated[:], rollout.truncated[:] = True, False
-    rollout.cut_sight = np.zeros((0, D), np.float32)
-    rollout.reward[:] = rollout.sight[:, :, 0] - 2.0 * rollout.sight[:, :, 1]
-    rollout.cost[:, :, 0] = rollout.sight[:, :, 2] ** 2
+    rollout.cut_observation = np.zeros((0, D), np.float32)
+    rollout.reward[:] = rollout.observation[:, :, 0] - 2.0 * rollout.observation[:, :, 1]
+    rollout.cost[:, :, 0] = rollout.observation[:, :, 2] ** 2
     figures = [learn(learner, rollout) for _ in range(15)]
     for name in ("value_loss", "cost_value_loss_0"):
         assert figures[-1][name] < 0.1 * figures[0][name]
@@ -465,7 +465,7 @@ def constant_cost(learner: Learner, cost: float, ends: Sequence[int]) -> Rollout
     rollout.cost[:] = cost
     rollout.terminated[:], rollout.truncated[:] = False, False
     rollout.truncated[list(ends)] = True
-    rollout.cut_sight = np.zeros((len(rollout.cuts()), D), np.float32)
+    rollout.cut_observation = np.zeros((len(rollout.cuts()), D), np.float32)
     return rollout
 
 
@@ -574,10 +574,10 @@ def test_columns_outside_the_scopes_change_nothing_at_all() -> None:
         learner = Learner(shape(**sizes, cost_limits=(1.0,)), algorithm(input_norm="running"))
         for seed in range(2):
             rollout = rollout_of(learner, seed=seed, n_costs=1)
-            rollout.sight[:, :, 3:] += far
-            rollout.cut_sight[:, 3:] += far
+            rollout.observation[:, :, 3:] += far
+            rollout.cut_observation[:, 3:] += far
             for step in range(T):
-                rollout.action[step] = learner.act(step, rollout.sight[step])
+                rollout.action[step] = learner.act(step, rollout.observation[step])
             learn(learner, rollout)
         learners.append(learner)
     assert same(learners[0], learners[1])
@@ -601,8 +601,10 @@ ALONE = [name for name, recipe in RECIPES.items() if recipe.target == "advantage
 @pytest.mark.parametrize("name", [*ALONE, "mappo_l with quirks"])
 def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name: str, tmp_path: Path) -> None:
     quirks = ("shared_return_norm",) if name.endswith("quirks") else ()
-    knobs = algorithm(name=name.split()[0], quirks=quirks, input_norm="running", kl_target=1e-3, mult_lr=0.1, lr_decay="linear")
-    sizes = shape(cost_limits=() if knobs.recipe.constraint == "none" else (0.5,), reach=3)
+    settings = algorithm(
+        name=name.split()[0], quirks=quirks, input_norm="running", kl_target=1e-3, mult_lr=0.1, lr_decay="linear"
+    )
+    sizes = shape(cost_limits=() if settings.recipe.constraint == "none" else (0.5,), reach=3)
 
     def rounds(learner: Learner, *seeds: int) -> list[dict[str, float]]:
         found = []
@@ -612,7 +614,7 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name:
             found.append(learn(learner, rollout_of(learner, seed=seed, n_costs=1), earlier, round_=seed))
         return found
 
-    whole, half, again = (Learner(sizes, knobs) for _ in range(3))
+    whole, half, again = (Learner(sizes, settings) for _ in range(3))
     figures = rounds(whole, 0, 1, 2, 3)
     rounds(half, 0, 1)
     write(tmp_path / "state", half.state())
@@ -624,10 +626,10 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name:
 def test_policy_from_a_checkpoint_acts_as_the_stored_one() -> None:
     old, new = trained(input_norm="running"), Learner(shape(seed=1), algorithm(input_norm="running"))
     new.load_policy(snapshot(old))
-    sight = np.random.default_rng(3).normal(size=(E, D)).astype(np.float32)
+    observation = np.random.default_rng(3).normal(size=(E, D)).astype(np.float32)
     for learner in (old, new):
         learner.begin_round(1, explore=False)
-    np.testing.assert_array_equal(old.act(0, sight), new.act(0, sight))
+    np.testing.assert_array_equal(old.act(0, observation), new.act(0, observation))
 
 
 def test_checkpoint_that_does_not_fit_is_refused_by_name_and_shape() -> None:
@@ -652,11 +654,11 @@ class Room:
             obs_dims=world_spec.obs_dims, act_dims=world_spec.act_dims, cost_limits=cost_limits, dt=1.0, edges=tuple(edges)
         )
         self.world = make(scenario.env, self.deployment.graph(), scenario.seed)
-        self.agendas = [Agenda(scenario, self.deployment, i) for i in range(n)]
+        self.routings = [AgentRouting(scenario, self.deployment, i) for i in range(n)]
         self.learners = [self.learner(i) for i in range(n)]
         self.rollouts = [
-            Rollout.make(scenario.rollout.steps, scenario.env.copies, agenda.sight.width, 1, len(cost_limits))
-            for agenda in self.agendas
+            Rollout.make(scenario.rollout.steps, scenario.env.copies, routing.observation.width, 1, len(cost_limits))
+            for routing in self.routings
         ]
         self.obs = self.world.reset()
         self.rounds = 0
@@ -664,22 +666,22 @@ class Room:
             learner.begin_round(0)
 
     def learner(self, i: int) -> Learner:
-        return make_on_policy_learner(self.scenario, self.deployment, i, self.agendas[i])
+        return make_on_policy_learner(self.scenario, self.deployment, i, self.routings[i])
 
     def round(self) -> float:
         """One round; the mean team reward per step."""
         k = self.rounds
         rewards = [self._step(step) for step in range(self.scenario.rollout.steps)]
-        for agenda, rollout in zip(self.agendas, self.rollouts, strict=True):
-            rollout.cut_sight = np.zeros((len(rollout.cuts()), agenda.sight.width), np.float32)
-            for j in agenda.critic_agents:
-                rollout.cut_sight[:, agenda.sight.places[j]] = self.rollouts[j].own_cut_blocks()
+        for routing, rollout in zip(self.routings, self.rollouts, strict=True):
+            rollout.cut_observation = np.zeros((len(rollout.cuts()), routing.observation.width), np.float32)
+            for j in routing.critic_agents:
+                rollout.cut_observation[:, routing.observation.places[j]] = self.rollouts[j].own_cut_blocks()
         for learner, rollout in zip(self.learners, self.rollouts, strict=True):
             for _ in learner.learn_values(k, rollout, rollout.reward):
                 pass
-        order = self.agendas[0].order(k)
+        order = self.routings[0].order(k)
         for i in order:
-            uses = self.agendas[i].routes(Kind.RATIO, k).uses
+            uses = self.routings[i].routes(Kind.RATIO, k).uses
             earlier = [self.learners[j].log_ratio().copy() for j in order if j in uses]
             for _ in self.learners[i].learn_policy(self.rollouts[i], earlier):
                 pass
@@ -691,10 +693,12 @@ class Room:
         return float(np.mean(rewards))
 
     def _step(self, step: int) -> float:
-        for agenda, rollout in zip(self.agendas, self.rollouts, strict=True):
-            for j, place in agenda.sight.places.items():
-                rollout.sight[step][:, place] = self.obs[j]
-        actions = [learner.act(step, rollout.sight[step]) for learner, rollout in zip(self.learners, self.rollouts, strict=True)]
+        for routing, rollout in zip(self.routings, self.rollouts, strict=True):
+            for j, place in routing.observation.places.items():
+                rollout.observation[step][:, place] = self.obs[j]
+        actions = [
+            learner.act(step, rollout.observation[step]) for learner, rollout in zip(self.learners, self.rollouts, strict=True)
+        ]
         out = self.world.step(actions)
         end = (END_TERMINATED * out.terminated + END_TRUNCATED * out.truncated).astype(np.float32)
         n_costs = len(self.deployment.cost_limits)
@@ -731,8 +735,8 @@ def after(
         algorithm={"hidden": [8], "epochs": 2, "minibatches": 2, "actor_lr": 0.01, "mult_init": 0.5, "std_init": 0.5} | axes,
     )  # fmt: skip
     if turns is not None:
-        for agenda in room.agendas:
-            agenda.order = lambda round_: tuple(turns)  # type: ignore[method-assign]
+        for routing in room.routings:
+            routing.order = lambda round_: tuple(turns)  # type: ignore[method-assign]
     for _ in range(rounds):
         room.round()
     return [snapshot(learner) for learner in room.learners]
@@ -776,7 +780,7 @@ def test_every_constraint_gets_its_limits() -> None:
     for name in ("mappo_l", "macpo", "mafocops"):
         scenario = Scenario.model_validate({"algorithm": {"name": name}, "env": {"name": "network_lq", "partition": "2x1"}})
         deployment = Deployment(obs_dims=(1, 1), act_dims=(1, 1), cost_limits=(3.0,), dt=1.0, edges=((0, 1),))
-        learner = make_on_policy_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))
+        learner = make_on_policy_learner(scenario, deployment, 0, AgentRouting(scenario, deployment, 0))
         assert learner._shape.cost_limits == (3.0,)
 
 
@@ -788,7 +792,7 @@ def test_reach_is_that_of_the_factor() -> None:
             "kappa": 1,
         })
         deployment = Deployment(obs_dims=(1,) * 4, act_dims=(1,) * 4, cost_limits=(), dt=1.0, edges=PATH4)
-        assert make_on_policy_learner(scenario, deployment, 0, Agenda(scenario, deployment, 0))._shape.reach == reach
+        assert make_on_policy_learner(scenario, deployment, 0, AgentRouting(scenario, deployment, 0))._shape.reach == reach
 
 
 @pytest.mark.exact

@@ -28,9 +28,9 @@ from scenarios.schema import Algorithm
 Floats = NDArray[np.float64]
 
 
-def objective(kind: str, **knobs: Any) -> Clip:
+def objective(kind: str, **settings: Any) -> Clip:
     axes: dict[str, Any] = {"name": "ippo", "objective": kind}
-    return objective_of(Algorithm.model_validate(axes | knobs))
+    return objective_of(Algorithm.model_validate(axes | settings))
 
 
 def normals(*shape: int, seed: int = 0) -> Tensor:

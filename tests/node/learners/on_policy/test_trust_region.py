@@ -35,7 +35,7 @@ def make(kind: str, hidden: Sequence[int] = (8,), n_in: int = 3, *, seed: int = 
 
 
 def region_of(
-    actor: Actor, *, rows: int = 60, n_in: int = 3, costs: int = 0, excess: Sequence[float] = (), seed: int = 0, **knobs: Any
+    actor: Actor, *, rows: int = 60, n_in: int = 3, costs: int = 0, excess: Sequence[float] = (), seed: int = 0, **settings: Any
 ) -> Region:
     """A region around an actor with actions of its own and random advantages."""
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def region_of(
     advantages = [torch.from_numpy(rng.normal(size=rows).astype(np.float32)) for _ in range(1 + costs)]
     usual: dict[str, Any] = {"bound": 0.01, "damping": 0.1, "backtrack": 0.8, "chunk": 16}
     return Region(
-        actor=actor, weights=weights, x=x, action=action, old=old, advantages=advantages, excess=list(excess), **usual | knobs
+        actor=actor, weights=weights, x=x, action=action, old=old, advantages=advantages, excess=list(excess), **usual | settings
     )
 
 

@@ -1,10 +1,10 @@
-"""What the knobs of robots mean in worlds that have none: nothing, so they are refused, and a partition is a number of agents."""
+"""Settings of robots in worlds that have none: they are refused there, and a partition is a number of agents."""
 
 from scenarios.schema import Env
 
 
 def refuse_robots(env: Env, *, has_costs: bool = False) -> None:
-    """Refuse knobs that only a robot's world knows.
+    """Refuse settings that only a robot's world knows.
 
     Args:
         env: The scenario's section.
@@ -13,9 +13,9 @@ def refuse_robots(env: Env, *, has_costs: bool = False) -> None:
     Raises:
         ValueError: One of them is set; the text names field, value and what there is instead.
     """
-    for knob, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
-        if getattr(env, knob) != only and not (knob == "cost" and has_costs):
-            raise ValueError(f"env.{knob}: got {getattr(env, knob)!r}; {env.name} has {only}")
+    for setting, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
+        if getattr(env, setting) != only and not (setting == "cost" and has_costs):
+            raise ValueError(f"env.{setting}: got {getattr(env, setting)!r}; {env.name} has {only}")
     if env.observation == "reference":
         raise ValueError(f"env.observation: got 'reference'; {env.name} has own, full")
 
