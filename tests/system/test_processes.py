@@ -307,14 +307,51 @@ def test_a_killed_evaluation_is_told_and_made_up_for_by_resume(start: Any) -> No
     assert run.query(query) == expected
 
 
-def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the_run_at_once(start: Any) -> None:
-    run = start("evaluation.every_rounds=100", "evaluation.episodes=40", "env.horizon=1000", "budget.env_steps=800")
+def until_evaluating_alone(run: Run) -> psutil.Process:
+    """The process that evaluates the last policies, once the training is over."""
     deadline = time.monotonic() + UP_S
     while {"kappahop: evaluation", "kappahop: world"} & (members := run.members()).keys() != {"kappahop: evaluation"}:
         assert time.monotonic() < deadline
         assert run.command.poll() is None, run.command.communicate()
         select_nothing(0.02)
-    members["kappahop: fork server"].kill()
+    return members["kappahop: evaluation"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_while_the_last_policies_are_evaluated_goes_on_with_that_alone(start: Any) -> None:
+    run = start("evaluation.every_rounds=100", "evaluation.episodes=4", "env.horizon=1000", "budget.env_steps=800")
+    until_evaluating_alone(run)
+    run.command.send_signal(signal.SIGINT)
+    code, _, err = run.ended(END_S)
+    assert code == 130
+    assert err.startswith("kappahop: interrupted by SIGINT while evaluating")
+    assert f"to go on: kappahop resume {run.dir}" in err
+    rounds = run.query("SELECT * FROM rounds")
+    words = ["resume", str(run.dir), "--json", "-q"]
+    again = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=UP_S, check=False)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(again.stdout)["eval_episodes"] == 40
+    assert run.query("SELECT * FROM rounds") == rounds
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_stands_still_is_left_out(start: Any) -> None:
+    run = start(
+        "evaluation.every_rounds=100", "evaluation.episodes=4", "env.horizon=1000", "budget.env_steps=800",
+        "supervision.deadline_s=10",
+    )  # fmt: skip
+    until_evaluating_alone(run).suspend()
+    code, out, err = run.ended(UP_S)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["eval_return_mean"] is None
+    ((told,),) = run.query("SELECT text FROM events WHERE role = 'evaluation'")
+    assert told.endswith("could not be evaluated: it did not get on for 10 s")
+
+
+def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the_run_at_once(start: Any) -> None:
+    run = start("evaluation.every_rounds=100", "evaluation.episodes=40", "env.horizon=1000", "budget.env_steps=800")
+    until_evaluating_alone(run)
+    run.members()["kappahop: fork server"].kill()
     code, _, err = run.ended(END_S)
     assert code == 1
     assert err.startswith("kappahop: the fork server, from which all processes are forked, has died while evaluating")

@@ -88,6 +88,8 @@ def test_training_does_not_notice_evaluations(tmp_path: Path, name: str) -> None
     assert {key: count for key, count in counts.items() if not key[1]} == {(k, False): EPISODES for k in (1, 3, 5)}
     assert counts[ROUNDS - 1, True] == AT_END * EPISODES
     assert rows(tmp_path / "on", "evaluation_traffic")
+    horizon = 11 if "env.horizon=11" in LEARNERS[name] else 5
+    assert {row[6] for row in rows(tmp_path / "on", "evaluations")} == {horizon}  # no copy begins staggered
     (tmp_path / "on" / CHECKPOINTS / "best" / "agent-0.safetensors").stat()
     assert not list((tmp_path / "on" / CHECKPOINTS).glob("policies-*"))
 
