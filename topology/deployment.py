@@ -158,15 +158,18 @@ class Deployment(BaseModel):
 
 
 def evaluation_seed(seed: int) -> int:
-    """Root of the random streams by which a team of this seed is judged, so that it never meets its training's chance again.
+    """Root of the random streams by which a team of this seed is judged, so that it never meets its training's chance again."""
+    return seed_for("evaluation", seed)
 
-    It has 64 bits and the seeds of scenarios have 32, so it is the root of no training.
+
+def seed_for(purpose: str, seed: int) -> int:
+    """Root of random streams for what is not training: of 64 bits, where seeds of scenarios have 32, so the root of no training.
 
     Example:
-        >>> evaluation_seed(0) == evaluation_seed(0), evaluation_seed(0) < 2**32
+        >>> seed_for("evaluation", 0) == evaluation_seed(0), seed_for("evaluation", 0) < 2**32
         (True, False)
     """
-    return 1 << 63 | int.from_bytes(hashlib.sha256(f"evaluation {seed}".encode()).digest()[:8], "little")
+    return 1 << 63 | int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:8], "little")
 
 
 def state_folder(run_dir: Path, round_: int) -> Path:

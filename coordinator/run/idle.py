@@ -5,7 +5,6 @@ asks agents to act against what the world does by itself (Safe HalfCheetah: 34 o
 world, copies and random streams are its own.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from coordinator.run.plan import Plan
 from envs.registry import make
+from topology.deployment import seed_for
 
 COPIES = 10  # at most
 SHARE = 20  # of the run's steps at most 1/SHARE are spent on it; a run too short for one episode measures nothing
@@ -35,7 +35,7 @@ def measure(ready: Plan) -> Idle | None:
     copies = min(COPIES, scenario.budget.env_steps // (SHARE * spec.horizon))
     if any(spec.choices) or not copies:
         return None
-    world = make(scenario.env.model_copy(update={"copies": copies}), ready.deployment.graph(), _seed(scenario.seed))
+    world = make(scenario.env.model_copy(update={"copies": copies}), ready.deployment.graph(), seed_for("idle", scenario.seed))
     try:
         world.reset()
         still = [np.zeros((copies, width), np.float32) for width in spec.act_dims]
@@ -57,8 +57,3 @@ def above_their_limits(ready: Plan, idle: Sequence[float] | None) -> list[str]:
         for cost, limit in zip(idle or (), limits, strict=False)
         if cost > limit
     ]
-
-
-def _seed(seed: int) -> int:
-    """Root of the world's random streams: of 64 bits, so it is the root of no training."""
-    return 1 << 63 | int.from_bytes(hashlib.sha256(f"idle {seed}".encode()).digest()[:8], "little")

@@ -1,6 +1,7 @@
 """What the best team could reach, in worlds that know it: a yardstick for returns of teams that have learnt.
 
-Of a linear network it is the best linear policy that sees no further than κ hops, so cells of different κ have different ones;
+Of a linear network it is the best linear policy that sees no further than the team's actors do, which is κ hops for most
+recipes; so cells of different κ have different ones;
 of games, where every agent sees the state, the best of all. Where costs are limited, or rewards are not the team's to share
 (a game with continuous actions), nothing is known.
 """
@@ -23,10 +24,18 @@ def optimum(run: Run) -> float | None:
     """The greatest expected return of an episode in a run's world, for a team of its κ; None where it is not known."""
     env, deployment = run.scenario.env, run.deployment
     if env.name == "network_lq" and env.lq.control_limit is None and run.scenario.kappa_unit == "hops":
-        return _of_network(deployment.edges, deployment.n_agents, env.lq, run.scenario.kappa, deployment.horizon)
+        return _of_network(deployment.edges, deployment.n_agents, env.lq, _hops(run), deployment.horizon)
     if env.name in _GAMES:
         return _of_game(env, deployment.horizon)
     return None
+
+
+def _hops(run: Run) -> int:
+    """How far actors see: at most as many hops as there are agents."""
+    scenario, n = run.scenario, run.deployment.n_agents
+    if scenario.env.observation == "full":
+        return n
+    return {"local": 0, "khop": scenario.kappa, "global": n}[scenario.algorithm.recipe.actor_scope]
 
 
 @lru_cache(maxsize=64)

@@ -34,6 +34,22 @@ def test_of_a_linear_network_it_is_what_the_best_gain_of_its_hops_returns(tmp_pa
     assert (optimum(near) or 0.0) < (optimum(far) or 0.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "hops"),
+    [
+        (["env.observation=full"], 3),
+        (["algorithm.actor_scope=global", "algorithm.critic_scope=global"], 3),
+        (["algorithm.name=ippo"], 0),
+    ],
+)
+def test_of_a_linear_network_it_goes_by_what_actors_see(
+    words: list[str], hops: int, tmp_path: Path, record_run: RecordRun
+) -> None:
+    record_run(tmp_path, "env.partition=3x1", "env.horizon=30", "kappa=1", *words, returns=[1.0] * 8)
+    (run,) = find([tmp_path])
+    assert optimum(run) == best_return(Deployment.read(run.folder).graph(), run.scenario.env.lq, hops, 30)
+
+
 def test_of_a_game_it_is_the_best_of_all_and_elsewhere_there_is_none(tmp_path: Path, record_run: RecordRun) -> None:
     record_run(tmp_path / "game", "env.name=matrix_game", "env.partition=2x1", "algorithm.name=ippo", returns=[1.0] * 8)
     record_run(tmp_path / "limited", "env.lq.control_limit=0.1", returns=[1.0] * 8)
