@@ -227,7 +227,7 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
     from coordinator.evaluation.evaluations import Evaluations, are_missing
     from coordinator.run.checkpoints import claimed
     from coordinator.run.database import Recorder, RecordingError, Results
-    from coordinator.run.metrics import evaluated
+    from coordinator.run.metrics import made_up
     from coordinator.run.plan import reopened
 
     if not are_missing(run.folder, run.deployment, run.scenario.n_rounds):
@@ -253,7 +253,7 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
             recorder.commit_at_last()
             evaluations.conclude()
             with contextlib.closing(Results(run.folder)) as results:
-                recorder.meta(**evaluated(results, evaluations.best()))
+                recorder.meta(**made_up(ready, results, run.figures, evaluations.best()))
     except RecordingError as error:
         _refuse(str(error), EXIT_FAILED)
 

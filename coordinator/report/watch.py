@@ -96,9 +96,12 @@ class LivePage:
         self._seen = seen
 
     def _signature(self) -> Signature:
-        files = [self._folder / DATABASE, self._folder / f"{DATABASE}-wal"]
-        stats = [path.stat() for path in files if path.exists()]
-        return tuple((one.st_mtime_ns, one.st_size) for one in stats)
+        found = []
+        for path in (self._folder / DATABASE, self._folder / f"{DATABASE}-wal"):
+            with contextlib.suppress(FileNotFoundError):  # the second one goes when the run ends
+                one = path.stat()
+                found.append((one.st_mtime_ns, one.st_size))
+        return tuple(found)
 
 
 class Server(ThreadingHTTPServer):

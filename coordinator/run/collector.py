@@ -171,6 +171,8 @@ class Collector:
         self._is_closed = True
         try:
             self._commit()
+            if error is None:
+                self._recorder.commit_at_last()  # before policies are dropped, from which what waits could be made again
         except RecordingError as failure:
             self.outcome.error = error or str(failure)
         if self.outcome.error is None:

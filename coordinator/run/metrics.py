@@ -1,7 +1,7 @@
 """The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -115,7 +115,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
         progress_mean=None if return_mean is None else ready.deployment.progress(return_mean, float(lengths[ended, 1].mean())),
         cost_mean=None if diverged else _mean(costs[ended, 1]),
         cost_limit=sum(limits) if limits else None,
-        limits=[] if diverged else [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)],
+        limits=[] if diverged else _judged(ready, results, steps, idle_costs),
         idle_costs=idle_costs,
         idle_return=None if idle is None else idle.ret,
         **told,
@@ -131,6 +131,18 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
         weights_sha256=hashlib.sha256("".join(outcome.weights.get(role, "") for role in roles).encode()).hexdigest(),
         ledger_sha256=results.ledger_sha256(),
     )
+
+
+def made_up(ready: Plan, results: Results, figures: Mapping[str, Any], best_round: int | None) -> dict[str, Any]:
+    """Of a run's figures those that are others once evaluations that were missing have been made."""
+    limits = _judged(ready, results, figures["env_steps"], figures.get("idle_costs"))
+    return {**evaluated(results, best_round), "limits": limits}
+
+
+def _judged(ready: Plan, results: Results, steps: int, idle_costs: Sequence[float] | None) -> list[Verdict]:
+    ends = np.array([end for end, _ in results.episodes("cost")], dtype=np.float64)
+    (first,), (behind,) = latest(ends, np.array([float(steps)]), learns=ready.deployment.learns)
+    return [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)]
 
 
 def evaluated(results: Results, best_round: int | None) -> Evaluated:

@@ -37,6 +37,7 @@ class Evidence:
         limit: b.
         costs: Cost of each episode that counts.
         evaluated: Whether these are of an evaluation, or of training, exploration included.
+        learns: Whether the team learns in this run; else it is the same all along.
         worst: With costs of the agents' own: which agent pays most, and how much an episode; None: the cost is the team's.
         heeds: Whether the algorithm minds costs at all.
         algorithm: Its name.
@@ -50,6 +51,7 @@ class Evidence:
     limit: float
     costs: Sequence[float]
     evaluated: bool = False
+    learns: bool = True
     worst: tuple[int, float] | None = None
     heeds: bool = True
     algorithm: str = ""
@@ -65,11 +67,11 @@ class Verdict(TypedDict):
     Attributes:
         cost: What it is called.
         limit: b.
-        mean: Mean cost of an episode; null: no whole episode ended.
+        mean: Mean cost of an episode; null: no whole episode ended, or one in a fault.
         low: Lower end of the 95 % interval of that mean, over episodes; null: too few of them, or costs of the agents' own.
         high: Its upper end.
         episodes: How many episodes were judged.
-        kept: Whether the mean is at or below the limit; null: no whole episode ended.
+        kept: Whether the mean is at or below the limit; null: there is no mean.
         because: Causes, where it is not.
         text: All of it as a sentence without its full stop.
     """
@@ -88,10 +90,11 @@ class Verdict(TypedDict):
 def judge(found: Evidence) -> Verdict:
     """Whether the limit was kept, and if not, why."""
     known = np.asarray(found.costs, np.float64)
-    known = known[np.isfinite(known)]
+    faulty = int((~np.isfinite(known)).sum())
     what = f"limit {found.limit:g} on {found.name}"
-    if not len(known):
-        text = f"{what}: no whole episode ended, so it cannot be judged"
+    if faulty or not len(known):
+        why = f"{faulty} of {len(known)} episodes ended in a fault" if faulty else "no whole episode ended"
+        text = f"{what}: {why}, so it cannot be judged"
         return Verdict(
             cost=found.name, limit=found.limit, mean=None, low=None, high=None, episodes=0, kept=None, because=[], text=text
         )  # fmt: skip
@@ -110,8 +113,10 @@ def judge(found: Evidence) -> Verdict:
     doubt = ", but not surely" if (kept and high is not None and high > found.limit) else ""
     doubt = ", but not surely" if (not kept and low is not None and low <= found.limit) else doubt
     text = f"{what} {'kept' if kept else 'exceeded'}{doubt}: {measured}"
-    if not kept:
-        text += f"; {' and '.join(because)}" if because else "; no cause found, a longer run may keep it"
+    if because:
+        text += f"; {' and '.join(because)}"
+    elif not kept and found.learns:
+        text += "; no cause found, a longer run may keep it"
     return Verdict(
         cost=found.name,
         limit=found.limit,
@@ -183,6 +188,7 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
                 limit=limit,
                 costs=[episode[u] for episode in costs],
                 evaluated=bool(at_end) or not ready.deployment.learns,
+                learns=ready.deployment.learns,
                 worst=worst,
                 heeds=algorithm.recipe.constraint != "none",
                 algorithm=algorithm.name,

@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.cli import app as command
 from coordinator.cli import guard
-from coordinator.run import supervisor
+from coordinator.run import in_process, supervisor
 from coordinator.run.metrics import Report
 from coordinator.run.plan import first_free
 from coordinator.study import sweep
@@ -444,6 +444,21 @@ def test_a_film_that_cannot_be_written_is_told_before_anything_is_played(call: C
     assert ran.code == 2
     assert ran.err == "kappahop: --film: got nowhere/team.gif; there is no folder nowhere\n"
     assert contents(Path(finished)) == before
+
+
+def test_limits_are_judged_anew_by_evaluations_that_resume_makes_up_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no time")
+
+    words = [*LQ, *SMALL, "env.lq.control_limit=0.25", "evaluation.every_rounds=1", "evaluation.episodes=1"]
+    with monkeypatch.context() as while_running:
+        while_running.setattr(in_process, "play", fails)
+        before = json.loads(call("run", "quickstart", *words, "--out", "run", "--json", "-q").out)
+    assert "evaluated" not in before["limits"][0]["text"]
+    after = json.loads(call("resume", "run", "--json", "-q").out)
+    assert "10 evaluated episodes" in after["limits"][0]["text"]
+    assert after["limits"][0]["mean"] == pytest.approx(after["eval_cost_mean"])
+    assert json.loads(call("resume", "run", "--json", "-q").out) == after
 
 
 def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished: str) -> None:

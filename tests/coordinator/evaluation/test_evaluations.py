@@ -14,7 +14,7 @@ import pytest
 from coordinator.evaluation.evaluations import AT_END, Evaluated, Evaluations, Job, Result, ignore
 from coordinator.run import in_process
 from coordinator.run.checkpoints import complete_rounds, drop_others
-from coordinator.run.collector import Outcome
+from coordinator.run.collector import Collector, Outcome
 from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import evaluated
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
@@ -309,6 +309,28 @@ def test_best_policies_that_cannot_be_stored_under_their_name_stay_where_they_ar
     kept.made.conclude()
     assert kept.notes == ["the best policies stay in policies-2, as best cannot be written: File exists"]
     assert policies_folder(kept.folder, 1).is_dir()
+
+
+def test_policies_are_dropped_once_their_evaluations_are_written(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    for round_ in (1, 3, 5):
+        kept.store(round_)
+        kept.evaluate(9.0 - round_)
+    kept.recorder.commit()
+    collector = Collector(reopened(kept.folder, ROUNDS - 1), kept.folder, kept.recorder, lambda report: None)
+    collector.end_training()
+    kept.made = collector.evaluations
+    kept.evaluate(4.0)
+    kept.evaluate(8.0)
+    commit, there = kept.recorder.commit, list[bool]()
+
+    def busy_at_first() -> bool:
+        there.append(policies_folder(kept.folder, 1).is_dir())
+        return len(there) > 2 and commit()
+
+    monkeypatch.setattr(kept.recorder, "commit", busy_at_first)
+    collector.close()
+    assert there == [True] * 3
+    assert [path.name for path in (kept.folder / CHECKPOINTS).iterdir()] == ["best"]
 
 
 @pytest.mark.parametrize(

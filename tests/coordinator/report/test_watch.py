@@ -58,6 +58,14 @@ def change(folder: Path, *statements: str) -> None:
         database.commit()
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_one_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the write-ahead log does when the run ends."""
+    live = LivePage(folder)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    assert not (folder / f"{DATABASE}-wal").is_file()
+    assert live.content()[1] == LivePage(folder).content()[1]
+
+
 def test_the_page_and_its_content_are_those_of_the_run(server: Server, folder: Path) -> None:
     status, text, headers = ask(server, f"/{server.token}/")
     assert status == 200

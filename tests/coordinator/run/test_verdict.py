@@ -38,11 +38,18 @@ def test_what_is_not_sure_is_said_to_be_so() -> None:
     assert verdict([30.0, 30.0])["kept"]
 
 
-@pytest.mark.parametrize("costs", [[], [float("nan")]])
-def test_without_whole_episodes_there_is_no_verdict(costs: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("costs", "why"),
+    [
+        ([], "no whole episode ended"),
+        ([float("nan")], "1 of 1 episodes ended in a fault"),
+        ([float("nan"), 3.0, 4.0], "1 of 3 episodes ended in a fault"),  # a mean over those that went well is not the team's
+    ],
+)
+def test_without_whole_episodes_or_with_faults_there_is_no_verdict(costs: list[float], why: str) -> None:
     found = verdict(costs)
-    assert found["kept"] is None
-    assert found["text"] == "limit 30 on cost: no whole episode ended, so it cannot be judged"
+    assert (found["kept"], found["mean"]) == (None, None)
+    assert found["text"] == f"limit 30 on cost: {why}, so it cannot be judged"
 
 
 RISING = [0.1 * k for k in range(40)]
@@ -80,6 +87,11 @@ def test_causes_of_an_exceeded_limit(known: dict[str, Any], because: list[str]) 
 
 def test_causes_are_told_only_where_the_limit_was_exceeded() -> None:
     assert verdict([10.0, 11.0], idle=34.1, multipliers=RISING)["because"] == []
+
+
+def test_a_team_that_does_not_learn_is_not_promised_to_keep_its_limit_in_a_longer_run() -> None:
+    assert verdict([44.0], learns=False)["text"] == "limit 30 on cost exceeded: 44 on average over 1 episode"
+    assert verdict([44.0], learns=False, idle=34.1)["text"].endswith("; the limit is below what doing nothing costs (34.1)")
 
 
 def test_where_agents_pay_for_themselves_the_worst_one_decides() -> None:
