@@ -176,7 +176,7 @@ def test_many_runs_tell_those_that_diverged_and_none_of_them_wins(call: Call) ->
     ran = call(*words)
     assert ran.code == 0
     lines = ran.out.splitlines()
-    assert any(line.startswith("highest return") and "actor_lr=0.001" in line for line in lines)
+    assert any(line.startswith("return ") and "with algorithm.actor_lr=0.001" in line for line in lines)
     for seed in (0, 1):
         assert any(line.startswith(f"algorithm.actor_lr=1000000000000.0, seed {seed}: agent ") for line in lines)
     assert "2 of 4 runs diverged" in ran.err
