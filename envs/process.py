@@ -41,7 +41,7 @@ from topology.planes.control import (
     refused_at,
     store,
 )
-from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, largest_world_body, pack_sense
+from topology.planes.world import END_FAULT, END_NONE, END_TERMINATED, END_TRUNCATED, WorldHub, largest_world_body, pack_sense
 from topology.process import SLICE_S, StopRequested, settle
 from topology.snapshot import State, read
 from topology.wire.frame import KIND_NAMES, Message, ProtocolError, table
@@ -301,6 +301,7 @@ class World:
         end = np.full(self._copies, END_NONE, np.float32)
         end[transition.terminated] = END_TERMINATED
         end[transition.truncated] = END_TRUNCATED
+        end[transition.faults] = END_FAULT
         final_obs = transition.final_obs
         for agent, obs in enumerate(transition.obs):
             rows = pack_sense(obs, transition.reward[agent], transition.cost[agent], end)

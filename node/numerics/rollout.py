@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, Sense
+from topology.planes.world import END_FAULT, END_NONE, END_TERMINATED, END_TRUNCATED, Sense
 
 Floats = NDArray[np.float32]
 
@@ -24,11 +24,12 @@ class Rollout:
         action: (T, E, A) as sent, unclipped.
         reward: (T, E).
         cost: (T, E, m).
-        terminated: (T, E).
+        terminated: (T, E), by faults of the simulation too.
         truncated: (T, E).
         cut_blocks: Own observation before the restart, per step at which an episode was cut short or the rollout ended:
             (E, d).
         cut_observation: (number of cuts, D), the observation at each of `cuts()`.
+        faults: (E,) where a fault of the simulation ended an episode, per step at which one did.
     """
 
     observation: Floats
@@ -39,6 +40,7 @@ class Rollout:
     truncated: NDArray[np.bool_]
     cut_blocks: dict[int, Floats] = field(default_factory=dict)
     cut_observation: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    faults: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def make(cls, steps: int, copies: int, width: int, act_dim: int, n_costs: int) -> "Rollout":
@@ -57,7 +59,10 @@ class Rollout:
         self.reward[step] = sense.reward
         self.cost[step] = sense.cost
         if sense.final_obs is not None:
-            self.terminated[step] = sense.end == END_TERMINATED
+            faults = sense.end == END_FAULT
+            self.terminated[step] = (sense.end == END_TERMINATED) | faults
+            if faults.any():
+                self.faults[step] = faults
             self.truncated[step] = sense.end == END_TRUNCATED
             self.cut_blocks[step] = np.where((sense.end != END_NONE)[:, None], sense.final_obs, sense.obs)
         elif step == len(self.reward) - 1:
@@ -87,5 +92,6 @@ class Rollout:
     def clear(self) -> None:
         """Make ready for the next round."""
         self.cut_blocks.clear()
+        self.faults.clear()
         self.terminated[:] = False
         self.truncated[:] = False

@@ -3,11 +3,11 @@
 Theory of operation. The world has links to and from every node. A node first says JOIN; when all have, the world sends
 each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from every agent. A SENSE
 carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0
-none, 1 terminated, 2 truncated); if an episode ended, a second array holds the observations before the restart. The
-world stands still while agents learn: a node that has ended its round says READY, and when all have, the world says GO.
-Both carry virtual time: READY when the agent was done, GO when the round begins, which is when the slowest was. Nothing
-here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are counted, apart from the
-peer plane's.
+none, 1 terminated, 2 truncated, 3 ended by a fault of the simulation); if an episode ended, a second array holds the
+observations before the restart. The world stands still while agents learn: a node that has ended its round says READY, and
+when all have, the world says GO. Both carry virtual time: READY when the agent was done, GO when the round begins, which is
+when the slowest was. Nothing here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are
+counted, apart from the peer plane's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from topology.wire.ledger import Ledger, Row, wire_bytes
 from topology.wire.refusals import Refusals
 from topology.wire.sockets import STRANGER, Links, PeerLostError
 
-END_NONE, END_TERMINATED, END_TRUNCATED = 0.0, 1.0, 2.0
+END_NONE, END_TERMINATED, END_TRUNCATED, END_FAULT = 0.0, 1.0, 2.0, 3.0
 
 
 class WorldHub:
@@ -213,7 +213,7 @@ class Sense:
         obs: (E, d) what the agent senses now.
         reward: (E,) of the step before.
         cost: (E, m) of the step before.
-        end: (E,) 0 none, 1 terminated, 2 truncated.
+        end: (E,) 0 none, 1 terminated, 2 truncated, 3 ended by a fault of the simulation.
         final_obs: (E, d) before the restart, rows valid where an episode ended; None if none did.
     """
 

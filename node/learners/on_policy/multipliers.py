@@ -10,7 +10,7 @@ ended in the round, if more did). `Multipliers` steps one multiplier per limit b
 "cpo" has no multipliers, but aims below its limits by `Margins`.
 
 What must not change: an episode enters J once, and an episode that was cut short by a limit of its own (`Deployment.cut_copies`)
-never does.
+or by a fault of the simulation never does.
 """
 
 from collections.abc import Sequence
@@ -47,10 +47,12 @@ class EpisodeCosts:
         """Take a round in."""
         copies, width = self._running.shape
         ended = [self._last]
-        for cost, is_over in zip(rollout.cost, rollout.terminated | rollout.truncated, strict=True):
+        for step, (cost, is_over) in enumerate(zip(rollout.cost, rollout.terminated | rollout.truncated, strict=True)):
             self._running[:, :-1] += cost[:, : width - 1]
             self._running[:, -1] += 1.0
             if is_over.any():
+                if (faults := rollout.faults.get(step)) is not None:  # what such an episode would have cost is not known
+                    self._running[faults] = np.nan
                 ended.append(self._running[is_over])
                 self._running[is_over] = 0.0
         whole = np.concatenate(ended)

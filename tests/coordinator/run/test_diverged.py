@@ -1,6 +1,8 @@
 """A run whose numbers are no longer finite: it ends, says so wherever runs are told of, and never counts."""
 
+import contextlib
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +111,12 @@ def test_episodes_that_end_in_a_fault_have_no_return(call: Call) -> None:
     assert all(quarter.faulty == quarter.episodes for quarter in results.quarters())
     assert "diverged" in ran.out
     results.close()
+
+
+def test_what_a_fault_has_ended_is_in_no_mean_that_agents_hold_against_a_limit(call: Call) -> None:
+    assert call("run", *LQ, *UNSTABLE, "env.lq.control_limit=0.1", "--out", "run").code == 3
+    with contextlib.closing(sqlite3.connect("run/run.sqlite")) as database:
+        assert set(database.execute("SELECT episode_cost_0 FROM rounds")) == {(None,)}
 
 
 def test_early_faults_are_counted_and_the_return_is_that_of_the_last_episodes(

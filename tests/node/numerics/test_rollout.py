@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from node.numerics.rollout import Rollout
 from scenarios.kinds import Kind
-from topology.planes.world import END_NONE, END_TERMINATED, END_TRUNCATED, Sense, pack_sense
+from topology.planes.world import END_FAULT, END_NONE, END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 WIDTH, N_COSTS = 2, 1
@@ -84,6 +84,14 @@ def test_every_step_has_its_successor_in_the_buffer_or_at_a_cut_or_is_absorbing(
         for copy, end in enumerate(row):
             follows = step + 1 < len(ends) and end == END_NONE
             assert [follows, (step, copy) in cuts, end == END_TERMINATED].count(True) == 1
+
+
+def test_a_fault_terminates_and_is_known_as_one_until_the_round_is_over() -> None:
+    rollout = record([[END_NONE, END_TERMINATED], [END_FAULT, END_NONE]])
+    assert rollout.terminated.tolist() == [[False, True], [True, False]]
+    assert {step: faults.tolist() for step, faults in rollout.faults.items()} == {1: [True, False]}
+    rollout.clear()
+    assert not rollout.faults
 
 
 def test_a_cleared_buffer_keeps_no_cut_of_the_round_before() -> None:

@@ -54,6 +54,18 @@ def test_first_episodes_of_cut_copies_do_not_count_whatever_ends_them() -> None:
     assert costs.fresh == 3
 
 
+def test_episodes_that_a_fault_has_ended_do_not_count() -> None:
+    """They are short, so they seem cheap, and a limit that is exceeded seems kept."""
+    costs = EpisodeCosts(E, 2)
+    rollout = round_of([1.0, 1.0], [[], [0, 1]])
+    rollout.faults[1] = np.array([True, False, False])
+    costs.take(rollout)
+    assert costs.means == [2.0, 20.0]
+    assert costs.fresh == 1
+    costs.take(round_of([1.0], [[0, 1, 2]]))
+    assert costs.fresh == 4
+
+
 def test_episodes_go_on_from_their_state() -> None:
     one, other = EpisodeCosts(E, 2, cut_copies=(1,)), EpisodeCosts(E, 2, cut_copies=(1,))
     one.take(round_of([1.0, 1.0], [[0], []]))
