@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coordinator.run.plan import Plan
+from envs.interface import Episode
 from envs.registry import make
 from topology.deployment import seed_for
 
@@ -29,7 +30,7 @@ def measure(ready: Plan) -> Idle | None:
     """What doing nothing brings and costs in a run's world.
 
     Returns:
-        None where an action is a choice (none of which means nothing), or where it is too dear.
+        None where an action is a choice (none of which means nothing), where it is too dear, or if a fault ended an episode.
     """
     scenario, spec = ready.scenario, ready.spec
     copies = min(COPIES, scenario.budget.env_steps // (SHARE * spec.horizon))
@@ -39,11 +40,14 @@ def measure(ready: Plan) -> Idle | None:
     try:
         world.reset()
         still = [np.zeros((copies, width), np.float32) for width in spec.act_dims]
-        ended = [episode for _ in range(spec.horizon) for episode in world.step(still).episodes]
+        first: dict[int, Episode] = {}  # of each copy: of all that end within a horizon, short ones would be too many
+        for _ in range(spec.horizon):
+            for episode in world.step(still).episodes:
+                first.setdefault(episode.copy, episode)
     finally:
         world.close()
-    found = [episode for episode in ended if np.isfinite([episode.ret, *episode.cost]).all()]
-    if not found:
+    found = list(first.values())
+    if not all(np.isfinite([episode.ret, *episode.cost]).all() for episode in found):
         return None
     costs = np.mean([episode.cost for episode in found], axis=0) if spec.n_costs else ()
     return Idle(float(np.mean([episode.ret for episode in found])), [float(mean) for mean in costs])

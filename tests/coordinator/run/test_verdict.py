@@ -2,18 +2,20 @@
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from coordinator.run import in_process
+from coordinator.run import idle, in_process
 from coordinator.run.database import Recorder, Results
 from coordinator.run.idle import Idle, above_their_limits, measure
 from coordinator.run.metrics import report
 from coordinator.run.plan import make_run_dir, plan
 from coordinator.run.verdict import Evidence, Verdict, judge
+from envs.interface import Episode
 from scenarios.loading import load
 
 
@@ -129,6 +131,32 @@ def test_doing_nothing_is_measured_where_there_is_no_limit_too() -> None:
     assert measured is not None
     assert measured.costs == []
     assert measured.ret < 0
+
+
+class Falling:
+    """A world of two copies: the first falls after every step, the second ends with the horizon of four."""
+
+    def __init__(self, fault: bool = False) -> None:
+        self._fault, self._steps = fault, 0
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def step(self, actions: object) -> Any:
+        self._steps += 1
+        ended = [Episode(copy=0, ret=1.0, cost=(0.0,), length=1)]
+        if self._steps == 4:
+            ended.append(Episode(copy=1, ret=np.nan if self._fault else 4.0, cost=(8.0,), length=4))
+        return SimpleNamespace(episodes=ended)
+
+
+def test_of_a_team_that_does_nothing_each_copy_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = plan(load("quickstart", ["env.name=network_lq", "env.horizon=4", "budget.env_steps=160"]))
+    monkeypatch.setattr(idle, "make", lambda *_: Falling())
+    assert measure(ready) == Idle(2.5, [4.0] * ready.spec.n_costs)
+    monkeypatch.setattr(idle, "make", lambda *_: Falling(fault=True))
+    assert measure(ready) is None
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------------
