@@ -128,7 +128,8 @@ def recorded() -> Callable[..., Path]:
             if ended:
                 still = None if idle is None else Idle(idle, [2.0] * ready.spec.n_costs)
                 results = Results(folder)
-                recorder.meta(**report(ready, folder, results, Outcome(wall_s=2.0, env_steps=10 * len(round_bytes)), idle=still))
+                outcome = Outcome(wall_s=2.0, env_steps=10 * len(round_bytes), best_round=max(evaluated) if evaluated else None)
+                recorder.meta(**report(ready, folder, results, outcome, idle=still))
                 results.close()
         return folder
 

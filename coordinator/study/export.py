@@ -137,6 +137,12 @@ def marl_eval(sorted_in: Sequence[Cell], *, training: bool = False) -> dict[str,
                 f"{cell.name}: seeds {own}, {sorted_in[0].name}: seeds {seeds[0]}; marl-eval needs the same for all"
             )
     evaluated = judged_by(runs, training=training) == "evaluated" and all(run.deployment.learns for run in runs)
+    for run in runs if evaluated else ():
+        if run.figures.get("best_round") is None:
+            raise ScenarioError(
+                f"{run.folder}: its best policies were not evaluated at the end; kappahop resume makes up for it, "
+                "--training does without"
+            )
     entries = [_evaluations(run) for run in runs] if evaluated else _of_training(runs)
     if len(steps := {tuple(step.get("step_count") for step in entry.values()) for entry in entries}) > 1:
         raise ScenarioError(

@@ -493,6 +493,9 @@ def _evaluated_curve(run: Run) -> Curve:
             f"SELECT env_step, {means} FROM evaluations WHERE NOT at_end OR round = {run.scenario.n_rounds - 1} "
             "GROUP BY round ORDER BY round",
         )
+        at_end = f"SELECT 1 FROM evaluations WHERE at_end AND round = {run.scenario.n_rounds - 1} LIMIT 1"
+        if run.is_complete and not _query(run.folder, at_end)[1]:  # earlier policies are not those it ended with
+            found = found[:0]
     place = np.searchsorted(found[:, 0], training.env_step, side="right") - 1
     ret, cost, length = (np.where(place < 0, nothing, column[place]) if len(found) else nothing for column in found[:, 1:].T)
     return replace(training, ret=ret, cost=cost, length=length)

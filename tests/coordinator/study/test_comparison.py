@@ -14,6 +14,7 @@ from rich.console import Console
 from coordinator.report import tables
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.comparison import compare
+from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
 from topology.deployment import Deployment
 
@@ -358,3 +359,17 @@ def test_a_team_that_does_nothing_has_a_line_per_world(tmp_path: Path, record_ru
     lines = [line for line in printed(tables.comparison(found)).splitlines() if "does nothing" in line]
     assert ["-40.0" in line or "-60.0" in line for line in lines] == [True, True]
     assert found.as_json()["idle"]["topology.kind=ring"] == {"ret": -60.0, "cost": 0.0}
+
+
+def test_a_run_whose_last_policies_were_not_evaluated_is_not_judged_by_earlier_ones(
+    tmp_path: Path, record_run: Callable[..., Path]
+) -> None:
+    """As when the evaluation at the end was interrupted, or an agent was lost."""
+    record_run(tmp_path / "a", "kappa=0", returns=[1.0] * 8, evaluated={1: 9.0})
+    record_run(tmp_path / "b", "kappa=1", returns=[2.0] * 8, evaluated={1: 5.0, 3: 6.0})
+    found = compare([tmp_path])
+    assert found.judged == "training"
+    assert found.unevaluated == [tmp_path / "a"]
+    record_run(tmp_path / "on" / "a", "kappa=0", returns=[1.0] * 8, evaluated={1: 9.0}, ended=False)
+    (going_on,) = find([tmp_path / "on"])
+    assert going_on.is_judged("evaluated")

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.export import POINTS, export
 from scenarios.loading import ScenarioError
 
@@ -188,3 +191,13 @@ def test_nothing_is_written_over_what_is_there(runs: Path, tmp_path: Path, form:
     with pytest.raises(ScenarioError, match=r"^--out: cannot write "):
         export([runs], form, tmp_path / "file" / "below")
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "all of it"
+
+
+def test_marl_eval_does_not_take_runs_whose_best_policies_are_not_known(tmp_path: Path, record_run: RecordRun) -> None:
+    run = record_run(tmp_path / "run", returns=RETURNS, evaluated={1: 9.0, 3: 6.0})
+    with closing(sqlite3.connect(run / DATABASE)) as database:
+        database.execute("UPDATE meta SET value = 'null' WHERE key = 'best_round'")
+        database.commit()
+    with pytest.raises(ScenarioError, match="its best policies were not evaluated at the end; kappahop resume makes up for it"):
+        export([run], "marl-eval", tmp_path / "out.json")
+    assert export([run], "marl-eval", tmp_path / "out.json", training=True)
