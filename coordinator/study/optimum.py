@@ -23,6 +23,8 @@ _MOST_ENTRIES = 10_000_000  # of a game's table of transitions: beyond that it t
 def optimum(run: Run) -> float | None:
     """The greatest expected return of an episode in a run's world, for a team of its κ; None where it is not known."""
     env, deployment = run.scenario.env, run.deployment
+    if not deployment.horizon:  # an older run, which does not say how long its episodes are
+        return None
     if env.name == "network_lq" and env.lq.control_limit is None and run.scenario.kappa_unit == "hops":
         return _of_network(deployment.edges, deployment.n_agents, env.lq, _hops(run), deployment.horizon)
     if env.name in _GAMES:

@@ -34,6 +34,13 @@ def test_of_a_linear_network_it_is_what_the_best_gain_of_its_hops_returns(tmp_pa
     assert (optimum(near) or 0.0) < (optimum(far) or 0.0)
 
 
+def test_of_an_older_run_that_does_not_say_its_horizon_it_is_not_known(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path, returns=[1.0] * 8)
+    Deployment.read(tmp_path).model_copy(update={"horizon": 0}).write(tmp_path)
+    (run,) = find([tmp_path])
+    assert optimum(run) is None
+
+
 @pytest.mark.parametrize(
     ("words", "hops"),
     [
