@@ -40,6 +40,8 @@ VARIANTS = {
     "half": ["network.codec.state=float16", "network.codec.ratio=int8", "algorithm.name=happo"],
     "down": ["network.churn.mean_on_s=9", "network.churn.mean_off_s=3"],
     "robots": ["env.name=safe_halfcheetah", "env.partition=3x2", "env.horizon=10"],
+    "limits": ["env.lq.control_limit=0.2", "env.horizon=20", "algorithm.name=mappo_l"],  # staggered starts
+    "planes": ["env.lq.control_limit=0.2", "env.horizon=20", "algorithm.name=macpo"],
 }
 
 
