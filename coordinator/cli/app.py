@@ -193,9 +193,11 @@ def resume(
     try:
         with reading(folder):
             run = Run(folder, load(str(folder / SCENARIO_FILE)))
-            if not without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents) and run.is_complete:
-                _make_missing_evaluations(run, quiet=quiet)
-                run = Run(folder, run.scenario)
+            lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
+            if run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
+                if not lost:  # else there is no whole team to evaluate
+                    _make_missing_evaluations(run, quiet=quiet)
+                    run = Run(folder, run.scenario)
                 _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
                 return
             if run.diverged:

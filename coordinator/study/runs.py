@@ -100,6 +100,12 @@ class Run:
         return list(self.figures.get("diverged") or ())
 
     @property
+    def finishers(self) -> set[int]:
+        """Nodes that have ended the last round: in a run that is complete all but those that died while the others went on."""
+        last = self.scenario.n_rounds - 1
+        return {int(agent) for (agent,) in _query(self.folder, f"SELECT agent FROM rounds WHERE round = {last}")[1]}
+
+    @property
     def steps_done(self) -> int:
         """Environment steps of the rounds reported so far."""
         last = _query(self.folder, "SELECT env_step FROM rounds ORDER BY round DESC LIMIT 1")[1]

@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from coordinator.cli import guard
 from coordinator.run import in_process, supervisor
 from coordinator.run.metrics import Report
 from coordinator.run.plan import first_free
+from coordinator.run.run_sqlite import DATABASE
 from coordinator.study import sweep
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.recipes import RECIPES
@@ -459,6 +462,21 @@ def test_limits_are_judged_anew_by_evaluations_that_resume_makes_up_for(call: Ca
     assert "10 evaluated episodes" in after["limits"][0]["text"]
     assert after["limits"][0]["mean"] == pytest.approx(after["eval_cost_mean"])
     assert json.loads(call("resume", "run", "--json", "-q").out) == after
+
+
+def test_a_finished_run_that_lost_an_agent_is_finished(call: Call, finished: str) -> None:
+    """It is not taken back to before the agent's death."""
+    weights = Path(finished) / "checkpoints" / "final" / "agent-3.safetensors"
+    weights.unlink()
+    assert call("resume", finished).code == 2  # these were deleted
+    with closing(sqlite3.connect(Path(finished) / DATABASE)) as database:
+        database.execute("DELETE FROM rounds WHERE agent = 3")
+        database.execute("DELETE FROM evaluations")
+        database.commit()
+    ran = call("resume", finished)
+    assert not ran.code, ran.err
+    assert "could not be evaluated" not in ran.err
+    assert f"results in {finished}" in ran.out
 
 
 def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished: str) -> None:
