@@ -132,7 +132,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
-    checkpoint: Annotated[str, typer.Option(help="Which weights: `final`, or `round-N` of an unfinished run.")] = "final",
+    checkpoint: Annotated[
+        str, typer.Option(help="Which weights: `final`, `best` (by its evaluations), or `round-N` of an unfinished run.")
+    ] = "final",
     film: Annotated[
         Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
     ] = None,
