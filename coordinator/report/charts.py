@@ -235,12 +235,17 @@ def dash(style: int) -> str:
     return DASHES[(style % COLOURS + style // COLOURS) % len(DASHES)]
 
 
+def mark(style: int) -> str:
+    """A style's mark as a path around 0, 0."""
+    return _SHAPES[style % len(_SHAPES)]
+
+
 def sample(style: int) -> Markup:
     """A style's line and mark, for a legend."""
     return Markup(
         '<svg class="sample" viewBox="0 0 36 14" aria-hidden="true"><path class="line s{0}" stroke-dasharray="{1}" d="M1 7H35"/>'
         '<path class="mark s{0}" transform="translate(18 7)" d="{2}"/></svg>'
-    ).format(style % COLOURS, dash(style), _SHAPES[style % len(_SHAPES)])
+    ).format(style % COLOURS, dash(style), mark(style))
 
 
 @dataclass(frozen=True)
@@ -318,7 +323,7 @@ def _clipped(frame: _Frame, parts: Sequence[Markup]) -> Markup:
 
 def _mark(style: int, frame: _Frame, x: float, y: float, name: str, *, hollow: bool = False) -> Markup:
     return Markup('<path class="mark s{}{}" transform="translate({:.1f} {:.1f})" d="{}"><title>{}</title></path>').format(
-        style % COLOURS, " hollow" if hollow else "", frame.x(x), frame.y(y), _SHAPES[style % len(_SHAPES)], name
+        style % COLOURS, " hollow" if hollow else "", frame.x(x), frame.y(y), mark(style), name
     )
 
 

@@ -29,7 +29,7 @@ from matplotlib.ticker import Formatter
 
 from coordinator.cli.progress import size
 from coordinator.report import maps, tables
-from coordinator.report.charts import COLOURS, Line, Point, front, tick_words
+from coordinator.report.charts import COLOURS, Line, front, tick_words
 from coordinator.report.panels import (
     X_TITLES,
     Carried,
@@ -202,12 +202,7 @@ def _drawn(panel: Curves | Prices) -> Iterator[tuple[str, Sequence[Line]]]:
     if isinstance(panel, Curves):
         yield from panel.over.items()
     else:
-        yield panel.x_title, [_mark(point) for point in panel.points]
-
-
-def _mark(point: Point) -> Line:
-    x, y, low, high = (np.array([value]) for value in (point.x, point.y, point.low, point.high))
-    return Line(point.style, point.name, x, y, low, high)
+        yield panel.x_title, panel.marks
 
 
 def latex(found: Comparison) -> str:

@@ -122,9 +122,11 @@ def both(places: Sequence[Path]) -> tuple[str, str]:
 
 
 def _whole(content: dict[str, Any], *, live: bool) -> str:
-    style, script = (
-        files("coordinator.report").joinpath("templates", name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    style, *scripts = (
+        files("coordinator.report").joinpath("templates", name).read_text(encoding="utf-8")
+        for name in ("page.css", "charts.js", "page.js")
     )
+    script = "".join(scripts)
     return (
         _templates()
         .get_template("page.html")
@@ -294,6 +296,7 @@ class _Figure:
     heading: str
     chart: Markup
     legend: list[tuple[int, str]]
+    data: str
 
 
 def _drawn(section: Section) -> dict[str, Any]:
@@ -302,14 +305,48 @@ def _drawn(section: Section) -> dict[str, Any]:
 
 
 def _figure(panel: Curves | Prices) -> _Figure:
+    data = json.dumps(_data(panel), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if isinstance(panel, Prices):
         chart = charts.prices(panel.points, title=panel.title, x_title=panel.x_title, y_title=panel.y_title)
-        return _Figure(panel.heading, chart, [(point.style, point.name) for point in panel.points])
+        return _Figure(panel.heading, chart, [(point.style, point.name) for point in panel.points], data)
     x, lines = next(iter(panel.over.items()))
     chart = charts.curves(
         lines, title=panel.title(x), x_title=X_TITLES[x], y_title=panel.y_title, limit=panel.limit, optimum=panel.optimum
     )
-    return _Figure(panel.heading, chart, [(line.style, line.name) for line in lines])
+    return _Figure(panel.heading, chart, [(line.style, line.name) for line in lines], data)
+
+
+def _data(panel: Curves | Prices) -> dict[str, Any]:
+    """A panel for the page's script: what it needs to draw it against any of its axes."""
+    if isinstance(panel, Prices):
+        marks = [_numbers(mark) | {"hollow": point.hollow} for mark, point in zip(panel.marks, panel.points, strict=True)]
+        return {"kind": "prices", "y": panel.y_title, "over": [{"x": "price", "title": panel.x_title, "lines": marks}]}
+    return {
+        "kind": "curves",
+        "y": panel.y_title,
+        "limit": panel.limit,
+        "optimum": panel.optimum,
+        "over": [{"x": x, "title": X_TITLES[x], "lines": list(map(_numbers, lines))} for x, lines in panel.over.items()],
+    }
+
+
+def _numbers(line: charts.Line) -> dict[str, Any]:
+    banded = np.isfinite(line.low).any()
+    return {
+        "style": line.style,
+        "name": line.name,
+        "mark": charts.mark(line.style),
+        "x": _rounded(line.x),
+        "y": _rounded(line.y),
+        "low": _rounded(line.low) if banded else [],
+        "high": _rounded(line.high) if banded else [],
+    }
+
+
+def _rounded(values: Array) -> list[float | int | None]:
+    """To six digits, which is more than a screen shows; whole numbers without a point, to be short."""
+    known = (float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist())
+    return [int(value) if value is not None and value == int(value) else value for value in known]
 
 
 def _maps(of: Sequence[Cell], pictures: Sequence[Carried]) -> dict[str, Any]:

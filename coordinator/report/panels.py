@@ -91,6 +91,13 @@ class Prices:
         """What is shown, in words."""
         return f"return against bytes, {self.heading}" if self.heading else "return against bytes"
 
+    @property
+    def marks(self) -> list[Line]:
+        """The points as curves of one point."""
+        return [
+            Line(one.style, one.name, *(np.array([value]) for value in (one.x, one.y, one.low, one.high))) for one in self.points
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Section:

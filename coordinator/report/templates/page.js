@@ -19,6 +19,8 @@
   addEventListener("beforeprint", () => { if (stretch()) { stretch().value = 0; showStretch(); } });
   showStretch(); // browsers keep a slider where it was when a page is loaded again
 
+  charts.begin();
+
   const source = document.documentElement.dataset.live;
   if (!source) return;
   const PERIOD_MS = 2000, PATIENCE_MS = 30000;
@@ -29,10 +31,13 @@
   const replace = (text) => {
     const place = stretch()?.value;
     const open = new Map([...main.querySelectorAll("details")].map((one) => [one.id, one.open]));
+    const focused = main.contains(document.activeElement) ? document.activeElement.id : "";
     main.innerHTML = text;
+    charts.begin();
     for (const one of main.querySelectorAll("details")) if (open.has(one.id)) one.open = open.get(one.id);
     if (stretch() && place) stretch().value = place;
     showStretch();
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   };
 
   const look = async () => {
