@@ -489,7 +489,7 @@ def test_a_nursery_that_stands_still_is_named(start: Any) -> None:
     fork_server.suspend()
     code, _, err = run.ended(ORPHANS_END_S)
     assert code == 1
-    assert err.startswith("kappahop: not up within 6 s: world, node 0, ")
+    assert err.startswith("kappahop: 5 of 5 processes not up within 6 s: world, node 0, ")
     assert f"; stopped from outside: the fork server (pid {fork_server.pid})" in err
 
 
