@@ -70,6 +70,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_end_where_a_diff_can_show_what_changed(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE).splitlines()
+    assert [line for line in prose if len(line) > 160 and not line.startswith("|") and "](" not in line] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
     keys = set(dotted_keys())
     for words in re.findall(r"kappahop (?:run|graph|links) ([^`\n#]+)", page.read_text(encoding="utf-8")):
