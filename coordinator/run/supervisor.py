@@ -56,7 +56,7 @@ from topology.wire.keys import COORDINATOR, Keyring, role_of
 from topology.wire.socket_folder import socket_folder
 from topology.wire.sockets import ipc_endpoint
 
-FORK_SERVER = "fork_server"
+FORK_SERVER = "fork server"
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
 NAMED = 8  # of processes that are not up so many are named one by one
 KILL_S = 2.0  # how long a killed process may take to be reaped
