@@ -254,7 +254,7 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
         pytest.param("world", "kappahop: world (pid {pid}) was killed by SIGKILL in round ", id="world", marks=pytest.mark.slow),
         pytest.param(
             "fork_server",
-            "kappahop: the fork server, from which all processes are forked, has died in round ",
+            "kappahop: the fork server, the parent of all processes, has died in round ",
             id="fork_server",
             marks=pytest.mark.slow,
         ),
@@ -354,7 +354,7 @@ def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the
     run.members()["kappahop: fork server"].kill()
     code, _, err = run.ended(END_S)
     assert code == 1
-    assert err.startswith("kappahop: the fork server, from which all processes are forked, has died while evaluating")
+    assert err.startswith("kappahop: the fork server, the parent of all processes, has died while evaluating")
     assert f"to go on: kappahop resume {run.dir}" in err
 
 
