@@ -259,7 +259,7 @@ def _curves(panel: Curves, x: X) -> Figure:
         if seen.sum() == 1:
             reach = np.nan_to_num(np.stack([line.y - line.low, line.high - line.y])[:, seen])
             mark = _MARKS[line.style % len(_MARKS)]
-            axes.errorbar(line.x[seen], line.y[seen], yerr=reach, fmt=mark, color=ink, capsize=2, label=line.name)
+            axes.errorbar(line.x[seen], line.y[seen], yerr=reach, fmt=mark, color=ink, capsize=2, clip_on=False, label=line.name)
             continue
         axes.fill_between(line.x, line.low, line.high, where=banded.tolist(), color=ink, alpha=0.15, linewidth=0)
         axes.plot(line.x[seen], line.y[seen], color=ink, linestyle=dash, label=line.name)
@@ -334,7 +334,7 @@ def _legend(figure: Figure, axes: Axes, order: Sequence[str]) -> None:
     if len(by_name) < 2:
         return
     names = [*order, *(name for name in by_name if name not in order)]
-    columns = max(1, min(len(names), 48 // (max(map(len, names)) + 6)))
+    columns = max(1, min(len(names), 58 // (max(map(len, names)) + 6)))
     handles = [by_name[name] for name in names]
     legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=7, handlelength=2.6)
     for text in legend.get_texts():

@@ -112,15 +112,16 @@ const charts = (() => {
     (numeric(line.low[i]) ? `<path class="whisker s${line.style % COLOURS}" d="M${at.x(line.x[i]).toFixed(1)} ${at.y(line.high[i]).toFixed(1)}V${at.y(line.low[i]).toFixed(1)}"/>` : "") +
     `<path class="mark s${line.style % COLOURS}${line.hollow ? " hollow" : ""}" transform="translate(${at.x(line.x[i]).toFixed(1)} ${at.y(line.y[i]).toFixed(1)})" d="${line.mark}"/>`;
 
+  const isMarks = (panel, usable) => panel.kind === "prices" || usable.length < 2;
   const series = (panel, line, at) => {
     const usable = line.x.map((x, i) => i).filter((i) => numeric(line.y[i]) && (!panel.state.logX || line.x[i] > 0) && (!panel.state.logY || line.y[i] > 0));
     const point = (i, values) => `${at.x(line.x[i]).toFixed(1)} ${at.y(values[i]).toFixed(1)}`;
-    if (panel.kind === "prices" || usable.length === 1) return usable.map((i) => mark(line, at, i)).join("");
-    if (!usable.length) return "";
+    if (isMarks(panel, usable)) // marks may reach beyond the axes, so there is nothing that cuts them off
+      return { above: usable.filter((i) => line.x[i] >= at.left && line.x[i] <= at.right).map((i) => mark(line, at, i)).join("") };
     const banded = usable.filter((i) => numeric(line.low[i]) && numeric(line.high[i]) && (!panel.state.logY || line.low[i] > 0));
     const band = banded.length > 1
       ? `<path class="band s${line.style % COLOURS}" d="M${[...banded.map((i) => point(i, line.high)), ...banded.reverse().map((i) => point(i, line.low))].join("L")}Z"/>` : "";
-    return `${band}<path class="line s${line.style % COLOURS}" stroke-dasharray="${dash(line.style)}" d="M${usable.map((i) => point(i, line.y)).join("L")}"/>`;
+    return { within: `${band}<path class="line s${line.style % COLOURS}" stroke-dasharray="${dash(line.style)}" d="M${usable.map((i) => point(i, line.y)).join("L")}"/>` };
   };
 
   const front = (lines, at) => {
@@ -140,16 +141,17 @@ const charts = (() => {
     const lines = shown(panel).map((line) => smooth(line, panel.state.window));
     const at = panel.at = frame(panel, lines, wide, high);
     const levels = [["limit", panel.limit], ["optimum", panel.optimum]].filter(([, value]) => numeric(value) && (!panel.state.logY || value > 0));
+    const parts = lines.map((line) => series(panel, line, at));
     const inside = [
       ...levels.map(([kind, value]) => `<path class="${kind}" d="M${at.edge} ${at.y(value).toFixed(1)}H${wide - RIGHT}"/>`),
       panel.kind === "prices" && !panel.state.logX ? front(lines, at) : "",
-      ...lines.map((line) => series(panel, line, at)),
+      ...parts.map((part) => part.within ?? ""),
     ].join("");
     const box = `x="${at.edge}" y="${TOP}" width="${wide - RIGHT - at.edge}" height="${high - BOTTOM - TOP}"`;
-    const marksReach = panel.kind === "prices" ? inside : `<svg ${box} viewBox="${at.edge} ${TOP} ${wide - RIGHT - at.edge} ${high - BOTTOM - TOP}">${inside}</svg>`;
+    const clipped = `<svg ${box} viewBox="${at.edge} ${TOP} ${wide - RIGHT - at.edge} ${high - BOTTOM - TOP}">${inside}</svg>`;
     svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
     svg.classList.add("drawn");
-    svg.innerHTML = `${axes(panel, at)}${marksReach}<g class="cursor"></g>`;
+    svg.innerHTML = `${axes(panel, at)}${clipped}${parts.map((part) => part.above ?? "").join("")}<g class="cursor"></g>`;
     read(figure);
   };
 
@@ -172,7 +174,7 @@ const charts = (() => {
       parts.push(`${line.name} ${told(line.y[place])}${ends}`);
       if (numeric(line.y[place])) dots.push(`<circle class="dot s${line.style % COLOURS}" cx="${at.x(here).toFixed(1)}" cy="${at.y(line.y[place]).toFixed(1)}" r="4"/>`);
     }
-    const [position] = words([here]);
+    const [position] = words([Number(here.toPrecision(4))]);
     output.textContent = `${drawn(panel).title} ${position}: ${parts.join("; ") || "nothing known yet"}`;
     group.innerHTML = `<path class="hair" d="M${at.x(here).toFixed(1)} ${TOP}V${at.high - BOTTOM}"/>${dots.join("")}`;
   };
