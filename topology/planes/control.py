@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from scenarios.kinds import Kind
 from topology.deployment import state_folder
 from topology.finite import DivergedError
-from topology.process import SLICE_S, StopRequested, heed_stop
+from topology.process import SLICE_S, STOP, StopRequested, heed_stop
 from topology.snapshot import State, write
 from topology.wire.frame import ProtocolError, frame_limit
 from topology.wire.keys import COORDINATOR, Gate, Keyring
@@ -291,7 +291,11 @@ class ControlPort:
             return 0
         except DivergedError as error:
             fault = Fault(role=self._role, text=str(error), diverged_at=error.env_step)
-        except (PeerLostError, ProtocolError) as error:
+        except PeerLostError as error:
+            if STOP.asked:  # so were the others, and one of them was sooner gone
+                return 0
+            fault = Fault(role=self._role, text=str(error))
+        except ProtocolError as error:
             fault = Fault(role=self._role, text=str(error))
         except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
             traceback.print_exc()

@@ -113,7 +113,7 @@ def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         (["env.name=safe_halfcheetah", "env.partition=2x3"], [(0.0, 0.0)], [(2.0, 0.0), (10.0, 3.0), (15.0, 1.0)], 1),
         (["env.name=safe_ant", "env.partition=4x2"], [(0.0, 0.0)], [(0.0, 5.0), (0.0, -5.0)], 0),
-        (["env.name=safe_ant", "env.partition=4x2", "env.walls=static"], [(0.0, 0.0)], [(0.0, 4.5)], 24),
+        (["env.name=safe_ant", "env.partition=4x2", "env.walls=static"], [(0.0, 0.0)], [(0.0, 3.5)], 24),
         (["env.name=mamujoco_ant", "env.partition=4x2"], [(0.0, 0.0), (0.0, 5.0)], [], 0),
     ],
 )

@@ -28,9 +28,10 @@ from topology.planes.control import (
     encode_control,
     refused_at,
 )
+from topology.process import STOP
 from topology.wire.keys import COORDINATOR, Keyring, make_keys
 from topology.wire.ledger import Row
-from topology.wire.sockets import Context, new_context
+from topology.wire.sockets import Context, PeerLostError, new_context
 
 ROW = Row(2, "peer", "0", "1", "STATE", 5, 260, 430, 5, 0)
 EPISODE = EpisodeRow(round=1, env_step=40, copy_index=1, ret=-3.5, cost=(1.0, 2.0), length=20)
@@ -214,3 +215,20 @@ async def test_what_was_sent_before_closing_still_arrives(hub: ControlHub, conte
     port.send(Fault(role="node-1", text="last words"))
     port.close()
     assert await heard(hub) == Fault(role="node-1", text="last words")
+
+
+@pytest.mark.parametrize(("asked", "status", "told"), [(True, 0, []), (False, 1, ["Fault"])])
+def test_a_peer_that_is_gone_is_no_fault_of_a_process_that_was_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, status: int, told: list[str]
+) -> None:
+    sent: list[str] = []
+    port = ControlPort.__new__(ControlPort)
+    port._role = "world"
+    monkeypatch.setattr(port, "send", lambda message: sent.append(type(message).__name__), raising=False)
+    monkeypatch.setattr(STOP, "asked", asked)
+
+    def work() -> None:
+        raise PeerLostError("agent 3 cannot be reached")
+
+    assert port.perform(work, tmp_path / "world.log") == status
+    assert sent == told
