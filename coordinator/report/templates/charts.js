@@ -108,8 +108,9 @@ const charts = (() => {
   };
 
   const dash = (style) => DASHES[(style % COLOURS + Math.floor(style / COLOURS)) % DASHES.length];
+  const cap = (at, x, y) => `M${(at.x(x) - 3).toFixed(1)} ${at.y(y).toFixed(1)}h6`;
   const mark = (line, at, i) =>
-    (numeric(line.low[i]) ? `<path class="whisker s${line.style % COLOURS}" d="M${at.x(line.x[i]).toFixed(1)} ${at.y(line.high[i]).toFixed(1)}V${at.y(line.low[i]).toFixed(1)}"/>` : "") +
+    (numeric(line.low[i]) ? `<path class="whisker s${line.style % COLOURS}" d="M${at.x(line.x[i]).toFixed(1)} ${at.y(line.high[i]).toFixed(1)}V${at.y(line.low[i]).toFixed(1)}${cap(at, line.x[i], line.high[i])}${cap(at, line.x[i], line.low[i])}"/>` : "") +
     `<path class="mark s${line.style % COLOURS}${line.hollow ? " hollow" : ""}" transform="translate(${at.x(line.x[i]).toFixed(1)} ${at.y(line.y[i]).toFixed(1)})" d="${line.mark}"/>`;
 
   const isMarks = (panel, usable) => panel.kind === "prices" || usable.length < 2;
@@ -124,10 +125,38 @@ const charts = (() => {
     return { within: `${band}<path class="line s${line.style % COLOURS}" stroke-dasharray="${dash(line.style)}" d="M${usable.map((i) => point(i, line.y)).join("L")}"/>` };
   };
 
-  const front = (lines, at) => {
+  const bestFor = (panel, lines) => {
     const best = [];
+    if (panel.kind !== "prices" || panel.state.logX) return best;
     for (const line of lines.filter((one) => !one.hollow).sort((a, b) => a.x[0] - b.x[0] || b.y[0] - a.y[0]))
       if (!best.length || line.y[0] > best.at(-1).y[0]) best.push(line);
+    return best;
+  };
+
+  // names beside marks, where there is room; the legend has them all
+  const names = (lines, best, at) => {
+    const seen = lines.filter((line) => numeric(line.y[0]) && line.x[0] >= at.left && line.x[0] <= at.right);
+    const taken = seen.flatMap(({ x: [x], y: [y], low: [low], high: [high] }) => [
+      [at.x(x) - 7, at.y(y) - 7, at.x(x) + 7, at.y(y) + 7],
+      ...(numeric(low) ? [[at.x(x) - 3, at.y(high), at.x(x) + 3, at.y(low)]] : [])]);
+    best.forEach((line, place) => {
+      const y = at.y(line.y[0]), end = best[place + 1] ? at.x(best[place + 1].x[0]) : at.wide;
+      taken.push([at.x(line.x[0]), y - 1, end, y + 1]);
+    });
+    return seen.map((line) => {
+      const x = at.x(line.x[0]), y = at.y(line.y[0]), wide = line.name.length * LETTER;
+      for (const [left, middle] of [[x + 10, y], [x - 10 - wide, y], [x + 6, y - 14], [x + 6, y + 14], [x - 6 - wide, y - 14], [x - 6 - wide, y + 14]]) {
+        const box = [left, middle - 7, left + wide, middle + 7];
+        const free = taken.every((one) => one[0] >= box[2] || one[2] <= box[0] || one[1] >= box[3] || one[3] <= box[1]);
+        if (!free || box[0] < at.edge || box[2] > at.wide || box[1] < TOP || box[3] > at.high - BOTTOM) continue;
+        taken.push(box);
+        return text(line.name, left, middle + 4, "start", "name");
+      }
+      return "";
+    }).join("");
+  };
+
+  const front = (best, at) => {
     if (!best.length) return "";
     const steps = best.slice(1).map((line) => `H${at.x(line.x[0]).toFixed(1)}V${at.y(line.y[0]).toFixed(1)}`).join("");
     return `<path class="front" d="M${at.x(best[0].x[0]).toFixed(1)} ${at.y(best[0].y[0]).toFixed(1)}${steps}H${at.wide - RIGHT}"/>`;
@@ -141,17 +170,18 @@ const charts = (() => {
     const lines = shown(panel).map((line) => smooth(line, panel.state.window));
     const at = panel.at = frame(panel, lines, wide, high);
     const levels = [["limit", panel.limit], ["optimum", panel.optimum]].filter(([, value]) => numeric(value) && (!panel.state.logY || value > 0));
+    const best = bestFor(panel, lines);
     const parts = lines.map((line) => series(panel, line, at));
     const inside = [
       ...levels.map(([kind, value]) => `<path class="${kind}" d="M${at.edge} ${at.y(value).toFixed(1)}H${wide - RIGHT}"/>`),
-      panel.kind === "prices" && !panel.state.logX ? front(lines, at) : "",
+      front(best, at),
       ...parts.map((part) => part.within ?? ""),
     ].join("");
     const box = `x="${at.edge}" y="${TOP}" width="${wide - RIGHT - at.edge}" height="${high - BOTTOM - TOP}"`;
     const clipped = `<svg ${box} viewBox="${at.edge} ${TOP} ${wide - RIGHT - at.edge} ${high - BOTTOM - TOP}">${inside}</svg>`;
     svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
     svg.classList.add("drawn");
-    svg.innerHTML = `${axes(panel, at)}${clipped}${parts.map((part) => part.above ?? "").join("")}<g class="cursor"></g>`;
+    svg.innerHTML = `${axes(panel, at)}${clipped}${parts.map((part) => part.above ?? "").join("")}${panel.kind === "prices" ? names(lines, best, at) : ""}<g class="cursor"></g>`;
     read(figure);
   };
 

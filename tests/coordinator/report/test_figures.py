@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow.parquet
 import pytest
+from typer.testing import CliRunner
 
+from coordinator.cli.app import app
 from coordinator.report.figures import FORMATS, escaped, write
 from coordinator.report.page import document
 from coordinator.report.panels import POINTS, courses, gathered, sections
@@ -151,6 +153,25 @@ def test_hostile_names_stay_text_and_stay_in_the_folder(tmp_path: Path, record_r
     assert {path.resolve().parent for path in written} == {out.resolve()}
     assert sorted(path.name for path in out.iterdir()) == sorted({path.name for path in written}), "no two of one name"
     assert any("../../$x^2$ <b>" in " ".join(ElementTree.parse(path).getroot().itertext()) for path in out.glob("return-*.svg"))
+
+
+def test_the_page_about_figures_names_every_file(files: dict[str, Path]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "paper-figures.md").read_text(encoding="utf-8")
+    for name in files:
+        if name.startswith(("cells", "curves")):
+            assert f"`{name}`" in page
+        else:
+            assert re.search(rf"`{re.match('[a-z0-9-]+?(?=-over|-kappa|[.])', name)[0]}[-`]", page), name  # type: ignore[index]
+
+
+def test_the_verb_writes_into_the_first_folder_and_says_what(tmp_path: Path, record_run: RecordRun) -> None:
+    folder = record_run(tmp_path / "run", returns=[1.0] * 8)
+    done = CliRunner().invoke(app, ["figures", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert sorted(done.stdout.split()) == sorted(map(str, (folder / "figures").iterdir()))
+    refused = CliRunner().invoke(app, ["figures", str(tmp_path / "nothing")])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "no run in" in refused.stderr
 
 
 def test_without_an_episode_there_is_nothing_to_draw(tmp_path: Path, record_run: RecordRun) -> None:
