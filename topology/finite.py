@@ -7,6 +7,7 @@ where the run is, makes a `DivergedError` of it, and that ends the run or the ag
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class DivergedError(Exception):
         self.env_step = env_step
 
 
-def is_finite(table: NDArray[np.float32]) -> bool:
+def is_finite(table: NDArray[np.floating[Any]]) -> bool:
     """Whether all numbers are finite.
 
     One product takes half the time of a test number by number; only where it overflows, which finite numbers beyond 1e19 may
@@ -41,7 +42,7 @@ def is_finite(table: NDArray[np.float32]) -> bool:
     return math.isfinite(np.vdot(table, table)) or bool(np.isfinite(table).all())
 
 
-def require_finite(table: NDArray[np.float32], what: str) -> None:
+def require_finite(table: NDArray[np.floating[Any]], what: str) -> None:
     """Make sure that all numbers are finite.
 
     Raises:

@@ -211,7 +211,7 @@ class Evaluations:
                 if (round_, False) in self._means and round_ not in self._kept():
                     shutil.rmtree(folder, ignore_errors=True)
         mean = Mean.of([(episode.ret, episode.cost) for episode in result.episodes])
-        self._watch(Evaluated(job, 1.0, mean.ret, sum(mean.costs)))
+        self._watch(Evaluated(job, 1.0, mean.ret, sum(mean.costs, 0.0)))
 
     def progress(self, job: Job, done: float) -> None:
         """Pass on how far one is."""

@@ -326,8 +326,8 @@ def metric_in_sql(metric: str) -> str:
     return f'"{metric}"' if metric in _ROUND_COLUMNS else f"json_extract(more, '$.{metric}')"
 
 
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _or_nan(value: float | int | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _number(value: float) -> float | None:
