@@ -77,7 +77,7 @@ class Trial:
         draw = random.Random(seed)
         scenario = draw.choice(list(SCENARIOS))
         after = -1 if draw.random() < 0.25 else draw.randrange(1, ROUNDS // 2)
-        there = ["command", "fork_server"]
+        there = ["command", "fork server"]
         if after >= 0:
             there += ["world", f"node {draw.randrange(3)}", *(["critic"] if SCENARIOS[scenario] == CENTRAL else [])]
         victim, signals = draw.choice(there), draw.choice(SIGNALS)
@@ -221,8 +221,8 @@ def explained(trial: Trial, victim: psutil.Process | None, code: int, err: str) 
         return
     assert victim is not None, f"{trial}: {err}"
     assert code == 1, f"{trial}: {err}"
-    name = {"critic": "the central critic", "fork_server": "the fork server"}.get(trial.victim, trial.victim)
-    pid = "" if trial.victim == "fork_server" and trial.signals != "STOP" else f" (pid {victim.pid})"
+    name = {"critic": "the central critic", "fork server": "the fork server"}.get(trial.victim, trial.victim)
+    pid = "" if trial.victim == "fork server" and trial.signals != "STOP" else f" (pid {victim.pid})"
     assert f"{name}{pid}" in first or f"{name}, " in first, f"{trial}: {err}"
 
 

@@ -126,7 +126,7 @@ class Enemy:
     def __init__(self, context: Context, run_dir: Path, members: dict[str, psutil.Process]) -> None:
         self._context = context
         self._run_dir = run_dir
-        self._ports = {role: port_of(process) for role, process in members.items() if role != "fork_server"}
+        self._ports = {role: port_of(process) for role, process in members.items() if role != "fork-server"}
         self._chance = random.Random(0)
         self.tried: Counter[str] = Counter()
         self.connections = 0

@@ -268,7 +268,7 @@ def test_a_command_that_is_asked_to_terminate_ends_as_cleanly(start: Any) -> Non
 )
 def test_whoever_is_killed_the_run_ends_soon_and_says_who_died_and_how(start: Any, victim: str, told: str) -> None:
     run = start(*(["algorithm.name=mappo", "algorithm.critic_scope=central"] if victim == "critic" else []))
-    killed = run.until_running()[f"kappahop: {victim}"]
+    killed = run.until_running()[f"kappahop: {victim.replace('_', ' ')}"]
     killed.kill()
     code, out, err = run.ended(END_S)
     assert code == 1
@@ -432,7 +432,7 @@ def test_a_killed_command_leaves_no_orphan(start: Any, stopped: str | None) -> N
     folders = {Path(str(item.laddr)).parent for item in psutil.Process(run.command.pid).net_connections("unix") if item.laddr}
     assert len(folders) == 1
     if stopped is not None:
-        members[f"kappahop: {stopped}"].suspend()
+        members[f"kappahop: {stopped.replace('_', ' ')}"].suspend()
     run.command.kill()
     run.command.wait(END_S)
     run.gone(ORPHANS_END_S)
