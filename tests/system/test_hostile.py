@@ -43,7 +43,7 @@ END_S = 120.0
 WORDS = [
     "env.name=network_lq", "env.partition=4x1", "env.horizon=10", "env.copies=2", "topology.kind=line", "kappa=3",
     "rollout.steps=20", "budget.env_steps=4000", "algorithm.hidden=[8]", "algorithm.minibatches=1", "algorithm.epochs=1",
-    "record.tensorboard=false", "network.transport=tcp",
+    "record.tensorboard=false", "network.transport=tcp", "evaluation.every_rounds=0",  # an evaluator comes and goes
 ]  # fmt: skip
 FRAMES = 1500  # attempts per class of frame
 MAX_GROWTH_BYTES = 64e6  # of a process under attack; what was sent would fill twice that if it were kept
@@ -97,7 +97,7 @@ def port_of(process: psutil.Process) -> int:
 
 
 class Hobble:
-    """Lets a process run for one moment in five only."""
+    """Lets a process run for one moment in twenty only."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
@@ -115,9 +115,9 @@ class Hobble:
     def _work(self) -> None:
         while not self._end.is_set():
             self._process.send_signal(signal.SIGSTOP)
-            self._end.wait(0.2)
+            self._end.wait(0.6)
             self._process.send_signal(signal.SIGCONT)
-            self._end.wait(0.05)
+            self._end.wait(0.03)
 
 
 class Enemy:
