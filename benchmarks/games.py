@@ -19,7 +19,7 @@ AGENTS, COUPLING, SEED = 5, 0.15, 2  # the chain whose spreads docs/reference/wo
 
 def settled(game: Game, gamma: float, rng: np.random.Generator) -> tuple[float, float]:
     """Return and Nash gap where turns end from a random deterministic start."""
-    start = constant(game, [rng.integers(count, size=game.n_states) for count in game.choices])
+    start = constant(game, [rng.integers(count, size=game.n_states) for count in game.n_discrete])
     *_, last = respond(game, start, gamma, turns="alternating")
     return performance(game, last, gamma), nash_gap(game, last, gamma)
 

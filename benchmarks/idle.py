@@ -41,7 +41,7 @@ def idle(scenario: str, overrides: Sequence[str] = (), seed: int = 0) -> Idle:
         ValueError: actions are choices, none of which means nothing.
     """
     ready = plan(load(scenario, [*overrides, f"env.copies={COPIES}"]))
-    if any(ready.spec.choices):
+    if any(ready.spec.n_discrete):
         raise ValueError(f"{scenario}: actions are choices, and none of them means to do nothing")
     world = make(ready.scenario.env, ready.deployment.graph(), seed)
     try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from envs.games.games import PAYOFFS, STAGE_CHOICES, stage_game, stochastic_game
 from envs.games.tabular import Game, constant, nash_gap, optimum, performance
 from node.learners.off_policy.mixer import Team
-from node.learners.off_policy.tables import IdealQ, Transitions, iterated, replayed
+from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
 from scenarios.schema import Algorithm
 from scenarios.schema import Game as Settings
 
@@ -90,10 +90,10 @@ def stage_ratios(
             entry = past[pick // COPIES, :, pick % COPIES, whose].transpose(0, 2, 1)
             batch = told(entry, lanes, whose)
             if ideal is None:
-                replayed(q, batch, gamma=1.0, step=step)
+                replay(q, batch, gamma=1.0, step=step)
             else:
                 place = places[pick // COPIES, pick % COPIES, np.arange(agents * count)].ravel().astype(np.intp)
-                ideal.replayed(batch, place, gamma=1.0, step=step)
+                ideal.replay(batch, place, gamma=1.0, step=step)
     greedy = q.reshape(agents, count, size, STAGE_CHOICES).argmax(axis=-1)
     found, place = np.zeros(count), np.zeros(count, np.intp)
     while True:
@@ -124,9 +124,9 @@ def played(
     reached = np.cumsum(game.probability, axis=-1)
     for _ in range(steps):
         greedy = np.stack([table[state].argmax(axis=1) for table in q])
-        random = np.stack([rng.integers(count, size=copies) for count in game.choices])
+        random = np.stack([rng.integers(count, size=copies) for count in game.n_discrete])
         action = np.where(rng.random(greedy.shape) < epsilon[:, None], random, greedy)
-        joint = np.ravel_multi_index(tuple(action), game.choices)
+        joint = np.ravel_multi_index(tuple(action), game.n_discrete)
         branch = (rng.random(copies)[:, None] >= reached[state, joint]).sum(axis=1)
         branch = np.minimum(branch, game.successor.shape[-1] - 1)
         following = game.successor[state, joint, branch]
@@ -165,7 +165,7 @@ def turns(
         After every turn the greedy policies' return from the start and their Nash gap.
     """
     rng = np.random.default_rng(seed)
-    q = [rng.uniform(0.0, 1.0, (game.n_states, count)) for count in game.choices]
+    q = [rng.uniform(0.0, 1.0, (game.n_states, count)) for count in game.n_discrete]
     for turn in range(n_turns):
         learners = range(game.n_agents) if kind == "simultaneous" else [turn % game.n_agents]
         epsilon = np.zeros(game.n_agents)
@@ -173,11 +173,11 @@ def turns(
         if kind == "one_step":
             for _ in range(episodes // COPIES):
                 for told in played(game, q, epsilon, copies=COPIES, steps=30, rng=rng):
-                    replayed(q[learners[0]], told[learners[0]], gamma=GAMMA, step=0.1)
+                    replay(q[learners[0]], told[learners[0]], gamma=GAMMA, step=0.1)
         else:
             past = list(played(game, q, epsilon, copies=episodes, steps=30, rng=rng))
             for i in learners:
-                iterated(q[i], joined([told[i] for told in past]), gamma=GAMMA, accuracy=1e-3, sweeps=1500)
+                iterate(q[i], joined([told[i] for told in past]), gamma=GAMMA, accuracy=1e-3, sweeps=1500)
         policies = constant(game, [table.argmax(axis=1) for table in q])
         yield performance(game, policies, GAMMA), nash_gap(game, policies, GAMMA)
 

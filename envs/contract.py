@@ -90,7 +90,7 @@ class Rehearsal:
     @property
     def is_finite(self) -> bool:
         """Whether the world has finitely many states, so that two different moments may look alike by chance."""
-        return any(self.run.spec.choices)
+        return any(self.run.spec.n_discrete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _record(
             world.close()
             world = successor
         actions = []
-        for agent, (width, count) in enumerate(zip(world.spec.act_dims, world.spec.choices, strict=True)):
+        for agent, (width, count) in enumerate(zip(world.spec.act_dims, world.spec.n_discrete, strict=True)):
             draw = rng.integers(count, size=(world.copies, 1)) if count else rng.normal(0.0, 0.7, (world.copies, width))
             actions.append(draw.astype(np.float32))
             if nudge:  # agents in different ways: in some games it pays the same if all of them change their minds alike
@@ -197,8 +197,8 @@ def _spec_is_sound(spec: EnvSpec) -> bool:
     for _ in range(n):
         joined |= {v for edge in spec.edges for v in edge if joined & set(edge)}
     return (
-        n == len(spec.act_dims) == len(spec.choices) >= 1
-        and all(count >= 0 and (not count or width == 1) for count, width in zip(spec.choices, spec.act_dims, strict=True))
+        n == len(spec.act_dims) == len(spec.n_discrete) >= 1
+        and all(count >= 0 and (not count or width == 1) for count, width in zip(spec.n_discrete, spec.act_dims, strict=True))
         and min(*spec.obs_dims, *spec.act_dims, spec.horizon) >= 1
         and spec.dt > 0
         and all(limit >= 0 for limit in spec.cost_limits)

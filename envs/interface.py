@@ -29,7 +29,7 @@ class EnvSpec:
     Attributes:
         obs_dims: Width of each agent's observation, d_i; its length is n, the number of agents.
         act_dims: Width of each agent's action.
-        choices: How many discrete actions each agent has, whose action then is one index 0..choices-1 per copy, as a float;
+        n_discrete: How many discrete actions each agent has, whose action then is one index 0..n_discrete-1 per copy, as a float;
             0: its actions are continuous.
         one_hot: Widths of the one-hot parts that each agent's observation consists of, (): it is numbers; all are if nothing
             is given.
@@ -43,7 +43,7 @@ class EnvSpec:
 
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
-    choices: tuple[int, ...]
+    n_discrete: tuple[int, ...]
     cost_limits: tuple[float, ...]
     horizon: int
     dt: float

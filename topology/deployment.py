@@ -28,7 +28,7 @@ class Deployment(BaseModel):
     Attributes:
         obs_dims: Width of each agent's observation.
         act_dims: Width of each agent's action.
-        choices: How many discrete actions each agent has, 0: its actions are continuous; all are if nothing is given.
+        n_discrete: How many discrete actions each agent has, 0: its actions are continuous; all are if nothing is given.
         one_hot: Widths of the one-hot parts that each agent's observation consists of, (): it is numbers; all are if nothing
             is given.
         cost_limits: Limit of each cost as the run uses it.
@@ -50,7 +50,7 @@ class Deployment(BaseModel):
 
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
-    choices: tuple[int, ...] = ()
+    n_discrete: tuple[int, ...] = ()
     one_hot: tuple[tuple[int, ...], ...] = ()
     cost_limits: tuple[float, ...]
     dt: float
@@ -68,17 +68,18 @@ class Deployment(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _continuous(cls, data: Any) -> Any:
+    def _of_older_runs(cls, data: Any) -> Any:
         if isinstance(data, dict) and "obs_dims" in data:
-            return {"choices": (0,) * len(data["obs_dims"]), **data}
+            named = {"n_discrete" if name == "choices" else name: value for name, value in data.items()}
+            return {"n_discrete": (0,) * len(data["obs_dims"]), **named}
         return data
 
     @model_validator(mode="after")
     def _agrees(self) -> "Deployment":
         n = len(self.obs_dims)
-        if n == 0 or len(self.act_dims) != n or len(self.choices) != n or len(self.one_hot) not in (0, n):
+        if n == 0 or len(self.act_dims) != n or len(self.n_discrete) != n or len(self.one_hot) not in (0, n):
             raise ValueError("its lists are of different numbers of agents")
-        if min(*self.obs_dims, *self.act_dims) < 0 or max(*self.obs_dims, *self.act_dims, *self.choices) > MAX_SIZE:
+        if min(*self.obs_dims, *self.act_dims) < 0 or max(*self.obs_dims, *self.act_dims, *self.n_discrete) > MAX_SIZE:
             raise ValueError(f"a size is not within 0 to {MAX_SIZE}")
         if any(not 0 <= i < j < n for i, j in self.edges) or any(not 0 <= i < n for i in self.critic_edges):
             raise ValueError(f"an edge is not between agents of 0 to {n - 1}")

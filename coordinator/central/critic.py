@@ -75,9 +75,9 @@ class CentralCritic(Mind):
         """The advantages of a copy's samples, of reward and costs each."""
         return self._advantages
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """The critics' losses."""
-        return self._critics.figures()
+        return self._critics.metrics()
 
     def weights(self) -> dict[str, Tensor]:
         """The critics."""

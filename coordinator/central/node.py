@@ -48,7 +48,7 @@ from topology.planes.world import END_TERMINATED, END_TRUNCATED
 from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State, read
 from topology.wire.codec import encode, row_bytes
-from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks, table
+from topology.wire.frame import KINDS, Delivery, Message, ProtocolError, decode_delivery, table
 from topology.wire.keys import frame_extra, role_of
 from topology.wire.sockets import Links
 
@@ -93,7 +93,7 @@ class Mind(ABC):
         """What an agent is told at the end of a round, the same number of rows as there are copies."""
 
     @abstractmethod
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Figures of the round's learning, by name."""
 
     @abstractmethod
@@ -174,8 +174,8 @@ class Central:
         told_actions = [width - dim - self._signals - 1 for width, dim in zip(self._joint_widths, self._dims, strict=True)]
         self._places = list(zip(_places(self._dims), _places(told_actions), strict=True))
         self._rollout = Rollout.make(self._steps, self._copies, sum(self._dims), sum(told_actions), self._signals - 1)
-        self._heard: dict[tuple[Kind, int], tuple[Message, Marks | None]] = {}
-        self._figures: dict[str, float] = {}
+        self._heard: dict[tuple[Kind, int], tuple[Message, Delivery | None]] = {}
+        self._metrics: dict[str, float] = {}
         self._round = 0
         self.is_over = False
         stored = deployment.state_file(run_dir, role_of(n))
@@ -228,16 +228,16 @@ class Central:
                 raise ProtocolError(f"{told}: out of time or twice, the central critic is at round {self._round}")
             if header.dtype != dtype_of(self._scenario.network, key[0]):
                 raise ProtocolError(f"{told}: dtype {header.dtype} is not the agreed one")
-            marks = decode_marks(message, self._copies)
+            delivery = decode_delivery(message, self._copies)
             if key[0] is Kind.JOINT:
-                self._joint(message, marks)  # a size that does not fit shows here
+                self._joint(message, delivery)  # a size that does not fit shows here
             elif key[0] is Kind.PARAMETERS:
-                self._parameters(message, marks)
+                self._parameters(message, delivery)
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return
-        self._peers.taken(header, self._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
-        self._heard[key] = message, marks
+        self._peers.taken(header, self._copies if delivery is None else int(np.isfinite(delivery.arrive).sum()))
+        self._heard[key] = message, delivery
         if len(self._heard) == len(self._receives_from) * self._n:
             try:
                 if self._receives_from is _TOLD:
@@ -247,17 +247,17 @@ class Central:
             except NotFiniteError as error:
                 raise DivergedError(str(error), (self._round + 1) * self._steps * self._copies) from None
 
-    def _joint(self, message: Message, marks: Marks | None) -> Floats:
+    def _joint(self, message: Message, delivery: Delivery | None) -> Floats:
         """What an agent was told in a round, (E, T, w)."""
         width = self._joint_widths[message.header.origin]
         shape = (self._copies, self._steps, width)
-        if marks is not None and not message.bodies[0]:
+        if delivery is not None and not message.bodies[0]:
             return np.zeros(shape, np.float32)
         return table(message, self._copies, self._steps * width).reshape(shape)
 
-    def _parameters(self, message: Message, marks: Marks | None) -> Floats:
+    def _parameters(self, message: Message, delivery: Delivery | None) -> Floats:
         """The weights of an agent's policy, (E, P), the same in every copy in which they have come."""
-        if marks is not None and not message.bodies[0]:
+        if delivery is not None and not message.bodies[0]:
             return np.zeros((self._copies, self._n_weights), np.float32)
         return table(message, self._copies, self._n_weights)
 
@@ -276,7 +276,7 @@ class Central:
         clock += self._compute_time("values", clock, time.perf_counter() - began)
         self._tell(self._kind, self._mind.answer, clock)
         if not is_off:
-            self._figures |= self._mind.figures()
+            self._metrics |= self._mind.metrics()
         self._heard.clear()
         self._rollout.clear()
         if self._is_sharing:
@@ -288,13 +288,13 @@ class Central:
         """Everybody's weights are here: tell everybody the mean of those that have come in any copy; copies feed one learner."""
         clock, there = self._arrived(max(message.header.send_time for message, _ in self._heard.values()))
         came = [
-            self._parameters(message, marks)[there[key].argmax()]
-            for key, (message, marks) in sorted(self._heard.items())
+            self._parameters(message, delivery)[there[key].argmax()]
+            for key, (message, delivery) in sorted(self._heard.items())
             if there[key].any()
         ]
         mean = np.mean(came, axis=0, dtype=np.float64) if came else np.zeros(self._n_weights)
         data = np.tile(mean.astype(np.float32), (self._copies, 1))
-        nothing = Marks(np.full(self._copies, np.inf), np.zeros(self._copies, np.bool_))  # to be sent: agents keep their own
+        nothing = Delivery(np.full(self._copies, np.inf), np.zeros(self._copies, np.bool_))  # to be sent: agents keep their own
         self._tell(Kind.SHARED, lambda _: data, clock, None if came else nothing)
         self._heard.clear()
         self._receives_from = _TOLD
@@ -302,9 +302,9 @@ class Central:
 
     def _end_round(self, clock: float) -> None:
         """Report the round, store what is to be stored, be ready for the next."""
-        require_all_finite(self._figures, self._mind.weights())
+        require_all_finite(self._metrics, self._mind.weights())
         self._report(clock)
-        self._figures.clear()
+        self._metrics.clear()
         if self._scenario.stores_after(self._round):
             state = {"mind": self._mind.state(), "peers": self._peers.state()}
             self._control.send(store(self._run_dir, role_of(self._n), self._round, state))
@@ -315,14 +315,14 @@ class Central:
         """When the wait is over, and per message in which copies it has come by then."""
         deadline = spoken + PATIENCE * self._scenario.network.patience_s
         clock, there, missing = spoken, {}, 0
-        for key, (_, marks) in sorted(self._heard.items()):
-            came = np.ones(self._copies, np.bool_) if marks is None else marks.arrive <= deadline
-            if marks is not None:
-                clock = max(clock, float(marks.arrive[came].max(initial=clock)))
+        for key, (_, delivery) in sorted(self._heard.items()):
+            came = np.ones(self._copies, np.bool_) if delivery is None else delivery.arrive <= deadline
+            if delivery is not None:
+                clock = max(clock, float(delivery.arrive[came].max(initial=clock)))
             missing += int((~came).sum())
             there[key] = came
         if missing:
-            self._figures["missing_joint" if self._receives_from is _TOLD else "missing_parameters"] = float(missing)
+            self._metrics["missing_joint" if self._receives_from is _TOLD else "missing_parameters"] = float(missing)
         return deadline if missing else clock, there
 
     def _told(self, there: Mapping[tuple[Kind, int], Bools]) -> Told:
@@ -357,8 +357,8 @@ class Central:
 
     def _take_last(self, agent: int, came: Bools, copies: NDArray[np.intp], columns: slice) -> bool:
         """Put an agent's last observations in their place; whether there was anything to read."""
-        message, marks = self._heard[Kind.BOOTSTRAP, agent]
-        if marks is not None and not message.bodies[0]:
+        message, delivery = self._heard[Kind.BOOTSTRAP, agent]
+        if delivery is not None and not message.bodies[0]:
             return False
         try:
             last = table(message, len(copies), columns.stop - columns.start)
@@ -370,7 +370,7 @@ class Central:
 
     # --------------------------------------------------------------- telling
 
-    def _tell(self, kind: Kind, data_for: Callable[[int], Floats], clock: float, marks: Marks | None = None) -> None:
+    def _tell(self, kind: Kind, data_for: Callable[[int], Floats], clock: float, delivery: Delivery | None = None) -> None:
         """Send every agent what is for it, one row per copy."""
         dtype = dtype_of(self._scenario.network, kind)
         for to, addressees in self._routes.outgoing:
@@ -389,7 +389,7 @@ class Central:
                     time=clock,
                     addressed=(addressee, to) in self._routes.addressed,
                     copy_bytes=row_bytes(data.shape[1], dtype),
-                    marks=marks,
+                    delivery=delivery,
                 )
 
     def _report(self, clock: float) -> None:
@@ -400,7 +400,7 @@ class Central:
                 agent=self._n,
                 round=self._round,
                 virtual_s=clock,
-                metrics=dict(self._figures),
+                metrics=dict(self._metrics),
                 traffic=tuple(self._peers.drain()),
                 refused=refused,
                 refusals=texts,

@@ -33,7 +33,7 @@ class CentralMixer(Mind):
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._scenario = scenario
         self._n = deployment.n_agents
-        self._team = Team(deployment.obs_dims, deployment.choices, scenario.algorithm, scenario.seed)
+        self._team = Team(deployment.obs_dims, deployment.n_discrete, scenario.algorithm, scenario.seed)
         self._earned = 0.0  # minibatches not yet learnt from
 
     def learn(self, round_: int, told: Told) -> None:
@@ -58,9 +58,9 @@ class CentralMixer(Mind):
         """The weights of an agent's network, and what its inputs are standardised by."""
         return np.tile(self._team.policy(agent), (self._scenario.env.copies, 1))
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Mean loss of the team's values, and how much there is in replay."""
-        return self._team.figures()
+        return self._team.metrics()
 
     def weights(self) -> dict[str, Tensor]:
         """Every agent's network, and the mixer."""

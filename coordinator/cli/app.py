@@ -200,7 +200,7 @@ def resume(
                 if not lost:  # else there is no whole team to evaluate
                     _make_missing_evaluations(run, quiet=quiet)
                     run = Run(folder, run.scenario)
-                _tell(run, {**report_of(run.figures), "run_dir": str(folder)}, as_json=as_json)
+                _tell(run, {**report_of(run.metrics), "run_dir": str(folder)}, as_json=as_json)
                 return
             if run.diverged:
                 _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
@@ -229,7 +229,7 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
     """Make up for the evaluations of a finished run that were interrupted, or failed."""
     from coordinator.cli.progress import Display
     from coordinator.evaluation.evaluations import Evaluations, are_missing
-    from coordinator.run.checkpoints import claimed
+    from coordinator.run.checkpoints import claim_run
     from coordinator.run.database import Recorder, RecordingError, Results
     from coordinator.run.metrics import made_up
     from coordinator.run.plan import reopened
@@ -238,10 +238,10 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
         return
     from coordinator.run.in_process import make_evaluations
 
-    ready, wall_s = reopened(run.folder, None), run.figures["wall_s"]
+    ready, wall_s = reopened(run.folder, None), run.metrics["wall_s"]
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(claimed(run.folder))
+            stack.enter_context(claim_run(run.folder))
             recorder = stack.enter_context(contextlib.closing(Recorder(run.folder, env_steps_per_round=0, reopened=True)))
             display = stack.enter_context(Display(terminal(stderr=True), total_steps=run.planned_steps, quiet=quiet))
             evaluations = Evaluations(
@@ -257,7 +257,7 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
             recorder.commit_at_last()
             evaluations.conclude()
             with contextlib.closing(Results(run.folder)) as results:
-                recorder.meta(**made_up(ready, results, run.figures, evaluations.best()))
+                recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
     except RecordingError as error:
         _refuse(str(error), EXIT_FAILED)
 
@@ -461,7 +461,7 @@ def _execute(
 ) -> None:
     from coordinator.cli.progress import Display, failure
     from coordinator.run import sinks, supervisor
-    from coordinator.run.checkpoints import claimed, complete_rounds, drop_others
+    from coordinator.run.checkpoints import claim_run, complete_rounds, drop_others
     from coordinator.run.database import Recorder, RecordingError
     from coordinator.run.idle import above_their_limits, measure
     from coordinator.run.plan import check_start, first_free, make_run_dir
@@ -481,12 +481,12 @@ def _execute(
         run_dir = place if isinstance(place, Path) else first_free(place)
         if resumed_after is None:
             make_run_dir(run_dir, ready)
-        claim.enter_context(claimed(run_dir))
+        claim.enter_context(claim_run(run_dir))
         after = None if resumed_after is None else (resumed_after + 1) * per_round
         recorder = Recorder(
             run_dir,
             env_steps_per_round=per_round,
-            sinks=sinks.opened(scenario.record, run_dir, after=after),
+            sinks=sinks.open_sinks(scenario.record, run_dir, after=after),
             resumed_after=resumed_after,
         )
         if resumed_after is not None:

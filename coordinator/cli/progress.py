@@ -45,11 +45,11 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             console=console,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=total_steps, figures="")
+        self._task = self._bar.add_task("starting", total=total_steps, metrics="")
 
     def __enter__(self) -> Self:
         """Start drawing."""
@@ -70,13 +70,13 @@ class Display:
             self._wire_bytes += sum(row.wire_bytes for row in report.traffic if row.plane != "world")
         elif isinstance(report, WorldProgress):
             if self._steps == 0:  # speed counts from the first report, not from start-up
-                self._bar.reset(self._task, total=self._total, figures="")
+                self._bar.reset(self._task, total=self._total, metrics="")
                 self._first_steps = report.env_step
             self._steps = report.env_step
             known = [episode for episode in report.episodes if math.isfinite(episode.ret)]
             self._episodes.extend((episode.ret, sum(episode.cost)) for episode in known)
             self._faulty += len(report.episodes) - len(known)
-            self._bar.update(self._task, description="running", completed=self._steps, figures=self._figures())
+            self._bar.update(self._task, description="running", completed=self._steps, metrics=self._metrics())
             self._print_line()
         elif isinstance(report, Stored) and report.problem and not (self._quiet or self._has_warned):
             self._has_warned = True
@@ -94,7 +94,7 @@ class Display:
         elif evaluated.job.at_end:
             self._bar.update(self._task, description=f"evaluating ({evaluated.done:.0%})")
 
-    def _figures(self) -> str:
+    def _metrics(self) -> str:
         task = self._bar.tasks[0]
         elapsed = task.elapsed or 0.0
         parts = []
@@ -115,7 +115,7 @@ class Display:
         done = self._steps * LINES // self._total
         if done > self._lines:
             self._lines = done
-            self._console.print(f"{self._steps:,} of {self._total:,} steps  {self._figures()}", highlight=False)
+            self._console.print(f"{self._steps:,} of {self._total:,} steps  {self._metrics()}", highlight=False)
 
 
 def summary(results: Results, *, cost_limit: float | None) -> Table:

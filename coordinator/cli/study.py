@@ -65,7 +65,7 @@ def sweep(
         place = out or Path("runs") / f"{points[0].scenario.name}-sweep"
         with reading(place):
             plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
-        with sweeping.opened(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
+        with sweeping.open_sweep(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
             went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
     except ValueError as error:
         refuse(str(error))

@@ -242,7 +242,7 @@ def _answers(found: Comparison) -> list[str]:
 
 def _limits(run: Run, *, several: bool) -> Iterator[str]:
     """What became of each limit of a run."""
-    for verdict in run.figures.get("limits") or ():
+    for verdict in run.metrics.get("limits") or ():
         text = verdict["text"]
         yield f"Seed {run.scenario.seed}: {text}" if several else text[0].upper() + text[1:]
 
@@ -403,15 +403,15 @@ def _table(found: Comparison, styles: Styles) -> dict[str, Any]:
 def _details(cell: Cell) -> dict[str, Any]:
     lines = []
     for run in cell.runs:
-        figures, so_far, judged = run.figures, run.so_far, run.reached("evaluated")
+        metrics, so_far, judged = run.metrics, run.so_far, run.reached("evaluated")
         lines.append([
             str(run.scenario.seed),
             f"{run.steps_done:,}",
             *(tables.figure(one.get(name)) for one in (judged, so_far) for name in ("return_mean", "cost_mean")),
             _known(so_far.get("bytes_per_agent_step"), tables.figure),
-            _known(figures.get("delivered_frac"), lambda frac: f"{100 * frac:.2f} %"),
-            _known(figures.get("virtual_s"), lambda value: f"{value:,.4g} s"),
-            _known(figures.get("wall_s"), lambda value: f"{value:,.1f} s"),
+            _known(metrics.get("delivered_frac"), lambda frac: f"{100 * frac:.2f} %"),
+            _known(metrics.get("virtual_s"), lambda value: f"{value:,.4g} s"),
+            _known(metrics.get("wall_s"), lambda value: f"{value:,.1f} s"),
         ])
     results = Results(cell.runs[0].folder)
     traffic = [

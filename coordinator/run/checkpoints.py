@@ -156,7 +156,7 @@ def drop_others(run_dir: Path, kept: int) -> None:
 
 
 @contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
+def claim_run(run_dir: Path) -> Iterator[None]:
     """A run's directory, for this process alone.
 
     Raises:

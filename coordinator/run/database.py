@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, opened
+from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, open_database
 from coordinator.run.sinks import Sink
 from scenarios.loading import ScenarioError
 from topology.files import replacing
@@ -98,7 +98,7 @@ class Recorder:
                 begin_writing(self._database)
                 self._database.executescript(SCHEMA)
             else:
-                self._database = opened(run_dir)
+                self._database = open_database(run_dir)
             self._place = self._where()
             if resumed_after is not None:
                 self._go_back(resumed_after)
@@ -295,7 +295,7 @@ class Recorder:
             self._database.close()
             for beside in ("-wal", "-shm"):  # of the deleted file: they would be taken for the new one's
                 self._path.with_name(f"{DATABASE}{beside}").unlink(missing_ok=True)
-        self._database = opened(self._path.parent)
+        self._database = open_database(self._path.parent)
         self._place = self._where()
         self.event(0.0, "coordinator", f"{DATABASE} was deleted while the run went on, and has been written again")
 

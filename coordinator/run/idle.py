@@ -34,7 +34,7 @@ def measure(ready: Plan) -> Idle | None:
     """
     scenario, spec = ready.scenario, ready.spec
     copies = min(COPIES, scenario.budget.env_steps // (SHARE * spec.horizon))
-    if any(spec.choices) or not copies:
+    if any(spec.n_discrete) or not copies:
         return None
     world = make(scenario.env.model_copy(update={"copies": copies}), ready.deployment.graph(), seed_for("idle", scenario.seed))
     try:

@@ -1,4 +1,4 @@
-"""The figures of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
+"""The metrics of a finished run: the object that `--json` prints and that `run.sqlite` keeps in `meta`."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ class Report(Evaluated):
 
 
 def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, idle: Idle | None = None) -> Report:
-    """The figures of a run, complete or not; `idle` as `coordinator.run.idle` has measured it."""
+    """The metrics of a run, complete or not; `idle` as `coordinator.run.idle` has measured it."""
     idle_costs = idle.costs if idle is not None and ready.spec.n_costs else None
     steps = outcome.env_steps
     n_agents = ready.deployment.n_agents
@@ -133,9 +133,9 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
     )
 
 
-def made_up(ready: Plan, results: Results, figures: Mapping[str, Any], best_round: int | None) -> dict[str, Any]:
-    """Of a run's figures those that are others once evaluations that were missing have been made."""
-    limits = _judged(ready, results, figures["env_steps"], figures.get("idle_costs"))
+def made_up(ready: Plan, results: Results, metrics: Mapping[str, Any], best_round: int | None) -> dict[str, Any]:
+    """Of a run's metrics those that are others once evaluations that were missing have been made."""
+    limits = _judged(ready, results, metrics["env_steps"], metrics.get("idle_costs"))
     return {**evaluated(results, best_round), "limits": limits}
 
 
@@ -166,29 +166,29 @@ def evaluated(results: Results, best_round: int | None) -> Evaluated:
     )
 
 
-def report_of(figures: Mapping[str, Any]) -> Report:
-    """The figures of a finished run as it has kept them; null where its version of kappahop knew none of this name."""
-    return cast("Report", {name: figures.get(name) for name in Report.__annotations__})
+def report_of(metrics: Mapping[str, Any]) -> Report:
+    """The metrics of a finished run as it has kept them; null where its version of kappahop knew none of this name."""
+    return cast("Report", {name: metrics.get(name) for name in Report.__annotations__})
 
 
-def kept(figures: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """The figures that a run has kept, checked; {} while it goes on.
+def kept(metrics: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The metrics that a run has kept, checked; {} while it goes on.
 
     Args:
-        figures: By name; those of another version may lack some.
+        metrics: By name; those of another version may lack some.
         source: Where they come from.
 
     Raises:
         ScenarioError: one is not what `Report` says of it.
     """
     for name, kind in get_type_hints(Report).items():
-        if name in figures:
+        if name in metrics:
             try:
-                _check(kind, figures[name])
+                _check(kind, metrics[name])
             except (ValidationError, LookupError) as error:
                 told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"it lacks {error}"
                 raise ScenarioError(f"{source}: cannot be read (meta: {name}: {told})") from None
-    return dict(figures)
+    return dict(metrics)
 
 
 def _check(kind: Any, value: Any) -> None:

@@ -77,11 +77,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
     kind = scenario.algorithm.off_policy.representation
-    if kind != "network" and not all(spec.choices):
+    if kind != "network" and not all(spec.n_discrete):
         raise ScenarioError(
             f"algorithm.off_policy.representation: got {kind!r}; {scenario.env.name} has continuous actions, use network"
         )
-    if scenario.algorithm.recipe.is_led and not all(spec.choices):
+    if scenario.algorithm.recipe.is_led and not all(spec.n_discrete):
         raise ScenarioError(
             f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
             "continuous actions"
@@ -92,7 +92,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"{spec.n_agents} agents, and each has one"
         )
     if scenario.algorithm.share_policy:
-        for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.choices)):
+        for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.n_discrete)):
             if len(set(widths)) > 1:
                 raise ScenarioError(
                     f"algorithm.share_policy: got true; agents of {scenario.env.name} {scenario.env.partition} {name} "
@@ -104,7 +104,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     deployment = Deployment(
         obs_dims=spec.obs_dims,
         act_dims=spec.act_dims,
-        choices=spec.choices,
+        n_discrete=spec.n_discrete,
         one_hot=spec.one_hot,
         cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
         dt=spec.dt,
@@ -249,7 +249,7 @@ def retold(run_dir: Path, asked: Scenario) -> Plan:
     trained, before = load(str(run_dir / SCENARIO_FILE)), Deployment.read(run_dir)
     ready = plan_of(str(run_dir / SCENARIO_FILE), asked)
     now = ready.deployment
-    if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.choices != now.choices:
+    if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.n_discrete != now.n_discrete:
         raise ScenarioError(
             f"env.partition: got {asked.env.name} {asked.env.partition}; the team was trained to act in "
             f"{trained.env.name} {trained.env.partition}"

@@ -1,4 +1,4 @@
-"""The file that a run is recorded in: its tables, their version, and how it is opened, for writing and for reading.
+"""The file that a run is recorded in: its tables, their version, and how it is open_database, for writing and for reading.
 
 Theory of operation. A run writes its own database, and reads databases of runs that may come from anybody: a colleague's
 folder on a shared disk, an archive, a download. So a reader opens the file read-only and trusts nothing in it. Views,
@@ -74,7 +74,7 @@ def is_busy(error: sqlite3.Error) -> bool:
     return code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def opened(run_dir: Path) -> sqlite3.Connection:
+def open_database(run_dir: Path) -> sqlite3.Connection:
     """A run's database for the run that goes on in it.
 
     Raises:

@@ -60,7 +60,7 @@ def check(record: Record) -> None:
                 )
 
 
-def opened(record: Record, run_dir: Path, *, after: int | None = None) -> tuple[Sink, ...]:
+def open_sinks(record: Record, run_dir: Path, *, after: int | None = None) -> tuple[Sink, ...]:
     """The chosen sinks.
 
     Args:

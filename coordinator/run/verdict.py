@@ -2,7 +2,7 @@
 
 Theory of operation. `evidence` collects what a run recorded about one limit, `judge` decides from that alone. The cost that is
 judged is the mean over the episodes of the evaluation at the end, without exploration; where there was none, over the training
-episodes that the run's figures are about. Where each agent is charged with its own cost
+episodes that the run's metrics are about. Where each agent is charged with its own cost
 (`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds for
 every agent and the recorded cost of an episode is the team's.
 

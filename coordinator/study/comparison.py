@@ -170,7 +170,7 @@ class Comparison:
         return len({one.age_s for row in self.rows for one in row.violations}) > 1
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as plain data, with each run's figures, profiles, and every cell's probability of improving on each."""
+        """Everything as plain data, with each run's metrics, profiles, and every cell's probability of improving on each."""
         levels = np.unique(np.concatenate([row.ret[:, 0] for row in self.rows]))
         return {
             "positions": self.positions,
@@ -305,8 +305,8 @@ def _idle(rows: Sequence[Row]) -> dict[str, Known]:
     worlds = _worlds(rows)
     for row in rows:
         for run in row.cell.runs:
-            if (ret := run.figures.get("idle_return")) is not None:
-                cost = sum(run.figures["idle_costs"] or ())
+            if (ret := run.metrics.get("idle_return")) is not None:
+                cost = sum(run.metrics["idle_costs"] or ())
                 found.setdefault(row.cell.said(worlds), []).append(Known(ret, cost))
     return {
         world: Known(float(np.mean([one.ret for one in each])), float(np.mean([one.cost for one in each])))
@@ -343,8 +343,8 @@ def _row(
     held: int,
     diverged: int,
 ) -> Row:
-    figures = [run.reached(judged) for run in cell.runs]
-    ret = _column([one["return_mean"] for one in figures])
+    metrics = [run.reached(judged) for run in cell.runs]
+    ret = _column([one["return_mean"] for one in metrics])
     equal = {}
     for axis, place in positions.items():
         returns = [known_at(getattr(curve, axis), curve.ret, np.array([place]))[0] for curve in curves]
@@ -355,12 +355,12 @@ def _row(
         ret=ret,
         iqm=float(interquartile_mean(ret)),
         interval=mean_interval(ret, np.random.default_rng(0)),
-        progress=_progress([one.get("progress_mean") for one in figures]),
-        cost=float(interquartile_mean(_column([one["cost_mean"] for one in figures]))),
-        cost_limit=figures[0]["cost_limit"],
-        bytes_per_agent_step=float(np.mean([one["bytes_per_agent_step"] for one in figures])),
+        progress=_progress([one.get("progress_mean") for one in metrics]),
+        cost=float(interquartile_mean(_column([one["cost_mean"] for one in metrics]))),
+        cost_limit=metrics[0]["cost_limit"],
+        bytes_per_agent_step=float(np.mean([one["bytes_per_agent_step"] for one in metrics])),
         equal=equal,
-        violations=[] if (limit := figures[0]["cost_limit"]) is None else _violations(cell, limit),
+        violations=[] if (limit := metrics[0]["cost_limit"]) is None else _violations(cell, limit),
         reached=None if threshold is None else _reached(curves, threshold, held),
         diverged=diverged,
         optimum=optimum(cell.runs[0]),

@@ -145,7 +145,7 @@ def of_team(run_dir: Path, *, episodes: int, seed: int) -> Decay:
     mean, blocks = team.play(episodes).mean_blocks()
     changes = np.array([team.changes(blocks, mean, kappa) for kappa in kappas]).T
     returns = [team.play(episodes, mean, kappa).ret for kappa in kappas]
-    what = "part of choices that change" if ready.deployment.choices[0] else "change of actions (rms)"
+    what = "part of choices that change" if ready.deployment.n_discrete[0] else "change of actions (rms)"
     return _of_agents(what, changes.tolist(), _payload(ready, kappas), returns)
 
 
@@ -209,14 +209,14 @@ class _Team:
 
     def changes(self, blocks: Blocks, mean: Blocks, kappa: int) -> list[float]:
         """By how much each agent's actions change without what lies beyond κ, over the blocks (B, d_i) that were met together."""
-        choices, size = self._ready.deployment.choices, self._ready.scenario.env.copies  # for as many is noise drawn
+        n_discrete, size = self._ready.deployment.n_discrete, self._ready.scenario.env.copies  # for as many is noise drawn
         total, count = np.zeros(self._n), 0
         for start in range(0, len(blocks[0]), size):
             piece = [block[start : start + size] for block in blocks]
             pairs = zip(self.act(piece, None, 0), self.act(piece, mean, kappa), strict=True)
-            total += [float(np.mean(a != b) if choices[i] else np.mean((a - b) ** 2)) for i, (a, b) in enumerate(pairs)]
+            total += [float(np.mean(a != b) if n_discrete[i] else np.mean((a - b) ** 2)) for i, (a, b) in enumerate(pairs)]
             count += 1
-        return [float(found if choices[i] else math.sqrt(found)) for i, found in enumerate(total / count)]
+        return [float(found if n_discrete[i] else math.sqrt(found)) for i, found in enumerate(total / count)]
 
     def play(self, episodes: int, mean: Blocks | None = None, kappa: int = 0) -> _Play:
         """Let all copies play until enough episodes have ended."""

@@ -2,7 +2,7 @@
 
 Theory of operation. Each table is that of the runs' databases, all runs one below the other, with columns before it that
 say which run a row is of: `run` (its folder), `cell`, `seed`, and one column per setting that sets cells apart. `runs` has a
-row per run with the figures that it reported. Numbers that a run did not know stay empty.
+row per run with the metrics that it reported. Numbers that a run did not know stay empty.
 """
 
 import json
@@ -74,11 +74,11 @@ def tables(sorted_in: Sequence[Cell]) -> dict[str, pa.Table]:
     """`runs` and the tables of `TABLES`, of all runs, each row with the keys of its run."""
     runs = [(cell, run) for cell in sorted_in for run in cell.runs]
     keys = [_keys(cell, run) for cell, run in runs]
-    figures = [
-        {"complete": run.is_complete, "diverged": _diverged(run)} | {name: run.figures.get(name) for name in _FIGURES}
+    metrics = [
+        {"complete": run.is_complete, "diverged": _diverged(run)} | {name: run.metrics.get(name) for name in _FIGURES}
         for _, run in runs
     ]
-    found = {"runs": pa.Table.from_pylist([key | figure for key, figure in zip(keys, figures, strict=True)])}
+    found = {"runs": pa.Table.from_pylist([key | figure for key, figure in zip(keys, metrics, strict=True)])}
     keyed = pa.Table.from_pylist(keys)  # all at once, so that a column has one type in all runs
     for name in TABLES:
         parts = []
@@ -138,7 +138,7 @@ def marl_eval(sorted_in: Sequence[Cell], *, training: bool = False) -> dict[str,
             )
     evaluated = judged_by(runs, training=training) == "evaluated" and all(run.deployment.learns for run in runs)
     for run in runs if evaluated else ():
-        if run.figures.get("best_round") is None:
+        if run.metrics.get("best_round") is None:
             raise ScenarioError(
                 f"{run.folder}: its best policies were not evaluated at the end; kappahop resume makes up for it, "
                 "--training does without"
@@ -202,7 +202,7 @@ def _evaluations(run: Run) -> dict[str, Any]:
             "return": _known(table["return"][at]),
             "cost": _known(table["cost"][at]),
         }
-    best = (table["round"] == run.figures["best_round"]) & (table["at_end"] == 1)
+    best = (table["round"] == run.metrics["best_round"]) & (table["at_end"] == 1)
     entry["absolute_metrics"] = {"return": _known(table["return"][best]), "cost": _known(table["cost"][best])}
     return entry
 

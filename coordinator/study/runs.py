@@ -70,7 +70,7 @@ class Run:
     scenario: Scenario
 
     @cached_property
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """What `--json` prints of it; {} while it goes on."""
         try:
             found = {key: json.loads(value) for key, value in _query(self.folder, "SELECT key, value FROM meta")[1]}
@@ -92,12 +92,12 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether it has ended with all its steps done, and its numbers have stayed finite."""
-        return bool(self.figures.get("env_steps", 0) >= self.planned_steps) and not self.diverged
+        return bool(self.metrics.get("env_steps", 0) >= self.planned_steps) and not self.diverged
 
     @property
     def diverged(self) -> list[Divergence]:
         """Whose numbers are no longer finite, since when; [] of a run that is well, or that goes on."""
-        return list(self.figures.get("diverged") or ())
+        return list(self.metrics.get("diverged") or ())
 
     @property
     def finishers(self) -> set[int]:
@@ -147,7 +147,7 @@ class Run:
         return bool(len(course.ret) and np.isfinite(course.ret[-1]))
 
     def reached(self, judged: Judged) -> dict[str, Any]:
-        """Its figures, as far as they are known, with return, progress and cost by evaluations or by the training."""
+        """Its metrics, as far as they are known, with return, progress and cost by evaluations or by the training."""
         if judged == "training":
             return self.so_far
         course = self.evaluated_curve
@@ -156,9 +156,9 @@ class Run:
 
     @property
     def so_far(self) -> dict[str, Any]:
-        """Of its figures those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
+        """Of its metrics those that cells are compared by, at the end of its curve if it still goes on; nan: not yet known."""
         if self.is_complete or self.diverged:
-            return self.figures
+            return self.metrics
         curve, limits = self.curve, self.deployment.cost_limits
         steps, sent, ret, cost, length = (
             values[-1] if len(values) else np.nan
@@ -477,9 +477,9 @@ def _curve(run: Run) -> Curve:
     episodes = run._episodes
     wire = np.concatenate([[0.0], np.cumsum(sent[:, 1])])[np.searchsorted(sent[:, 0], rounds[:, 0], side="right")]
     first, behind = latest(episodes[:, 0], rounds[:, 1], learns=run.deployment.learns)
-    figures = episodes[:, [2, 3, 1]]
-    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(np.nan_to_num(figures), axis=0)])
-    faulty = np.concatenate([[0], np.cumsum(np.isnan(figures).any(axis=1))])
+    metrics = episodes[:, [2, 3, 1]]
+    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(np.nan_to_num(metrics), axis=0)])
+    faulty = np.concatenate([[0], np.cumsum(np.isnan(metrics).any(axis=1))])
     known = (behind > first) & (faulty[behind] == faulty[first])  # a mean over those that went well would not be the team's
     means = np.where(known[:, None], (sums[behind] - sums[first]) / np.maximum(behind - first, 1)[:, None], np.nan)
     ret, cost, length = means.T

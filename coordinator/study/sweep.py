@@ -162,7 +162,7 @@ def _is_sweep_or_empty(out: Path) -> bool:
 
 
 @contextmanager
-def opened(sweep: Sweep, command: Sequence[str]) -> Iterator[int]:
+def open_sweep(sweep: Sweep, command: Sequence[str]) -> Iterator[int]:
     """The sweep's folder, made, locked and described; what is yielded is the lock's descriptor.
 
     Raises:
@@ -192,7 +192,7 @@ def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None]
 
     Args:
         sweep: The plan; its jobs' states are kept up to date.
-        lock: Descriptor from `opened`.
+        lock: Descriptor from `open_sweep`.
         at_once: Runs at a time, at least 1.
         watch: Called whenever a run began or ended, and every `LOOK_S`.
 

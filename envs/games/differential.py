@@ -75,7 +75,7 @@ def spec(env: Env) -> EnvSpec:
     return EnvSpec(
         obs_dims=(n if moves and env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
-        choices=(0,) * n,
+        n_discrete=(0,) * n,
         cost_limits=(),
         horizon=(RING_EPISODE if moves else 1) if env.horizon is None else env.horizon,
         dt=1.0,

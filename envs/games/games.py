@@ -58,7 +58,7 @@ def one_shot(payoff: Array) -> Game:
     """
     n, joint = payoff.ndim, payoff.size
     return Game(
-        choices=payoff.shape,
+        n_discrete=payoff.shape,
         reward=np.broadcast_to(payoff.reshape(1, 1, joint), (n, 1, joint)),
         successor=np.zeros((1, joint, 1), np.intp),
         probability=np.zeros((1, joint, 1)),
@@ -102,7 +102,7 @@ def stage_game(stages: int, seed: int) -> Game:
     child = width * np.arange(nodes)[:, None] + np.arange(width) + 1
     goes_on = np.arange(nodes) < (inner - 1) // width  # the children of the others are leaves
     return Game(
-        choices=(STAGE_CHOICES, STAGE_CHOICES),
+        n_discrete=(STAGE_CHOICES, STAGE_CHOICES),
         reward=np.broadcast_to(paid[:, None], (2, nodes, width)),
         successor=np.minimum(child, nodes - 1)[:, :, None],
         probability=np.broadcast_to(goes_on[:, None, None].astype(np.float64), (nodes, width, 1)),
@@ -125,7 +125,7 @@ def stochastic_game(n: int, settings: Settings) -> Game:
         probability /= probability.sum(axis=-1, keepdims=True)
     first = np.full(states, 1.0 / states) if settings.start == "uniform" else np.eye(states)[0]
     return Game(
-        choices=(count,) * n,
+        n_discrete=(count,) * n,
         reward=np.broadcast_to(reward, (n, *reward.shape)),
         successor=np.broadcast_to(np.arange(states), probability.shape),
         probability=probability,
@@ -190,7 +190,7 @@ def truncation_chain(n: int, coupling: float, seed: int) -> Game:
         own = np.stack([1.0 - one[i], one[i]], axis=-1)
         probability = (probability[..., :, None] * own[..., None, :]).reshape(2**n, 2**n, -1)
     return Game(
-        choices=(2,) * n,
+        n_discrete=(2,) * n,
         reward=draw.reward[agents[:, None, None], state, action],
         successor=np.broadcast_to(np.arange(2**n), probability.shape),
         probability=probability,
@@ -263,7 +263,7 @@ class _Table:
     least: int
     most: int
     horizon: Callable[[Settings], int]
-    choices: Callable[[int, Settings], tuple[int, ...]]
+    n_discrete: Callable[[int, Settings], tuple[int, ...]]
     parts: Callable[[int, Settings], tuple[int, ...]]
     build: Callable[[int, Settings], Game]
     is_path: bool = False
@@ -306,7 +306,7 @@ def spec(env: Env) -> EnvSpec:
     refuse_robots(env)
     table, settings = TABLES[env.name], env.game
     n = count_agents(env, table.least, table.most)
-    parts, choices = table.parts(n, settings), table.choices(n, settings)
+    parts, n_discrete = table.parts(n, settings), table.n_discrete(n, settings)
     if env.name == "stochastic_game" and settings.states**2 * settings.choices**n > MAX_TABLE:
         raise ValueError(
             f"env.partition: got {env.partition!r}; with env.game.states={settings.states} and "
@@ -322,7 +322,7 @@ def spec(env: Env) -> EnvSpec:
     return EnvSpec(
         obs_dims=tuple(map(sum, shown)),
         act_dims=(1,) * n,
-        choices=choices,
+        n_discrete=n_discrete,
         cost_limits=(),
         horizon=table.horizon(settings) if env.horizon is None else env.horizon,
         dt=1.0,
@@ -397,7 +397,7 @@ class GameWorld:
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's choice, (E, 1)."""
-        state, act = self._state, np.ravel_multi_index(taken(actions, self.spec.choices), self.spec.choices)
+        state, act = self._state, np.ravel_multi_index(taken(actions, self.spec.n_discrete), self.spec.n_discrete)
         chance, reached = self._draw(), self._reached[state, act]
         branch = np.minimum((chance[:, None] >= reached).sum(axis=1), reached.shape[1] - 1)
         reward = np.empty((self.spec.n_agents, self.copies), np.float32)
@@ -450,12 +450,12 @@ def _one_hot(digit: Indices, size: int) -> Floats:
     return rows
 
 
-def taken(actions: Sequence[Floats], choices: Sequence[int]) -> tuple[Indices, ...]:
+def taken(actions: Sequence[Floats], n_discrete: Sequence[int]) -> tuple[Indices, ...]:
     """The indices that agents chose.
 
     Args:
         actions: Per agent (E, 1).
-        choices: How many each agent has.
+        n_discrete: How many each agent has.
 
     Returns:
         Per agent (E,).
@@ -464,7 +464,7 @@ def taken(actions: Sequence[Floats], choices: Sequence[int]) -> tuple[Indices, .
         ProtocolError: An agent sent what is none of its choices; the text names it.
     """
     chosen = []
-    for agent, (action, count) in enumerate(zip(actions, choices, strict=True)):
+    for agent, (action, count) in enumerate(zip(actions, n_discrete, strict=True)):
         index = action[:, 0]
         wrong = ~((index >= 0) & (index < count) & (index == np.floor(index)))
         if wrong.any():

@@ -32,14 +32,14 @@ class Game:
     """A finite game.
 
     Attributes:
-        choices: Number of actions of each agent, A_i; there are J = product of A_i joint actions.
+        n_discrete: Number of actions of each agent, A_i; there are J = product of A_i joint actions.
         reward: What each agent is paid, (n, S, J).
         successor: State at the end of each branch, (S, J, B).
         probability: Of each branch, (S, J, B); the rest to 1 is the probability that the episode ends.
         start: Distribution of the first state, (S,).
     """
 
-    choices: tuple[int, ...]
+    n_discrete: tuple[int, ...]
     reward: Array
     successor: Indices
     probability: Array
@@ -48,7 +48,7 @@ class Game:
     @property
     def n_agents(self) -> int:
         """How many agents, n."""
-        return len(self.choices)
+        return len(self.n_discrete)
 
     @property
     def n_states(self) -> int:
@@ -66,12 +66,12 @@ class Game:
 
 def constant(game: Game, actions: Sequence[Indices]) -> tuple[Array, ...]:
     """Deterministic policies: agent i takes actions[i][s], (S,), in state s."""
-    return tuple(np.eye(count)[chosen] for count, chosen in zip(game.choices, actions, strict=True))
+    return tuple(np.eye(count)[chosen] for count, chosen in zip(game.n_discrete, actions, strict=True))
 
 
 def uniform(game: Game) -> tuple[Array, ...]:
     """Policies that prefer nothing."""
-    return tuple(np.full((game.n_states, count), 1.0 / count) for count in game.choices)
+    return tuple(np.full((game.n_states, count), 1.0 / count) for count in game.n_discrete)
 
 
 def joint(policies: Policies) -> Array:
@@ -176,7 +176,7 @@ def best_return(game: Game, steps: int) -> float:
 
 def split(game: Game, actions: Indices) -> tuple[Indices, ...]:
     """Each agent's action of joint actions, any shape."""
-    return tuple(np.asarray(part, np.intp) for part in np.unravel_index(actions, game.choices))
+    return tuple(np.asarray(part, np.intp) for part in np.unravel_index(actions, game.n_discrete))
 
 
 def best_response(game: Game, policies: Policies, agent: int, gamma: float) -> tuple[Array, Array]:
@@ -191,7 +191,7 @@ def best_response(game: Game, policies: Policies, agent: int, gamma: float) -> t
     Returns:
         Its value (S,) and the policy (S, A_agent) that has it, deterministic wherever it differs from the one given.
     """
-    rows, count = np.arange(game.n_states), game.choices[agent]
+    rows, count = np.arange(game.n_states), game.n_discrete[agent]
     forced = [[*policies[:agent], np.tile(np.eye(count)[a], (game.n_states, 1)), *policies[agent + 1 :]] for a in range(count)]
     weights = [joint(each) for each in forced]
     paid = np.stack([(w * game.reward[agent]).sum(axis=1) for w in weights], axis=1)

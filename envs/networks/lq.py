@@ -56,7 +56,7 @@ def spec(env: Env) -> EnvSpec:
     return EnvSpec(
         obs_dims=(n if env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
-        choices=(0,) * n,
+        n_discrete=(0,) * n,
         cost_limits=() if env.lq.control_limit is None else (env.lq.control_limit * horizon,),
         horizon=horizon,
         dt=1.0,

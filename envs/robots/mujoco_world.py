@@ -165,7 +165,7 @@ class MujocoWorld:
                 return nq + nv + extras.index(channel.name)
             return self._column(channel) + (nq if channel.field == "qvel" else 0)
 
-        self._choices = [np.array([place(channel) for channel in agent]) for agent in senses(env)]
+        self._chosen = [np.array([place(channel) for channel in agent]) for agent in senses(env)]
         self._identity = np.eye(self.spec.n_agents, dtype=np.float32) if env.observation == "reference" else None
 
     def _watched(self, partition: Sequence[Sequence[str]]) -> tuple[NDArray[np.intp], NDArray[np.intp], Array] | None:
@@ -337,8 +337,8 @@ class MujocoWorld:
         for k, values in enumerate(self._rule.sense(now)):
             table[:, nq + nv + k] = values
         if self._identity is None:
-            return [table.take(choice, axis=1) for choice in self._choices]
-        state = table.take(self._choices[0], axis=1)
+            return [table.take(choice, axis=1) for choice in self._chosen]
+        state = table.take(self._chosen[0], axis=1)
         return [_standardised(state, row) for row in self._identity]
 
     def _restart(self, ids: NDArray[np.intp]) -> None:

@@ -295,7 +295,7 @@ def spec(env: Env) -> EnvSpec:
     return EnvSpec(
         obs_dims=tuple(len(channels) + identity for channels in senses(env)),
         act_dims=tuple(len(joints) for joints in deal),
-        choices=(0,) * len(deal),
+        n_discrete=(0,) * len(deal),
         cost_limits=(task.cost_limits[env.partition],) if task.cost_limits else (),
         horizon=EPISODE if env.horizon is None else env.horizon,
         dt=task.dt,

@@ -35,7 +35,7 @@ class Executor(AgentLearner):
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._shape = shape
-        self._net = network(algorithm, shape.actor_width, shape.choices, torch_stream(shape.seed, Purpose.INIT, shape.agent))
+        self._net = network(algorithm, shape.actor_width, shape.n_discrete, torch_stream(shape.seed, Purpose.INIT, shape.agent))
         self._norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
         self._exploration = Exploration(shape, algorithm)
         weights = nn.utils.parameters_to_vector(self._net.parameters()).detach()
@@ -77,11 +77,11 @@ class Executor(AgentLearner):
         return iter(())
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
-        """A round in which the agent was down: there are no figures."""
+        """A round in which the agent was down: there are no metrics."""
         return {}
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
-        """The round's figures by name: ε, and how many versions of the weights copies act by from now on."""
+        """The round's metrics by name: ε, and how many versions of the weights copies act by from now on."""
         return {"epsilon": self._exploration.epsilon, "versions": float(len(self._versions))}
 
     def weights(self) -> dict[str, Tensor]:

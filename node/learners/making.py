@@ -46,7 +46,7 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: Ag
         actor_width=sum(width[i] for i in routing.actor_agents),
         critic_width=sum(width[i] for i in routing.critic_agents),
         act_dim=deployment.act_dims[agent],
-        choices=deployment.choices[agent],
+        n_discrete=deployment.n_discrete[agent],
         one_hot=_one_hot(deployment, routing),
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         cut_copies=deployment.cut_copies,

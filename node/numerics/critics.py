@@ -40,7 +40,7 @@ class Shape:
         actor_width: How many those are.
         critic_width: How many those are.
         act_dim: A; 1 where the action is a choice.
-        choices: C, how many actions there are to choose from; 0 where actions are continuous.
+        n_discrete: C, how many actions there are to choose from; 0 where actions are continuous.
         one_hot: Columns of each one-hot part of the observation, in the order of columns; the others are numbers.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
@@ -58,7 +58,7 @@ class Shape:
     actor_width: int
     critic_width: int
     act_dim: int
-    choices: int = 0
+    n_discrete: int = 0
     one_hot: tuple[slice, ...] = ()
     cost_limits: tuple[float, ...]
     cut_copies: tuple[int, ...] = ()
@@ -190,7 +190,7 @@ class Critics:
         self._norm.update(self._shape.for_critics(rollout.observation))
         self._x = self._cut_x = torch.zeros(0)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Mean loss of each critic over the last training, by name."""
         first, *rest = self._losses / (self._algorithm.epochs * self._algorithm.minibatches)
         return {"value_loss": float(first)} | {f"cost_value_loss_{u}": float(loss) for u, loss in enumerate(rest)}

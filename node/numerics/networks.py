@@ -80,13 +80,13 @@ def _of_norm(norm: nn.LayerNorm) -> tuple[tuple[int, ...], Tensor, Tensor]:
     return norm.normalized_shape, norm.weight, norm.bias
 
 
-def require_all_finite(figures: Mapping[str, float], weights: Mapping[str, Tensor]) -> None:
-    """Make sure that what a round of learning has come to is finite: its figures (losses among them) and all weights, by name.
+def require_all_finite(metrics: Mapping[str, float], weights: Mapping[str, Tensor]) -> None:
+    """Make sure that what a round of learning has come to is finite: its metrics (losses among them) and all weights, by name.
 
     Raises:
         NotFiniteError: something is not; the text names it.
     """
-    for name, figure in figures.items():
+    for name, figure in metrics.items():
         if not math.isfinite(figure):
             raise NotFiniteError(f"{name} of the round is {figure}")
     for name, tensor in weights.items():

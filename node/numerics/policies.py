@@ -148,7 +148,7 @@ class Actor(nn.Module, ABC):
         """Actions (E, A) from one step's outputs and noise."""
 
     @abstractmethod
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """What is worth telling of the policy itself, by name."""
 
     def forward(self, x: Tensor) -> Distribution:
@@ -194,7 +194,7 @@ class GaussianActor(Actor):
         """Mean plus noise."""
         return output + noise
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """The mean standard deviation."""
         with torch.no_grad():
             return {"std": float(torch.exp(self.log_std()).mean())}
@@ -207,10 +207,10 @@ class CategoricalActor(Actor):
     likeliest choice is what remains without it.
     """
 
-    def __init__(self, logits: MLP, choices: int) -> None:
+    def __init__(self, logits: MLP, n_discrete: int) -> None:
         super().__init__()
         self.net = logits
-        self._choices = choices
+        self._n_discrete = n_discrete
 
     def of(self, output: Tensor) -> Categorical:
         """The choices' distributions."""
@@ -218,13 +218,13 @@ class CategoricalActor(Actor):
 
     def noise(self, draw: np.random.Generator | None, steps: int, copies: int) -> NDArray[np.float32]:
         """Gumbel noise per choice, (T, E, C)."""
-        size = (steps, copies, self._choices)
+        size = (steps, copies, self._n_discrete)
         return np.zeros(size, np.float32) if draw is None else draw.gumbel(size=size).astype(np.float32)
 
     def action(self, output: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
         """Indices of the choices, (E, 1)."""
         return np.asarray((output + noise).argmax(-1, keepdims=True), np.float32)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Nothing: what there is to tell is the entropy."""
         return {}

@@ -16,7 +16,7 @@ from topology.deployment import Deployment
 from topology.graph.neighbourhood import audiences
 from topology.link.treatment import dtype_of
 from topology.wire.codec import row_bytes
-from topology.wire.frame import MARK_BYTES
+from topology.wire.frame import DELIVERY_BYTES
 
 Audiences = Sequence[Sequence[int]]
 Per = Literal["copy", "cut", "sample"]
@@ -115,14 +115,14 @@ def joint_width(sizes: Sizes, agent: int) -> int:
     return sizes.deployment.obs_dims[agent] + sizes.signals + actions + 1
 
 
-def policy_width(width: int, choices: int, algorithm: Algorithm) -> int:
+def policy_width(width: int, n_discrete: int, algorithm: Algorithm) -> int:
     """Numbers of a POLICY: the weights of a network of choices, then offset and scale of each of its `width` inputs."""
-    return _network_size(width, choices, algorithm) + 2 * width
+    return _network_size(width, n_discrete, algorithm) + 2 * width
 
 
-def policy_size(width: int, act_dim: int, choices: int, algorithm: Algorithm) -> int:
+def policy_size(width: int, act_dim: int, n_discrete: int, algorithm: Algorithm) -> int:
     """Weights of the policy of an agent with `width` inputs; those of a Gaussian end with its spread."""
-    return _network_size(width, choices or act_dim, algorithm) + (0 if choices else act_dim)
+    return _network_size(width, n_discrete or act_dim, algorithm) + (0 if n_discrete else act_dim)
 
 
 def _network_size(width: int, outputs: int, algorithm: Algorithm) -> int:
@@ -133,7 +133,7 @@ def _network_size(width: int, outputs: int, algorithm: Algorithm) -> int:
 
 def _shared(sizes: Sizes, agent: int) -> int:
     deployment = sizes.deployment
-    return policy_size(deployment.obs_dims[agent], deployment.act_dims[agent], deployment.choices[agent], sizes.algorithm)
+    return policy_size(deployment.obs_dims[agent], deployment.act_dims[agent], deployment.n_discrete[agent], sizes.algorithm)
 
 
 def _next_holders(scopes: Scopes) -> Audiences:
@@ -155,7 +155,7 @@ ROWS: dict[Kind, Row] = {
     Kind.ADVANTAGE: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.steps * sizes.signals),
     Kind.POLICY: Row(
         lambda scopes: scopes.nobody,
-        lambda sizes, agent: policy_width(sizes.deployment.obs_dims[agent], sizes.deployment.choices[agent], sizes.algorithm),
+        lambda sizes, agent: policy_width(sizes.deployment.obs_dims[agent], sizes.deployment.n_discrete[agent], sizes.algorithm),
     ),
     Kind.SCORE: Row(lambda scopes: scopes.others if scopes.algorithm.recipe.is_ranked else scopes.nobody, lambda sizes, agent: 1),
     Kind.RATIO_MB: Row(
@@ -191,7 +191,7 @@ def sent(scenario: Scenario, deployment: Deployment) -> tuple[Kind, ...]:
 def largest_peer_body(scenario: Scenario, deployment: Deployment) -> int:
     """Bytes of the largest buffer that any message between agents, or with the central process, has."""
     sizes = sizes_of(scenario, deployment)
-    found = [sizes.copies * MARK_BYTES]
+    found = [sizes.copies * DELIVERY_BYTES]
     for kind in sent(scenario, deployment):
         row = ROWS[kind]
         width = max(row.width(sizes, agent) for agent in range(deployment.n_agents))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.snapshot import State
-from topology.wire.frame import Marks
+from topology.wire.frame import Delivery
 
 Floats = NDArray[np.float32]
 
@@ -30,10 +30,10 @@ class _Pending:
 
     __slots__ = ("arrive", "block", "born", "earliest", "label", "null")
 
-    def __init__(self, born: float, marks: Marks, block: Floats, label: tuple[int, int]) -> None:
+    def __init__(self, born: float, delivery: Delivery, block: Floats, label: tuple[int, int]) -> None:
         self.born = born
-        self.arrive, self.null = marks.arrive.copy(), marks.null  # inf: never, or already there
-        self.earliest = marks.arrive.min()
+        self.arrive, self.null = delivery.arrive.copy(), delivery.null  # inf: never, or already there
+        self.earliest = delivery.arrive.min()
         self.block = block
         self.label = label
 
@@ -44,7 +44,7 @@ class _Pending:
 
     @classmethod
     def of(cls, state: State) -> "_Pending":
-        return cls(state["born"], Marks(state["arrive"], state["null"]), state["block"], tuple(state["label"]))
+        return cls(state["born"], Delivery(state["arrive"], state["null"]), state["block"], tuple(state["label"]))
 
 
 class _Tally:
@@ -93,18 +93,18 @@ class NeighbourCache:
         self._pending: dict[int, list[_Pending]] = {origin: [] for origin in widths}
         self._tallies = {origin: _Tally() for origin in widths}
 
-    def take(self, origin: int, born: float, block: Floats, marks: Marks | None, *, label: tuple[int, int]) -> None:
-        """Take in a block (E, d) of `origin` that was true at `born`; without marks it has arrived everywhere at once.
+    def take(self, origin: int, born: float, block: Floats, delivery: Delivery | None, *, label: tuple[int, int]) -> None:
+        """Take in a block (E, d) of `origin` that was true at `born`; without a delivery it has arrived everywhere at once.
 
         `label` comes back from `under_way`: the round it belongs to and who brought it, for the books.
         """
-        if marks is None and not self._pending[origin]:
+        if delivery is None and not self._pending[origin]:
             self._fresh[origin] = born, block
-        elif marks is None:
-            at_once = Marks(np.zeros(self._copies), np.zeros(self._copies, np.bool_))
+        elif delivery is None:
+            at_once = Delivery(np.zeros(self._copies), np.zeros(self._copies, np.bool_))
             self._pending[origin].append(_Pending(born, at_once, block, label))
         else:
-            self._pending[origin].append(_Pending(born, marks, block, label))
+            self._pending[origin].append(_Pending(born, delivery, block, label))
 
     def recall(self, origin: int, now: float, until: float) -> Floats:
         """The block (E, d) of `origin` to act on at a step sensed at `now`, from what has arrived by `until`."""

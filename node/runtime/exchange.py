@@ -108,7 +108,7 @@ class Exchange:
         """Hand the states of this step to the cache; on the wall clock also those of earlier steps that have come since."""
         for origin, born_in, received in self._mailbox.pop_states(round_, step):
             if origin in self._routing.observation.places:
-                self.cache.take(origin, received.time, received.data, received.marks, label=(born_in, received.sender))
+                self.cache.take(origin, received.time, received.data, received.delivery, label=(born_in, received.sender))
 
     def observe(self, step: int, until: float) -> Floats:
         """The inputs (E, D) of a step: own observation and the others' states that have arrived by a time."""
@@ -195,7 +195,9 @@ class Exchange:
             elif origin in there:
                 came = there[origin]
             else:
-                came = np.ones(self._copies, np.bool_) if received.marks is None else received.marks.arrive <= self._clock.now
+                came = (
+                    np.ones(self._copies, np.bool_) if received.delivery is None else received.delivery.arrive <= self._clock.now
+                )
             if origin in self._given_up and not came.all():
                 self._mailbox.miss(Kind.RATIO_MB, int((~came).sum()))
             ratios.append(np.where(came[copies], 0.0 if received is None else received.data[:, 0], 0.0).astype(np.float32))

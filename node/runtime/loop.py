@@ -60,7 +60,7 @@ from topology.planes.world import END_NONE, Sense, WorldPort
 from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State
 from topology.wire.codec import encode, row_bytes
-from topology.wire.frame import KINDS, Marks, Message, ProtocolError, decode_marks
+from topology.wire.frame import KINDS, Delivery, Message, ProtocolError, decode_delivery
 from topology.wire.sockets import PeerLostError
 
 WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: the peer that waits for a silent one reports first
@@ -330,10 +330,10 @@ class Runtime:
         header = message.header
         kind = KINDS[header.kind]
         try:
-            marks = decode_marks(message, self._copies)
-            copies = self._copies if marks is None else int(np.isfinite(marks.arrive).sum())
+            delivery = decode_delivery(message, self._copies)
+            copies = self._copies if delivery is None else int(np.isfinite(delivery.arrive).sum())
             is_over = header.round < self._protocol.round  # and its size was that round's
-            received = None if is_over else self._mailbox.open(kind, message, marks)
+            received = None if is_over else self._mailbox.open(kind, message, delivery)
         except ProtocolError as error:
             self._peers.refuse(str(error))
             return []
@@ -397,12 +397,12 @@ class Runtime:
                 require_finite(data, f"its {kind.name}")
             null = self._exchange.null if kind is Kind.STATE else None
             body, sent_at = encode(data, dtype), self._clock.now
-            marks = None if null is None else Marks(np.full(self._copies, sent_at), null)
+            delivery = None if null is None else Delivery(np.full(self._copies, sent_at), null)
         else:
             received = self._mailbox.get(kind, origin, effect.round, effect.step)
             assert received is not None, "the protocol passes on what has arrived"
-            data, body, sent_at, marks = received.data, received.body, received.time, received.marks
-            if marks is not None and not body:
+            data, body, sent_at, delivery = received.data, received.body, received.time, received.delivery
+            if delivery is not None and not body:
                 body = bytes(len(data) * row_bytes(data.shape[1], dtype))
         size = row_bytes(data.shape[1], dtype)
         row_copy = self._mailbox.row_copies(kind, effect.step)
@@ -419,7 +419,7 @@ class Runtime:
             addressed=effect.addressed,
             copy_bytes=size if row_copy is None else np.bincount(row_copy, minlength=self._copies) * size,
             row_copy=row_copy,
-            marks=marks,
+            delivery=delivery,
         )
 
     def _act(self, effect: Act) -> None:

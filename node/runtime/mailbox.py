@@ -2,7 +2,7 @@
 
 A message is opened before the protocol judges it, because a message of the wrong size must not count as arrived. What
 the protocol accepts is kept under its kind, origin, round and step. In lockstep a message that never arrives in a copy
-is here all the same, with marks that say so (`topology.wire.frame`).
+is here all the same, with a delivery that says so (`topology.wire.frame`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.link.treatment import dtype_of
 from topology.wire.codec import DType
-from topology.wire.frame import Header, Marks, Message, ProtocolError, table
+from topology.wire.frame import Delivery, Header, Message, ProtocolError, table
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -35,7 +35,7 @@ class Received(NamedTuple):
         dtype: How they are encoded.
         time: Virtual time of what it says.
         sender: The node that sent it on the last link.
-        marks: When each copy arrives here, if not all at once.
+        delivery: When each copy arrives here, if not all at once.
         data: Its numbers, one row per copy, cut or sample.
     """
 
@@ -43,7 +43,7 @@ class Received(NamedTuple):
     dtype: DType
     time: float
     sender: int
-    marks: Marks | None
+    delivery: Delivery | None
     data: Floats
 
 
@@ -94,7 +94,7 @@ class Mailbox:
 
     # ------------------------------------------------------------- taking in
 
-    def open(self, kind: Kind, message: Message, marks: Marks | None) -> Received:
+    def open(self, kind: Kind, message: Message, delivery: Delivery | None) -> Received:
         """Decode a message.
 
         Raises:
@@ -109,11 +109,11 @@ class Mailbox:
             )
         rows = self._copies if form.per == "copy" else self._rows(form.per, header.step)
         width = form.widths[header.origin]
-        blank = marks is not None and not message.bodies[0]  # in no copy anything to read
+        blank = delivery is not None and not message.bodies[0]  # in no copy anything to read
         data = np.zeros((rows, width), np.float32) if blank else table(message, rows, width)
         if kind is Kind.TOKEN and not blank and (data[0] != self.token(header.round)).any():
             raise ProtocolError(f"TOKEN of {header.origin} from {header.sender}, round {header.round}: got {data[0].tolist()}")
-        return Received(message.bodies[0], form.dtype, header.send_time, header.sender, marks, data)
+        return Received(message.bodies[0], form.dtype, header.send_time, header.sender, delivery, data)
 
     def keep(self, kind: Kind, header: Header, received: Received) -> None:
         """Keep what the protocol has accepted."""
@@ -159,12 +159,12 @@ class Mailbox:
             received = self._kept.get((kind, origin, round_, step))
             if received is None:
                 there[origin] = np.zeros(self._copies, np.bool_)
-            elif received.marks is None:
+            elif received.delivery is None:
                 there[origin] = np.ones(self._copies, np.bool_)
                 until = max(until, received.time) if clock.lockstep else until
             else:
-                there[origin] = received.marks.arrive <= deadline
-                until = max(until, float(received.marks.arrive[there[origin]].max(initial=until)))
+                there[origin] = received.delivery.arrive <= deadline
+                until = max(until, float(received.delivery.arrive[there[origin]].max(initial=until)))
             absent = int((~there[origin]).sum())
             if absent:
                 until = deadline

@@ -80,7 +80,7 @@ def test_widths_of_observations(name: str, partition: str, own: int, full: int, 
 
 
 @pytest.mark.parametrize(
-    ("name", "partition", "settings", "widths", "choices", "horizon"),
+    ("name", "partition", "settings", "widths", "n_discrete", "horizon"),
     [
         ("mamujoco_ant", "4x2", {}, (2 * 2 + 11,) * 4, (0,) * 4, 1000),
         ("mamujoco_humanoid", "9|8", {}, (2 * 9 + 11, 2 * 8 + 11), (0, 0), 1000),
@@ -101,10 +101,10 @@ def test_widths_of_observations(name: str, partition: str, own: int, full: int, 
     ],
 )
 def test_shapes_of_worlds_without_cost(
-    name: str, partition: str, settings: dict[str, Any], widths: tuple[int, ...], choices: tuple[int, ...], horizon: int
+    name: str, partition: str, settings: dict[str, Any], widths: tuple[int, ...], n_discrete: tuple[int, ...], horizon: int
 ) -> None:
     shape = spec(Env.model_validate({"name": name, "partition": partition, **settings}))
-    assert (shape.obs_dims, shape.choices, shape.horizon) == (widths, choices, horizon)
+    assert (shape.obs_dims, shape.n_discrete, shape.horizon) == (widths, n_discrete, horizon)
     assert (shape.cost_limits, shape.n_costs) == ((), 0)
 
 

@@ -211,9 +211,9 @@ def _legend(figure: Figure, shades: Mapping[int, tuple[float, float, float, floa
     values = list(shades)
     if len(values) > LEGEND_UP_TO:
         values = [values[round(at * (len(values) - 1) / (LEGEND_UP_TO - 1))] for at in range(LEGEND_UP_TO)]
-    marks = [
+    delivery = [
         Line2D([], [], linestyle="none", marker="o", markersize=9, color=shades[value], markeredgecolor="black", label=str(value))
         for value in values
     ]
     title = meaning.replace(" ", "\n", 1)
-    figure.legend(handles=marks, title=title, loc="outside right upper", frameon=False, fontsize=9, title_fontsize=9)
+    figure.legend(handles=delivery, title=title, loc="outside right upper", frameon=False, fontsize=9, title_fontsize=9)

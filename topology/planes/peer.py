@@ -3,7 +3,7 @@
 Theory of operation. `send` puts one message on one outgoing socket and books it on every link of the graph that it
 crosses: with relay routing that is the edge itself, with direct routing (an overlay) each edge of the shortest path. On
 links with limits the sender also works out what becomes of it: the link model of each hop says per copy when it arrives,
-or why not. That verdict travels with the frame as its marks, so the frame itself always travels, and at once. Rows of
+or why not. That verdict travels with the frame as its delivery, so the frame itself always travels, and at once. Rows of
 copies that do not arrive are blanked: what is lost is not merely labelled so. Scores alone are not, since agents would
 otherwise find different orders of updates.
 
@@ -31,13 +31,13 @@ from topology.wire.codec import DType
 from topology.wire.frame import (
     KIND_NAMES,
     VERSION,
+    Delivery,
     Header,
-    Marks,
     Message,
     ProtocolError,
     decode,
+    encode_delivery,
     encode_header,
-    encode_marks,
     framed,
 )
 from topology.wire.ledger import REASONS, Ledger, Row, wire_bytes
@@ -153,7 +153,7 @@ class PeerPlane:
         addressed: bool,
         copy_bytes: int | NDArray[np.int64],
         row_copy: NDArray[np.intp] | None = None,
-        marks: Marks | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         """Send one message over one outgoing socket.
 
@@ -166,11 +166,11 @@ class PeerPlane:
             round_: Round it belongs to.
             step: Step within the round.
             hops_left: Further edges it may cross after this one.
-            time: Virtual time of what it tells, in seconds; it leaves then, unless `marks` say otherwise.
+            time: Virtual time of what it tells, in seconds; it leaves then, unless `delivery` say otherwise.
             addressed: Whether `to` is meant to use it, not only to pass it on.
             copy_bytes: Bytes of each copy's part of the body.
             row_copy: The copy that each row belongs to; by default row e is copy e.
-            marks: When each copy leaves (inf: it is not here to be sent), and which say only that nothing has changed.
+            delivery: When each copy leaves (inf: it is not here to be sent), and which say only that nothing has changed.
 
         Raises:
             PeerLostError: the peer took nothing before the deadline.
@@ -181,7 +181,7 @@ class PeerPlane:
         road = self._link_paths[to]
         name = KIND_NAMES[kind]
         ledger = self._books(kind)
-        if marks is None and not road.models:
+        if delivery is None and not road.models:
             self._links.send(to, (header, body))
             if isinstance(copy_bytes, int):
                 on_wire = wire_bytes(len(header), copy_bytes, copies=self._copies, frame_extra=self._extra)
@@ -193,15 +193,15 @@ class PeerPlane:
             payload = len(body) if addressed else 0
             ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
             return
-        if marks is None:
-            marks = Marks(np.full(self._copies, time), self._news)
+        if delivery is None:
+            delivery = Delivery(np.full(self._copies, time), self._news)
         # one size for all copies is the usual case, and the fast one
-        sizes = np.where(marks.null, 0, copy_bytes) if np.count_nonzero(marks.null) else copy_bytes
-        arrive = self._travel(road, kind, round_, len(header), sizes, marks, addressed=addressed)
-        silent = marks.null | (arrive == np.inf)
+        sizes = np.where(delivery.null, 0, copy_bytes) if np.count_nonzero(delivery.null) else copy_bytes
+        arrive = self._travel(road, kind, round_, len(header), sizes, delivery, addressed=addressed)
+        silent = delivery.null | (arrive == np.inf)
         if np.count_nonzero(silent) and kind is not Kind.SCORE:  # all must find the same order, whatever links do (decision 0012)
             body = _blanked(body, silent if row_copy is None else silent[row_copy])
-        self._links.send(to, (header, body, encode_marks(Marks(arrive, marks.null))))
+        self._links.send(to, (header, body, encode_delivery(Delivery(arrive, delivery.null))))
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, or None if none came within `timeout_s` or what came was refused."""  # noqa: DOC501  (caught inside)
@@ -270,14 +270,14 @@ class PeerPlane:
         round_: int,
         header_bytes: int,
         sizes: int | NDArray[np.int64],
-        marks: Marks,
+        delivery: Delivery,
         *,
         addressed: bool,
     ) -> NDArray[np.float64]:
         """When each copy arrives at the end of a road, having booked it on every hop."""
         name = KIND_NAMES[kind]
         ledger = self._books(kind)
-        leave, null = marks
+        leave, null = delivery
         framing = framed(header_bytes + self._extra)
         wire = framing + (framed(sizes + self._extra) if isinstance(sizes, int) else _framed(sizes + self._extra))
         there, present = _there(leave)

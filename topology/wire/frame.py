@@ -8,7 +8,7 @@ else. Nothing is ever unpickled.
 
 Marks. A frame carries all E copies of a message, and on real links they fare differently: one is lost, another late.
 Such a frame travels all the same, so that nobody waits for what will not come, with one more buffer that says per copy
-when it arrives in virtual time, if ever, and whether it says anything (`Marks`). Marks belong to the simulation, not to
+when it arrives in virtual time, if ever, and whether it says anything (`Delivery`). Marks belong to the simulation, not to
 the modelled traffic, and are charged to nobody; links without limits need none.
 
 Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of
@@ -37,7 +37,7 @@ VERSION = 1
 MAX_HEADER_BYTES = 128  # ten fields of at most nine bytes and the array mark
 MAX_ARRAY_BYTES = 1 << 28  # 256 MiB: 4096 copies x 16384 floats, far above any shipped scenario
 LEAST_LIMIT = 1 << 16  # no socket takes less in a frame: room for handshakes, headers and what is small anyway
-MARK_BYTES = 9  # of each copy: when, and whether it says anything
+DELIVERY_BYTES = 9  # of each copy: when, and whether it says anything
 MAX_ARRAYS = 2
 FLOAT32 = int(DType.FLOAT32)
 CURVE_BYTES = 33  # what CURVE adds to every frame: command name, nonce, authenticator and flags
@@ -89,7 +89,7 @@ class Message(NamedTuple):
     bodies: tuple[bytes, ...]
 
 
-class Marks(NamedTuple):
+class Delivery(NamedTuple):
     """What became of a message on its way here, per copy.
 
     Attributes:
@@ -178,13 +178,13 @@ def table(message: Message, rows: int, width: int, index: int = 0) -> NDArray[np
         raise ProtocolError(f"{_told(header)}: {error}") from None
 
 
-def encode_marks(marks: Marks) -> bytes:
-    """The marks buffer."""
-    return marks.arrive.astype("<f8", copy=False).tobytes() + marks.null.tobytes()
+def encode_delivery(delivery: Delivery) -> bytes:
+    """The buffer that says when a message arrives in which copy, and where it says nothing new."""
+    return delivery.arrive.astype("<f8", copy=False).tobytes() + delivery.null.tobytes()
 
 
-def decode_marks(message: Message, copies: int) -> Marks | None:
-    """The marks of a peer message, None if it has none.
+def decode_delivery(message: Message, copies: int) -> Delivery | None:
+    """When a peer message arrives in each copy; None: in all at once.
 
     Raises:
         ProtocolError: they are not E times from 0 on and E flags.
@@ -192,13 +192,13 @@ def decode_marks(message: Message, copies: int) -> Marks | None:
     if len(message.bodies) < 2:
         return None
     body = message.bodies[1]
-    if len(body) != MARK_BYTES * copies:
-        raise ProtocolError(f"{_told(message.header)}: expected marks of {MARK_BYTES * copies} bytes, got {len(body)}")
+    if len(body) != DELIVERY_BYTES * copies:
+        raise ProtocolError(f"{_told(message.header)}: expected a delivery of {DELIVERY_BYTES * copies} bytes, got {len(body)}")
     arrive = np.frombuffer(body, "<f8", count=copies)
     null = np.frombuffer(body, np.uint8, offset=8 * copies)
     if not arrive.min() >= 0.0 or null.max() > 1:  # NaN is not at least 0
-        raise ProtocolError(f"{_told(message.header)}: marks out of range")
-    return Marks(arrive, null.view(np.bool_))
+        raise ProtocolError(f"{_told(message.header)}: delivery out of range")
+    return Delivery(arrive, null.view(np.bool_))
 
 
 def _told(header: Header) -> str:

@@ -7,7 +7,7 @@ critics and the objective are those of `node.learners.on_policy.learner`, which 
 steps counts as cut by a time limit: it is bootstrapped with the value of the observation that it led to. A branch that the model
 terminates bootstraps nothing, and the rest of its steps begins anew at another state of the round.
 
-Input statistics and episodes' figures remain the real round's.
+Input statistics and episodes' metrics remain the real round's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,8 +130,8 @@ class ImaginingLearner(Learner):
         yield from super().learn_policy(self._imagined, earlier)
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
-        """Let the input statistics take in the round that was; the round's figures by name."""
-        return {**super().end_round(rollout), **self._model.figures()}
+        """Let the input statistics take in the round that was; the round's metrics by name."""
+        return {**super().end_round(rollout), **self._model.metrics()}
 
     # ------------------------------------------------------------- checkpoint
 

@@ -107,12 +107,12 @@ class WorldModel:
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._settings = settings = algorithm.world_model
-        self._choices = shape.choices
+        self._n_discrete = shape.n_discrete
         self._categories = shape.one_hot
         width = shape.actor_width
         hot = [column for part in shape.one_hot for column in range(part.start, part.stop)]
         self._numbers = torch.from_numpy(np.setdiff1d(np.arange(width), np.array(hot, np.intp)))
-        size = width + (shape.choices or shape.act_dim) + settings.latent
+        size = width + (shape.n_discrete or shape.act_dim) + settings.latent
 
         def net(index: int, n_in: int, n_out: int) -> MLP:
             return MLP(
@@ -138,7 +138,7 @@ class WorldModel:
         self._changes, self._rewards = RunningMoments(width), RunningMoments(1)
         self._window: list[Samples] = []
         self._may_end = False
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     # -------------------------------------------------------------- learning
 
@@ -188,7 +188,7 @@ class WorldModel:
             return -gaussian_log_prob(now, mean, log_std).sum(-1).mean()
 
         trainers = [self._body_trainer, *(trainer for _, trainer in live)]
-        self._figures = {"model_rounds": float(len(rounds))}
+        self._metrics = {"model_rounds": float(len(rounds))}
         yield from self._until_it_stalls("model", of_body, trainers, draw)
         if self._predicts():
             yield from self._until_it_stalls("predictor", of_predictor, [self._predictor_trainer], draw)
@@ -225,9 +225,9 @@ class WorldModel:
 
     # ------------------------------------------------------------ checkpoint
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Rounds in the window, losses on what was held out, and passes taken, by name."""
-        return self._figures
+        return self._metrics
 
     def weights(self) -> dict[str, Tensor]:
         """All that is learnt, by name, in a fixed order; latents from the oldest round to the newest."""
@@ -285,7 +285,7 @@ class WorldModel:
     def _fed(self, action: Floats) -> Tensor:
         """Actions as networks take them: one-hot where they are choices."""
         told = torch.from_numpy(action)
-        return functional.one_hot(told[:, 0].long(), self._choices).to(torch.float32) if self._choices else told
+        return functional.one_hot(told[:, 0].long(), self._n_discrete).to(torch.float32) if self._n_discrete else told
 
     def _log_std(self) -> Tensor:
         return self._body.log_std[self._numbers].clamp(NARROWEST, WIDEST)
@@ -336,4 +336,4 @@ class WorldModel:
                 held_loss = float(loss(torch.arange(held_out))) if held_out else 0.0
             stalled = 0 if held_loss < best - GAIN else stalled + 1
             best = min(best, held_loss)
-        self._figures |= {f"{name}_loss": held_loss, f"{name}_passes": float(passes)}
+        self._metrics |= {f"{name}_loss": held_loss, f"{name}_passes": float(passes)}

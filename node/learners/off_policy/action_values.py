@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from node.learners.off_policy.tables import IdealQ, Transitions, iterated, replayed
+from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
 from node.numerics.networks import MLP, Trainer
 from node.numerics.normalise import InputNorm
 from node.numerics.replay import Replay
@@ -85,7 +85,7 @@ class ActionValues(ABC):
         """A round is over: let input statistics take its observations in, (B, D)."""
 
     @abstractmethod
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Figures of the last learning, by name."""
 
     @abstractmethod
@@ -125,17 +125,17 @@ class Tabular(ActionValues):
     """Tables: one row per observation ever met.
 
     Args:
-        choices: A.
+        n_discrete: A.
         algorithm: Hyperparameters.
         draw: For values at the start, U(-½, ½), row by row as observations are met.
     """
 
-    def __init__(self, choices: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
+    def __init__(self, n_discrete: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
         self._algorithm = algorithm
-        self._choices = choices
+        self._n_discrete = n_discrete
         self._draw = draw
         self._rows: dict[bytes, int] = {}
-        self._q = np.zeros((0, choices))
+        self._q = np.zeros((0, n_discrete))
         self._ideal = IdealQ(self._q, draw) if algorithm.recipe.target == "ideal_q" else None
         self._observations = np.zeros((0, 0), np.float32)
         self._change = 0.0
@@ -165,7 +165,7 @@ class Tabular(ActionValues):
         before = self._q_table().copy()
         if settings.turn_accuracy is not None:
             told, _ = _told(self.replay.everything())
-            iterated(
+            iterate(
                 self._q_table(), told, gamma=algorithm.gamma, accuracy=settings.turn_accuracy, sweeps=settings.turn_sweeps
             )  # fmt: skip
             yield
@@ -174,9 +174,9 @@ class Tabular(ActionValues):
             for _ in range(minibatches):
                 told, place = _told(self.replay.sample(settings.batch, draw))
                 if self._ideal is None:
-                    replayed(self._q, told, gamma=algorithm.gamma, step=size)
+                    replay(self._q, told, gamma=algorithm.gamma, step=size)
                 else:
-                    self._ideal.replayed(told, place, gamma=algorithm.gamma, step=size)
+                    self._ideal.replay(told, place, gamma=algorithm.gamma, step=size)
                 yield
         self._change = float(np.abs(self._q_table() - before).max())
 
@@ -187,7 +187,7 @@ class Tabular(ActionValues):
     def end(self, observations: Floats) -> None:
         """Nothing: tables know no statistics."""
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """How far the value moved that moved farthest, and how many observations there are."""
         return {"table_change": self._change, "table_rows": float(len(self._rows))}
 
@@ -205,7 +205,7 @@ class Tabular(ActionValues):
             if name not in tensors:
                 raise ValueError(f"{name} is missing")
         rows = len(tensors["sights"])
-        q = fitting(tensors, "q", (rows, self._choices)).numpy()
+        q = fitting(tensors, "q", (rows, self._n_discrete)).numpy()
         self._number(tensors["sights"].numpy())
         self._q_table()[:] = q
 
@@ -251,7 +251,7 @@ class Tabular(ActionValues):
                 raise ValueError(
                     f"algorithm.off_policy.representation: got 'table'; more than {MAX_ROWS} observations were met, use network"
                 )
-            values = self._draw.uniform(-0.5, 0.5, (len(fresh), self._choices))
+            values = self._draw.uniform(-0.5, 0.5, (len(fresh), self._n_discrete))
             self._observations = (
                 np.stack(fresh) if not len(self._observations) else np.concatenate((self._observations, np.stack(fresh)))
             )
@@ -444,7 +444,7 @@ class Networked(ActionValues):
         """Let the input statistics take a round in."""
         self._norm.update(observations)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Mean loss of Q."""
         return {"value_loss": self._loss}
 
@@ -496,15 +496,15 @@ class DoubleQ(Networked):
 
     Args:
         width: D.
-        choices: A.
+        n_discrete: A.
         algorithm: Hyperparameters.
         generator: Draws the weights.
     """
 
-    def __init__(self, width: int, choices: int, algorithm: Algorithm, generator: torch.Generator) -> None:
-        super().__init__(width, choices, algorithm, generator)
-        self._choices = choices
-        self._net = network(algorithm, width, choices, generator)
+    def __init__(self, width: int, n_discrete: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+        super().__init__(width, n_discrete, algorithm, generator)
+        self._n_discrete = n_discrete
+        self._net = network(algorithm, width, n_discrete, generator)
         self._trainer = trainer(self._net, algorithm, algorithm.critic_lr)
         self._lagging = Lagging(self._net, algorithm.off_policy.target_keep)
 
@@ -533,7 +533,7 @@ class DoubleQ(Networked):
         return [self._lagging]
 
     def _fed(self, action: Tensor) -> Tensor:
-        return functional.one_hot(action[:, 0].long(), self._choices).to(torch.float32)
+        return functional.one_hot(action[:, 0].long(), self._n_discrete).to(torch.float32)
 
     def _step(self, batch: Batch, draw: np.random.Generator) -> float:
         successor = batch.following

@@ -33,12 +33,12 @@ from topology.snapshot import State
 def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
     """An agent's values: tables or networks, of choices or of numbers."""
     if algorithm.off_policy.representation == "table":
-        return Tabular(shape.choices, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
+        return Tabular(shape.n_discrete, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
     generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
     if algorithm.off_policy.representation == "recurrent":
-        return RecurrentQ(shape.actor_width, shape.choices, shape.steps, shape.copies, algorithm, generator)
-    if shape.choices:
-        return DoubleQ(shape.actor_width, shape.choices, algorithm, generator)
+        return RecurrentQ(shape.actor_width, shape.n_discrete, shape.steps, shape.copies, algorithm, generator)
+    if shape.n_discrete:
+        return DoubleQ(shape.actor_width, shape.n_discrete, algorithm, generator)
     return TwinDelayed(shape.actor_width, shape.act_dim, algorithm, generator)
 
 
@@ -75,10 +75,10 @@ class Exploration:
         done = steps_before(shape, self._algorithm, round_)
         is_new = done < settings.warm_up_steps
         chance = draw.random(size)
-        if shape.choices:
+        if shape.n_discrete:
             left = max(0.0, 1.0 - done / settings.epsilon_steps) if settings.epsilon_steps else 0.0
             self.epsilon = 1.0 if is_new else settings.epsilon_end + left * (settings.epsilon_start - settings.epsilon_end)
-            self._noise = draw.integers(shape.choices, size=(*size, 1)).astype(np.float32)
+            self._noise = draw.integers(shape.n_discrete, size=(*size, 1)).astype(np.float32)
             self._random = chance < self.epsilon
         else:
             each = (*size, shape.act_dim)
@@ -92,7 +92,7 @@ class Exploration:
     def __call__(self, step: int, liked: Floats) -> Floats:
         """Actions (E, A) of a step, given those liked best."""
         random, noise = self._random[step][:, None], self._noise[step]
-        if self._shape.choices:
+        if self._shape.n_discrete:
             return np.where(random, noise, liked)
         bound = self._algorithm.off_policy.action_bound
         return np.asarray(np.where(random, noise, np.clip(liked + noise, -bound, bound)), np.float32)
@@ -157,16 +157,16 @@ class OffPolicyLearner(AgentLearner):
         yield from self._values.learn(minibatches, stream(shape.seed, Purpose.SHUFFLE, shape.agent, round_))
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
-        """A round without a turn, or without a node: nothing learnt is touched, and there are no figures."""
+        """A round without a turn, or without a node: nothing learnt is touched, and there are no metrics."""
         self._has_rested = self._algorithm.recipe.order == "alternating"
         self._begins = rollout.terminated[-1] | rollout.truncated[-1]
         return {}
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
-        """Let the input statistics take in the round; the round's figures by name."""
+        """Let the input statistics take in the round; the round's metrics by name."""
         self._values.end(self._shape.for_actor(rollout.observation))
-        figures = {"replay": float(len(self._values.replay)), **self._values.figures()}
-        return figures | {"epsilon": self._exploration.epsilon} if self._shape.choices else figures
+        metrics = {"replay": float(len(self._values.replay)), **self._values.metrics()}
+        return metrics | {"epsilon": self._exploration.epsilon} if self._shape.n_discrete else metrics
 
     # ------------------------------------------------------------- checkpoint
 

@@ -81,17 +81,17 @@ class TeamValue(nn.Module):
 
     Args:
         widths: d_i, of each agent's block of the state.
-        choices: A_i.
+        n_discrete: A_i.
         algorithm: Hyperparameters.
         seed: Of the run; an agent's network begins as the agent knows it.
     """
 
-    def __init__(self, widths: Sequence[int], choices: Sequence[int], algorithm: Algorithm, seed: int) -> None:
+    def __init__(self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int) -> None:
         super().__init__()
         self._widths = list(widths)
         self.own = nn.ModuleList([
             network(algorithm, width, count, torch_stream(seed, Purpose.INIT, agent))
-            for agent, (width, count) in enumerate(zip(widths, choices, strict=True))
+            for agent, (width, count) in enumerate(zip(widths, n_discrete, strict=True))
         ])  # fmt: skip
         self.mixer = Mixer(len(self._widths), sum(widths), torch_stream(seed, Purpose.INIT, len(self._widths)))
 
@@ -115,16 +115,16 @@ class Team:
 
     Args:
         widths: d_i.
-        choices: A_i.
+        n_discrete: A_i.
         algorithm: Hyperparameters.
         seed: Of the run.
     """
 
-    def __init__(self, widths: Sequence[int], choices: Sequence[int], algorithm: Algorithm, seed: int) -> None:
+    def __init__(self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int) -> None:
         self._algorithm = algorithm
         self._ends = np.cumsum(widths)
         self._norm = InputNorm(sum(widths), running=algorithm.input_norm == "running")
-        self.value = TeamValue(widths, choices, algorithm, seed)
+        self.value = TeamValue(widths, n_discrete, algorithm, seed)
         self._trainer = trainer(self.value, algorithm, algorithm.critic_lr)
         self._lagging = Lagging(self.value, algorithm.off_policy.target_keep)
         self._replay = Replay(algorithm.off_policy.buffer)
@@ -176,7 +176,7 @@ class Team:
         inputs = self._norm.weights()[:, self._ends[agent] - width : self._ends[agent]]
         return np.asarray(torch.cat((weights, inputs.flatten())).numpy(), np.float32)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Mean loss of Q_tot, and how many transitions there are."""
         return {"value_loss": self._loss, "replay": float(len(self._replay))}
 

@@ -36,16 +36,16 @@ class Reader(nn.Module):
 
     Args:
         width: D.
-        choices: A.
+        n_discrete: A.
         algorithm: Hyperparameters.
         generator: Draws the weights.
     """
 
-    def __init__(self, width: int, choices: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+    def __init__(self, width: int, n_discrete: int, algorithm: Algorithm, generator: torch.Generator) -> None:
         super().__init__()
         self._encoder = network(algorithm.model_copy(update={"head_gain": 1.0}), width, UNITS, generator)
         self._cell = nn.GRUCell(UNITS, UNITS)
-        self._head = nn.Linear(UNITS, choices)
+        self._head = nn.Linear(UNITS, n_discrete)
         for weight, gain in ((self._cell.weight_ih, 1.0), (self._cell.weight_hh, 1.0), (self._head.weight, algorithm.head_gain)):
             nn.init.orthogonal_(weight, gain, generator=generator)
         for bias in (self._cell.bias_ih, self._cell.bias_hh, self._head.bias):
@@ -76,7 +76,7 @@ class RecurrentQ(ActionValues):
 
     Args:
         width: D.
-        choices: A.
+        n_discrete: A.
         steps: T, the length of a stretch.
         copies: E.
         algorithm: Hyperparameters.
@@ -84,12 +84,12 @@ class RecurrentQ(ActionValues):
     """
 
     def __init__(
-        self, width: int, choices: int, steps: int, copies: int, algorithm: Algorithm, generator: torch.Generator
+        self, width: int, n_discrete: int, steps: int, copies: int, algorithm: Algorithm, generator: torch.Generator
     ) -> None:
         self._algorithm = algorithm
         self._steps = steps
         self._norm = InputNorm(width, running=algorithm.input_norm == "running")
-        self.net = Reader(width, choices, algorithm, generator)
+        self.net = Reader(width, n_discrete, algorithm, generator)
         self._trainer = trainer(self.net, algorithm, algorithm.critic_lr)
         self._follower = Lagging(self.net, algorithm.off_policy.target_keep)
         self._memory = torch.zeros(copies, UNITS)
@@ -159,7 +159,7 @@ class RecurrentQ(ActionValues):
         """Let the input statistics take a round in."""
         self._norm.update(observations)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Mean loss of Q."""
         return {"value_loss": self._loss}
 

@@ -4,7 +4,7 @@ Theory of operation. States are rows of a table; which observation a row stands 
 row it is: the tables of many agents, or of many games, may lie below each other in one, and everything here works on all of
 them at once. An agent knows its own action only, so to each of them the others are part of the world.
 
-`replayed` is one minibatch of Q-learning (IQL, and MA2QL by samples). `iterated` takes everything that was replayed to the
+`replay` is one minibatch of Q-learning (IQL, and MA2QL by samples). `iterate` takes everything that was replayed to the
 fixed point instead: it is what a turn of MA2QL needs, whose theorem asks for responses that are best up to an accuracy.
 `IdealQ` (I2Q) remembers which successors each of its own actions has led to, learns what each of them is worth if all do their
 best from there, and lets its Q believe that the best of them will follow. That is the truth where transitions are deterministic
@@ -51,7 +51,7 @@ class Transitions:
     terminated: Bools
 
 
-def moved(values: Array, place: Indices, target: Array, step: float) -> None:
+def move(values: Array, place: Indices, target: Array, step: float) -> None:
     """Move entries towards their targets, in place, as if the targets came one after the other in an average order.
 
     An entry with c targets goes 1 - (1 - step)^c of the way to their mean: a state that fills half the minibatch, as the first
@@ -65,7 +65,7 @@ def moved(values: Array, place: Indices, target: Array, step: float) -> None:
 
     Example:
         >>> values = np.zeros(2)
-        >>> moved(values, np.array([0, 0, 1]), np.array([1.0, 1.0, 4.0]), 0.5)
+        >>> move(values, np.array([0, 0, 1]), np.array([1.0, 1.0, 4.0]), 0.5)
         >>> values
         array([0.75, 2.  ])
     """
@@ -74,20 +74,20 @@ def moved(values: Array, place: Indices, target: Array, step: float) -> None:
     values[places] += (1.0 - (1.0 - step) ** count) * (mean - values[places])
 
 
-def replayed(q: Array, batch: Transitions, *, gamma: float, step: float) -> None:
+def replay(q: Array, batch: Transitions, *, gamma: float, step: float) -> None:
     """One minibatch of Q-learning, in place: Q(s, a) towards r + gamma·(1 - term)·max_a' Q(s', a').
 
     Args:
         q: (S, A), C order.
         batch: The minibatch.
         gamma: Discount.
-        step: Of `moved`.
+        step: Of `move`.
     """
     target = batch.reward + gamma * np.where(batch.terminated, 0.0, q[batch.following].max(axis=1))
-    moved(q.reshape(-1), batch.state * q.shape[1] + batch.action, target, step)
+    move(q.reshape(-1), batch.state * q.shape[1] + batch.action, target, step)
 
 
-def iterated(q: Array, past: Transitions, *, gamma: float, accuracy: float, sweeps: int) -> int:
+def iterate(q: Array, past: Transitions, *, gamma: float, accuracy: float, sweeps: int) -> int:
     """Q-iteration, in place, on what transitions tell of the world, until Q is the fixed point up to `accuracy`.
 
     The world's model is the mean reward and the frequencies of successors of each pair (s, a) in `past`; pairs that are not in
@@ -171,7 +171,7 @@ class IdealQ:
         """Remember which successors own actions lead to; of a pair (s, s') the last reward told counts.
 
         Returns:
-            The place of each transition's successor among those of its state, (B,), for `replayed`.
+            The place of each transition's successor among those of its state, (B,), for `replay`.
         """
         size = len(self.q)
         key = np.unique(fresh.state * size + fresh.following)
@@ -191,7 +191,7 @@ class IdealQ:
         self._reached[fresh.state, fresh.action, place] = True
         return place
 
-    def replayed(self, batch: Transitions, place: Indices, *, gamma: float, step: float) -> None:
+    def replay(self, batch: Transitions, place: Indices, *, gamma: float, step: float) -> None:
         """One minibatch, of transitions that have been noted.
 
         Q_ss(s, s') goes towards r + gamma·(1 - term)·max_s'' Q_ss(s', s'') over the successors known of s', if any are; then
@@ -201,17 +201,17 @@ class IdealQ:
             batch: The minibatch.
             place: What `note` said of it, (B,).
             gamma: Discount.
-            step: Of `moved`.
+            step: Of `move`.
         """
         state = batch.state
         ripe = batch.terminated | (self._degree[batch.following] > 0)
         best = self._qss[batch.following].max(axis=1)
         target = batch.reward + gamma * np.where(batch.terminated, 0.0, best)
-        moved(self._qss.reshape(-1), (state * self._qss.shape[1] + place)[ripe], target[ripe], step)
+        move(self._qss.reshape(-1), (state * self._qss.shape[1] + place)[ripe], target[ripe], step)
         ideal = np.where(self._reached[state, batch.action], self._qss[state], -np.inf).argmax(axis=1)
         onward = np.where(self._ends[state, ideal], 0.0, self.q[self._next[state, ideal]].max(axis=1))
         target = self._reward[state, ideal] + gamma * onward
-        moved(self.q.reshape(-1), state * self.q.shape[1] + batch.action, target, step)
+        move(self.q.reshape(-1), state * self.q.shape[1] + batch.action, target, step)
 
     def best_successor_values(self) -> Array:
         """max_s' Q_ss(s, s') of every row, (S,); -inf where no successor is known."""

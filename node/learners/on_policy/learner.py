@@ -109,19 +109,19 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
     net = MLP(
         shape.actor_width,
         algorithm.hidden,
-        shape.choices or shape.act_dim,
+        shape.n_discrete or shape.act_dim,
         activation=algorithm.activation,
         layer_norm=algorithm.layer_norm,
         input_layer_norm=algorithm.input_norm == "layer",
         head_gain=algorithm.head_gain,
         generator=torch_stream(shape.seed, Purpose.INIT, 0 if algorithm.share_policy else shape.agent, 0),
     )
-    if shape.choices:
-        return CategoricalActor(net, shape.choices)
+    if shape.n_discrete:
+        return CategoricalActor(net, shape.n_discrete)
     return GaussianActor(net, shape.act_dim, std=algorithm.std, std_init=algorithm.std_init)
 
 
-def added(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
+def total_log_ratio(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
     """Sum of log-ratios (B,), in double precision and in the order given."""
     total = np.zeros(len(log_ratios[0]))
     for log_ratio in log_ratios:
@@ -313,7 +313,7 @@ class Learner(AgentLearner):
         return [draw.permutation(shape.steps * shape.copies) for _ in range(self._algorithm.epochs)]
 
     def sit_out(self, rollout: Rollout) -> Mapping[str, float]:
-        """A round without a turn, or without a node: nothing learnt is touched, and the ratios are 1; its figures by name.
+        """A round without a turn, or without a node: nothing learnt is touched, and the ratios are 1; its metrics by name.
 
         Input statistics are part of the policy: whose turn it is not does without `end_round` too.
         """
@@ -337,7 +337,7 @@ class Learner(AgentLearner):
             self._actor_trainer.weights.copy_(torch.from_numpy(weights))
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
-        """Let the input statistics take in the round; the round's figures by name."""
+        """Let the input statistics take in the round; the round's metrics by name."""
         self._actor_norm.update(self._shape.for_actor(rollout.observation))
         if self._critics is not None:
             self._critics.end(rollout)
@@ -415,7 +415,7 @@ class Learner(AgentLearner):
         assert self._critics is not None
         self._critics.adopt(estimates)
         yield from self._critics.train(self._minibatches())
-        self._metrics |= self._critics.figures()
+        self._metrics |= self._critics.metrics()
 
     def _revalue(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
         """Train the critics on corrected returns, then estimate once more with what they have learnt."""
@@ -428,7 +428,7 @@ class Learner(AgentLearner):
         """min(1, R), (T, E), R the product of the earlier agents' ratios."""
         if not earlier:
             return None
-        return np.exp(np.minimum(added(earlier), 0.0)).reshape(self._shape.steps, self._shape.copies)
+        return np.exp(np.minimum(total_log_ratio(earlier), 0.0)).reshape(self._shape.steps, self._shape.copies)
 
     def _samples(self, rollout: Rollout, factor: Tensor | None) -> Samples:
         shape = self._shape
@@ -534,8 +534,8 @@ class Learner(AgentLearner):
             backtrack=algorithm.backtrack,
             chunk=algorithm.chunk,
         )
-        figures = yield from region.improve()
-        self._metrics |= figures
+        metrics = yield from region.improve()
+        self._metrics |= metrics
         if self._mults.ascends:
             with torch.no_grad():
                 new = self._actor.everywhere(samples.x, algorithm.chunk)
@@ -547,13 +547,13 @@ class Learner(AgentLearner):
             new = self._actor.everywhere(samples.x, self._algorithm.chunk)
             self._log_ratio = (new.log_prob(samples.action) - samples.old_log_prob).sum(-1)
             kl = samples.old.kl(new)
-            self._metrics |= {"kl": float(kl.mean()), "entropy": float(new.entropy()), **self._actor.figures()}
+            self._metrics |= {"kl": float(kl.mean()), "entropy": float(new.entropy()), **self._actor.metrics()}
         if self._objective is not None:
-            self._metrics |= self._objective.figures()
+            self._metrics |= self._objective.metrics()
             self._objective.end(kl)
 
     def _prices(self) -> Mapping[str, float]:
-        """The round's figures, with multipliers and episode costs."""
+        """The round's metrics, with multipliers and episode costs."""
         for u, mult in enumerate(self._mults.values):
             self._metrics[f"multiplier_{u}"] = mult
         for u, margin in enumerate(self._margins.values):
@@ -564,7 +564,7 @@ class Learner(AgentLearner):
 
     def _factor(self, earlier: Sequence[Floats]) -> Tensor | None:
         """F, (B,): the product of the earlier agents' final ratios, summed as logarithms in double precision."""
-        return torch.from_numpy(np.exp(added(earlier)).astype(np.float32)) if earlier else None
+        return torch.from_numpy(np.exp(total_log_ratio(earlier)).astype(np.float32)) if earlier else None
 
     def _minibatches(self) -> Iterator[Tensor]:
         for permutation in self._permutations:

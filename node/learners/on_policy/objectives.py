@@ -34,7 +34,7 @@ class Clip:
     """PPO's clipped ratio; also the frame that the others fill in.
 
     Attributes:
-        width: eps, beyond which a ratio counts as clipped in the round's figures.
+        width: eps, beyond which a ratio counts as clipped in the round's metrics.
         needs_divergence: Whether `priced` wants the policy that acted.
         stops_early: Whether `is_done` is to be asked.
     """
@@ -60,7 +60,7 @@ class Clip:
         """Whether to stop before the next pass over the samples."""
         return False
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """What held in the round and changes from round to round, by name."""
         return {}
 
@@ -114,7 +114,7 @@ class KLPenalty(Clip):
         """Less both prices of KL(old ‖ new)."""
         return gain - divergence_price(old.kl(new), root_coef=self.root_coef, coef=self.coef)
 
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Both prices."""
         return {"root_kl_price": self.root_coef, "kl_price": self.coef}
 

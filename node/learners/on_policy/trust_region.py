@@ -66,7 +66,7 @@ class Region:
     chunk: int
 
     def improve(self) -> Generator[None, None, dict[str, float]]:
-        """Move the policy; returns the step's figures by name.
+        """Move the policy; returns the step's metrics by name.
 
         `step_frac` is the part of the step that was taken, 0 if none; `recovery` whether it only lowered a cost.
 

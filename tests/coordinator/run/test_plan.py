@@ -39,20 +39,20 @@ def refused(scenario: Scenario) -> str:
 
 
 def test_processes_are_told_how_many_actions_there_are_to_choose_from() -> None:
-    assert plan(load("differential_game")).deployment.choices == (0, 0, 0)
-    assert set(plan(load("matrix_climbing")).deployment.choices) == {3}
-    assert plan(load("stochastic_game", ["algorithm.name=iql"])).deployment.choices == (5, 5, 5)
+    assert plan(load("differential_game")).deployment.n_discrete == (0, 0, 0)
+    assert set(plan(load("matrix_climbing")).deployment.n_discrete) == {3}
+    assert plan(load("stochastic_game", ["algorithm.name=iql"])).deployment.n_discrete == (5, 5, 5)
 
 
 def test_tables_hold_choices_alone() -> None:
     table = ["algorithm.name=iql", "algorithm.off_policy.representation=table"]
-    assert plan(load("stage_game", table)).deployment.choices == (3, 3)
+    assert plan(load("stage_game", table)).deployment.n_discrete == (3, 3)
     assert "off_policy.representation: got 'table'; differential_game has continuous" in refused(load("differential_game", table))
 
 
 def test_a_deployment_without_choices_is_one_of_continuous_actions() -> None:
-    stored = plan(load("quickstart")).deployment.model_dump(exclude={"choices"})
-    assert Deployment.model_validate(stored).choices == (0,) * 6
+    stored = plan(load("quickstart")).deployment.model_dump(exclude={"n_discrete"})
+    assert Deployment.model_validate(stored).n_discrete == (0,) * 6
 
 
 def test_graphs_that_do_not_fit_are_told(tmp_path: Path) -> None:

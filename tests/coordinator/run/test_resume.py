@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator.run import in_process
-from coordinator.run.checkpoints import COMPLETE_FILE, Checkpoints, claimed, complete_rounds, drop_others, latest_good
+from coordinator.run.checkpoints import COMPLETE_FILE, Checkpoints, claim_run, complete_rounds, drop_others, latest_good
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
@@ -319,9 +319,9 @@ def test_nothing_counts_before_the_coordinator_has_heard_of_everybody(tmp_path: 
 
 
 def test_a_run_goes_on_only_once_it_has_ended(tmp_path: Path) -> None:
-    with claimed(tmp_path), pytest.raises(ScenarioError, match="this run still goes on"), claimed(tmp_path):
+    with claim_run(tmp_path), pytest.raises(ScenarioError, match="this run still goes on"), claim_run(tmp_path):
         pass
-    with claimed(tmp_path):
+    with claim_run(tmp_path):
         pass
 
 

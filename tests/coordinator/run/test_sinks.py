@@ -91,7 +91,7 @@ def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 @pytest.mark.filterwarnings("default:::(wandb|mlflow|pydantic)")
 def test_a_sink_keeps_every_scalar_with_its_step(name: str, tmp_path: Path) -> None:
-    (sink,) = sinks.opened(only(name), tmp_path)
+    (sink,) = sinks.open_sinks(only(name), tmp_path)
     for step, values in TOLD:
         sink.scalars(step, values)
         sink.flush()
@@ -107,7 +107,7 @@ def test_a_sink_keeps_every_scalar_with_its_step(name: str, tmp_path: Path) -> N
 @pytest.mark.filterwarnings("default:::(wandb|mlflow|pydantic)")
 def test_a_run_that_goes_on_keeps_what_it_had(name: str, tmp_path: Path) -> None:
     for after, value in ((None, 1.0), (40, 2.0)):
-        (sink,) = sinks.opened(only(name), tmp_path, after=after)
+        (sink,) = sinks.open_sinks(only(name), tmp_path, after=after)
         sink.scalars(50, {"x": value})
         sink.close()
     assert sorted(values["x"] for values in HOLDS[name](tmp_path)) == [[(50, 1.0)], [(50, 2.0)]]

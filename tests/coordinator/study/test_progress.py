@@ -48,7 +48,7 @@ def test_progress_is_told_wherever_the_return_is(tmp_path: Path, record_run: Rec
     for kappa in (0, 1):
         record_run(tmp_path / f"ended{kappa}", *ANT, f"kappa={kappa}", returns=[7.0 + kappa] * 8)
     run = Run(tmp_path / "ended1", load(str(tmp_path / "ended1" / "scenario.yaml")))
-    assert run.figures["progress_mean"] == 8.0 - 5 * 1.0
+    assert run.metrics["progress_mean"] == 8.0 - 5 * 1.0
     assert run.curve.length.tolist() == [5.0] * 4
     found = compare([tmp_path])
     assert [row.progress for row in found.rows] == [2.0, 3.0]
@@ -74,7 +74,7 @@ def test_a_run_that_goes_on_tells_its_progress_so_far(tmp_path: Path, record_run
 
 def test_where_no_bonus_is_paid_there_is_no_such_figure(tmp_path: Path, record_run: RecordRun) -> None:
     folder = record_run(tmp_path / "run", returns=[6.0] * 8)
-    assert Run(folder, load(str(folder / "scenario.yaml"))).figures["progress_mean"] is None
+    assert Run(folder, load(str(folder / "scenario.yaml"))).metrics["progress_mean"] is None
     found = compare([folder])
     assert found.rows[0].progress is None
     with (console := Console(width=200)).capture() as said:

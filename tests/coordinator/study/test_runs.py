@@ -167,10 +167,10 @@ def test_a_curves_last_point_is_what_the_run_reports(
 ) -> None:
     known = [3.0, *returns[1 : 2 * rounds]]
     run = only(record_run(tmp_path_factory.mktemp("runs") / "run", returns=known, round_bytes=[5] * rounds))
-    mean = run.figures["return_mean"]
+    mean = run.metrics["return_mean"]
     assert run.curve.ret[-1] == pytest.approx(np.nan if mean is None else mean, nan_ok=True)
     assert bool(run.diverged) == (mean is None) != run.is_complete
-    assert run.curve.wire_bytes[-1] == run.figures["wire_bytes"]
+    assert run.curve.wire_bytes[-1] == run.metrics["wire_bytes"]
 
 
 def test_rounds_of_a_run_with_a_central_critic_count_when_it_has_reported_too(tmp_path: Path, record_run: RecordRun) -> None:
@@ -222,8 +222,8 @@ def test_a_round_counts_when_all_agents_have_reported_it(tmp_path: Path, record_
 def test_figures_so_far_are_those_at_the_end_of_the_curve_and_then_those_reported(tmp_path: Path, record_run: RecordRun) -> None:
     returns = [None, 1.0, None, 2.0, None, 3.0, None, 4.0]
     going, ended = (only(record_run(tmp_path / str(e), returns=returns, round_bytes=(8,) * 4, ended=e)) for e in (False, True))
-    assert ended.so_far == ended.figures
-    assert going.so_far == {key: ended.figures[key] for key in going.so_far}
+    assert ended.so_far == ended.metrics
+    assert going.so_far == {key: ended.metrics[key] for key in going.so_far}
     assert going.so_far["bytes_per_agent_step"] == 32 / (2 * 40)
 
 

@@ -71,7 +71,8 @@ def test_a_stack_of_matrices_gives_what_each_gives_alone(stack: Array) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "tasks"), [(3, 1), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((10, 1), (20, 1), (10, 3), (5, 5)))]
+    ("runs", "tasks"),
+    [(3, 1), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((10, 1), (20, 1), (10, 3), (5, 5)))],
 )
 def test_95_per_cent_intervals_hold_the_truth_in_93_to_97_per_cent_of_sets(runs: int, tasks: int) -> None:
     rng = np.random.default_rng(runs * 100 + tasks)

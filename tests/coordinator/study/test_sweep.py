@@ -16,7 +16,17 @@ import pytest
 from coordinator.cli import app as command
 from coordinator.study.grid import Cell, cells
 from coordinator.study.runs import find
-from coordinator.study.sweep import MANIFEST_FILE, Job, Sweep, check_at_once, jobs_at_once, opened, plan_sweep, read_manifest, run
+from coordinator.study.sweep import (
+    MANIFEST_FILE,
+    Job,
+    Sweep,
+    check_at_once,
+    jobs_at_once,
+    open_sweep,
+    plan_sweep,
+    read_manifest,
+    run,
+)
 from scenarios.loading import ScenarioError
 
 RecordRun = Callable[..., Path]
@@ -71,7 +81,7 @@ def test_the_folder_says_what_belongs_there_and_may_be_extended(tmp_path: Path) 
     out = tmp_path / "sweep"
     for words, seeds in ((["kappa=0,1"], [0, 1]), (["kappa=1,2"], [1, 2])):
         sweep = plan_sweep("quickstart", grid(*words), seeds, out, in_process=False)
-        with opened(sweep, ["sweep", "quickstart", *words]):
+        with open_sweep(sweep, ["sweep", "quickstart", *words]):
             pass
     found = read_manifest(out)
     assert found["scenario"] == "quickstart"
@@ -87,10 +97,10 @@ def test_the_folder_says_what_belongs_there_and_may_be_extended(tmp_path: Path) 
 
 def test_only_a_sweep_of_the_same_scenario_is_gone_on_with(tmp_path: Path) -> None:
     sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
-    with opened(sweep, ["sweep"]):
+    with open_sweep(sweep, ["sweep"]):
         pass
     sweep.source = "lq_line20"
-    with pytest.raises(ScenarioError, match="holds a sweep of quickstart, not of lq_line20"), opened(sweep, ["sweep"]):
+    with pytest.raises(ScenarioError, match="holds a sweep of quickstart, not of lq_line20"), open_sweep(sweep, ["sweep"]):
         pass
 
 
@@ -104,11 +114,11 @@ def test_only_a_sweep_of_the_same_scenario_is_gone_on_with(tmp_path: Path) -> No
 )
 def test_what_belongs_to_another_grid_is_not_put_into_a_sweeps_folder(tmp_path: Path, words: list[str], told: str) -> None:
     out = tmp_path / "sweep"
-    with opened(plan_sweep("quickstart", grid("kappa=0,1"), [0], out, in_process=False), ["sweep"]):
+    with open_sweep(plan_sweep("quickstart", grid("kappa=0,1"), [0], out, in_process=False), ["sweep"]):
         pass
     before = (out / MANIFEST_FILE).read_text()
     other = plan_sweep("quickstart", grid(*words), [0], out, in_process=False)
-    with pytest.raises(ScenarioError, match=rf"^--out: .* {told}"), opened(other, ["sweep"]):
+    with pytest.raises(ScenarioError, match=rf"^--out: .* {told}"), open_sweep(other, ["sweep"]):
         pass
     assert (out / MANIFEST_FILE).read_text() == before
 
@@ -119,11 +129,11 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         sweep = plan_sweep("quickstart", grid(), [0], out, in_process=False)
         with (
             pytest.raises(ScenarioError, match=r"^--out: .* already holds something other than a sweep"),
-            opened(sweep, ["sweep"]),
+            open_sweep(sweep, ["sweep"]),
         ):
             pass
     sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "thesis.txt" / "below", in_process=False)
-    with pytest.raises(ScenarioError, match=r"^--out: cannot write "), opened(sweep, ["sweep"]):
+    with pytest.raises(ScenarioError, match=r"^--out: cannot write "), open_sweep(sweep, ["sweep"]):
         pass
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.txt"]
 
@@ -137,10 +147,14 @@ def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path, text: str) -> No
 
 def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
     sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
-    with opened(sweep, ["sweep"]), pytest.raises(ScenarioError, match="another sweep is at work in"), opened(sweep, ["sweep"]):
+    with (
+        open_sweep(sweep, ["sweep"]),
+        pytest.raises(ScenarioError, match="another sweep is at work in"),
+        open_sweep(sweep, ["sweep"]),
+    ):
         pass
     (tmp_path / "sweep" / MANIFEST_FILE).unlink()  # as if killed before it was written
-    with opened(sweep, ["sweep"]):
+    with open_sweep(sweep, ["sweep"]):
         pass
 
 
@@ -174,7 +188,7 @@ def test_a_sweep_that_is_done_starts_nothing_and_compares_what_there_is(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("coordinator.study.sweep._begin", lambda *_: pytest.fail("a run was about to be started"))
     sweep = plan_sweep("quickstart", grid("kappa=0,1"), [0, 1], Path("sweep"), in_process=False)
-    with opened(sweep, ["sweep"]):
+    with open_sweep(sweep, ["sweep"]):
         for job in sweep.jobs:
             finish(job, record_run, episodes=episodes)
     words = ["sweep", "quickstart", *LQ, "budget.env_steps=40", "kappa=0,1", "--seeds", "0..1", "--out", "sweep"]
@@ -257,7 +271,7 @@ def test_ctrl_c_stops_the_runs_cleanly_and_is_told(tmp_path: Path, no_leaks: Non
     assert process.returncode == 130
     assert "interrupted; 0 of 2 runs are done, the same command goes on" in err
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in runs)
-    assert all(run.figures["env_steps"] > 0 and not run.is_complete for run in find(folders))  # recorded, and reported
+    assert all(run.metrics["env_steps"] > 0 and not run.is_complete for run in find(folders))  # recorded, and reported
     assert not list((tmp_path / "sweep").rglob("seed=0.json*"))
 
 
@@ -274,7 +288,7 @@ def test_a_killed_sweep_leaves_no_run_behind_and_its_folder_locked_until_then(tm
             process.kill()
             process.wait(10)
             sweep = plan_sweep("quickstart", grid(), [0], tmp_path / "sweep", in_process=False)
-            with pytest.raises(ScenarioError, match="or its last runs are still ending"), opened(sweep, []):
+            with pytest.raises(ScenarioError, match="or its last runs are still ending"), open_sweep(sweep, []):
                 pass
         finally:
             child.resume()
@@ -296,6 +310,6 @@ def test_a_run_that_is_killed_is_told_with_how(tmp_path: Path, no_leaks: None) -
                 if "--in-process" in child.cmdline():
                     os.kill(child.pid, signal.SIGKILL)
 
-    with opened(sweep, ["sweep"]) as lock:
+    with open_sweep(sweep, ["sweep"]) as lock:
         assert run(sweep, lock, at_once=1, watch=watch)
     assert [(job.state, job.error) for job in sweep.jobs] == [("failed", "was killed by SIGKILL")]

@@ -30,21 +30,21 @@ from envs.games.tabular import (
 from scenarios.schema import Game as Settings
 
 
-def small(seed: int = 0, n: int = 3, states: int = 4, choices: int = 3, **settings: Any) -> Game:
-    return random_game(n, Settings.model_validate({"states": states, "choices": choices, "seed": seed, **settings}))
+def small(seed: int = 0, n: int = 3, states: int = 4, n_discrete: int = 3, **settings: Any) -> Game:
+    return random_game(n, Settings.model_validate({"states": states, "choices": n_discrete, "seed": seed, **settings}))
 
 
 def some_policies(game: Game, rng: np.random.Generator) -> tuple[Array, ...]:
-    return tuple(rng.dirichlet(np.ones(count), game.n_states) for count in game.choices)
+    return tuple(rng.dirichlet(np.ones(count), game.n_states) for count in game.n_discrete)
 
 
 def plans(game: Game, agent: int) -> list[tuple[int, ...]]:
-    return list(product(range(game.choices[agent]), repeat=game.n_states))
+    return list(product(range(game.n_discrete[agent]), repeat=game.n_states))
 
 
 def with_own_rewards(game: Game, rng: np.random.Generator) -> Game:
     return Game(
-        choices=game.choices,
+        n_discrete=game.n_discrete,
         reward=rng.normal(size=game.reward.shape),
         successor=game.successor,
         probability=0.9 * game.probability,  # and episodes end with probability 0.1
@@ -102,7 +102,7 @@ def test_performance_difference_lemma(seed: int) -> None:
 def test_advantage_is_the_sum_of_the_agents_in_any_order(order: tuple[int, ...]) -> None:
     game, rng = small(), np.random.default_rng(3)
     policies = some_policies(game, rng)
-    q = action_values(game, policies, 0.9)[0].reshape(game.n_states, *game.choices)
+    q = action_values(game, policies, 0.9)[0].reshape(game.n_states, *game.n_discrete)
 
     def marginal(known: tuple[int, ...]) -> Array:
         out = q
@@ -127,7 +127,7 @@ def test_steps_are_counted_without_discount() -> None:
 
 
 def test_optimum_is_the_best_of_all_deterministic_teams() -> None:
-    game = small(seed=4, n=2, states=3, choices=2)
+    game = small(seed=4, n=2, states=3, n_discrete=2)
     value, action = optimum(game, 0.9)
     teams = product(plans(game, 0), plans(game, 1))
     every = [values(game, constant(game, [np.array(a), np.array(b)]), 0.9)[0] for a, b in teams]
@@ -137,7 +137,7 @@ def test_optimum_is_the_best_of_all_deterministic_teams() -> None:
 
 def test_best_response_is_the_best_of_all_plans_and_keeps_what_cannot_be_bettered() -> None:
     rng = np.random.default_rng(5)
-    game = with_own_rewards(small(seed=5, n=2, states=4, choices=3), rng)
+    game = with_own_rewards(small(seed=5, n=2, states=4, n_discrete=3), rng)
     policies = some_policies(game, rng)
     for agent in (0, 1):
         value, mine = best_response(game, policies, agent, 0.9)
@@ -162,7 +162,7 @@ def test_best_response_is_the_best_of_all_plans_and_keeps_what_cannot_be_bettere
 )
 def test_optima_and_pure_equilibria_of_the_matrix_games(payoff: str, best: float, equilibria: list[int]) -> None:
     game = matrix_game(Settings.model_validate({"payoff": payoff}))
-    cells = product(*(range(count) for count in game.choices))
+    cells = product(*(range(count) for count in game.n_discrete))
     gaps = [nash_gap(game, constant(game, [np.array([a]), np.array([b])]), 1.0) for a, b in cells]
     assert [cell for cell, gap in enumerate(gaps) if gap < 1e-9] == equilibria
     assert optimum(game, 1.0)[0][0] == best

@@ -37,7 +37,7 @@ def algorithm(name: str = "qmix", **settings: Any) -> Algorithm:
 def shape(agent: int) -> Shape:
     return Shape(
         agent=agent, seed=SEED, steps=1, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], act_dim=1, choices=CHOICES[agent], cost_limits=(),
+        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], act_dim=1, n_discrete=CHOICES[agent], cost_limits=(),
     )  # fmt: skip
 
 

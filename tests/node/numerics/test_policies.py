@@ -24,8 +24,8 @@ def inputs(rows: int = 7, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((rows, 5)).astype(np.float32))
 
 
-def logits(rows: int = 50, choices: int = 4, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(0.0, 2.0, (rows, choices)))
+def logits(rows: int = 50, n_discrete: int = 4, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(0.0, 2.0, (rows, n_discrete)))
 
 
 # --- the actor's spread -----------------------------------------------------------------------------------------------------

@@ -144,14 +144,14 @@ def algorithm(name: str = "scal_mappo_l", **settings: Any) -> Algorithm:
     return Algorithm.model_validate({"name": name} | usual | settings)
 
 
-def rollout(put: Callable[[Floats], Floats], *, choices: int = 0) -> Rollout:
+def rollout(put: Callable[[Floats], Floats], *, n_discrete: int = 0) -> Rollout:
     """A round of random observations, actions, rewards and costs; one episode ends in it."""
     draw = np.random.default_rng(0)
 
     def normal(*size: int) -> Floats:
         return put(draw.normal(size=size).astype(np.float32))
 
-    action = put(draw.integers(choices, size=(T, E, 1)).astype(np.float32)) if choices else normal(T, E, A)
+    action = put(draw.integers(n_discrete, size=(T, E, 1)).astype(np.float32)) if n_discrete else normal(T, E, A)
     over = np.zeros((T, E), np.bool_)
     over[T // 2, 1] = True
     told = Rollout(normal(T, E, D), action, normal(T, E), normal(T, E, 1), np.zeros_like(over), over)
@@ -167,7 +167,7 @@ def used_up(steps: Iterator[Any]) -> None:
 def learnt(put: Callable[[Floats], Floats], settings: Algorithm, **sizes: Any) -> tuple[State, Any]:
     """An on-policy learner after a round, and all it says of it."""
     one = Learner(shape(**sizes), settings)
-    told = rollout(put, choices=sizes.get("choices", 0))
+    told = rollout(put, n_discrete=sizes.get("n_discrete", 0))
     one.begin_round(0)
     actions = [one.act(step, told.observation[step]) for step in range(T)]
     earlier = [put(np.random.default_rng(1).normal(0, 0.1, T * E).astype(np.float32))]
@@ -190,7 +190,7 @@ def test_forward_passes(copies: int, layers: dict[str, Any]) -> None:
     everywhere(act, 3 * T)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"choices": 5, "act_dim": 1}], ids=["continuous", "choices"])
+@pytest.mark.parametrize("sizes", [{}, {"n_discrete": 5, "act_dim": 1}], ids=["continuous", "choices"])
 def test_learning_and_critics(sizes: dict[str, Any]) -> None:
     everywhere(lambda put: learnt(put, algorithm(), **sizes), 30)
 
@@ -218,9 +218,9 @@ def test_trust_regions_with_their_fisher_products(name: str) -> None:
 @pytest.mark.parametrize(
     ("sizes", "settings"),
     [
-        ({"choices": 5, "act_dim": 1}, {}),
-        ({"choices": 5, "act_dim": 1}, {"representation": "recurrent"}),
-        ({"choices": 0}, {}),
+        ({"n_discrete": 5, "act_dim": 1}, {}),
+        ({"n_discrete": 5, "act_dim": 1}, {"representation": "recurrent"}),
+        ({"n_discrete": 0}, {}),
     ],
     ids=["choices", "recurrent", "continuous"],
 )
@@ -230,7 +230,7 @@ def test_values_of_actions(sizes: dict[str, Any], settings: dict[str, Any]) -> N
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         one = OffPolicyLearner(shape(cost_limits=(), **sizes), slice(0, 4), its)
-        told = rollout(put, choices=sizes["choices"])
+        told = rollout(put, n_discrete=sizes["n_discrete"])
         one.begin_round(0, explore=False)
         actions = [one.act(step, told.observation[step]) for step in range(T)]
         used_up(one.learn_values(0, told, told.reward))
@@ -240,13 +240,13 @@ def test_values_of_actions(sizes: dict[str, Any], settings: dict[str, Any]) -> N
 
 
 def test_the_mixer_of_qmix() -> None:
-    n, choices = 3, 4
+    n, n_discrete = 3, 4
     settings = algorithm("qmix", off_policy={"batch": 33, "warm_up_steps": 0})
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         draw = np.random.default_rng(0)
-        team = Team([4, 4, 5], [choices] * n, settings, seed=0)
-        team.take(samples(put, draw.integers(choices, size=(T * E, n))))
+        team = Team([4, 4, 5], [n_discrete] * n, settings, seed=0)
+        team.take(samples(put, draw.integers(n_discrete, size=(T * E, n))))
         team.learn(4, draw)
         return team.state(), dict(team.weights())
 
@@ -267,7 +267,7 @@ def test_a_world_model() -> None:
 
     def learn(put: Callable[[Floats], Floats]) -> Any:
         draw = np.random.default_rng(0)
-        model = WorldModel(shape(act_dim=1, choices=4, cost_limits=()), settings)
+        model = WorldModel(shape(act_dim=1, n_discrete=4, cost_limits=()), settings)
         told = samples(put, draw.integers(4, size=(T * E, 1)))
         model.take(told, draw)
         used_up(model.fit(draw))

@@ -75,15 +75,15 @@ def test_an_evaluation_says_states_alone(case: str) -> None:
 @pytest.mark.parametrize(
     "words", [[], ["layer_norm=true"], ["input_norm=layer"], ["hidden=[]"], ["hidden=[3,9]", "activation=tanh"]]
 )
-@pytest.mark.parametrize(("act_dim", "choices"), [(3, 0), (1, 5)])
-def test_a_policy_has_as_many_weights_as_counted(words: list[str], act_dim: int, choices: int) -> None:
+@pytest.mark.parametrize(("act_dim", "n_discrete"), [(3, 0), (1, 5)])
+def test_a_policy_has_as_many_weights_as_counted(words: list[str], act_dim: int, n_discrete: int) -> None:
     algorithm = load("quickstart", [f"algorithm.{word}" for word in words]).algorithm
     shape = Shape(
         agent=0, seed=0, steps=1, copies=1, rounds=1, actor_columns=slice(None), critic_columns=slice(0), actor_width=7,
-        critic_width=0, act_dim=act_dim, choices=choices, cost_limits=(),
+        critic_width=0, act_dim=act_dim, n_discrete=n_discrete, cost_limits=(),
     )  # fmt: skip
     counted = sum(parameter.numel() for parameter in make_actor(shape, algorithm).parameters())
-    assert policy_size(7, act_dim, choices, algorithm) == counted
+    assert policy_size(7, act_dim, n_discrete, algorithm) == counted
 
 
 def test_shipped_scenarios_need_little() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from node.protocol.neighbour_cache import Age, NeighbourCache
-from topology.wire.frame import Marks
+from topology.wire.frame import Delivery
 
 DT, SLACK = 1.0, 0.5
 WIDTH = {3: 2, 7: 1}
@@ -36,8 +36,8 @@ class Sent:
         block.flags.writeable = False
         return block
 
-    def marks(self) -> Marks | None:
-        return Marks(np.array(self.arrive), np.array(self.null)) if self.marked else None
+    def delivery(self) -> Delivery | None:
+        return Delivery(np.array(self.arrive), np.array(self.null)) if self.marked else None
 
 
 class Naive:
@@ -80,7 +80,7 @@ def histories(draw: st.DrawFn) -> tuple[int, int, list[Sent]]:
 
 
 def told(cache: NeighbourCache, sent: Sent) -> None:
-    cache.take(sent.origin, sent.born, sent.block(), sent.marks(), label=(sent.step, sent.origin + 100))
+    cache.take(sent.origin, sent.born, sent.block(), sent.delivery(), label=(sent.step, sent.origin + 100))
 
 
 @given(history=histories(), hold=st.booleans(), report_every=st.integers(1, 9))
@@ -135,8 +135,8 @@ def cache(copies: int = 2, *, hold: bool = True) -> NeighbourCache:
     return NeighbourCache({0: 1}, copies, hold=hold)
 
 
-def marks(*arrive: float, null: tuple[bool, ...] | None = None) -> Marks:
-    return Marks(np.array(arrive), np.array(null or [False] * len(arrive)))
+def delivery(*arrive: float, null: tuple[bool, ...] | None = None) -> Delivery:
+    return Delivery(np.array(arrive), np.array(null or [False] * len(arrive)))
 
 
 def test_before_the_first_block_there_are_zeros_as_old_as_the_run() -> None:
@@ -158,7 +158,7 @@ def test_the_buffer_of_a_frame_is_never_written_to() -> None:
     one, first, second = cache(), block(1, 2), block(3, 4)
     one.take(0, 0.0, first, None, label=(0, 0))
     one.recall(0, 0.0, 0.5)
-    one.take(0, 1.0, second, marks(1.2, NEVER), label=(0, 0))
+    one.take(0, 1.0, second, delivery(1.2, NEVER), label=(0, 0))
     assert one.recall(0, 1.0, 1.5).tolist() == [[3.0], [2.0]]
     assert first.tolist() == [[1.0], [2.0]]
     assert second.tolist() == [[3.0], [4.0]]
@@ -169,27 +169,27 @@ def test_where_a_block_is_late_the_last_one_stays_or_zeros_take_its_place(hold: 
     one = cache(hold=hold)
     one.take(0, 0.0, block(1, 2), None, label=(0, 0))
     one.recall(0, 0.0, 0.5)
-    one.take(0, 1.0, block(3, 4), marks(1.5, 1.6), label=(0, 0))
+    one.take(0, 1.0, block(3, 4), delivery(1.5, 1.6), label=(0, 0))
     assert one.recall(0, 1.0, 1.5).tolist() == expected
     assert one.held(0).tolist() == [[3.0], [2.0]]
-    one.take(0, 2.0, block(5, 6), marks(NEVER, NEVER), label=(0, 0))
+    one.take(0, 2.0, block(5, 6), delivery(NEVER, NEVER), label=(0, 0))
     assert one.recall(0, 2.0, 2.5).tolist() == ([[3.0], [4.0]] if hold else [[0.0], [0.0]])
     assert one.ages() == (Age(0, 6, 3, 0.5, 1.0),)
 
 
 def test_what_is_overtaken_does_not_come_back() -> None:
     one = cache(1)
-    one.take(0, 0.0, block(1), marks(2.2), label=(0, 0))
-    one.take(0, 1.0, block(2), marks(1.1), label=(0, 0))
+    one.take(0, 0.0, block(1), delivery(2.2), label=(0, 0))
+    one.take(0, 1.0, block(2), delivery(1.1), label=(0, 0))
     assert one.recall(0, 1.0, 1.5).tolist() == [[2.0]]
     assert one.recall(0, 2.0, 2.5).tolist() == [[2.0]]
 
 
 def test_a_null_message_changes_neither_the_block_nor_its_age_and_heals_no_loss() -> None:
     one = cache(1)
-    one.take(0, 0.0, block(1), marks(0.1), label=(0, 0))
-    one.take(0, 1.0, block(2), marks(NEVER), label=(0, 0))
-    one.take(0, 2.0, block(0), marks(2.0, null=(True,)), label=(0, 0))
+    one.take(0, 0.0, block(1), delivery(0.1), label=(0, 0))
+    one.take(0, 1.0, block(2), delivery(NEVER), label=(0, 0))
+    one.take(0, 2.0, block(0), delivery(2.0, null=(True,)), label=(0, 0))
     for now in (0.0, 1.0, 2.0):
         assert one.recall(0, now, now + 0.5).tolist() == [[1.0]]
     assert one.ages() == (Age(0, 3, 2, 1.0, 2.0),)
@@ -197,7 +197,7 @@ def test_a_null_message_changes_neither_the_block_nor_its_age_and_heals_no_loss(
 
 def test_a_null_message_under_way_is_a_message_under_way() -> None:
     one = cache(2)
-    one.take(0, 0.0, block(0, 0), marks(5.0, NEVER, null=(True, True)), label=(4, 9))
+    one.take(0, 0.0, block(0, 0), delivery(5.0, NEVER, null=(True, True)), label=(4, 9))
     one.recall(0, 0.0, 0.5)
     assert one.under_way(1.0) == [((4, 9), 1)]
     assert one.under_way(5.0) == []
@@ -205,7 +205,7 @@ def test_a_null_message_under_way_is_a_message_under_way() -> None:
 
 def test_once_all_that_was_late_has_come_nothing_is_kept_of_it_and_blocks_are_used_without_a_copy_again() -> None:
     one, sent = cache(), block(5, 6)
-    one.take(0, 0.0, block(1, 2), marks(1.2, NEVER), label=(0, 0))
+    one.take(0, 0.0, block(1, 2), delivery(1.2, NEVER), label=(0, 0))
     one.recall(0, 0.0, 0.5)
     one.recall(0, 1.0, 1.5)
     one.take(0, 2.0, sent, None, label=(0, 0))

@@ -16,7 +16,7 @@ from tests.wiretap import Wiretap
 from topology.link.model import LinkModel, LinkSpec
 from topology.planes.peer import LinkPath, PeerPlane, link_paths
 from topology.wire.codec import DType, encode
-from topology.wire.frame import Header, Marks, Message, decode_marks, encode_header, encode_marks, framed
+from topology.wire.frame import Delivery, Header, Message, decode_delivery, encode_delivery, encode_header, framed
 from topology.wire.ledger import REASONS, Row, imbalance, wire_bytes
 from topology.wire.refusals import KEPT
 from topology.wire.sockets import Context, MemoryLinks, ZmqLinks, new_context
@@ -71,22 +71,22 @@ def send(plane: PeerPlane, to: int, data: NDArray[np.float32], kind: Kind = Kind
     plane.send(kind, encode(data, called["dtype"]), to=to, **called)
 
 
-def taken(plane: PeerPlane) -> tuple[Message, Marks | None]:
+def taken(plane: PeerPlane) -> tuple[Message, Delivery | None]:
     """The next message, booked for every copy that arrives."""
     refused = plane.refused.total
     while (message := plane.receive(0.0)) is None:
         assert plane.refused.total > refused, "nothing came"
         refused = plane.refused.total
-    marks = decode_marks(message, plane._copies)
-    plane.taken(message.header, plane._copies if marks is None else int(np.isfinite(marks.arrive).sum()))
-    return message, marks
+    delivery = decode_delivery(message, plane._copies)
+    plane.taken(message.header, plane._copies if delivery is None else int(np.isfinite(delivery.arrive).sum()))
+    return message, delivery
 
 
 def passed_on(
-    plane: PeerPlane, to: int, message: Message, marks: Marks | None, data: NDArray[np.float32], **changes: Any
+    plane: PeerPlane, to: int, message: Message, delivery: Delivery | None, data: NDArray[np.float32], **changes: Any
 ) -> None:
     """What a relay does with a message: its numbers and marks as they came."""
-    usual = {"origin": message.header.origin, "time": message.header.send_time, "marks": marks}
+    usual = {"origin": message.header.origin, "time": message.header.send_time, "delivery": delivery}
     send(
         plane,
         to,
@@ -118,10 +118,10 @@ def test_a_message_arrives_as_it_was_sent_with_its_number_on_the_link() -> None:
     mine, other, *_ = planes()
     for number in range(3):
         send(mine, 1, STATE, step=number)
-        message, marks = taken(other)
+        message, delivery = taken(other)
         assert message.header[3:] == (0, 0, 0, number, 0, number, 0.15)
         assert message.bodies == (STATE.tobytes(),)
-        assert marks is None
+        assert delivery is None
 
 
 def test_delivered_rows_equal_sent_rows() -> None:
@@ -214,10 +214,10 @@ def test_a_slow_link_says_when_each_copy_arrives() -> None:
     a, b, *_ = planes({(0, 1): LinkSpec(rate_bps=8.0 * WIRE, delay_s=0.25)})
     for step, arrive in ((3, 1.4), (4, 2.4)):  # one second each on the wire, one after the other
         send(a, 1, STATE, step=step)
-        message, marks = taken(b)
-        assert marks is not None
-        assert marks.arrive.tolist() == pytest.approx([arrive] * 2)
-        assert not marks.null.any()
+        message, delivery = taken(b)
+        assert delivery is not None
+        assert delivery.arrive.tolist() == pytest.approx([arrive] * 2)
+        assert not delivery.null.any()
         assert message.bodies[0] == STATE.tobytes()
         assert message.header.send_time == 0.15  # what it tells of, not when it came
     (row,) = booked(a, b).values()
@@ -228,14 +228,14 @@ def test_a_lost_copys_numbers_do_not_travel() -> None:
     a, b, *_ = planes({(0, 1): LinkSpec(loss_prob=0.5)}, copies=64)
     data = np.full((64, 3), 7.0, np.float32)
     send(a, 1, data)
-    message, marks = taken(b)
-    assert marks is not None
-    lost = np.isinf(marks.arrive)
+    message, delivery = taken(b)
+    assert delivery is not None
+    lost = np.isinf(delivery.arrive)
     assert 0 < lost.sum() < 64
     found = np.frombuffer(message.bodies[0], np.float32).reshape(64, 3)
     assert (found[lost] == 0).all()
     assert (found[~lost] == 7).all()
-    assert (marks.arrive[~lost] == 0.15).all()
+    assert (delivery.arrive[~lost] == 0.15).all()
     (row,) = booked(a, b).values()
     there = int((~lost).sum())
     assert row == Row(
@@ -247,10 +247,10 @@ def test_a_lost_copys_numbers_do_not_travel() -> None:
 def test_a_frame_all_of_whose_copies_are_lost_still_comes_so_that_nobody_waits_for_it() -> None:
     a, b, *_ = planes({(0, 1): LOST})
     send(a, 1, STATE)
-    message, marks = taken(b)
+    message, delivery = taken(b)
     assert message.bodies[0] == b""
-    assert marks is not None
-    assert np.isinf(marks.arrive).all()
+    assert delivery is not None
+    assert np.isinf(delivery.arrive).all()
     (row,) = booked(a, b).values()
     assert (row.messages, row.delivered, row.loss, row.payload_bytes) == (2, 0, 2, 0)
     assert imbalance([row]) is None
@@ -259,8 +259,8 @@ def test_a_frame_all_of_whose_copies_are_lost_still_comes_so_that_nobody_waits_f
 def test_rows_belong_to_copies_as_told() -> None:
     a, b, *_ = planes()
     data = np.arange(1, 6, dtype=np.float32)[:, None]
-    gone = Marks(np.array([0.0, NEVER]), np.zeros(2, np.bool_))
-    send(a, 1, data, Kind.BOOTSTRAP, copy_bytes=np.array([8, 12]), row_copy=np.array([0, 1, 1, 0, 1]), marks=gone)
+    gone = Delivery(np.array([0.0, NEVER]), np.zeros(2, np.bool_))
+    send(a, 1, data, Kind.BOOTSTRAP, copy_bytes=np.array([8, 12]), row_copy=np.array([0, 1, 1, 0, 1]), delivery=gone)
     message, _ = taken(b)
     assert np.frombuffer(message.bodies[0], np.float32).tolist() == [1, 0, 0, 4, 0]
     (row,) = booked(a, b).values()
@@ -290,12 +290,12 @@ def test_a_relay_passes_on_what_has_come_and_when_it_came() -> None:
 
 def test_over_an_ideal_link_marks_go_on_as_they_are() -> None:
     a, b, *_ = planes(copies=3)
-    marks = Marks(np.array([0.5, NEVER, 0.75]), np.array([False, False, True]))
-    send(a, 1, np.ones((3, 3), np.float32), marks=marks)
+    delivery = Delivery(np.array([0.5, NEVER, 0.75]), np.array([False, False, True]))
+    send(a, 1, np.ones((3, 3), np.float32), delivery=delivery)
     message, found = taken(b)
     assert found is not None
-    assert found.arrive.tolist() == marks.arrive.tolist()
-    assert found.null.tolist() == marks.null.tolist()
+    assert found.arrive.tolist() == delivery.arrive.tolist()
+    assert found.null.tolist() == delivery.null.tolist()
     assert np.frombuffer(message.bodies[0], np.float32).reshape(3, 3).tolist() == [[1.0] * 3, [0.0] * 3, [0.0] * 3]
     (row,) = booked(a, b).values()
     assert (row.messages, row.delivered, row.payload_bytes) == (2, 2, 12)
@@ -306,9 +306,9 @@ def test_over_an_ideal_link_marks_go_on_as_they_are() -> None:
 def test_an_overlay_message_is_lost_on_the_hop_that_loses_it_and_goes_no_further(nth: int) -> None:
     a, _, _, d = everybody = planes({(nth, nth + 1): LOST}, direct=True)
     send(a, 3, STATE)
-    _, marks = taken(d)
-    assert marks is not None
-    assert np.isinf(marks.arrive).all()
+    _, delivery = taken(d)
+    assert delivery is not None
+    assert np.isinf(delivery.arrive).all()
     rows = [*booked(*everybody).values()]
     travelled = [row for row in rows if row.messages]
     assert [(row.src, row.dst) for row in travelled] == [(str(i), str(i + 1)) for i in range(nth + 1)]
@@ -320,9 +320,9 @@ def test_an_overlay_message_is_lost_on_the_hop_that_loses_it_and_goes_no_further
 def test_delays_of_an_overlays_hops_add_up() -> None:
     a, _, c, _ = planes({(0, 1): LinkSpec(delay_s=0.25), (1, 2): LinkSpec(delay_s=0.5)}, direct=True)
     send(a, 2, STATE)
-    _, marks = taken(c)
-    assert marks is not None
-    assert marks.arrive.tolist() == pytest.approx([0.9, 0.9])
+    _, delivery = taken(c)
+    assert delivery is not None
+    assert delivery.arrive.tolist() == pytest.approx([0.9, 0.9])
 
 
 limits = st.fixed_dictionaries({
@@ -352,11 +352,11 @@ def test_books_balance_whatever_the_links_do(
     data = np.ones((4, 3), np.float32)
     arrived = 0
     for step in range(5):
-        marks = Marks(np.full(4, 0.1 * step), np.array(null)) if any(null) else None
+        delivery = Delivery(np.full(4, 0.1 * step), np.array(null)) if any(null) else None
         if direct:
-            send(a, 2, data, step=step, time=0.1 * step, marks=marks)
+            send(a, 2, data, step=step, time=0.1 * step, delivery=delivery)
         else:
-            send(a, 1, data, step=step, time=0.1 * step, marks=marks, addressed=False)
+            send(a, 1, data, step=step, time=0.1 * step, delivery=delivery, addressed=False)
             message, at_relay = taken(b)
             passed_on(b, 2, message, at_relay, data, step=step)
         last = taken(c)[1]
@@ -371,9 +371,9 @@ def test_books_balance_whatever_the_links_do(
 def test_what_is_repeated_is_charged_again_and_told_apart() -> None:
     a, b, *_ = planes({(0, 1): LinkSpec(loss_prob=0.5, delay_s=0.01, retries=100)}, copies=64, reliable=frozenset({Kind.RATIO}))
     send(a, 1, np.ones((64, 3), np.float32), Kind.RATIO)
-    _, marks = taken(b)
-    assert marks is not None
-    assert np.isfinite(marks.arrive).all()
+    _, delivery = taken(b)
+    assert delivery is not None
+    assert np.isfinite(delivery.arrive).all()
     (row,) = booked(a, b).values()
     assert (row.messages, row.delivered, row.dropped) == (64, 64, 0)
     assert row.resent_bytes == row.wire_bytes - 64 * WIRE > 0
@@ -403,9 +403,9 @@ def test_encryption_is_charged_and_takes_link_time() -> None:
     arrivals = []
     for a, b, *_ in (plain, sealed):
         send(a, 1, STATE)
-        _, marks = taken(b)
-        assert marks is not None
-        arrivals.append(marks.arrive[0])
+        _, delivery = taken(b)
+        assert delivery is not None
+        arrivals.append(delivery.arrive[0])
     assert arrivals[1] - arrivals[0] == pytest.approx(66)
     assert sealed[0].drain()[0].wire_bytes - plain[0].drain()[0].wire_bytes == 2 * 66
 
@@ -557,13 +557,13 @@ def test_a_message_that_says_nothing_new_is_its_header_and_an_empty_frame_and_on
     here, there, tap = over_tcp
     before = tap.settled()
     for step, null in enumerate([True, False, True]):
-        marks = Marks(np.array([0.05 * step]), np.array([null]))
-        send(here, 1, np.ones((1, 13), np.float32), step=step, time=0.05 * step, marks=marks)
+        delivery = Delivery(np.array([0.05 * step]), np.array([null]))
+        send(here, 1, np.ones((1, 13), np.float32), step=step, time=0.05 * step, delivery=delivery)
         message = there.receive(10.0)
         assert message is not None
         assert (message.bodies[0] == b"") == null
         (row,) = here.drain()
-        assert tap.settled(0.1) - before == row.wire_bytes + framed(len(encode_marks(marks)))
+        assert tap.settled(0.1) - before == row.wire_bytes + framed(len(encode_delivery(delivery)))
         assert row.payload_bytes == (0 if null else 52)
         assert row.nulls == null
         before = len(tap.heard)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scenarios.kinds import Kind
 from topology.wire import frame
 from topology.wire.codec import DType, encode
-from topology.wire.frame import FLOAT32, MAX_COUNT, MAX_ID, VERSION, Header, Marks, Message, ProtocolError
+from topology.wire.frame import FLOAT32, MAX_COUNT, MAX_ID, VERSION, Delivery, Header, Message, ProtocolError
 
 HEADER = Header(VERSION, int(Kind.STATE), FLOAT32, 3, 1, 7, 12, 2, 99, 0.05)
 
@@ -187,45 +187,45 @@ arrivals = st.lists(st.tuples(st.floats(0, allow_infinity=True, allow_nan=False)
 
 
 @given(copies=arrivals)
-def test_marks_come_out_as_they_went_in(copies: list[tuple[float, bool]]) -> None:
-    marks = Marks(np.array([arrive for arrive, _ in copies]), np.array([null for _, null in copies]))
-    found = frame.decode_marks(marked(frame.encode_marks(marks)), len(copies))
+def test_delivery_comes_out_as_it_went_in(copies: list[tuple[float, bool]]) -> None:
+    delivery = Delivery(np.array([arrive for arrive, _ in copies]), np.array([null for _, null in copies]))
+    found = frame.decode_delivery(marked(frame.encode_delivery(delivery)), len(copies))
     assert found is not None
-    assert (found.arrive.tolist(), found.null.tolist()) == (marks.arrive.tolist(), marks.null.tolist())
+    assert (found.arrive.tolist(), found.null.tolist()) == (delivery.arrive.tolist(), delivery.null.tolist())
     assert found.null.dtype == np.bool_
 
 
-def test_a_message_without_a_second_buffer_has_no_marks() -> None:
-    assert frame.decode_marks(frame.decode([GOOD, bytes(18)]), 2) is None
+def test_a_message_without_a_second_buffer_has_no_delivery() -> None:
+    assert frame.decode_delivery(frame.decode([GOOD, bytes(18)]), 2) is None
 
 
-def marks_body(*arrive: float, null: bytes = bytes(2)) -> bytes:
+def delivery_body(*arrive: float, null: bytes = bytes(2)) -> bytes:
     return np.array(arrive, "<f8").tobytes() + null
 
 
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"", "expected marks of 18 bytes, got 0"),
-        (marks_body(1.0, null=bytes(1)), "expected marks of 18 bytes, got 9"),
-        (marks_body(1.0, 2.0, null=bytes(3)), "expected marks of 18 bytes, got 19"),
-        (marks_body(1.0, -1e-300), "marks out of range"),
-        (marks_body(float("nan"), 1.0), "marks out of range"),
-        (marks_body(float("-inf"), 1.0), "marks out of range"),
-        (marks_body(1.0, 2.0, null=b"\x00\x02"), "marks out of range"),
-        (marks_body(1.0, 2.0, null=b"\xff\x01"), "marks out of range"),
+        (b"", "expected a delivery of 18 bytes, got 0"),
+        (delivery_body(1.0, null=bytes(1)), "expected a delivery of 18 bytes, got 9"),
+        (delivery_body(1.0, 2.0, null=bytes(3)), "expected a delivery of 18 bytes, got 19"),
+        (delivery_body(1.0, -1e-300), "delivery out of range"),
+        (delivery_body(float("nan"), 1.0), "delivery out of range"),
+        (delivery_body(float("-inf"), 1.0), "delivery out of range"),
+        (delivery_body(1.0, 2.0, null=b"\x00\x02"), "delivery out of range"),
+        (delivery_body(1.0, 2.0, null=b"\xff\x01"), "delivery out of range"),
     ],
     ids=range(8),
 )
-def test_marks_that_cannot_be_are_refused(body: bytes, told: str) -> None:
+def test_delivery_that_cannot_be_is_refused(body: bytes, told: str) -> None:
     with pytest.raises(ProtocolError, match=f"STATE of 1 from 3, round 7, step 12: {told}"):
-        frame.decode_marks(marked(body), 2)
+        frame.decode_delivery(marked(body), 2)
 
 
 @given(body=st.binary(min_size=16, max_size=20), copies=st.integers(1, 3))
-def test_random_marks_are_in_range_or_refused(body: bytes, copies: int) -> None:
+def test_random_delivery_is_in_range_or_refused(body: bytes, copies: int) -> None:
     try:
-        found = frame.decode_marks(marked(body), copies)
+        found = frame.decode_delivery(marked(body), copies)
     except ProtocolError:
         return
     assert found is not None

@@ -23,13 +23,13 @@ from topology.planes.control import (
 from topology.wire.frame import (
     FLOAT32,
     VERSION,
+    Delivery,
     Header,
-    Marks,
     ProtocolError,
     decode,
-    decode_marks,
+    decode_delivery,
+    encode_delivery,
     encode_header,
-    encode_marks,
     table,
 )
 from topology.wire.ledger import Row
@@ -50,7 +50,7 @@ CONTROL = [
 ]
 COPIES, WIDTH = 2, 3
 BODY = np.arange(COPIES * WIDTH, dtype="<f4").tobytes()
-MARKS = encode_marks(Marks(np.array([0.5, np.inf]), np.array([False, True])))
+MARKS = encode_delivery(Delivery(np.array([0.5, np.inf]), np.array([False, True])))
 HEADERS = [
     encode_header(Header(VERSION, int(kind), FLOAT32, 3, 1, 7, 12, 2, seq, 0.05))
     for kind in Kind
@@ -124,7 +124,7 @@ def test_link_frames_raise_nothing_but_protocol_errors() -> None:
             frames = [chance.choice(HEADERS), spoilt(BODY, chance), spoilt(MARKS, chance)]
         message = decode(frames[: chance.choice((0, 1, 2, 2, 3, 3, 3, 3))] + [b""] * chance.choice((0, 0, 0, 0, 1)))
         table(message, COPIES, WIDTH)
-        decode_marks(message, COPIES)
+        decode_delivery(message, COPIES)
 
     only(ProtocolError, outcomes(hostile(HEADERS, chance), read))
 

@@ -156,7 +156,7 @@ class Perfect:
 
 SHAPE = Shape(
     agent=0, seed=0, steps=STEPS, copies=COPIES, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-    actor_width=S, critic_width=S, act_dim=1, choices=A, one_hot=(slice(0, S),), cost_limits=(),
+    actor_width=S, critic_width=S, act_dim=1, n_discrete=A, one_hot=(slice(0, S),), cost_limits=(),
 )  # fmt: skip
 LINEAR: dict[str, Any] = {
     "name": "ippo", "hidden": [], "input_norm": "none", "value_norm": False, "critic_lr": 0.0, "gamma": GAMMA,
@@ -192,7 +192,7 @@ def imagining(**world_model: Any) -> ImaginingLearner:
 
 
 def round_of(learner: Learner, round_: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """A round in a world that pays the choice and moves at random; its figures and the weights after it."""
+    """A round in a world that pays the choice and moves at random; its metrics and the weights after it."""
     rng = np.random.default_rng(round_)
     rollout = Rollout.make(STEPS, COPIES, S, 1, 0)
     learner.begin_round(round_)
@@ -234,9 +234,9 @@ def test_policy_learns_what_the_world_pays_by_way_of_the_model() -> None:
 def test_prediction_changes_nothing_before_the_window_is_full_and_something_after() -> None:
     one, other = imagining(window=3, prediction=True), imagining(window=3, prediction=False)
     for round_ in range(4):
-        (figures, mine), (_, theirs) = round_of(one, round_), round_of(other, round_)
+        (metrics, mine), (_, theirs) = round_of(one, round_), round_of(other, round_)
         assert torch.equal(mine["actor"], theirs["actor"]) is (round_ < 2)
-        assert ("predictor_loss" in figures) is (round_ >= 2)
+        assert ("predictor_loss" in metrics) is (round_ >= 2)
 
 
 KHOP = ["algorithm.actor_scope=khop", "algorithm.critic_scope=khop"]

@@ -29,10 +29,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def model(width: int = S, *, choices: int = 2, one_hot: bool = True, seed: int = 0, **settings: Any) -> WorldModel:
+def model(width: int = S, *, n_discrete: int = 2, one_hot: bool = True, seed: int = 0, **settings: Any) -> WorldModel:
     shape = Shape(
         agent=0, seed=seed, steps=20, copies=B // 20, rounds=20, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, act_dim=1, choices=choices,
+        actor_width=width, critic_width=width, act_dim=1, n_discrete=n_discrete,
         one_hot=(slice(0, width),) if one_hot else (), cost_limits=(),
     )  # fmt: skip
     settings = {"latent": 4, "hidden": [32, 32], "lr": 1e-3} | settings
@@ -88,7 +88,7 @@ def test_after_k_rounds_there_are_the_last_l_of_them_each_with_its_own_latent() 
         one.take(samples, np.random.default_rng(k))
         kept = one.state()["window"]
         assert [float(reward.mean()) for _, _, reward, _, _ in kept] == list(range(max(0, k - 2), k + 1))
-        assert one.figures().get("model_rounds", 0) == min(k, 3)  # of the fit before
+        assert one.metrics().get("model_rounds", 0) == min(k, 3)  # of the fit before
         after = one.weights()
         newest, shift = min(k, 2), k >= 3
         if k:
@@ -120,7 +120,7 @@ def test_samples_of_a_round_stay_together() -> None:
 @pytest.mark.exact
 @pytest.mark.parametrize("kind", ["categories", "numbers"])
 def test_a_model_taken_back_to_where_another_was_goes_on_as_that_would(tmp_path: Path, kind: str) -> None:
-    sizes: dict[str, Any] = {"width": S} if kind == "categories" else {"width": 2, "choices": 0, "one_hot": False}
+    sizes: dict[str, Any] = {"width": S} if kind == "categories" else {"width": 2, "n_discrete": 0, "one_hot": False}
 
     def learn_rounds(one: WorldModel, *rounds: int) -> None:
         for k in rounds:
@@ -133,7 +133,7 @@ def test_a_model_taken_back_to_where_another_was_goes_on_as_that_would(tmp_path:
     write(tmp_path / "state", half.state())
     again.restore(read(tmp_path / "state"))
     learn_rounds(again, 3, 4)
-    assert again.figures() == whole.figures()
+    assert again.metrics() == whole.metrics()
     for name, tensor in whole.weights().items():
         assert torch.equal(again.weights()[name], tensor), name
     asked = np.eye(S, sizes["width"], dtype=np.float32), np.zeros((S, 1), np.float32)
@@ -177,7 +177,7 @@ def of_numbers(rng: np.random.Generator, size: int = 4 * B) -> Samples:
 
 
 def test_numbers_follow_with_their_mean_and_spread_whatever_their_units() -> None:
-    one, rng = model(2, choices=0, one_hot=False, lr=3e-3), np.random.default_rng(0)
+    one, rng = model(2, n_discrete=0, one_hot=False, lr=3e-3), np.random.default_rng(0)
     for k in range(2):
         learn(one, of_numbers(rng), k)
     for x, action in ((0.0, 0.0), (1.0, -0.5), (-1.0, 1.0)):
@@ -206,7 +206,7 @@ def test_with_others_that_stand_still_prediction_makes_no_difference_and_with_ot
     """Two samples of one round's size; 0.115 is what Kolmogorov and Smirnov's distance exceeds once in a hundred times."""
     found = []
     for prediction in (True, False):
-        one = model(2, choices=0, one_hot=False, prediction=prediction, hidden=[16], passes=20, lr=3e-3)
+        one = model(2, n_discrete=0, one_hot=False, prediction=prediction, hidden=[16], passes=20, lr=3e-3)
         for k in range(6):
             rng = np.random.default_rng(k)
             samples = of_numbers(rng, B)

@@ -50,10 +50,10 @@ def algorithm(name: str = "iql", **off_policy: Any) -> Algorithm:
     })  # fmt: skip
 
 
-def learner(choices: int, width: int = 1, name: str = "iql", **off_policy: Any) -> OffPolicyLearner:
+def learner(n_discrete: int, width: int = 1, name: str = "iql", **off_policy: Any) -> OffPolicyLearner:
     shape = Shape(
         agent=1, seed=3, steps=T, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, act_dim=1, choices=choices, cost_limits=(),
+        actor_width=width, critic_width=width, act_dim=1, n_discrete=n_discrete, cost_limits=(),
     )  # fmt: skip
     return OffPolicyLearner(shape, slice(0, width), algorithm(name, **off_policy))
 
@@ -168,16 +168,16 @@ def test_with_turns_every_agent_explores_as_much_as_the_first() -> None:
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "choices", "representation"), [
+@pytest.mark.parametrize(("name", "n_discrete", "representation"), [
     ("iql", 2, "table"), ("i2q", 2, "table"), ("iql", 2, "network"), ("i2q", 2, "network"), ("i2q", 0, "network"),
     ("iql", 2, "recurrent"),
 ])  # fmt: skip
-def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str, choices: int, representation: str) -> None:
+def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str, n_discrete: int, representation: str) -> None:
     moved: dict[str | None, set[str]] = {}
     learnt: set[str] = set()
     for decay in (None, "none", "linear"):
         settings = algorithm(name, warm_up_steps=0, representation=representation, batch=8, updates_per_step=1.0)
-        one = OffPolicyLearner(learner(choices)._shape, slice(0, 1), settings.model_copy(update={"lr_decay": decay}))
+        one = OffPolicyLearner(learner(n_discrete)._shape, slice(0, 1), settings.model_copy(update={"lr_decay": decay}))
         rollout = Rollout.make(T, E, 1, 1, 0)
         rollout.observation[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
         rollout.action[:] = np.random.default_rng(1).integers(2, size=(T, E, 1))
@@ -199,11 +199,11 @@ def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str,
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def one_step_samples(draw: np.random.Generator, size: int, *, choices: int) -> Samples:
+def one_step_samples(draw: np.random.Generator, size: int, *, n_discrete: int) -> Samples:
     """One-step episodes at observations o in [-1, 1]: choice 1 pays o, 0 nothing; a number a pays -(a - o/2)²."""
     observation = draw.uniform(-1, 1, (size, 1)).astype(np.float32)
-    if choices:
-        action = draw.integers(choices, size=(size, 1)).astype(np.float32)
+    if n_discrete:
+        action = draw.integers(n_discrete, size=(size, 1)).astype(np.float32)
         reward = (action * observation)[:, 0]
     else:
         action = draw.uniform(-1, 1, (size, 1)).astype(np.float32)
@@ -218,7 +218,7 @@ PROBE = np.linspace(-0.9, 0.9, 10, dtype=np.float32)[:, None]
 def test_networks_learn_what_pays_where(name: str) -> None:
     draw = np.random.default_rng(0)
     choosing = DoubleQ(1, 2, algorithm(name), torch.Generator().manual_seed(0))
-    choosing.take(one_step_samples(draw, 500, choices=2))
+    choosing.take(one_step_samples(draw, 500, n_discrete=2))
     for _ in choosing.learn(200, draw):
         pass
     np.testing.assert_array_equal(choosing.best(PROBE)[:, 0], PROBE[:, 0] > 0)
@@ -227,7 +227,7 @@ def test_networks_learn_what_pays_where(name: str) -> None:
 def test_a_policy_of_numbers_climbs_its_critics() -> None:
     draw = np.random.default_rng(0)
     naming = TwinDelayed(1, 1, algorithm(), torch.Generator().manual_seed(0))
-    naming.take(one_step_samples(draw, 1000, choices=0))
+    naming.take(one_step_samples(draw, 1000, n_discrete=0))
     for _ in naming.learn(500, draw):
         pass
     np.testing.assert_allclose(naming.best(PROBE), PROBE / 2, atol=0.15)
@@ -392,8 +392,8 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
     kinds: list[tuple[int, dict[str, Any]]] = [
         (2, {"representation": "table"}), (2, {}), (0, {}), (2, {"representation": "recurrent"}),
     ]  # fmt: skip
-    for choices, settings in kinds:
-        one = learner(choices, warm_up_steps=0, **settings)
+    for n_discrete, settings in kinds:
+        one = learner(n_discrete, warm_up_steps=0, **settings)
         rollout = Rollout.make(T, E, 1, 1, 0)
         rollout.observation[:] = np.random.default_rng(0).integers(3, size=(T, E, 1))
         rollout.action[:] = np.random.default_rng(1).integers(2, size=(T, E, 1))
@@ -401,24 +401,24 @@ def test_stored_values_act_as_they_did(tmp_path: Path) -> None:
         one.begin_round(0)
         for _ in one.learn_values(0, rollout, np.random.default_rng(2).normal(size=(T, E)).astype(np.float32)):
             pass
-        other = learner(choices, warm_up_steps=0, **settings)
+        other = learner(n_discrete, warm_up_steps=0, **settings)
         other.load_policy(one.weights())
         for each in (one, other):
             each.begin_round(1, explore=False)
         np.testing.assert_array_equal(one.act(0, rollout.observation[0]), other.act(0, rollout.observation[0]))
         with pytest.raises(ValueError, match="checkpoint of agent 1: "):
             other.load_policy({})
-        assert digest(one.weights()) != digest(learner(choices, warm_up_steps=0, **settings).weights())
+        assert digest(one.weights()) != digest(learner(n_discrete, warm_up_steps=0, **settings).weights())
 
 
 @pytest.mark.exact
 @pytest.mark.parametrize("input_norm", ["running", pytest.param("none", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("name", "choices", "representation"), [
+@pytest.mark.parametrize(("name", "n_discrete", "representation"), [
     *((name, *kind) for name in ("iql", "i2q", "ma2ql") for kind in ((2, "table"), (2, "network"), (0, "network"))),
     ("iql", 2, "recurrent"), ("ma2ql", 2, "recurrent"),
 ])  # fmt: skip
 def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
-    name: str, choices: int, representation: str, input_norm: str, tmp_path: Path
+    name: str, n_discrete: int, representation: str, input_norm: str, tmp_path: Path
 ) -> None:
     settings = {"representation": representation, "warm_up_steps": 0, "updates_per_step": 0.3, "batch": 8, "buffer": 40,
              "table_step": 0.3}  # fmt: skip
@@ -445,13 +445,13 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
 
     def fresh() -> OffPolicyLearner:
         knobs_ = algorithm(name, **settings).model_copy(update={"input_norm": input_norm})
-        return OffPolicyLearner(learner(choices)._shape, slice(0, 1), knobs_)
+        return OffPolicyLearner(learner(n_discrete)._shape, slice(0, 1), knobs_)
 
     for stop in (1, 2, 3):
         whole, half, again = fresh(), fresh(), fresh()
-        figures = rounds(whole, *range(6))
+        metrics = rounds(whole, *range(6))
         rounds(half, *range(stop))
         write(tmp_path / "state", half.state())
         again.restore(read(tmp_path / "state"))
-        assert rounds(again, *range(stop, 6)) == figures[stop:]
+        assert rounds(again, *range(stop, 6)) == metrics[stop:]
         assert digest(again.weights()) == digest(whole.weights())

@@ -138,4 +138,4 @@ def test_without_anything_to_learn_from_nothing_is_learnt() -> None:
     one.learn(0, np.random.default_rng(0))
     one.end(nothing.observation)
     assert torch.equal(one.weights()["team"], before)
-    assert one.figures() == {"value_loss": 0.0, "replay": 0.0}
+    assert one.metrics() == {"value_loss": 0.0, "replay": 0.0}

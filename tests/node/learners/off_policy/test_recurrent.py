@@ -30,8 +30,8 @@ def algorithm(**off_policy: Any) -> Algorithm:
     })  # fmt: skip
 
 
-def values(steps: int, width: int = 2, choices: int = 2, **off_policy: Any) -> RecurrentQ:
-    return RecurrentQ(width, choices, steps, COPIES, algorithm(**off_policy), torch.Generator().manual_seed(0))
+def values(steps: int, width: int = 2, n_discrete: int = 2, **off_policy: Any) -> RecurrentQ:
+    return RecurrentQ(width, n_discrete, steps, COPIES, algorithm(**off_policy), torch.Generator().manual_seed(0))
 
 
 def recalled(draw: np.random.Generator, steps: int, rounds: int) -> list[Samples]:
@@ -79,7 +79,7 @@ def test_what_was_shown_first_is_remembered_to_the_end(steps: int) -> None:
     for _ in one.learn(250, draw):
         pass
     assert [liked_at_the_end(one, secret) for secret in (0, 1)] == [0.0, 1.0]
-    assert one.figures()["value_loss"] < 0.1
+    assert one.metrics()["value_loss"] < 0.1
 
 
 def test_without_memory_it_cannot_be_done() -> None:
@@ -108,7 +108,7 @@ def test_nothing_is_remembered_over_the_beginning_of_an_episode() -> None:
 
 
 def test_acting_step_by_step_reads_what_learning_reads() -> None:
-    one, draw = values(9, choices=5), np.random.default_rng(2)
+    one, draw = values(9, n_discrete=5), np.random.default_rng(2)
     observation = draw.normal(size=(9, COPIES, 2)).astype(np.float32)
     ended = draw.random((9, COPIES)) < 0.3
     liked = []
@@ -123,7 +123,7 @@ def test_acting_step_by_step_reads_what_learning_reads() -> None:
 
 @pytest.mark.parametrize("burn_in", [0, 2, 9])
 def test_loss_is_over_samples_whose_memory_is_whole_or_burnt_in_and_targets_come_from_what_followed(burn_in: int) -> None:
-    draw, one = np.random.default_rng(3), values(6, choices=3, burn_in=burn_in, target_keep=0.5)
+    draw, one = np.random.default_rng(3), values(6, n_discrete=3, burn_in=burn_in, target_keep=0.5)
 
     def stretches() -> list[torch.Tensor]:
         observation, following = draw.normal(size=(2, 4, 6, 2)).astype(np.float32)

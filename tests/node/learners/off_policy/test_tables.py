@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.values import stage_ratios, turns
 from envs.games.games import matrix_game, one_shot, stage_game, stochastic_game
 from envs.games.tabular import Game, best_response, constant, nash_gap, optimum, performance, respond
-from node.learners.off_policy.tables import IdealQ, Transitions, iterated, moved, replayed, sweeps_needed
+from node.learners.off_policy.tables import IdealQ, Transitions, iterate, move, replay, sweeps_needed
 from scenarios.schema import Game as Settings
 
 GAMMA = 0.9
@@ -32,7 +32,7 @@ def every_move(game: Game, agent: int, *, times: int = 1) -> Transitions:
     state, joint = (part.ravel() for part in np.indices(game.reward.shape[1:]))
     return Transitions(
         state=np.tile(state, times),
-        action=np.tile(np.unravel_index(joint, game.choices)[agent], times),
+        action=np.tile(np.unravel_index(joint, game.n_discrete)[agent], times),
         reward=np.tile(game.reward[agent, state, joint], times),
         following=np.tile(game.successor[state, joint, 0], times),
         terminated=np.tile(game.probability[state, joint].sum(axis=1) == 0.0, times),
@@ -46,7 +46,7 @@ def every_move(game: Game, agent: int, *, times: int = 1) -> Transitions:
 def test_one_target_each_is_a_plain_step_and_many_equal_ones_are_many_steps(told: list[tuple[int, float]], step: float) -> None:
     place, target = np.array([p for p, _ in told]), np.array([5.0 * (p + 1) for p, _ in told])
     values, one_by_one = np.array([1.0, -2.0, 3.0]), np.array([1.0, -2.0, 3.0])
-    moved(values, place, target, step)
+    move(values, place, target, step)
     for p, y in zip(place, target, strict=True):
         one_by_one[p] += step * (y - one_by_one[p])
     np.testing.assert_allclose(values, one_by_one, rtol=1e-12)
@@ -54,13 +54,13 @@ def test_one_target_each_is_a_plain_step_and_many_equal_ones_are_many_steps(told
 
 def test_no_number_of_targets_throws_a_value_beyond_them() -> None:
     values = np.zeros(1)
-    moved(values, np.zeros(100, int), np.linspace(1.0, 3.0, 100), 0.1)
+    move(values, np.zeros(100, int), np.linspace(1.0, 3.0, 100), 0.1)
     assert values[0] == pytest.approx(2.0 * (1 - 0.9**100))
 
 
 def test_a_minibatch_bootstraps_unless_it_terminated() -> None:
     q = np.array([[0.0, 0.0], [2.0, 4.0]])
-    replayed(q, transitions([(0, 0, 1.0, 1, False), (0, 1, 1.0, 1, True)]), gamma=0.5, step=1.0)
+    replay(q, transitions([(0, 0, 1.0, 1, False), (0, 1, 1.0, 1, True)]), gamma=0.5, step=1.0)
     np.testing.assert_array_equal(q, [[3.0, 1.0], [2.0, 4.0]])
 
 
@@ -80,37 +80,37 @@ def test_iteration_ends_within_the_accuracy_of_the_best_response_to_what_the_oth
         terminated=np.zeros(count.sum(), bool),
     )
     counted = Game(
-        choices=game.choices, reward=game.reward, successor=game.successor, start=game.start,
+        n_discrete=game.n_discrete, reward=game.reward, successor=game.successor, start=game.start,
         probability=weight / weight.sum(axis=2, keepdims=True),
     )  # fmt: skip
     best, _ = optimum(counted, GAMMA)
     for accuracy in (1.0, 1e-2, 1e-6):
         q = np.random.default_rng(0).uniform(size=(6, 3))
-        taken = iterated(q, past, gamma=GAMMA, accuracy=accuracy, sweeps=10_000)
+        taken = iterate(q, past, gamma=GAMMA, accuracy=accuracy, sweeps=10_000)
         assert np.abs(q.max(axis=1) - best).max() <= accuracy
         assert taken <= sweeps_needed(accuracy, float(np.abs(game.reward).max()), GAMMA)
 
 
 def test_iteration_leaves_alone_what_it_has_not_seen_and_stops_at_its_limit() -> None:
     q = np.zeros((2, 2))
-    assert iterated(q, transitions([(0, 0, 1.0, 0, False)]), gamma=0.5, accuracy=1e-9, sweeps=3) == 3
+    assert iterate(q, transitions([(0, 0, 1.0, 0, False)]), gamma=0.5, accuracy=1e-9, sweeps=3) == 3
     np.testing.assert_array_equal(q, [[1.75, 0.0], [0.0, 0.0]])
     ends = np.zeros((1, 1))
-    assert iterated(ends, transitions([(0, 0, 4.0, 0, True), (0, 0, 2.0, 0, True)]), gamma=1.0, accuracy=1e-9, sweeps=9) == 2
+    assert iterate(ends, transitions([(0, 0, 4.0, 0, True), (0, 0, 2.0, 0, True)]), gamma=1.0, accuracy=1e-9, sweeps=9) == 2
     assert ends[0, 0] == 3.0
 
 
 def test_one_agent_alone_learns_the_optimum() -> None:
     game = stage_game(2, 0)
     alone = Game(
-        choices=(9,), reward=game.reward[:1], successor=game.successor, probability=game.probability, start=game.start
+        n_discrete=(9,), reward=game.reward[:1], successor=game.successor, probability=game.probability, start=game.start
     )  # fmt: skip
     past, best = every_move(alone, 0), optimum(alone, GAMMA)[0]
     q, ideal = np.zeros((alone.n_states, 9)), IdealQ(np.zeros((alone.n_states, 9)), np.random.default_rng(0))
     place = ideal.note(past)
     for _ in range(20):
-        replayed(q, past, gamma=GAMMA, step=1.0)
-        ideal.replayed(past, place, gamma=GAMMA, step=1.0)
+        replay(q, past, gamma=GAMMA, step=1.0)
+        ideal.replay(past, place, gamma=GAMMA, step=1.0)
     np.testing.assert_allclose(q.max(axis=1), best, atol=1e-12)
     np.testing.assert_allclose(ideal.q, q, atol=1e-12)
 
@@ -121,7 +121,7 @@ def test_ideal_values_are_the_optimal_joint_ones(agent: int) -> None:
     ideal, past = IdealQ(np.zeros((game.n_states, 3)), np.random.default_rng(0)), every_move(game, agent)
     place = ideal.note(past)
     for _ in range(30):
-        ideal.replayed(past, place, gamma=GAMMA, step=1.0)
+        ideal.replay(past, place, gamma=GAMMA, step=1.0)
     best, _ = optimum(game, GAMMA)
     np.testing.assert_allclose(ideal.best_successor_values(), best, atol=1e-12)
     np.testing.assert_allclose(ideal.q.max(axis=1), best, atol=1e-12)
@@ -134,8 +134,8 @@ def test_chance_makes_an_optimist_of_it() -> None:
     ideal, plain = IdealQ(np.zeros((3, 1)), np.random.default_rng(0)), np.zeros((3, 1))
     place = ideal.note(past)
     for _ in range(5):
-        ideal.replayed(past, place, gamma=1.0, step=1.0)
-        replayed(plain, past, gamma=1.0, step=1.0)
+        ideal.replay(past, place, gamma=1.0, step=1.0)
+        replay(plain, past, gamma=1.0, step=1.0)
     assert ideal.q[0, 0] == 1.0
     assert plain[0, 0] == 0.0
 
@@ -152,9 +152,9 @@ def test_what_is_noted_in_pieces_and_grown_is_what_is_noted_at_once() -> None:
     pieces.append(grown.note(parts[1]))
     np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate([at_once[first], at_once[~first]]))
     for _ in range(5):
-        whole.replayed(past, at_once, gamma=1.0, step=1.0)
+        whole.replay(past, at_once, gamma=1.0, step=1.0)
         for part, place in zip(parts, pieces, strict=True):
-            grown.replayed(part, place, gamma=1.0, step=1.0)
+            grown.replay(part, place, gamma=1.0, step=1.0)
     np.testing.assert_allclose(grown.q, whole.q, atol=1e-12)
 
 
@@ -217,7 +217,7 @@ def test_a_turn_taken_to_its_end_is_the_exact_best_response() -> None:
         for name in past.__slots__
     })  # fmt: skip
     q = np.zeros((game.n_states, 3))
-    iterated(q, played, gamma=1.0, accuracy=1e-12, sweeps=10)
+    iterate(q, played, gamma=1.0, accuracy=1e-12, sweeps=10)
     np.testing.assert_allclose(q.max(axis=1), best_response(game, policies, 0, 1.0)[0], atol=1e-12)
 
 
@@ -226,7 +226,7 @@ def test_ideal_learners_find_the_eight_where_joint_actions_show_and_independent_
     assert np.array_equal(matrix_game(Settings(payoff="non_monotone")).reward[0, 0], payoff.ravel())
     flat = one_shot(payoff)
     shown = Game(  # the joint action leads to a state of its own, which pays it
-        choices=(3, 3), reward=np.broadcast_to(np.append(0.0, payoff)[None, :, None], (2, 10, 9)),
+        n_discrete=(3, 3), reward=np.broadcast_to(np.append(0.0, payoff)[None, :, None], (2, 10, 9)),
         successor=np.where(np.arange(10)[:, None] == 0, 1 + np.arange(9), 0)[:, :, None],
         probability=np.broadcast_to((np.arange(10) == 0).astype(float)[:, None, None], (10, 9, 1)), start=np.eye(10)[0],
     )  # fmt: skip
@@ -234,11 +234,11 @@ def test_ideal_learners_find_the_eight_where_joint_actions_show_and_independent_
         q = np.zeros((1, 3))
         past = every_move(flat, agent)
         for _ in range(50):
-            replayed(q, past, gamma=1.0, step=0.1)
+            replay(q, past, gamma=1.0, step=0.1)
         assert q[0].argmax() != 0
         ideal, past = IdealQ(np.zeros((10, 3)), np.random.default_rng(0)), every_move(shown, agent)
         place = ideal.note(past)
         for _ in range(50):
-            ideal.replayed(past, place, gamma=1.0, step=0.5)
+            ideal.replay(past, place, gamma=1.0, step=0.5)
         assert ideal.q[0].argmax() == 0
         assert ideal.q[0, 0] == pytest.approx(8.0, abs=1e-6)

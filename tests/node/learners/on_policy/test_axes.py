@@ -31,20 +31,21 @@ def algorithm(**settings: Any) -> Algorithm:
 
 
 def learner_of(
-    *, choices: int = 0, cost_limits: tuple[float, ...] = (), agent: int = 0, reach: int = 4, **settings: Any
+    *, n_discrete: int = 0, cost_limits: tuple[float, ...] = (), agent: int = 0, reach: int = 4, **settings: Any
 ) -> Learner:
     shape = Shape(
         agent=agent, seed=0, steps=T, copies=E, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=D, critic_width=D, act_dim=1 if choices else 2, choices=choices, cost_limits=cost_limits, reach=reach,
+        actor_width=D, critic_width=D, act_dim=1 if n_discrete else 2, n_discrete=n_discrete,
+        cost_limits=cost_limits, reach=reach,
     )  # fmt: skip
     return Learner(shape, algorithm(**settings))
 
 
-def rollout_of(learner: Learner, *, seed: int = 0, n_costs: int = 0, choices: int = 0, round_: int = 0) -> Rollout:
+def rollout_of(learner: Learner, *, seed: int = 0, n_costs: int = 0, n_discrete: int = 0, round_: int = 0) -> Rollout:
     """A round of random observations, rewards, costs and ends, with the actions that the learner takes."""
     rng = np.random.default_rng(seed)
     learner.begin_round(round_)
-    rollout = Rollout.make(T, E, D, 1 if choices else 2, n_costs)
+    rollout = Rollout.make(T, E, D, 1 if n_discrete else 2, n_costs)
     rollout.observation[:] = rng.normal(size=rollout.observation.shape)
     for step in range(T):
         rollout.action[step] = learner.act(step, rollout.observation[step])
@@ -73,11 +74,11 @@ def ratios(seed: int) -> Floats:
 
 
 def after(
-    rounds: int = 2, *, earlier: Sequence[Floats] = (), n_costs: int = 0, choices: int = 0, **settings: Any
+    rounds: int = 2, *, earlier: Sequence[Floats] = (), n_costs: int = 0, n_discrete: int = 0, **settings: Any
 ) -> dict[str, Tensor]:
-    learner = learner_of(choices=choices, cost_limits=(0.5,) * n_costs, **settings)
+    learner = learner_of(n_discrete=n_discrete, cost_limits=(0.5,) * n_costs, **settings)
     for k in range(rounds):
-        learn(learner, rollout_of(learner, seed=k, n_costs=n_costs, choices=choices, round_=k), earlier, round_=k)
+        learn(learner, rollout_of(learner, seed=k, n_costs=n_costs, n_discrete=n_discrete, round_=k), earlier, round_=k)
     return snapshot(learner)
 
 
@@ -88,32 +89,32 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor], *names: str) -> bool
 # --- every row ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choices", [0, 3], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("n_discrete", [0, 3], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ON_THEIR_OWN)
-def test_every_row_learns_from_a_round_and_tells_finite_figures(name: str, choices: int) -> None:
-    learner = learner_of(name=name, choices=choices, cost_limits=(0.5, 2.0))
+def test_every_row_learns_from_a_round_and_tells_finite_figures(name: str, n_discrete: int) -> None:
+    learner = learner_of(name=name, n_discrete=n_discrete, cost_limits=(0.5, 2.0))
     before = snapshot(learner)
     for k in range(3):
-        figures = learn(learner, rollout_of(learner, seed=k, n_costs=2, choices=choices, round_=k), [ratios(k)], round_=k)
-        assert all(np.isfinite(list(figures.values())))
-        assert {"kl", "entropy", "value_loss", "cost_value_loss_1", "advantage_std"} <= figures.keys()
-        assert ("std" in figures) is not bool(choices)
+        metrics = learn(learner, rollout_of(learner, seed=k, n_costs=2, n_discrete=n_discrete, round_=k), [ratios(k)], round_=k)
+        assert all(np.isfinite(list(metrics.values())))
+        assert {"kl", "entropy", "value_loss", "cost_value_loss_1", "advantage_std"} <= metrics.keys()
+        assert ("std" in metrics) is not bool(n_discrete)
     now = snapshot(learner)
     for part in ("actor", "critic_0", "critic_1", "critic_2"):
         assert not torch.equal(before[part], now[part]), part
     assert np.isfinite(learner.log_ratio()).all()
 
 
-@pytest.mark.parametrize("choices", [0, 3], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("n_discrete", [0, 3], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ON_THEIR_OWN)
-def test_equal_seeds_give_equal_weights(name: str, choices: int) -> None:
-    one, other = (after(name=name, choices=choices, n_costs=1, earlier=[ratios(0)]) for _ in range(2))
+def test_equal_seeds_give_equal_weights(name: str, n_discrete: int) -> None:
+    one, other = (after(name=name, n_discrete=n_discrete, n_costs=1, earlier=[ratios(0)]) for _ in range(2))
     assert equal(one, other)
 
 
 def test_choices_become_likelier_where_they_paid() -> None:
-    learner = learner_of(name="happo", choices=3, epochs=5, actor_lr=0.01)
-    rollout = rollout_of(learner, choices=3)
+    learner = learner_of(name="happo", n_discrete=3, epochs=5, actor_lr=0.01)
+    rollout = rollout_of(learner, n_discrete=3)
     rollout.terminated[:], rollout.truncated[:] = True, False
     rollout.cut_observation = np.zeros((0, D), np.float32)
     rollout.reward[:] = rollout.action[:, :, 0] == 2.0
@@ -123,7 +124,7 @@ def test_choices_become_likelier_where_they_paid() -> None:
 
 
 def test_a_choice_has_one_dimension_so_joint_and_separate_ratios_are_the_same() -> None:
-    joint, separate = (after(name="happo", choices=3, ratio=ratio) for ratio in ("joint", "per_dim"))
+    joint, separate = (after(name="happo", n_discrete=3, ratio=ratio) for ratio in ("joint", "per_dim"))
     assert equal(joint, separate)
 
 
@@ -131,12 +132,12 @@ def test_a_choice_has_one_dimension_so_joint_and_separate_ratios_are_the_same() 
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("choices", [0, 3], ids=["continuous", "discrete"])
-def test_mappo_l_with_a_price_that_is_and_stays_nothing_is_happo_bit_for_bit(choices: int) -> None:
+@pytest.mark.parametrize("n_discrete", [0, 3], ids=["continuous", "discrete"])
+def test_mappo_l_with_a_price_that_is_and_stays_nothing_is_happo_bit_for_bit(n_discrete: int) -> None:
     scopes: dict[str, Any] = {
         "actor_scope": "local",
         "critic_scope": "global",
-        "choices": choices,
+        "n_discrete": n_discrete,
         "earlier": [ratios(1), ratios(2)],
     }
     happo = after(3, name="happo", **scopes)
@@ -172,20 +173,20 @@ def test_macpo_with_costs_far_below_their_limits_is_hatrpo() -> None:
 # --- trust regions --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choices", [0, 3], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("n_discrete", [0, 3], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("name", ["hatrpo", "macpo"])
 @pytest.mark.parametrize("kl_bound", [1e-3, 0.05])
-def test_divergence_stays_within_the_bound_round_after_round(name: str, kl_bound: float, choices: int) -> None:
-    learner = learner_of(name=name, choices=choices, cost_limits=(0.5,), kl_bound=kl_bound, input_norm="running")
+def test_divergence_stays_within_the_bound_round_after_round(name: str, kl_bound: float, n_discrete: int) -> None:
+    learner = learner_of(name=name, n_discrete=n_discrete, cost_limits=(0.5,), kl_bound=kl_bound, input_norm="running")
     taken = 0
     for k in range(8):
         before = snapshot(learner)["actor"]
-        figures = learn(learner, rollout_of(learner, seed=k, n_costs=1, choices=choices, round_=k), [ratios(k)], round_=k)
-        assert figures["kl"] <= kl_bound
-        if figures["step_frac"] == 0.0:
+        metrics = learn(learner, rollout_of(learner, seed=k, n_costs=1, n_discrete=n_discrete, round_=k), [ratios(k)], round_=k)
+        assert metrics["kl"] <= kl_bound
+        if metrics["step_frac"] == 0.0:
             assert torch.equal(snapshot(learner)["actor"], before)
             assert not learner.log_ratio().any()
-        taken += figures["step_frac"] > 0.0
+        taken += metrics["step_frac"] > 0.0
     assert taken >= 4
 
 
@@ -193,8 +194,8 @@ def test_a_rejected_step_leaves_the_policy_and_the_factor_of_later_agents_alone(
     learner = learner_of(name="hatrpo")
     rollout = rollout_of(learner)
     before = snapshot(learner)["actor"]
-    figures = learn(learner, rollout, [np.full(T * E, -200.0, np.float32)])  # nothing to gain: no sample counts
-    assert figures["step_frac"] == 0.0
+    metrics = learn(learner, rollout, [np.full(T * E, -200.0, np.float32)])  # nothing to gain: no sample counts
+    assert metrics["step_frac"] == 0.0
     assert torch.equal(snapshot(learner)["actor"], before)
     assert not learner.log_ratio().any()
 
@@ -219,9 +220,9 @@ def test_focops_prices_move_once_a_round_by_the_excess_alone_and_stay_in_their_r
     rollout.terminated[:], rollout.truncated[:] = False, False
     rollout.truncated[[3, 7, 11]] = True  # episodes of four steps: 8 each
     rollout.cut_observation = np.ones((len(rollout.cuts()), D), np.float32)
-    figures = learn(learner, rollout)
-    assert figures["multiplier_0"] == pytest.approx(0.4 + 0.1 * 3.0)
-    assert figures["multiplier_1"] == 0.0
+    metrics = learn(learner, rollout)
+    assert metrics["multiplier_0"] == pytest.approx(0.4 + 0.1 * 3.0)
+    assert metrics["multiplier_1"] == 0.0
     assert learn(learner, rollout, round_=1)["multiplier_0"] == 1.0
 
 

@@ -67,7 +67,7 @@ def rollout_of(
 
 
 def learn(learner: Learner, rollout: Rollout, earlier: Sequence[Floats] = (), *, round_: int = 0) -> dict[str, float]:
-    """What the runtime does with a full rollout; the round's figures."""
+    """What the runtime does with a full rollout; the round's metrics."""
     for _ in learner.learn_values(round_, rollout, rollout.reward):
         pass
     for _ in learner.learn_policy(rollout, earlier):
@@ -134,17 +134,17 @@ def test_streams_do_not_depend_on_how_much_an_agent_sees() -> None:
 def test_without_a_step_size_the_policy_and_its_ratios_stay_exactly(ratio: str) -> None:
     learner = Learner(shape(), algorithm(actor_lr=0.0, ratio=ratio))
     before = snapshot(learner)["actor"]
-    figures = learn(learner, rollout_of(learner))
+    metrics = learn(learner, rollout_of(learner))
     assert torch.equal(learner.weights()["actor"], before)
     assert not learner.log_ratio().any()
-    assert (figures["kl"], figures["clip_frac"]) == (0.0, 0.0)
-    assert figures["grad_norm"] > 0.0
+    assert (metrics["kl"], metrics["clip_frac"]) == (0.0, 0.0)
+    assert metrics["grad_norm"] > 0.0
 
 
 def test_first_minibatch_meets_ratios_of_one() -> None:
     learner = Learner(shape(), algorithm(epochs=1, minibatches=1, actor_lr=0.3, clip=1e-4))
-    figures = learn(learner, rollout_of(learner))
-    assert figures["clip_frac"] == 0.0
+    metrics = learn(learner, rollout_of(learner))
+    assert metrics["clip_frac"] == 0.0
     assert np.abs(learner.log_ratio()).max() > 0.1
 
 
@@ -210,9 +210,9 @@ def test_share_of_clipped_ratios_is_a_mean_over_minibatches() -> None:
 
 def test_entropy_and_spread_are_told_as_they_are() -> None:
     learner = Learner(shape(), algorithm(std="exp", std_init=0.5, actor_lr=0.0))
-    figures = learn(learner, rollout_of(learner))
-    assert figures["std"] == pytest.approx(0.5)
-    assert figures["entropy"] == pytest.approx(A * 0.5 * np.log(2 * np.pi * np.e * 0.25))
+    metrics = learn(learner, rollout_of(learner))
+    assert metrics["std"] == pytest.approx(0.5)
+    assert metrics["entropy"] == pytest.approx(A * 0.5 * np.log(2 * np.pi * np.e * 0.25))
 
 
 def test_entropy_bonus_widens_the_policy() -> None:
@@ -291,9 +291,9 @@ def test_factors_touch_the_actor_alone() -> None:
 def test_samples_that_earlier_agents_made_impossible_do_not_count() -> None:
     never = np.full(T * E, -60.0, np.float32)
     learner = Learner(shape(), algorithm())
-    figures = learn(learner, rollout_of(learner), [never])
-    assert figures["grad_norm"] < 1e-20
-    assert figures["kl"] == pytest.approx(0.0, abs=1e-12)
+    metrics = learn(learner, rollout_of(learner), [never])
+    assert metrics["grad_norm"] < 1e-20
+    assert metrics["kl"] == pytest.approx(0.0, abs=1e-12)
 
 
 # --- values and advantages --------------------------------------------------------------------------------------------------
@@ -349,8 +349,8 @@ def test_critics_that_stand_still_see_the_same_returns_in_every_round() -> None:
     rollout.reward[:] = 5.0 * rollout.reward + 20.0
     seen = []
     for round_ in range(3):
-        figures = learn(learner, rollout, round_=round_)
-        seen.append([figures["advantage_std"], *(float(x) for u in (0, 1) for x in learner.weights()[f"critic_{u}_returns"])])
+        metrics = learn(learner, rollout, round_=round_)
+        seen.append([metrics["advantage_std"], *(float(x) for u in (0, 1) for x in learner.weights()[f"critic_{u}_returns"])])
     np.testing.assert_allclose(seen[1:], [seen[0]] * 2, rtol=1e-4)
 
 
@@ -372,7 +372,7 @@ def test_running_statistics_of_inputs_count_from_the_next_round_for_actor_and_cr
 
 
 def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_not() -> None:
-    def figures(rollout: Rollout) -> float:
+    def metrics(rollout: Rollout) -> float:
         learner = Learner(shape(), algorithm())
         learner.begin_round(0)
         return learn(learner, rollout)["advantage_std"]
@@ -390,10 +390,10 @@ def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_
 
     cut = with_ends(terminated=False, next_sight=0.0, cut_seed=1)
     assert len(cut.cuts()) == 2 * E
-    assert figures(cut) != figures(with_ends(terminated=False, next_sight=0.0, cut_seed=2))
+    assert metrics(cut) != metrics(with_ends(terminated=False, next_sight=0.0, cut_seed=2))
     over = with_ends(terminated=True, next_sight=0.0, cut_seed=1)
     assert len(over.cuts()) == E
-    assert figures(over) == figures(with_ends(terminated=True, next_sight=0.0, cut_seed=2))
+    assert metrics(over) == metrics(with_ends(terminated=True, next_sight=0.0, cut_seed=2))
 
 
 def test_ignored_time_limits_leave_their_step_without_any_effect() -> None:
@@ -444,10 +444,10 @@ def test_critics_of_reward_and_cost_learn_a_fixed_regression(value_norm: bool) -
     rollout.cut_observation = np.zeros((0, D), np.float32)
     rollout.reward[:] = rollout.observation[:, :, 0] - 2.0 * rollout.observation[:, :, 1]
     rollout.cost[:, :, 0] = rollout.observation[:, :, 2] ** 2
-    figures = [learn(learner, rollout) for _ in range(15)]
+    metrics = [learn(learner, rollout) for _ in range(15)]
     for name in ("value_loss", "cost_value_loss_0"):
-        assert figures[-1][name] < 0.1 * figures[0][name]
-    assert figures[-1]["advantage_std"] < 0.3 * rollout.reward.std()
+        assert metrics[-1][name] < 0.1 * metrics[0][name]
+    assert metrics[-1]["advantage_std"] < 0.3 * rollout.reward.std()
 
 
 def test_values_do_not_depend_on_the_policy_nor_on_its_turn() -> None:
@@ -475,10 +475,10 @@ def test_multiplier_ascends_with_every_minibatch_by_the_episodes_excess_cost() -
         algorithm(constraint="lagrangian", actor_lr=0.0, mult_lr=0.1, gamma=0.9, mult_init=0.2, epochs=2, minibatches=3),
     )
     rollout = constant_cost(learner, 2.0, [5, 11])  # two episodes of six steps per copy: 12 each
-    figures = learn(learner, rollout)
-    assert figures["episode_cost_0"] == pytest.approx(12.0)
+    metrics = learn(learner, rollout)
+    assert metrics["episode_cost_0"] == pytest.approx(12.0)
     # the ratios are one and the standardised cost advantages have no mean over a pass
-    assert figures["multiplier_0"] == pytest.approx(0.2 + 6 * 0.1 * (12.0 - 5.0) * 0.1, abs=1e-5)
+    assert metrics["multiplier_0"] == pytest.approx(0.2 + 6 * 0.1 * (12.0 - 5.0) * 0.1, abs=1e-5)
 
 
 def test_multiplier_descends_to_zero_and_no_further_where_costs_are_low() -> None:
@@ -489,9 +489,9 @@ def test_multiplier_descends_to_zero_and_no_further_where_costs_are_low() -> Non
 @pytest.mark.parametrize("constraint", ["lagrangian", "pid_lagrangian", "focops"])
 def test_multiplier_waits_for_the_first_episode_to_end(constraint: str) -> None:
     learner = Learner(shape(cost_limits=(5.0,)), algorithm(constraint=constraint, mult_lr=0.1, mult_init=0.2))
-    figures = learn(learner, constant_cost(learner, 2.0, []))
-    assert figures["multiplier_0"] == 0.2
-    assert "episode_cost_0" not in figures
+    metrics = learn(learner, constant_cost(learner, 2.0, []))
+    assert metrics["multiplier_0"] == 0.2
+    assert "episode_cost_0" not in metrics
 
 
 def test_episode_costs_run_on_across_rounds_and_the_last_known_stays() -> None:
@@ -615,11 +615,11 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(name:
         return found
 
     whole, half, again = (Learner(sizes, settings) for _ in range(3))
-    figures = rounds(whole, 0, 1, 2, 3)
+    metrics = rounds(whole, 0, 1, 2, 3)
     rounds(half, 0, 1)
     write(tmp_path / "state", half.state())
     again.restore(read(tmp_path / "state"))
-    assert rounds(again, 2, 3) == figures[2:]
+    assert rounds(again, 2, 3) == metrics[2:]
     assert same(whole, again)
 
 

@@ -103,7 +103,7 @@ def test_divergence_that_rounding_has_made_negative_costs_nothing() -> None:
 def test_prices_follow_their_own_statistics() -> None:
     penalty = objective("kl_penalty", kl_target=0.01)
     assert isinstance(penalty, KLPenalty)
-    assert penalty.figures() == {"root_kl_price": 0.05, "kl_price": 0.05}
+    assert penalty.metrics() == {"root_kl_price": 0.05, "kl_price": 0.05}
     path = []
     for kl in ([0.02, 0.02], [0.0, 0.02], [0.0, 0.0], [0.01, 0.01]):  # root's target 0.1
         penalty.end(torch.tensor(kl))
@@ -300,25 +300,25 @@ def test_agents_of_their_own_reach_what_a_shared_policy_cannot(n: int) -> None:
     shared = max((p ** vectors.sum(1) * (1 - p) ** (n - vectors.sum(1))) @ payoff.numpy() for p in grid)
     assert shared == pytest.approx(2 / 2**n, abs=1e-6)
 
-    choices = torch.from_numpy(vectors)
+    n_discrete = torch.from_numpy(vectors)
     candidates = torch.linspace(0, 1, 201, dtype=torch.float64)
     clip = objective("clip", clip=0.2)
     reached = []
     for seed in range(20):
         p = torch.from_numpy(np.random.default_rng([n, seed]).uniform(0.3, 0.7, n))
         for _ in range(60):
-            old = torch.where(choices == 1, p, 1 - p)
+            old = torch.where(n_discrete == 1, p, 1 - p)
             weight = old.prod(-1)
             advantage = payoff - weight @ payoff
             factor = torch.ones(len(vectors), dtype=torch.float64)
             for agent in range(n):
-                ratios = torch.where(choices[:, agent] == 1, candidates[:, None], 1 - candidates[:, None]) / old[:, agent]
+                ratios = torch.where(n_discrete[:, agent] == 1, candidates[:, None], 1 - candidates[:, None]) / old[:, agent]
                 gains = (weight * clip.gain(ratios, advantage, factor)).sum(-1)
                 best = int(gains.argmax())
                 if float(gains[best]) > float((weight * factor * advantage).sum()) + 1e-15:
                     p[agent] = candidates[best].clamp(1e-6, 1 - 1e-6)
-                    factor = factor * torch.where(choices[:, agent] == 1, p[agent], 1 - p[agent]) / old[:, agent]
-        reached.append(float(torch.where(choices == 1, p, 1 - p).prod(-1) @ payoff))
+                    factor = factor * torch.where(n_discrete[:, agent] == 1, p[agent], 1 - p[agent]) / old[:, agent]
+        reached.append(float(torch.where(n_discrete == 1, p, 1 - p).prod(-1) @ payoff))
     assert np.mean(np.array(reached) > 0.99) >= 0.95
 
 

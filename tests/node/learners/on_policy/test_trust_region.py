@@ -128,8 +128,8 @@ def test_tabular_step_is_the_closed_form_natural_gradient() -> None:
         region.action[:, 0].long().apply_(lambda choice: choice) * 0.0
         + torch.from_numpy(value.astype(np.float32))[region.action[:, 0].long()]
     )
-    figures = result(region.improve())
-    assert figures["step_frac"] == 1.0
+    metrics = result(region.improve())
+    assert metrics["step_frac"] == 1.0
     advantage = value - (counts / 600) @ value
     fisher = np.diag(p) - np.outer(p, p)
     slope = counts / 600 * value - p * ((counts / 600) @ value)
@@ -151,9 +151,9 @@ def test_accepted_steps_raise_the_surrogate_and_stay_within_the_bound(kind: str,
         region = region_of(make(kind, seed=seed), seed=seed, bound=bound)
         before = region.weights.detach().clone()
         _, (start,) = region.measure()
-        figures = result(region.improve())
+        metrics = result(region.improve())
         kl, (now,) = region.measure()
-        if figures["step_frac"]:
+        if metrics["step_frac"]:
             accepted += 1
             assert kl <= bound
             assert now > start
@@ -190,11 +190,11 @@ def test_a_cost_at_its_limit_does_not_rise_and_a_violated_one_falls(kind: str) -
         for excess in (0.0, 5.0):
             region = region_of(make(kind, seed=seed), seed=seed, costs=1, excess=(excess,))
             _, (_, start) = region.measure()
-            figures = result(region.improve())
+            metrics = result(region.improve())
             kl, (_, now) = region.measure()
             assert now <= start
             assert kl <= region.bound
-            assert (figures["recovery"] == 1.0) is (excess == 5.0)
+            assert (metrics["recovery"] == 1.0) is (excess == 5.0)
             fell += excess == 5.0 and now < start
     assert fell >= 9
 
