@@ -32,6 +32,7 @@ from coordinator.cli.options import (  # noqa: E402
     InProcessOption,
     ScenarioArgument,
     one_run,
+    refusals,
 )
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
 from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
@@ -106,10 +107,8 @@ def run(
     from coordinator.run.plan import plan_of
 
     chosen = _load(scenario, overrides, seed)
-    try:
+    with refusals():
         ready = plan_of(scenario, chosen)
-    except ValueError as error:
-        _refuse(str(error))
     _execute(ready, out or _new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
 
 
@@ -150,25 +149,21 @@ def evaluate(
         there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
         _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
-    try:
+    with refusals():
         if film is not None:
             from coordinator.report import film as filming
 
             filming.check(asked, film)
         with reading(folder):
             ready = frozen(retold(folder, asked), weights, copies=asked.env.copies, episodes=episodes)
-    except ValueError as error:
-        _refuse(str(error))
     targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
     _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
         return
     from coordinator.report import film as filming
 
-    try:
+    with refusals():
         filming.film(ready, film)
-    except ValueError as error:
-        _refuse(str(error))
     terminal(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -192,28 +187,25 @@ def resume(
     from topology.deployment import CHECKPOINTS
 
     one_run(folder)
-    try:
-        with reading(folder):
-            run = Run(folder, load(str(folder / SCENARIO_FILE)))
-            lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
-            if run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
-                if not lost:  # else there is no whole team to evaluate
-                    _make_missing_evaluations(run, quiet=quiet)
-                    run = Run(folder, run.scenario)
-                _tell(run, {**report_of(run.metrics), "run_dir": str(folder)}, as_json=as_json)
-                return
-            if run.diverged:
-                _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
-            if not run.deployment.learns:
-                _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
-            round_, wrong = latest_good(folder)
-            if round_ is None:
-                why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
-                anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
-                _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
-            ready = reopened(folder, round_)
-    except ValueError as error:
-        _refuse(str(error))
+    with refusals(), reading(folder):
+        run = Run(folder, load(str(folder / SCENARIO_FILE)))
+        lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
+        if run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
+            if not lost:  # else there is no whole team to evaluate
+                _make_missing_evaluations(run, quiet=quiet)
+                run = Run(folder, run.scenario)
+            _tell(run, {**report_of(run.metrics), "run_dir": str(folder)}, as_json=as_json)
+            return
+        if run.diverged:
+            _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
+        if not run.deployment.learns:
+            _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
+        round_, wrong = latest_good(folder)
+        if round_ is None:
+            why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
+            anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
+            _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
+        ready = reopened(folder, round_)
     for text in wrong:
         terminal(stderr=True).print(warning(f"{text}; the state before it is taken"), soft_wrap=True)
     if (changed := changes_since(folder, ready.scenario)) and not quiet:
@@ -239,27 +231,24 @@ def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
     from coordinator.run.in_process import make_evaluations
 
     ready, wall_s = reopened(run.folder, None), run.metrics["wall_s"]
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(claim_run(run.folder))
-            recorder = stack.enter_context(contextlib.closing(Recorder(run.folder, env_steps_per_round=0, reopened=True)))
-            display = stack.enter_context(Display(terminal(stderr=True), total_steps=run.planned_steps, quiet=quiet))
-            evaluations = Evaluations(
-                ready,
-                run.folder,
-                recorder,
-                note=lambda text: recorder.event(wall_s, "evaluation", text),
-                watch=display.watch_evaluations,
-                rounds_done=run.scenario.n_rounds,
-            )
-            evaluations.end_training()
-            make_evaluations(ready, run.folder, evaluations)
-            recorder.commit_at_last()
-            evaluations.conclude()
-            with contextlib.closing(Results(run.folder)) as results:
-                recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
-    except RecordingError as error:
-        _refuse(str(error), EXIT_FAILED)
+    with refusals(RecordingError, code=EXIT_FAILED), contextlib.ExitStack() as stack:
+        stack.enter_context(claim_run(run.folder))
+        recorder = stack.enter_context(contextlib.closing(Recorder(run.folder, env_steps_per_round=0, reopened=True)))
+        display = stack.enter_context(Display(terminal(stderr=True), total_steps=run.planned_steps, quiet=quiet))
+        evaluations = Evaluations(
+            ready,
+            run.folder,
+            recorder,
+            note=lambda text: recorder.event(wall_s, "evaluation", text),
+            watch=display.watch_evaluations,
+            rounds_done=run.scenario.n_rounds,
+        )
+        evaluations.end_training()
+        make_evaluations(ready, run.folder, evaluations)
+        recorder.commit_at_last()
+        evaluations.conclude()
+        with contextlib.closing(Results(run.folder)) as results:
+            recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
 
 
 VERBS = (
@@ -276,6 +265,7 @@ for verb in VERBS:
 
 
 @app.command()
+@refusals()
 def graph(
     scenario: ScenarioArgument,
     overrides: OverridesArgument = None,
@@ -295,10 +285,7 @@ def graph(
     from topology.graph.neighbourhood import ball, critical_path, diameter, visible
 
     chosen = _load(scenario, overrides, None)
-    try:
-        ready = plan_of(scenario, chosen)
-    except ValueError as error:
-        _refuse(str(error))
+    ready = plan_of(scenario, chosen)
     net = ready.deployment.graph()
     if chosen.topology.kind != "file":
         net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
@@ -336,6 +323,7 @@ def graph(
 
 
 @app.command()
+@refusals()
 def links(
     scenario: ScenarioArgument,
     overrides: OverridesArgument = None,
@@ -353,11 +341,8 @@ def links(
     from topology.link.presets import PRESETS
 
     chosen = _load(scenario, overrides, None)
-    try:
-        ready = plan_of(scenario, chosen)
-        specs = link_specs(ready)
-    except ValueError as error:
-        _refuse(str(error))
+    ready = plan_of(scenario, chosen)
+    specs = link_specs(ready)
     of = loads(ready)
     console = terminal()
     if not of:
@@ -619,11 +604,9 @@ def _aged(mean_age_s: float | None) -> str:
     return f", states {mean_age_s:.3g} s old on average when acted on" if mean_age_s else ""
 
 
+@refusals()
 def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenario:
-    try:
-        return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
-    except ValueError as error:
-        _refuse(str(error))
+    return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
 
 
 def _agents(text: str, n_agents: int) -> frozenset[int]:

@@ -1,6 +1,8 @@
 """What several verbs of the command share: arguments, exit codes, and how wrong input is refused."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -34,3 +36,20 @@ def refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:
 
     terminal(stderr=True).print(failure(text), soft_wrap=True)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def refusals(*kinds: type[Exception], code: int = EXIT_INPUT) -> Iterator[None]:
+    """End the command with one line where an error means wrong input. It decorates a verb, or stands around a block.
+
+    A run stays outside of it: an error in the midst of a run is not wrong input, and its traceback is wanted.
+
+    Args:
+        kinds: Which errors; without any, ValueError, of which all errors of scenarios are.
+        code: Exit code.
+    """
+    caught = kinds or (ValueError,)
+    try:
+        yield
+    except caught as error:
+        refuse(str(error), code)

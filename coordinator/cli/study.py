@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refuse
+from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refusals, refuse
 from coordinator.cli.terminal import terminal, warning
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def sweep(
     from coordinator.study.runs import reading
 
     console = terminal(stderr=True)
-    try:
+    with refusals():
         numbers = cells.seeds(seeds)
         points = cells.cells(scenario, grid or [], numbers, in_process=in_process)
         for doubt in () if quiet else dict.fromkeys(text for point in points for text in point.doubts):
@@ -67,8 +67,6 @@ def sweep(
             plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
         with sweeping.open_sweep(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
             went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
-    except ValueError as error:
-        refuse(str(error))
     done, diverged = (sum(job.state == state for job in plan.jobs) for state in ("done", "diverged"))
     if not went_through:
         refuse(f"interrupted; {done + diverged} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)
@@ -89,6 +87,7 @@ def sweep(
         )
 
 
+@refusals()
 def compare(
     places: PlacesArgument,
     threshold: Annotated[
@@ -105,12 +104,10 @@ def compare(
     """
     if held > 1 and threshold is None:
         refuse(f"--held: got {held} without --threshold; it says for how long the threshold must hold")
-    try:
-        _compare(places, threshold=threshold, held=held, as_json=as_json, training=training)
-    except ValueError as error:
-        refuse(str(error))
+    _compare(places, threshold=threshold, held=held, as_json=as_json, training=training)
 
 
+@refusals()
 def report(
     places: PlacesArgument,
     out: Annotated[
@@ -125,12 +122,10 @@ def report(
 
     It needs no network and no other file: send it, print it, keep it. Of runs that go on, see `kappahop watch`.
     """
-    try:
-        _report(places, out or places[0] / REPORT_FILE, terminal(), training=training)
-    except ValueError as error:
-        refuse(str(error))
+    _report(places, out or places[0] / REPORT_FILE, terminal(), training=training)
 
 
+@refusals()
 def figures(
     places: PlacesArgument,
     out: Annotated[
@@ -145,14 +140,12 @@ def figures(
     from coordinator.report.figures import write
     from coordinator.study.runs import reading
 
-    try:
-        with reading(*places):
-            for path in write(places, out or places[0] / "figures", training=training):
-                typer.echo(path)
-    except ValueError as error:
-        refuse(str(error))
+    with reading(*places):
+        for path in write(places, out or places[0] / "figures", training=training):
+            typer.echo(path)
 
 
+@refusals()
 def watch(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any that is free.")] = 0,
@@ -164,12 +157,10 @@ def watch(
     from coordinator.report.watch import serve
 
     one_run(folder)
-    try:
-        serve(folder, port, lambda url: terminal().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
-    except ValueError as error:
-        refuse(str(error))
+    serve(folder, port, lambda url: terminal().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))
 
 
+@refusals()
 def export(
     places: PlacesArgument,
     out: Annotated[Path, typer.Option(help="What to make; must not exist yet.", show_default=False)],
@@ -191,12 +182,9 @@ def export(
 
     if form not in get_args(Format):
         refuse(f"--format: got {form!r}, expected {', '.join(get_args(Format))}")
-    try:
-        with reading(*places):
-            for path in write(places, form, out, training=training):  # type: ignore[arg-type]
-                typer.echo(path)
-    except ValueError as error:
-        refuse(str(error))
+    with reading(*places):
+        for path in write(places, form, out, training=training):  # type: ignore[arg-type]
+            typer.echo(path)
 
 
 def _report(places: list[Path], out: Path, console: Console, *, training: bool) -> None:
@@ -208,6 +196,7 @@ def _report(places: list[Path], out: Path, console: Console, *, training: bool) 
     console.print(f"report: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
+@refusals()
 def decay(
     place: Annotated[
         str, typer.Argument(metavar="RUN|SCENARIO", help="A finished run, or a scenario of a world with exact answers.")
@@ -233,16 +222,13 @@ def decay(
     from scenarios.loading import load
     from topology.deployment import SCENARIO_FILE
 
-    try:
-        if (Path(place) / SCENARIO_FILE).is_file():
-            if overrides:
-                refuse(f"overrides: got {overrides[0]!r}; a run is what it is")
-            with reading(place):
-                found = fading.of_team(Path(place), episodes=episodes, seed=seed)
-        else:
-            found = fading.exact(load(place, overrides or []))
-    except ValueError as error:
-        refuse(str(error))
+    if (Path(place) / SCENARIO_FILE).is_file():
+        if overrides:
+            refuse(f"overrides: got {overrides[0]!r}; a run is what it is")
+        with reading(place):
+            found = fading.of_team(Path(place), episodes=episodes, seed=seed)
+    else:
+        found = fading.exact(load(place, overrides or []))
     suggested = found.suggested(part)
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(found), "phi": found.phi, "suggested_kappa": suggested}))
