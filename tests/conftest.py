@@ -73,11 +73,12 @@ def recorded() -> Callable[..., Path]:
         ended: bool = True,
         evaluated: Mapping[int, float] | None = None,
         idle: float | None = None,
+        cost: float = 0.5,
     ) -> Path:
         """Rounds as many as `round_bytes` has, of 2.5 s each; `returns[i]` is of the episode that ends in step 5·(i+1).
 
         `evaluated` are the returns of two episodes each after some rounds, of four at the end of the last; None: there are none.
-        `idle` is what a team gets that does nothing.
+        `idle` is what a team gets that does nothing, `cost` what every episode of the training costs.
         """
         from contextlib import closing
 
@@ -100,7 +101,7 @@ def recorded() -> Callable[..., Path]:
                     env_step=5 * (i + 1),
                     copy_index=0,
                     ret=float("nan") if ret is None else ret,
-                    cost=(0.5,),
+                    cost=(cost,),
                     length=5,
                 )
                 for i, ret in enumerate(returns)

@@ -236,7 +236,7 @@ def courses(found: Comparison, styles: Styles) -> Iterator[Section]:
     else:
         how = f"{trained}, exploration included{seeds}{ends}"
     yield Section("return", "Return while learning", how, list(_courses(found, found.judged, styles, "return")))
-    if any(row.cost_limit is not None or row.cost for row in found.rows):
+    if found.has_costs:
         unlimited = all(row.cost_limit is None for row in found.rows)
         limits = "" if unlimited else " The dashed line is the limit; below it is allowed."
         costs = list(_courses(found, found.judged, styles, "cost"))

@@ -97,35 +97,28 @@ JUDGED = {"evaluated": "evaluated without exploration", "training": "in training
 
 
 def comparison(found: Comparison) -> Table:
-    """One line per cell: return with its interval, bytes, what was known at equal spending, and costs where there is a limit.
-
-    Of the axes of spending only those are shown on which some run went further than another.
-    """
+    """The words of `cell_words` on a console, where each setting that sets cells apart has a column of its own."""
     table = Table(title=f"return of an episode, {JUDGED[found.judged]}; interquartile mean over seeds")
-    headings, lines = cell_words(found, costs=any(row.cost_limit is not None for row in found.rows))
-    _add_columns(table, found, headings[1:])
-    for place, (name, (n_seeds, *words)) in enumerate(lines):
-        told = (
-            _told_apart(found, found.rows[place])
-            if place < len(found.rows)
-            else [name, *[""] * len(_columns(found)[1:]), n_seeds]
-        )
+    headings, lines = cell_words(found)
+    _add_columns(table, found, headings)
+    names = [_names(found, row) for row in found.rows]
+    names += [[name, *[""] * (len(names[0]) - 1)] for name, _ in lines[len(names) :]]
+    for told, (_, words) in zip(names, lines, strict=True):
         table.add_row(*told, *words)
     return table
 
 
-def cell_words(found: Comparison, *, costs: bool | None = None) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def cell_words(found: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """A table of cells, with the same words in the terminal, in the page and in LaTeX.
 
-    Args:
-        found: The cells.
-        costs: Whether costs are among the columns; None: if there are any, limited or not.
+    Costs are among the columns if there is a limit or an episode that cost anything. Of the axes of spending, those are on which
+    some run went further than another.
 
     Returns:
-        Headings, the first of which is `seeds`; a line per cell, and then one per world of what doing nothing brings, each a name
-        and as many words as there are headings.
+        Headings; a line per cell, and then one per world of what doing nothing brings, each a name and as many words as there
+        are headings.
     """
-    with_cost = any(row.cost_limit is not None or row.cost for row in found.rows) if costs is None else costs
+    with_cost = found.has_costs
     what = "return, cost" if with_cost else "return"
     have_diverged = any(row.diverged for row in found.rows)
     headings = [
@@ -161,21 +154,22 @@ def cell_words(found: Comparison, *, costs: bool | None = None) -> tuple[list[st
 def reaching(found: Comparison) -> Table:
     """One line per cell: how many runs reached the threshold, and by what half of them are estimated to have."""
     table = Table(title=f"half of the runs reach a return of {found.threshold:g} by")
-    _add_columns(table, found, ["steps", "bytes", "virtual s", "seen to"])
+    _add_columns(table, found, ["seeds", "steps", "bytes", "virtual s", "seen to"])
     for row in found.rows:
         if row.reached is not None:
             medians = [amount(axis, row.reached.median[axis]) for axis in AXES]
-            table.add_row(*_told_apart(found, row), *medians, f"{row.reached.runs} of {len(row.ret)}")
+            table.add_row(*_names(found, row), str(len(row.ret)), *medians, f"{row.reached.runs} of {len(row.ret)}")
     return table
 
 
 def violating(found: Comparison) -> Table:
     """A few lines per cell: how often episodes cost more than their limit, by how old the information was."""
     table = Table(title="episodes of the training above their cost limit, by age of what agents acted on")
-    _add_columns(table, found, ["mean age", "episodes", "above the limit", "95 % interval"])
+    _add_columns(table, found, ["seeds", "mean age", "episodes", "above the limit", "95 % interval"])
     for row in found.rows:
         for place, one in enumerate(row.violations):
-            told = _told_apart(found, row) if place == 0 else [""] * len(_told_apart(found, row))
+            told = [*_names(found, row), str(len(row.ret))]
+            told = told if place == 0 else [""] * len(told)
             table.add_row(*told, *violation_words(one), end_section=place == len(row.violations) - 1)
     return table
 
@@ -189,7 +183,7 @@ def violation_words(one: Violations) -> list[str]:
 def _add_columns(table: Table, found: Comparison, headings: Sequence[str]) -> None:
     for key in _columns(found):
         table.add_column("κ" if key == "kappa" else key, overflow="fold")  # where a line is too short nothing is cut off
-    for heading in ("seeds", *headings):
+    for heading in headings:
         table.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "95 % interval")
 
 
@@ -201,9 +195,9 @@ def _columns(found: Comparison) -> list[str]:
     return list(settings) or ["scenario"]
 
 
-def _told_apart(found: Comparison, row: Row) -> list[str]:
+def _names(found: Comparison, row: Row) -> list[str]:
     words = {"cell": row.cell.heading or row.cell.name, "scenario": row.cell.name, **row.cell.words}
-    return [*(words[key] for key in _columns(found)), str(len(row.ret))]
+    return [words[key] for key in _columns(found)]
 
 
 def answers(found: Comparison) -> list[str]:

@@ -165,6 +165,11 @@ class Comparison:
         return any(row.progress is not None for row in self.rows)
 
     @property
+    def has_costs(self) -> bool:
+        """Whether there is a limit on costs, or an episode that cost anything."""
+        return any(row.cost_limit is not None or row.cost for row in self.rows)
+
+    @property
     def ages_differ(self) -> bool:
         """Whether there is anything to say of violations against age: episodes with a limit, acted on news of several ages."""
         return len({one.age_s for row in self.rows for one in row.violations}) > 1

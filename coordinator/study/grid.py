@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from coordinator.run.plan import check_start, plan_of
 from envs.registry import outlook
 from scenarios.loading import ScenarioError, load
@@ -15,7 +17,6 @@ from scenarios.schema import Scenario
 MAX_RUNS = 100_000  # more is a slip of the keyboard
 MAX_NAME = 120  # bytes of a folder's name, well under what file systems allow
 LABEL = "label"
-_OPENING, _CLOSING = "[{(", "]})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def cells(source: str, words: Sequence[str], seeds: Sequence[int], *, in_process
 
     Args:
         source: A shipped scenario or a file.
-        words: `key=a,b,c`; commas within brackets belong to the value, and `0..3` is 0,1,2,3. Several labels (`label=a,b,c`) are
-            no values to combine: they name the cells, in their order.
+        words: `key=a,b,c`; commas within brackets or quotes belong to the value, and `0..3` is 0,1,2,3. Several labels
+            (`label=a,b,c`) are not combined with other values: they name the cells, in their order.
         seeds: Ascending; not empty.
         in_process: Whether each run is to have all its agents in one process.
 
@@ -130,50 +131,41 @@ def seeds(text: str) -> list[int]:
 
 
 def split(text: str) -> list[str]:
-    """The parts of a text between its commas; those within brackets or quotes divide nothing.
+    """The values of a text between its commas, as YAML divides a list: commas in a list, a mapping or quotes divide nothing.
 
     Raises:
-        ScenarioError: a bracket or quote is left open.
+        ScenarioError: the text is not a list of YAML values.
 
     Example:
         >>> split("[64,64],[32]")
         ['[64,64]', '[32]']
     """
-    parts, open_brackets, quote = [""], "", ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter in _OPENING:
-            open_brackets += _CLOSING[_OPENING.index(letter)]
-        elif letter in _CLOSING:
-            if not open_brackets.endswith(letter):
-                raise ScenarioError(f"value {text!r}: {letter!r} closes nothing")
-            open_brackets = open_brackets[:-1]
-        elif letter == "," and not open_brackets:
-            parts.append("")
-            continue
-        parts[-1] += letter
-    if open_brackets or quote:
-        raise ScenarioError(f"value {text!r}: {(open_brackets or quote)[-1]!r} is missing")
-    return parts
+    if "," not in text:
+        return [text]
+    try:
+        parsed = yaml.compose(f"[{text}]", Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or "nested too deep"
+        raise ScenarioError(f"got {text!r}; expected values with commas between them ({problem})") from None
+    assert isinstance(parsed, yaml.SequenceNode), "it begins with a bracket"
+    return [text[one.start_mark.index - 1 : one.end_mark.index - 1].strip() for one in parsed.value]
 
 
 def _axis(word: str) -> tuple[str, list[str]]:
     key, equals, text = word.partition("=")
     if not equals or not key.strip():
         raise ScenarioError(f"{word!r}: expected key=value or key=a,b,c")
-    values = [one for value in split(text) for one in _range(key, value.strip())]
-    if len(values) > 1 and not all(values):
-        raise ScenarioError(f"{key}: got {text!r}; a value between commas is empty")
+    try:
+        values = [one for value in split(text) for one in _range(value)]
+    except ScenarioError as error:
+        raise ScenarioError(f"{key}: {error}") from None
     twice = [value for place, value in enumerate(values) if value in values[:place]]
     if twice:
         raise ScenarioError(f"{key}: value {twice[0]!r} is given twice")
     return key.strip(), values
 
 
-def _range(key: str, text: str) -> Iterable[str]:
+def _range(text: str) -> Iterable[str]:
     """The whole numbers of `0..3`; of anything else itself.
 
     Raises:
@@ -184,7 +176,7 @@ def _range(key: str, text: str) -> Iterable[str]:
         return (text,)
     first, last = int(ends[1]), int(ends[2])
     if not first < last < first + MAX_RUNS:
-        raise ScenarioError(f"{key}: got {text!r}; expected an ascending range of at most {MAX_RUNS:,} numbers, such as 0..3")
+        raise ScenarioError(f"got {text!r}; expected an ascending range of at most {MAX_RUNS:,} numbers, such as 0..3")
     return map(str, range(first, last + 1))
 
 

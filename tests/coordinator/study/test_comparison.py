@@ -213,13 +213,18 @@ def test_the_same_runs_give_the_same_object_and_it_is_json(runs: Path) -> None:
     assert three["seeds"] == [0, 1, 2]
 
 
-def test_the_table_has_a_column_per_knob_and_shows_limits_where_there_are(tmp_path: Path, record_run: RecordRun) -> None:
-    cell(record_run, tmp_path, 0, [10.0, 12.0], 0)
-    cell(record_run, tmp_path, 1, [20.0, 22.0], 5)
-    text = printed(tables.comparison(compare([tmp_path])))
-    assert "κ" in text
-    assert "cost" not in text
-    assert "return at 20 B" in text
+def test_the_table_has_a_column_per_setting_and_costs_where_there_are_any(tmp_path: Path, record_run: RecordRun) -> None:
+    for kappa in (0, 1):
+        record_run(tmp_path / f"{kappa}", f"kappa={kappa}", returns=[1.0] * 8, round_bytes=[5 * kappa] * 4, cost=0.0)
+    free = compare([tmp_path])
+    assert "κ" in printed(tables.comparison(free))
+    assert "return at 20 B" in printed(tables.comparison(free))
+    record_run(tmp_path / "2", "kappa=2", returns=[1.0] * 8, round_bytes=[9] * 4)
+    priced = compare([tmp_path])  # of a world without a limit
+    for found, costs in ((free, False), (priced, True)):
+        headings, lines = tables.cell_words(found)
+        assert ("cost (limit)" in headings) == ("cost (limit)" in printed(tables.comparison(found))) == costs
+        assert all(word in printed(tables.comparison(found)) for _, words in lines for word in words)
 
 
 def test_trainings_and_evaluations_are_not_compared(tmp_path: Path, record_run: RecordRun) -> None:
@@ -232,7 +237,7 @@ def test_trainings_and_evaluations_are_not_compared(tmp_path: Path, record_run: 
 
 def test_where_lines_are_short_the_table_cuts_nothing_off(tmp_path: Path, record_run: RecordRun) -> None:
     for preset in ("ideal", "wifi-busy"):
-        record_run(tmp_path / preset, f"network.preset={preset}", returns=[12345.6] * 8)
+        record_run(tmp_path / preset, f"network.preset={preset}", returns=[12345.6] * 8, cost=0.0)
     text = printed(tables.comparison(compare([tmp_path])), width=36)
     lines = [[part.strip() for part in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
     columns = ["".join(parts) for parts in zip(*lines, strict=True)]

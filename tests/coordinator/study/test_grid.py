@@ -31,6 +31,7 @@ def test_commas_within_brackets_and_quotes_divide_nothing() -> None:
     assert split("1,2") == ["1", "2"]
     assert split("[64,64],[32, {a: 1, b: 2}]") == ["[64,64]", "[32, {a: 1, b: 2}]"]
     assert split("'a,]',\"b,\"") == ["'a,]'", '"b,"']
+    assert split("a: 1 , b") == ["a: 1", "b"]
     assert split("") == [""]
 
 
@@ -41,9 +42,9 @@ def test_parts_joined_by_commas_come_apart_again(parts: list[str]) -> None:
     assert split(",".join(parts)) == parts
 
 
-@pytest.mark.parametrize("text", ["[1,2", "1]", "[1}", "'a", "(1,2]"])
-def test_brackets_that_do_not_match_are_refused(text: str) -> None:
-    with pytest.raises(ScenarioError, match=r"^value "):
+@pytest.mark.parametrize("text", ["[1,2", "1,2]", "[1,2}", "'a,b", "1],[2", "1,,2", ",", "a, #b", "[" * 5000 + ","])
+def test_what_is_no_list_of_values_is_refused(text: str) -> None:
+    with pytest.raises(ScenarioError, match=r"^got .*; expected values with commas between them \("):
         split(text)
 
 
@@ -104,7 +105,7 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
     [
         (["kappa"], "'kappa': expected key=value"),
         (["=1,2"], "'=1,2': expected key=value"),
-        (["kappa=1,,2"], "kappa: got '1,,2'; a value between commas is empty"),
+        (["kappa=1,,2"], "kappa: got '1,,2'; expected values with commas between them"),
         (["kappa=1,2,1"], "kappa: value '1' is given twice"),
         (["kappa=1", "kappa=2"], "kappa: given twice"),
         (["algorithm.clip=0.1,0.10"], "algorithm.clip=0.10: the same as algorithm.clip=0.1"),
