@@ -29,7 +29,6 @@ Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
 MAX_NODES = 1024
 DIVERGED = 1e9  # a state or control beyond this is a fault; its square still fits float32
-RICCATI_STEPS = 100_000
 LINE_BETA = 0.27  # beta: auto on a line, and at most elsewhere
 MARGIN = 0.95  # part of the way to the edge of stability that beta: auto goes
 NOISE_BLOCK = 64  # steps of noise drawn at once per copy: one Python loop over copies in 64 steps
@@ -186,6 +185,7 @@ class NetworkLQ:
 
 
 # --- the exact answers ----------------------------------------------------------------------------------------------
+# scipy is imported where it is used: the world's process asks for no exact answers and starts sooner without it.
 
 
 def coupling(graph: nx.Graph, lq: LQ) -> float:
@@ -258,9 +258,9 @@ def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
 
 
 def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:
-    """The least average cost of any controller that sees everything, by Riccati iteration.
+    """The least average cost of any controller that sees everything.
 
-    Iterates P <- I + Aᵀ P (I + P/r)⁻¹ A to rest; K = (r I + P)⁻¹ P A.
+    P solves the Riccati equation P = I + Aᵀ P (I + P/r)⁻¹ A; K = (r I + P)⁻¹ P A.
 
     Args:
         a: A, (N, N).
@@ -271,32 +271,28 @@ def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Ma
         J* per step and node, and the gain K (N, N) of u = -K x.
 
     Raises:
-        ArithmeticError: The iteration did not come to rest.
+        ArithmeticError: The equation could not be solved.
     """
+    from scipy import linalg
+
     eye = np.eye(len(a))
-    p: Matrix = eye
-    for _ in range(RICCATI_STEPS):
-        gain: Matrix = np.asarray(np.linalg.solve(r * eye + p, p @ a), np.float64)
-        following = eye + a.T @ p @ (a - gain)
-        following = (following + following.T) / 2
-        if np.max(np.abs(following - p)) <= 1e-12 * np.max(np.abs(p)):
-            return float(noise_std**2 * np.trace(following) / len(a)), gain
-        p = following
-    raise ArithmeticError(f"optimal_cost: no rest after {RICCATI_STEPS} iterations, r={r}")
+    try:
+        p: Matrix = linalg.solve_discrete_are(a, eye, eye, r * eye)
+    except np.linalg.LinAlgError as error:
+        raise ArithmeticError(f"optimal_cost: no solution of the Riccati equation found for r={r} ({error})") from None
+    gain: Matrix = np.asarray(np.linalg.solve(r * eye + p, p @ a), np.float64)
+    return float(noise_std**2 * np.trace(p) / len(a)), gain
 
 
-def _lyapunov(m: Matrix, q: Matrix) -> Matrix | None:
-    """S = q + mᵀ S m by doubling; None if m is not stable."""
-    s = q
-    for _ in range(60):  # 2^60 steps: rest is reached long before, or never
-        step = m.T @ s @ m
-        s = s + step
-        if not np.isfinite(s).all():
-            return None
-        if np.max(np.abs(step)) <= 1e-15 * np.max(np.abs(s)):
-            return s
-        m = m @ m
-    return None
+def _is_stable(m: Matrix) -> bool:
+    return bool(np.abs(np.linalg.eigvals(m)).max() < 1)
+
+
+def _lyapunov(m: Matrix, q: Matrix) -> Matrix:
+    """S = q + mᵀ S m, for a stable m."""
+    from scipy import linalg
+
+    return np.asarray(linalg.solve_discrete_lyapunov(m.T, q), np.float64)
 
 
 def gain_cost(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> float:
@@ -311,9 +307,9 @@ def gain_cost(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> float:
     Returns:
         J(K); inf if A - K is not stable.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        p = _lyapunov(a - k, np.eye(len(a)) + r * k.T @ k)
-    return float("inf") if p is None else float(noise_std**2 * np.trace(p) / len(a))
+    if not _is_stable(a - k):
+        return float("inf")
+    return float(noise_std**2 * np.trace(_lyapunov(a - k, np.eye(len(a)) + r * k.T @ k)) / len(a))
 
 
 def limited_cost(a: Matrix, lq: LQ) -> tuple[float, float]:
@@ -339,7 +335,6 @@ def limited_cost(a: Matrix, lq: LQ) -> tuple[float, float]:
     def spends(price: float) -> tuple[float, Matrix]:
         gain = optimal_cost(a, price)[1]
         states = _lyapunov((a - gain).T, noise**2 * np.eye(len(a)))
-        assert states is not None, "the optimal gain is stable"
         return float(np.trace(gain @ states @ gain.T)) / len(a), gain
 
     low, high = np.log(r), np.log(r)
@@ -370,11 +365,10 @@ def gain_gradient(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> Mat
         ValueError: A - K is not stable.
     """
     m = a - k
-    with np.errstate(over="ignore", invalid="ignore"):
-        p = _lyapunov(m, np.eye(len(a)) + r * k.T @ k)
-        sigma = _lyapunov(m.T, noise_std**2 * np.eye(len(a)))
-    if p is None or sigma is None:
+    if not _is_stable(m):
         raise ValueError("gain_gradient: A - K is not stable, the average cost is infinite")
+    p = _lyapunov(m, np.eye(len(a)) + r * k.T @ k)
+    sigma = _lyapunov(m.T, noise_std**2 * np.eye(len(a)))
     return np.asarray(2.0 * (r * k - p @ m) @ sigma / len(a))
 
 
@@ -388,7 +382,7 @@ def within(graph: nx.Graph, kappa: int) -> NDArray[np.bool_]:
     return mask
 
 
-def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1e-9, steps: int = 2000) -> tuple[float, Matrix]:
+def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ) -> tuple[float, Matrix]:
     """The best gain whose node i uses only states within kappa hops, by L-BFGS on the exact gradient.
 
     The cost is smooth but not convex in a structured gain: this is a local optimum, reached from the best of several stable
@@ -398,8 +392,6 @@ def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1
         graph: Undirected graph on 0..N-1.
         kappa: Hops, >= 0.
         lq: The scenario's section.
-        tolerance: Stops when an accepted step lowers J by less than this part of it, three times running.
-        steps: At most so many.
 
     Returns:
         J per step and node, and K (N, N).
@@ -407,65 +399,33 @@ def best_local_gain(graph: nx.Graph, kappa: int, lq: LQ, *, tolerance: float = 1
     Raises:
         ValueError: None of the starts is stable, so no answer is known.
     """
+    from scipy import optimize
+
     a, r, mask = dynamics(graph, lq), lq.control_weight, within(graph, kappa)
     _, best = optimal_cost(a, r)
     starts = (mask * best, mask * a, lq.alpha * np.eye(len(a)), 0.0 * a, (mask & ~np.eye(len(a), dtype=bool)) * a / 2)
-    cost, k = min(((gain_cost(a, start, r), start) for start in starts), key=lambda pair: pair[0])
+    cost, start = min(((gain_cost(a, start, r), start) for start in starts), key=lambda pair: pair[0])
     if not np.isfinite(cost):
         raise ValueError(
             f"best_local_gain: no stabilising gain known for kappa={kappa}, alpha={lq.alpha}, beta={coupling(graph, lq)}"
         )
-    k = _descend(a, k, r, mask, tolerance, steps)
-    return gain_cost(a, k, r, lq.noise_std), k
-
-
-def _descend(a: Matrix, k: Matrix, r: float, mask: NDArray[np.bool_], tolerance: float, steps: int, memory: int = 20) -> Matrix:
-    """L-BFGS with Armijo backtracking over the unmasked entries."""
-    z = k[mask]
 
     def full(entries: Matrix) -> Matrix:
-        out = np.zeros_like(a)
-        out[mask] = entries
-        return out
+        k = np.zeros_like(a)
+        k[mask] = entries
+        return k
 
-    cost, gradient = gain_cost(a, full(z), r), gain_gradient(a, full(z), r)[mask]
-    moves: list[tuple[Matrix, Matrix]] = []
-    quiet = 0
-    for _ in range(steps):
-        direction = -_inverse_hessian_times(gradient, moves)
-        slope = float(direction @ gradient)
-        if slope >= 0:
-            moves, direction, slope = [], -gradient, -float(gradient @ gradient)
-        length = 1.0 if moves else min(1.0, 0.1 / (float(np.linalg.norm(gradient)) + 1e-30))
-        while (trial := gain_cost(a, full(z + length * direction), r)) > cost + 1e-4 * length * slope and length > 1e-12:
-            length /= 2
-        if not trial < cost:
-            break
-        moved = length * direction
-        new_gradient = gain_gradient(a, full(z + moved), r)[mask]
-        bend = new_gradient - gradient
-        if moved @ bend > 1e-12 * np.linalg.norm(moved) * np.linalg.norm(bend):
-            moves = [*moves[-memory + 1 :], (moved, bend)]
-        quiet = quiet + 1 if cost - trial < tolerance * cost else 0
-        z, gradient, cost = z + moved, new_gradient, trial
-        if quiet == 3:
-            break
-    return full(z)
+    def cost_and_gradient(entries: Matrix) -> tuple[float, Matrix]:
+        k = full(entries)
+        worth = gain_cost(a, k, r)
+        if not np.isfinite(worth):  # the line search cannot interpolate with infinity; of this it knows that it went too far
+            return 10.0 * cost, np.zeros_like(entries)
+        return worth, gain_gradient(a, k, r)[mask]
 
-
-def _inverse_hessian_times(gradient: Matrix, moves: Sequence[tuple[Matrix, Matrix]]) -> Matrix:
-    """The two-loop recursion of Nocedal & Wright, algorithm 7.4; `moves` holds (step, change of gradient), oldest first."""
-    q, weights = gradient.copy(), []
-    for moved, bend in reversed(moves):
-        weight = (moved @ q) / (moved @ bend)
-        weights.append(weight)
-        q -= weight * bend
-    if moves:
-        moved, bend = moves[-1]
-        q *= (moved @ bend) / (bend @ bend)
-    for (moved, bend), weight in zip(moves, reversed(weights), strict=True):
-        q += moved * (weight - (bend @ q) / (moved @ bend))
-    return q
+    options = {"maxcor": 20, "maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-9}
+    found = optimize.minimize(cost_and_gradient, start[mask], method="L-BFGS-B", jac=True, options=options)
+    k = full(found.x)
+    return gain_cost(a, k, r, lq.noise_std), k
 
 
 def kappa_curve(graph: nx.Graph, lq: LQ, kappas: Sequence[int]) -> list[float]:

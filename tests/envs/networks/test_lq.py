@@ -83,6 +83,31 @@ def test_gradient_agrees_with_finite_differences() -> None:
     np.testing.assert_allclose(gain_gradient(a, k, 30.0, 0.7), numeric, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("price", [1e-3, 1.0, 1e4])
+def test_optimum_of_a_symmetric_network_has_its_closed_form(price: float) -> None:
+    """Along each eigenvector of A the Riccati equation is p² + p (r - 1 - λ² r) - r = 0."""
+    a = dynamics(GRID, LQ(alpha=0.9, beta=0.1, control_weight=price))
+    values = np.linalg.eigvalsh(a)
+    half = (price - 1 - values**2 * price) / 2
+    cost, gain = optimal_cost(a, price, 0.5)
+    assert cost == pytest.approx(0.25 * np.mean(-half + np.sqrt(half**2 + price)), rel=1e-9)
+    assert gain_cost(a, gain, price, 0.5) == pytest.approx(cost, rel=1e-9)
+
+
+@pytest.mark.parametrize("lq", [WEAK, LQ(alpha=1.3, beta=0.27, control_weight=30.0)], ids=["weak", "strong"])
+@pytest.mark.parametrize("kappa", [0, 1])
+def test_the_best_local_gain_is_at_rest(lq: LQ, kappa: int) -> None:
+    """In the strong network with kappa = 0 the first step of the search leads to a gain that is not stable."""
+    cost, gain = best_local_gain(GRID, kappa, lq)
+    slope = gain_gradient(dynamics(GRID, lq), gain, lq.control_weight)[within(GRID, kappa)]
+    assert np.abs(slope).max() < 1e-6 * cost
+
+
+def test_without_a_stable_start_no_local_gain_is_told() -> None:
+    with pytest.raises(ValueError, match=r"no stabilising gain known for kappa=0, alpha=0\.0, beta=0\.5"):
+        best_local_gain(GRID, 0, BIPARTITE)
+
+
 def test_local_gain_uses_no_state_beyond_kappa_hops() -> None:
     _, gain = best_local_gain(PATH20, 2, WEAK)
     far = np.abs(np.subtract.outer(np.arange(20), np.arange(20))) > 2
