@@ -259,7 +259,7 @@ def _refuse_flags(data: dict[Any, Any], model: type[BaseModel], where: str, pref
         value, kind = data.get(name), field.annotation
         if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
             _refuse_flags(value, kind, where, f"{prefix}{name}.")
-        elif isinstance(value, bool) and kind is not bool:
+        elif isinstance(value, bool) and bool not in (kind, *typing.get_args(kind)):
             raise ScenarioError(f"{where}: {prefix}{name}: got {str(value).lower()}; {field.description}")
 
 

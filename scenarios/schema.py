@@ -822,7 +822,7 @@ class Record(Section):
 
 
 class Evaluation(Section):
-    """Judging the team while it trains: the policies of a round play episodes of their own, without exploration."""
+    """Judging the team while it trains: the policies of a round play episodes of their own, from which nothing is learnt."""
 
     every_rounds: int | None = setting(
         None,
@@ -839,11 +839,16 @@ class Evaluation(Section):
         ge=1,
         le=400,
     )
-    deterministic: bool = setting(
-        True,
-        "Whether policies take their mean or likeliest action, or draw their actions as they do in training. Who acts by values "
-        "of actions takes the best either way.",
+    deterministic: bool | None = setting(
+        None,
+        "Whether policies take their mean or likeliest action (no exploration), or draw their actions as in training. null: they "
+        "draw where the world's cost has a limit, because a limit is kept by the policy that draws; else they do not. An agent "
+        "that acts by values of actions takes the best action either way.",
     )
+
+    def draws(self, *, limited: bool) -> bool:
+        """Whether policies draw their actions, in a world whose costs have limits or have none."""
+        return limited if self.deterministic is None else not self.deterministic
 
 
 class Scenario(Section):

@@ -138,7 +138,11 @@ def evaluate(
         Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
     ] = None,
 ) -> None:
-    """Run a trained team without exploration and without learning, and report its return and cost."""
+    """Run a trained team without learning, and report its return and cost.
+
+    Policies take their mean or likeliest actions. Where the world's cost has a limit they draw their actions, as in training.
+    `evaluation.deterministic=true` or `=false` decides otherwise.
+    """
     from coordinator.run.plan import frozen, retold
     from coordinator.study.runs import reading
     from topology.deployment import CHECKPOINTS, SCENARIO_FILE
@@ -573,7 +577,8 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
         elif final["return_mean"] is None:
             plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
         else:
-            over = "the last tenth of the training, exploration included" if run.deployment.learns else "all episodes"
+            played = f"all episodes, {'with drawn actions' if run.deployment.samples else 'without exploration'}"
+            over = "the last tenth of the training, exploration included" if run.deployment.learns else played
             progress = "" if final["progress_mean"] is None else f" (progress {final['progress_mean']:.1f})"
             told = f"return {final['return_mean']:.1f}{progress}, cost {final['cost_mean']:.1f} over {over}"
             plain.print(told, highlight=False)
@@ -592,9 +597,12 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
 
 def _judged(final: "Report") -> Iterator[str]:
     """What evaluations say of the last policies, and of the best."""
+    from coordinator.run.verdict import how_evaluated
+
     if final["eval_return_mean"] is not None:
         worth = f"return {final['eval_return_mean']:.1f}, cost {final['eval_cost_mean']:.1f}"
-        yield f"evaluated without exploration: {worth} over {final['eval_episodes']} episodes of the last policies"
+        how = how_evaluated([bool(final["eval_drawn"])])
+        yield f"evaluated {how}: {worth} over {final['eval_episodes']} episodes of the last policies"
     if final["best_return_mean"] is not None and final["best_return_mean"] != final["eval_return_mean"]:
         worth = f"return {final['best_return_mean']:.1f}, cost {final['best_cost_mean']:.1f}"
         yield f"best policies, those after round {final['best_round']} (checkpoints/best): {worth} over as many"

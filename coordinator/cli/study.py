@@ -99,8 +99,8 @@ def compare(
 ) -> None:
     """Compare runs: return with its interval over seeds, cost, bytes, and which κ to take at what price.
 
-    Returns and costs are those of the evaluations, without exploration. Runs without evaluations are judged by their training,
-    and then all are.
+    Returns and costs are those of the evaluations. A run without an evaluation is left out and named. If no run has one, all are
+    judged by their training.
     """
     if held > 1 and threshold is None:
         refuse(f"--held: got {held} without --threshold; it says for how long the threshold must hold")

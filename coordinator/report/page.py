@@ -173,7 +173,7 @@ def _content(places: Sequence[Path], *, training: bool = False) -> dict[str, Any
             *(_answers(found) if found else []),
             *_divergences(found, diverged),
         ],
-        "judged": tables.JUDGED[found.judged] if found else "",
+        "judged": found.how if found else "",
         "matrix": _matrix(found) if found else None,
         "overall": found is not None and found.overall is not None,
         "limited": found is not None and any(row.cost_limit is not None for row in found.rows),
@@ -229,7 +229,7 @@ def _answers(found: Comparison) -> list[str]:
         sentences = tables.answers(found)
         return sentences if found.overall is None else [sentences[-1], *sentences[:-1]]  # on a page what matters most comes first
     (row,) = found.rows
-    told = f"Return {tables.figure(row.iqm)}, {tables.JUDGED[found.judged]}"
+    told = f"Return {tables.figure(row.iqm)}, {found.how}"
     if len(row.ret) > 1:
         told += f", 95 % interval {tables.interval(row.interval)} over {len(row.ret)} seeds"
     verdicts = [words for run in row.cell.runs for words in _limits(run, several=len(row.cell.runs) > 1)]

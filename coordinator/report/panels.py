@@ -232,7 +232,7 @@ def courses(found: Comparison, styles: Styles) -> Iterator[Section]:
         ends += " The dotted line is the best return that a team can be expected to reach, with the largest κ of the figure."
     trained = "Mean over the training episodes that ended in the last tenth of the steps so far, or where none did, just before"
     if found.judged == "evaluated":
-        how = f"Mean over the episodes of the latest evaluation, without exploration{seeds}{ends}"
+        how = f"Mean over the episodes of the latest evaluation, {found.how.removeprefix('evaluated ')}{seeds}{ends}"
     else:
         how = f"{trained}, exploration included{seeds}{ends}"
     yield Section("return", "Return while learning", how, list(_courses(found, found.judged, styles, "return")))

@@ -93,12 +93,9 @@ def _done_frac(job: Job) -> float:
         return 0.0
 
 
-JUDGED = {"evaluated": "evaluated without exploration", "training": "in training, exploration included"}
-
-
 def comparison(found: Comparison) -> Table:
     """The words of `cell_words` on a console, where each setting that sets cells apart has a column of its own."""
-    table = Table(title=f"return of an episode, {JUDGED[found.judged]}; interquartile mean over seeds")
+    table = Table(title=f"return of an episode, {found.how}; interquartile mean over seeds")
     headings, lines = cell_words(found)
     _add_columns(table, found, headings)
     names = [_names(found, row) for row in found.rows]
@@ -218,11 +215,13 @@ def answers(found: Comparison) -> list[str]:
 
 
 def unevaluated(found: Comparison) -> list[str]:
-    """That runs had to be judged by their training, if so."""
+    """Which runs have no evaluation, and what follows from it."""
     if not found.unevaluated:
         return []
+    if found.judged == "training":
+        return ["judged by training returns, exploration included: no run has an evaluation"]
     more = f" and {len(found.unevaluated) - 1} more runs have" if len(found.unevaluated) > 1 else " has"
-    return [f"judged by training returns, exploration included: {found.unevaluated[0]}{more} no evaluation"]
+    return [f"left out: {found.unevaluated[0]}{more} no evaluation (--training compares all by their training returns)"]
 
 
 def divergences(found: Comparison) -> list[str]:

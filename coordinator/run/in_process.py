@@ -148,9 +148,7 @@ def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None]) ->
         ValueError: policies are missing or do not fit.
         RuntimeError: numbers are no longer finite, or the books of its traffic do not balance.
     """
-    samples = not ready.scenario.evaluation.deterministic
-    weights = run_dir / CHECKPOINTS / job.weights
-    planned = frozen(ready, weights, copies=job.episodes, episodes=job.episodes, samples=samples)
+    planned = frozen(ready, run_dir / CHECKPOINTS / job.weights, copies=job.episodes, episodes=job.episodes)
     scenario, deployment = planned.scenario, planned.deployment
     reports = _Judgement(job.episodes * planned.spec.horizon, tell)
     env = make(scenario.env, deployment.graph(), deployment.seed(scenario))

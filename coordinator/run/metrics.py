@@ -23,8 +23,9 @@ Places = NDArray[np.int64]
 
 
 class Evaluated(TypedDict):
-    """What evaluations of a run came to, without exploration; null, and 0 episodes, without any; null if a fault ended one.
+    """What evaluations of a run came to; null, and 0 episodes, without any; null if a fault ended one.
 
+    `eval_drawn` says whether policies drew their actions in them, as in training, or took their mean or likeliest ones.
     `eval_return_mean` and `eval_cost_mean` are means over the episodes of the last policies (while the run goes on: of the last
     ones evaluated), `best_return_mean` and `best_cost_mean` those of the best policies, which are the ones after `best_round`,
     over as many episodes: the "absolute metric" (`coordinator.evaluation.evaluations`).
@@ -33,6 +34,7 @@ class Evaluated(TypedDict):
     eval_return_mean: float | None
     eval_cost_mean: float | None
     eval_episodes: int
+    eval_drawn: bool | None
     best_return_mean: float | None
     best_cost_mean: float | None
     best_round: int | None
@@ -100,10 +102,10 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
     return_mean = None if diverged else _mean(returns[ended, 1])
-    told = evaluated(results, outcome.best_round)
+    told = evaluated(ready, results, outcome.best_round)
     if not ready.deployment.learns:  # all its episodes are an evaluation
         told["eval_return_mean"], told["eval_cost_mean"] = (_mean(values[ended, 1]) for values in (returns, costs))
-        told["eval_episodes"] = int(behind - first)
+        told["eval_episodes"], told["eval_drawn"] = int(behind - first), ready.deployment.samples
     return Report(
         run_dir=str(run_dir),
         scenario=ready.scenario.name,
@@ -136,7 +138,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
 def made_up(ready: Plan, results: Results, metrics: Mapping[str, Any], best_round: int | None) -> dict[str, Any]:
     """Of a run's metrics those that are others once evaluations that were missing have been made."""
     limits = _judged(ready, results, metrics["env_steps"], metrics.get("idle_costs"))
-    return {**evaluated(results, best_round), "limits": limits}
+    return {**evaluated(ready, results, best_round), "limits": limits}
 
 
 def _judged(ready: Plan, results: Results, steps: int, idle_costs: Sequence[float] | None) -> list[Verdict]:
@@ -145,10 +147,11 @@ def _judged(ready: Plan, results: Results, steps: int, idle_costs: Sequence[floa
     return [judge(found) for found in evidence(ready, results, int(first), int(behind), idle_costs)]
 
 
-def evaluated(results: Results, best_round: int | None) -> Evaluated:
+def evaluated(ready: Plan, results: Results, best_round: int | None) -> Evaluated:
     """What a run's evaluations came to.
 
     Args:
+        ready: The run's plan.
         results: The run's database.
         best_round: After which round the policies were best; None: not known.
     """
@@ -160,6 +163,7 @@ def evaluated(results: Results, best_round: int | None) -> Evaluated:
         eval_return_mean=_mean(last[:, 0]),
         eval_cost_mean=_mean(last[:, 1]),
         eval_episodes=len(last),
+        eval_drawn=ready.draws if len(last) else None,
         best_return_mean=_mean(best[:, 0]),
         best_cost_mean=_mean(best[:, 1]),
         best_round=best_round if len(best) else None,

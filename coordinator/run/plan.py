@@ -56,6 +56,11 @@ class Plan:
     spec: EnvSpec
     deployment: Deployment
 
+    @property
+    def draws(self) -> bool:
+        """Whether policies draw their actions where they are evaluated."""
+        return self.scenario.evaluation.draws(limited=bool(self.deployment.cost_limits))
+
 
 def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | None = None) -> Plan:
     """Work out sizes and graph.
@@ -101,12 +106,13 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     if graph is None:
         graph = build(scenario.topology, spec.n_agents, spec.edges)
     own_limit = scenario.algorithm.cost_limit
+    limits = spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs
     deployment = Deployment(
         obs_dims=spec.obs_dims,
         act_dims=spec.act_dims,
         n_discrete=spec.n_discrete,
         one_hot=spec.one_hot,
-        cost_limits=spec.cost_limits if own_limit is None else (own_limit,) * spec.n_costs,
+        cost_limits=limits,
         dt=spec.dt,
         alive_bonus=spec.alive_bonus,
         horizon=spec.horizon,
@@ -115,6 +121,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
+        samples=weights is not None and scenario.evaluation.draws(limited=bool(limits)),
         evaluate_rounds=_evaluate_rounds(scenario, spec.horizon) if weights is None else 0,
     )
     if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
@@ -140,7 +147,7 @@ def _evaluate_rounds(scenario: Scenario, horizon: int) -> int:
     return -(-scenario.n_rounds // times)
 
 
-def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, samples: bool = False) -> Plan:
+def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int) -> Plan:
     """The plan of an evaluation: the team of a run on its graph and its links, as it is in a checkpoint, to stay so.
 
     Args:
@@ -148,7 +155,6 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, samples: b
         weights: Checkpoint folder.
         copies: Environments at once.
         episodes: At least how many; rounded up to what all copies play.
-        samples: Whether policies draw their actions.
 
     Raises:
         ScenarioError: the checkpoint lacks an agent, or its weights are not finite.
@@ -169,7 +175,7 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, samples: b
             "critic_edges": (),
             "learns": False,
             "weights": str(weights.resolve()),
-            "samples": samples,
+            "samples": ready.draws,
             "evaluate_rounds": 0,
             "first_limits": (),
             "resumed_after": None,

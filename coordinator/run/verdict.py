@@ -1,16 +1,17 @@
 """Whether a run kept its limits on costs, and if not, why: one sentence per limit.
 
 Theory of operation. `evidence` collects what a run recorded about one limit, `judge` decides from that alone. The cost that is
-judged is the mean over the episodes of the evaluation at the end, without exploration; where there was none, over the training
-episodes that the run's metrics are about. Where each agent is charged with its own cost
-(`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds for
-every agent and the recorded cost of an episode is the team's.
+judged is the mean over the episodes of the evaluation at the end, in which policies draw their actions unless the scenario says
+otherwise: the multiplier holds the cost of the policy that draws, and the mean action is another policy. Where there was no
+evaluation, it is the mean over the training episodes that the run's metrics are about. Where each agent is charged with its own
+cost (`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds
+for every agent and the recorded cost of an episode is the team's.
 
 Causes are facts that explain an exceeded limit each by itself; several may hold at once.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -36,7 +37,7 @@ class Evidence:
         name: What the cost is called.
         limit: b.
         costs: Cost of each episode that counts.
-        evaluated: Whether these are of an evaluation, or of training, exploration included.
+        evaluated: How the team was evaluated in them; "": they are of the training, exploration included.
         learns: Whether the team learns in this run; else it is the same all along.
         worst: With costs of the agents' own: which agent pays most, and how much an episode; None: the cost is the team's.
         heeds: Whether the algorithm minds costs at all.
@@ -50,7 +51,7 @@ class Evidence:
     name: str
     limit: float
     costs: Sequence[float]
-    evaluated: bool = False
+    evaluated: str = ""
     learns: bool = True
     worst: tuple[int, float] | None = None
     heeds: bool = True
@@ -59,6 +60,21 @@ class Evidence:
     multipliers: Sequence[float] = ()
     mult_max: float = math.inf
     spreads: Sequence[float] = ()
+
+
+def how_evaluated(draws: Collection[bool]) -> str:
+    """How teams act where they are evaluated, as the end of a sentence.
+
+    Args:
+        draws: For each of them, whether its policies draw their actions.
+
+    Example:
+        >>> how_evaluated([True, True]), how_evaluated([False])
+        ('with drawn actions', 'without exploration')
+    """
+    ways = {True: "with drawn actions", False: "without exploration"}
+    found = [ways[way] for way in sorted(set(draws))]
+    return found[0] if len(found) == 1 else f"some {found[0]}, some {found[1]}"
 
 
 class Verdict(TypedDict):
@@ -103,8 +119,8 @@ def judge(found: Evidence) -> Verdict:
         mean = float(known.mean())
         low, high = _interval(known)
         interval = "" if low is None else f", 95 % interval {low:.3g} to {high:.3g}"
-        kind = "evaluated " if found.evaluated else ""
-        measured = f"{mean:.3g} on average over {len(known)} {kind}{'episode' if len(known) == 1 else 'episodes'}{interval}"
+        kind = f" evaluated {found.evaluated}" if found.evaluated else ""
+        measured = f"{mean:.3g} on average over {len(known)} {'episode' if len(known) == 1 else 'episodes'}{kind}{interval}"
     else:
         agent, mean = found.worst
         measured = f"{mean:.3g} on average for agent {agent}, which pays most"
@@ -187,7 +203,7 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
                 name="cost" if len(limits) == 1 else f"cost {u}",
                 limit=limit,
                 costs=[episode[u] for episode in costs],
-                evaluated=bool(at_end) or not ready.deployment.learns,
+                evaluated=how_evaluated([ready.draws]) if at_end or not ready.deployment.learns else "",
                 learns=ready.deployment.learns,
                 worst=worst,
                 heeds=algorithm.recipe.constraint != "none",

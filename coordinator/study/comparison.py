@@ -2,8 +2,9 @@
 
 Theory of operation. Complete runs only: what broke off would stand for a shorter budget, and what diverged for nothing. A
 cell of which a run diverged is the best only if there is no other kind, since its other seeds are those that happened to go
-well. A run's score is the mean return of its last evaluation, without exploration; where a run has none, or the training is
-asked for, all are judged by the training episodes that ended last. A cell's score is the interquartile mean over its seeds.
+well. A run's score is the mean return of its last evaluation. A run without an evaluation is left out, and named: its training
+returns hold the price of exploration. Where no run has an evaluation, or the training is asked for, all are judged by the
+training episodes that ended last. A cell's score is the interquartile mean over its seeds.
 Cells that spent differently are also compared where all have spent the same: every run's curve is asked what was known by as
 many steps, bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling
 is seeded, so the same runs give the same table.
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.run.collector import spoken
+from coordinator.run.verdict import how_evaluated
 from coordinator.study.optimum import optimum
 from coordinator.study.runs import Cell, Curve, Judged, Run, cells, find, judged_by
 from coordinator.study.statistics import (
@@ -136,7 +138,8 @@ class Comparison:
         uneven: The axes on which runs went differently far.
         threshold: The return that `reached` is about; None: none.
         judged: By which episodes.
-        unevaluated: Runs for whose sake it is the training's, though evaluations were asked for.
+        how: The same in words, with what policies did in evaluations.
+        unevaluated: Runs without an evaluation, where evaluations were asked for: they are left out, or all runs are such.
         idle: What a team that does nothing gets, by world as on a command line ("" if there is one), where it was measured.
         left_out: Folders of runs that are not complete.
         diverged: Runs that diverged, each with the name of its cell.
@@ -149,6 +152,7 @@ class Comparison:
     uneven: list[Axis]
     threshold: float | None
     judged: Judged
+    how: str
     unevaluated: list[Path] = field(default_factory=list)
     idle: dict[str, Known] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
@@ -181,6 +185,7 @@ class Comparison:
             "positions": self.positions,
             "threshold": self.threshold,
             "judged": self.judged,
+            "how": self.how,
             "unevaluated": [str(folder) for folder in self.unevaluated],
             "idle": {world: known._asdict() for world, known in self.idle.items()},
             "left_out": [str(folder) for folder in self.left_out],
@@ -247,10 +252,10 @@ def compare(places: Sequence[Path], *, threshold: float | None = None, held: int
 
 
 def complete(runs: Sequence[Run], *, training: bool) -> list[Run]:
-    """Of some runs those that are complete and have come to a return, by whatever all of them are judged."""
+    """Of some runs those that are complete and have come to a return, of which some may lack the evaluation of it."""
     whole = [run for run in runs if run.is_complete]
     judged = judged_by(whole, training=training)
-    return [run for run in whole if run.is_judged(judged)]
+    return [run for run in whole if run.is_judged(judged) or run.is_judged("training")]
 
 
 def compare_runs(
@@ -278,11 +283,12 @@ def compare_runs(
     learns = {run.deployment.learns: run.folder for run in (*runs, *diverged)}
     if len(learns) > 1:
         raise ScenarioError(f"{learns[True]} is a training and {learns[False]} an evaluation; compare one kind at a time")
+    judged = judged_by(runs, training=training)
+    lacking = [] if training else [run.folder for run in runs if not run.is_judged("evaluated")]
+    runs = [run for run in runs if run.is_judged(judged)]
     every = cells([*runs, *diverged])
     sorted_in = [whole for cell in every if (whole := replace(cell, runs=[run for run in cell.runs if run in runs])).runs]
     lost = [(cell.name, run) for cell in every for run in cell.runs if run in diverged]
-    judged = judged_by(runs, training=training)
-    lacking = [] if training else [run.folder for run in runs if not run.is_judged("evaluated")]
     curves = {run.folder: run.course(judged) for run in runs}
     ends: dict[Axis, list[float]] = {axis: [float(getattr(curve, axis)[-1]) for curve in curves.values()] for axis in AXES}
     positions = {axis: _least(places) for axis, places in ends.items()}
@@ -302,7 +308,11 @@ def compare_runs(
     groups = grouped(rows)
     answers = [_answer(name, members) for name, members in groups.items()]
     overall = _answer("of all", rows) if len(groups) > 1 and not _worlds(rows) else None
-    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, lacking, _idle(rows), list(left_out), lost)
+    how = (
+        "in training, exploration included" if judged == "training" else f"evaluated {how_evaluated([run.draws for run in runs])}"
+    )
+    idle = _idle(rows)
+    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, how, lacking, idle, list(left_out), lost)
 
 
 def _idle(rows: Sequence[Row]) -> dict[str, Known]:

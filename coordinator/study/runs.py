@@ -146,6 +146,11 @@ class Run:
         course = self.course(judged)
         return bool(len(course.ret) and np.isfinite(course.ret[-1]))
 
+    @property
+    def draws(self) -> bool:
+        """Whether policies draw their actions in its evaluations."""
+        return self.scenario.evaluation.draws(limited=bool(self.deployment.cost_limits))
+
     def reached(self, judged: Judged) -> dict[str, Any]:
         """Its metrics, as far as they are known, with return, progress and cost by evaluations or by the training."""
         if judged == "training":
@@ -293,9 +298,8 @@ class Curve:
 
 
 def judged_by(runs: Sequence[Run], *, training: bool) -> Judged:
-    """By which episodes runs can all be judged: evaluations, unless the training is asked for or one has no evaluation."""
-    known = [run for run in runs if run.is_judged("training") or run.is_judged("evaluated")]
-    return "evaluated" if not training and known and all(run.is_judged("evaluated") for run in known) else "training"
+    """By which episodes runs are judged: evaluations, unless the training is asked for or no run has an evaluation."""
+    return "evaluated" if not training and any(run.is_judged("evaluated") for run in runs) else "training"
 
 
 @dataclass(frozen=True, slots=True)

@@ -459,7 +459,7 @@ def test_limits_are_judged_anew_by_evaluations_that_resume_makes_up_for(call: Ca
         before = json.loads(call("run", "quickstart", *words, "--out", "run", "--json", "-q").out)
     assert "evaluated" not in before["limits"][0]["text"]
     after = json.loads(call("resume", "run", "--json", "-q").out)
-    assert "10 evaluated episodes" in after["limits"][0]["text"]
+    assert "10 episodes evaluated with drawn actions" in after["limits"][0]["text"]
     assert after["limits"][0]["mean"] == pytest.approx(after["eval_cost_mean"])
     assert json.loads(call("resume", "run", "--json", "-q").out) == after
 

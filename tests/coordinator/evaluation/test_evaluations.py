@@ -17,7 +17,7 @@ from coordinator.run.checkpoints import complete_rounds, drop_others
 from coordinator.run.collector import Collector, Outcome
 from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import evaluated
-from coordinator.run.plan import Plan, make_run_dir, plan, reopened
+from coordinator.run.plan import Plan, frozen, make_run_dir, plan, reopened
 from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
 from topology.deployment import CHECKPOINTS, policies_folder
@@ -103,6 +103,25 @@ def test_an_evaluation_has_no_exploration_unless_policies_are_to_draw_their_acti
         with contextlib.closing(Results(tmp_path / name)) as results:
             worth.append(np.mean([ret for ret, _ in results.evaluations()[ROUNDS - 1, True]]))
     assert worth[0] > worth[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "draws"),
+    [
+        (LQ, False),
+        (LIMITED, True),
+        ([*LIMITED, "evaluation.deterministic=true"], False),
+        ([*LQ, "evaluation.deterministic=false"], True),
+    ],
+)
+def test_where_a_cost_has_a_limit_policies_draw_their_actions(tmp_path: Path, words: list[str], draws: bool) -> None:
+    """The limit is kept by the policy that draws; and whatever is evaluated later acts alike."""
+    ready = begun(tmp_path, *words)
+    perform(ready, tmp_path)
+    assert ready.draws is draws
+    assert frozen(ready, tmp_path / CHECKPOINTS / "final", copies=2, episodes=2).deployment.samples is draws
+    with contextlib.closing(Results(tmp_path)) as results:
+        assert evaluated(ready, results, None)["eval_drawn"] is draws
 
 
 @pytest.mark.parametrize("at", range(1, 6))
@@ -288,7 +307,7 @@ def test_a_team_that_lost_an_agent_is_evaluated_only_as_it_was_before(kept: Kept
 def test_the_best_have_figures_once_they_have_played_as_many_episodes_as_the_last(kept: Kept) -> None:
     def found() -> Any:
         with contextlib.closing(Results(kept.folder)) as results:
-            return evaluated(results, kept.made.best())
+            return evaluated(reopened(kept.folder, None), results, kept.made.best())
 
     kept.store(1)
     kept.evaluate(9.0)

@@ -209,7 +209,7 @@ def test_an_evaluation_at_the_end_is_what_counts(tmp_path: Path) -> None:
     (found,) = final["limits"]
     assert found["mean"] == pytest.approx(final["eval_cost_mean"])
     assert found["episodes"] == final["eval_episodes"] == 20
-    assert "on average over 20 evaluated episodes" in found["text"]
+    assert "on average over 20 episodes evaluated with drawn actions, " in found["text"]
 
 
 @pytest.mark.parametrize("cost", ["team", "local"])

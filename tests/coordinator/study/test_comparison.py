@@ -345,14 +345,25 @@ def test_a_course_is_known_from_its_evaluations_on(evaluated: Path) -> None:
     assert row.cell.runs[0].course("training").ret.tolist() == [9.0] * 4
 
 
-def test_where_a_run_has_no_evaluation_all_are_judged_by_their_training(evaluated: Path, record_run: RecordRun) -> None:
-    record_run(evaluated / "old", "kappa=2", "seed=0", "evaluation.episodes=2", returns=[3.0] * 8)
+def test_a_run_without_an_evaluation_is_left_out_and_named(evaluated: Path, record_run: RecordRun) -> None:
+    record_run(evaluated / "old", "kappa=2", "seed=0", "evaluation.episodes=2", returns=[30.0] * 8)
     found = compare([evaluated])
-    assert found.judged == "training"
-    assert [row.iqm for row in found.rows] == [9.5, 5.5, 3.0]
+    assert found.judged == "evaluated"
+    assert [row.iqm for row in found.rows] == [1.5, 7.5]
     assert tables.unevaluated(found) == [
-        f"judged by training returns, exploration included: {evaluated / 'old'} has no evaluation"
+        f"left out: {evaluated / 'old'} has no evaluation (--training compares all by their training returns)"
     ]
+    assert [row.iqm for row in compare([evaluated], training=True).rows] == [9.5, 5.5, 30.0]
+    alone = compare([evaluated / "old"])
+    assert (alone.judged, alone.rows[0].iqm) == ("training", 30.0)
+    assert tables.unevaluated(alone) == ["judged by training returns, exploration included: no run has an evaluation"]
+
+
+def test_a_comparison_says_whether_policies_drew_their_actions(evaluated: Path, record_run: RecordRun) -> None:
+    drawn = {"returns": [3.0] * 8, "evaluated": {3: 4.0}}
+    record_run(evaluated / "more" / "drawn", "kappa=2", "seed=0", "evaluation.deterministic=false", **drawn)
+    assert compare([evaluated / "more"]).how == "evaluated with drawn actions"
+    assert compare([evaluated]).how == "evaluated some without exploration, some with drawn actions"
 
 
 def test_a_team_that_does_nothing_has_a_line_per_world(tmp_path: Path, record_run: RecordRun) -> None:
@@ -373,7 +384,7 @@ def test_a_run_whose_last_policies_were_not_evaluated_is_not_judged_by_earlier_o
     record_run(tmp_path / "a", "kappa=0", returns=[1.0] * 8, evaluated={1: 9.0})
     record_run(tmp_path / "b", "kappa=1", returns=[2.0] * 8, evaluated={1: 5.0, 3: 6.0})
     found = compare([tmp_path])
-    assert found.judged == "training"
+    assert [row.cell.runs[0].folder for row in found.rows] == [tmp_path / "b"]
     assert found.unevaluated == [tmp_path / "a"]
     record_run(tmp_path / "on" / "a", "kappa=0", returns=[1.0] * 8, evaluated={1: 9.0}, ended=False)
     (going_on,) = find([tmp_path / "on"])
