@@ -21,7 +21,7 @@ import platform
 import signal
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -38,42 +38,77 @@ class StopRequested(BaseException):
     """The process was asked to end; it should give up its sockets and go."""
 
 
-class Stop:
-    """Whether this process has been asked to stop.
+class StopFlag:
+    """A request to stop what goes on in this process: all of it (`STOP`), or one run.
 
     Attributes:
-        asked: Set by signals; looked at by whatever waits.
+        asked: Whether there is a request; looked at by whatever computes or waits.
+        reason: Where it comes from, as the beginning of a sentence.
     """
 
-    __slots__ = ("asked",)
+    __slots__ = ("_wake", "asked", "reason")
 
     def __init__(self) -> None:
         self.asked = False
+        self.reason = "interrupted"
+        self._wake: Callable[[str], object] | None = None
+
+    def ask(self, reason: str = "interrupted") -> None:
+        """Ask, from any thread or from a signal's handler."""
+        self.asked, self.reason = True, reason
+        if (wake := self._wake) is not None:
+            wake(reason)
+
+    def heed(self) -> None:
+        """Look at the flag.
+
+        Raises:
+            StopRequested: there is a request.
+        """
+        if self.asked:
+            raise StopRequested
+
+    @contextlib.contextmanager
+    def waking(self, wake: Callable[[str], object]) -> Iterator[None]:
+        """Within the block, call `wake` with the reason of every request: for what waits, and cannot look at the flag."""
+        self._wake = wake
+        if self.asked:
+            wake(self.reason)
+        try:
+            yield
+        finally:
+            self._wake = None
 
 
-STOP = Stop()  # signals concern a process as a whole, so there is one
-
-
-def heed_stop() -> None:
-    """Look at the flag.
-
-    Raises:
-        StopRequested: the process has been asked to stop.
-    """
-    if STOP.asked:
-        raise StopRequested
+STOP = StopFlag()  # what asks the process as a whole
+heed_stop = STOP.heed
 
 
 @contextlib.contextmanager
-def stopped_by(*numbers: signal.Signals) -> Iterator[None]:
-    """Let signals ask this process to stop, within the block. A second signal of the same number ends the process at once."""
-    before = {number: signal.signal(number, _ask_once) for number in numbers}
+def stopped_by(*numbers: signal.Signals, stop: StopFlag = STOP, twice_kills: bool = True) -> Iterator[None]:
+    """Let signals ask to stop, within the block.
+
+    Args:
+        numbers: Which signals.
+        stop: What they ask.
+        twice_kills: Whether a second signal of the same number ends the process at once. Without, a second SIGINT asks again,
+            and other signals are heard once: timeout(1) sends SIGTERM twice.
+    """
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if twice_kills:
+            signal.signal(number, signal.SIG_DFL)
+        elif stop.asked and number != signal.SIGINT:
+            return
+        stop.ask(f"interrupted by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        STOP.asked = False
+        stop.asked = False
 
 
 def settle(role: str, log: Path | None) -> None:
@@ -116,8 +151,3 @@ def when_parent_dies(parent: int, number: signal.Signals) -> None:
 
 def _ask(signum: int, frame: FrameType | None) -> None:
     STOP.asked = True
-
-
-def _ask_once(signum: int, frame: FrameType | None) -> None:
-    STOP.asked = True
-    signal.signal(signum, signal.SIG_DFL)

@@ -7,14 +7,11 @@ guard.check_python()
 guard.check_origin()
 guard.end_when_interrupted()
 
-import contextlib  # noqa: E402
-import itertools  # noqa: E402
 import json  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from datetime import datetime  # noqa: E402
 from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Annotated  # noqa: E402
@@ -31,7 +28,6 @@ from coordinator.cli.options import (  # noqa: E402
     EXIT_INTERRUPTED,
     InProcessOption,
     ScenarioArgument,
-    one_run,
     refusals,
 )
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
@@ -39,11 +35,9 @@ from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, war
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
+from topology.process import StopFlag, stopped_by  # noqa: E402
 
 if TYPE_CHECKING:
-    from coordinator.run.collector import Outcome
-    from coordinator.run.database import Recorder
-    from coordinator.run.idle import Idle
     from coordinator.run.metrics import Report
     from coordinator.run.plan import Plan
     from coordinator.study.runs import Run
@@ -105,11 +99,12 @@ def run(
     diverged, its numbers are no longer finite; 130: interrupted.
     """
     from coordinator.run.plan import plan_of
+    from coordinator.run.session import new_folders
 
     chosen = _load(scenario, overrides, seed)
     with refusals():
         ready = plan_of(scenario, chosen)
-    _execute(ready, out or _new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
+    _execute(ready, out or new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
 
 
 @app.command()
@@ -143,25 +138,20 @@ def evaluate(
     Policies take their mean or likeliest actions. Where the world's cost has a limit they draw their actions, as in training.
     `evaluation.deterministic=true` or `=false` decides otherwise.
     """
-    from coordinator.run.plan import frozen, retold
-    from coordinator.study.runs import reading
-    from topology.deployment import CHECKPOINTS, SCENARIO_FILE
+    from coordinator.run.session import evaluation, evaluation_folders, weights_of
+    from coordinator.study.sweep import one_run
 
-    one_run(folder)
-    weights = folder / CHECKPOINTS / checkpoint
-    if not weights.is_dir():
-        there = sorted(path.parent.name for path in (folder / CHECKPOINTS).glob("*/agent-0.safetensors"))
-        _refuse(f"{folder}: no weights in {weights}; there are {', '.join(there) or 'none'} (--checkpoint)")
+    with refusals():
+        one_run(folder)
+        weights_of(folder, checkpoint)
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
     with refusals():
         if film is not None:
             from coordinator.report import film as filming
 
             filming.check(asked, film)
-        with reading(folder):
-            ready = frozen(retold(folder, asked), weights, copies=asked.env.copies, episodes=episodes)
-    targets = (folder / f"evaluation-{i}" for i in itertools.count(1))
-    _execute(ready, out or targets, as_json=as_json, quiet=quiet, in_process=in_process)
+        ready = evaluation(folder, asked, checkpoint=checkpoint, episodes=episodes)
+    _execute(ready, out or evaluation_folders(folder), as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
         return
     from coordinator.report import film as filming
@@ -183,76 +173,42 @@ def resume(
     It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
     again. Of a run that is finished it prints the results. Exit codes as of `run`.
     """
-    from coordinator.run.checkpoints import latest_good
-    from coordinator.run.collector import spoken
     from coordinator.run.metrics import report_of
-    from coordinator.run.plan import changes_since, reopened, without_weights
+    from coordinator.run.session import resumption
     from coordinator.study.runs import Run, reading
-    from topology.deployment import CHECKPOINTS
+    from coordinator.study.sweep import one_run
 
-    one_run(folder)
-    with refusals(), reading(folder):
+    with refusals():
+        one_run(folder)
+        found = resumption(folder)
+    if found.plan is None:
+        if found.lacks_evaluations:
+            _make_missing_evaluations(folder, quiet=quiet)
         run = Run(folder, load(str(folder / SCENARIO_FILE)))
-        lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
-        if run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
-            if not lost:  # else there is no whole team to evaluate
-                _make_missing_evaluations(run, quiet=quiet)
-                run = Run(folder, run.scenario)
+        with refusals(), reading(folder):
             _tell(run, {**report_of(run.metrics), "run_dir": str(folder)}, as_json=as_json)
-            return
-        if run.diverged:
-            _refuse(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
-        if not run.deployment.learns:
-            _refuse(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
-        round_, wrong = latest_good(folder)
-        if round_ is None:
-            why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
-            anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
-            _refuse(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
-        ready = reopened(folder, round_)
-    for text in wrong:
+        return
+    for text in found.skipped:
         terminal(stderr=True).print(warning(f"{text}; the state before it is taken"), soft_wrap=True)
-    if (changed := changes_since(folder, ready.scenario)) and not quiet:
+    if found.changed and not quiet:
         terminal(stderr=True).print(
-            warning(f"not as the run was begun ({', '.join(changed)}): it may not end as it would have"),
+            warning(f"not as the run was begun ({', '.join(found.changed)}): it may not end as it would have"),
             highlight=False,
             soft_wrap=True,
         )
-    _execute(ready, folder, as_json=as_json, quiet=quiet, in_process=in_process)
+    _execute(found.plan, folder, as_json=as_json, quiet=quiet, in_process=in_process)
 
 
-def _make_missing_evaluations(run: "Run", *, quiet: bool) -> None:
-    """Make up for the evaluations of a finished run that were interrupted, or failed."""
+def _make_missing_evaluations(folder: Path, *, quiet: bool) -> None:
     from coordinator.cli.progress import Display
-    from coordinator.evaluation.evaluations import Evaluations, are_missing
-    from coordinator.run.checkpoints import claim_run
-    from coordinator.run.database import Recorder, RecordingError, Results
-    from coordinator.run.metrics import made_up
-    from coordinator.run.plan import reopened
+    from coordinator.run.database import RecordingError
+    from coordinator.run.session import Spectator, make_missing_evaluations
+    from coordinator.study.runs import Run
 
-    if not are_missing(run.folder, run.deployment, run.scenario.n_rounds):
-        return
-    from coordinator.run.in_process import make_evaluations
-
-    ready, wall_s = reopened(run.folder, None), run.metrics["wall_s"]
-    with refusals(RecordingError, code=EXIT_FAILED), contextlib.ExitStack() as stack:
-        stack.enter_context(claim_run(run.folder))
-        recorder = stack.enter_context(contextlib.closing(Recorder(run.folder, env_steps_per_round=0, reopened=True)))
-        display = stack.enter_context(Display(terminal(stderr=True), total_steps=run.planned_steps, quiet=quiet))
-        evaluations = Evaluations(
-            ready,
-            run.folder,
-            recorder,
-            note=lambda text: recorder.event(wall_s, "evaluation", text),
-            watch=display.watch_evaluations,
-            rounds_done=run.scenario.n_rounds,
-        )
-        evaluations.end_training()
-        make_evaluations(ready, run.folder, evaluations)
-        recorder.commit_at_last()
-        evaluations.conclude()
-        with contextlib.closing(Results(run.folder)) as results:
-            recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
+    with refusals(), refusals(RecordingError, code=EXIT_FAILED):
+        steps = Run(folder, load(str(folder / SCENARIO_FILE))).planned_steps
+        with Display(terminal(stderr=True), total_steps=steps, quiet=quiet) as display:
+            make_missing_evaluations(folder, Spectator(evaluation=display.watch_evaluations))
 
 
 VERBS = (
@@ -449,111 +405,35 @@ def _execute(
     in_process: bool = False,
 ) -> None:
     from coordinator.cli.progress import Display, failure
-    from coordinator.run import sinks, supervisor
-    from coordinator.run.checkpoints import claim_run, complete_rounds, drop_others
-    from coordinator.run.database import Recorder, RecordingError
-    from coordinator.run.idle import above_their_limits, measure
-    from coordinator.run.plan import check_start, first_free, make_run_dir
-    from coordinator.study.forecast import warnings
+    from coordinator.run.session import Session, Spectator
     from coordinator.study.runs import Run
 
-    scenario, resumed_after = ready.scenario, ready.deployment.resumed_after
-    per_round = scenario.env.copies * scenario.rollout.steps
-    claim = contextlib.ExitStack()
-    try:
-        chosen = _agents(by_hand, ready.spec.n_agents)
-        if in_process and chosen:
-            raise ValueError("--by-hand: in one process (--in-process) there is no node to start by hand")
-        check_start(ready, in_process=in_process)
-        idle = measure(ready)
-        doubts = [*warnings(ready), *above_their_limits(ready, idle and idle.costs)]
-        run_dir = place if isinstance(place, Path) else first_free(place)
-        if resumed_after is None:
-            make_run_dir(run_dir, ready)
-        claim.enter_context(claim_run(run_dir))
-        after = None if resumed_after is None else (resumed_after + 1) * per_round
-        recorder = Recorder(
-            run_dir,
-            env_steps_per_round=per_round,
-            sinks=sinks.open_sinks(scenario.record, run_dir, after=after),
-            resumed_after=resumed_after,
-        )
-        if resumed_after is not None:
-            drop_others(run_dir, resumed_after)
-            ready.deployment.write(run_dir)
-    except (ValueError, RecordingError) as error:
-        claim.close()
-        _refuse(str(error))
-    except OSError as error:
-        claim.close()
-        _refuse(f"{error.filename}: cannot be written ({error.strerror})")
-    console = terminal(stderr=True)
-    for text in () if quiet else doubts:
-        console.print(warning(text), highlight=False, soft_wrap=True)
-    try:
-        with Display(console, total_steps=per_round * scenario.n_rounds, quiet=quiet) as display:
-            if in_process:
-                from coordinator.run import in_process as here  # pays for torch, which the command otherwise does without
-
-                outcome = here.run(ready, run_dir, recorder, display.watch, watch_evaluations=display.watch_evaluations)
-            else:
-                outcome = supervisor.run(
-                    ready,
-                    run_dir,
-                    recorder,
-                    display.watch,
-                    by_hand=chosen,
-                    say=display.say,
-                    watch_evaluations=display.watch_evaluations,
-                )
-        final = _concluded(ready, run_dir, recorder, outcome, idle)
-    finally:
-        lost = ""
-        try:
-            recorder.close()
-        except RecordingError as error:
-            lost = str(error)
-        claim.close()
-    outcome.error = outcome.error or lost or None
-    if outcome.error is not None:
-        has_diverged = final is not None and bool(final["diverged"])
-        if final is not None and has_diverged:
-            _tell(Run(run_dir, scenario), final, as_json=as_json)
-        kept = f"; what was recorded is in {run_dir}" if run_dir.exists() else ""
-        console.print(failure(outcome.error + kept), soft_wrap=True)
-        is_trained = outcome.env_steps >= Run(run_dir, scenario).planned_steps  # and evaluations are missing
-        if (complete_rounds(run_dir) or is_trained) and not has_diverged:
-            told = f"to go on: {shlex.join(['kappahop', 'resume', str(run_dir)])}"
-            console.print(told, highlight=False, soft_wrap=True, markup=False)
-        if not outcome.interrupted and ready.deployment.learns and (run_dir / SCENARIO_FILE).is_file():
-            again = ["kappahop", "run", str(run_dir / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
-            console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_DIVERGED if has_diverged else EXIT_FAILED)
-    assert final is not None, "without an error everything was recorded"
-    _tell(Run(run_dir, scenario), final, as_json=as_json)
-
-
-def _concluded(ready: "Plan", run_dir: Path, recorder: "Recorder", outcome: "Outcome", idle: "Idle | None") -> "Report | None":
-    """Write the rest of what a run reported, and its figures; None if that fails, and then the outcome says why."""
-    from coordinator.run.collector import spoken
-    from coordinator.run.database import RecordingError, Results
-    from coordinator.run.metrics import report
-
-    try:
-        recorder.commit_at_last()
-        with contextlib.closing(Results(run_dir)) as results:
-            # what the dead had sent to others over their neighbours' links is in nobody's books
-            complete = ready.scenario.clock == "virtual" and not (outcome.gone and ready.scenario.routing == "direct")
-            if outcome.error is None and complete:
-                outcome.error = results.imbalance(outcome.gone)
-            final = report(ready, run_dir, results, outcome, idle=idle)
-        if outcome.error is None and final["diverged"]:
-            outcome.error = spoken(final["diverged"][0])
-        recorder.meta(**final)
-        return final
-    except (RecordingError, ValueError) as error:
-        outcome.error = outcome.error or str(error)
-        return None
+    console, stop = terminal(stderr=True), StopFlag()
+    with refusals():
+        session = Session(ready, place, in_process=in_process, by_hand=_agents(by_hand, ready.spec.n_agents))
+    with session:
+        for text in () if quiet else session.doubts:
+            console.print(warning(text), highlight=False, soft_wrap=True)
+        steps = Run(session.folder, ready.scenario).planned_steps
+        asking = stopped_by(signal.SIGINT, signal.SIGTERM, stop=stop, twice_kills=in_process)
+        with asking, Display(console, total_steps=steps, quiet=quiet) as display:
+            ended = session.run(Spectator(display.watch, display.watch_evaluations, display.say), stop)
+    run = Run(ended.folder, ready.scenario)
+    if ended.error is None:
+        assert ended.metrics is not None, "without an error everything was recorded"
+        _tell(run, ended.metrics, as_json=as_json)
+        return
+    if ended.metrics is not None and ended.has_diverged:
+        _tell(run, ended.metrics, as_json=as_json)
+    kept = f"; what was recorded is in {ended.folder}" if ended.folder.exists() else ""
+    console.print(failure(ended.error + kept), soft_wrap=True)
+    if ended.can_go_on:
+        told = f"to go on: {shlex.join(['kappahop', 'resume', str(ended.folder)])}"
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
+    if not ended.interrupted and ready.deployment.learns and (ended.folder / SCENARIO_FILE).is_file():
+        again = ["kappahop", "run", str(ended.folder / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
+        console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(EXIT_INTERRUPTED if ended.interrupted else EXIT_DIVERGED if ended.has_diverged else EXIT_FAILED)
 
 
 def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
@@ -623,11 +503,6 @@ def _agents(text: str, n_agents: int) -> frozenset[int]:
         if not word.isdecimal() or int(word) >= n_agents:
             raise ValueError(f"--by-hand: got {word!r}, expected agents from 0 to {n_agents - 1}, with commas between them")
     return frozenset(map(int, words))
-
-
-def _new_folders(scenario: Scenario) -> Iterator[Path]:
-    stem = f"{scenario.name}-s{scenario.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    return (Path("runs") / (stem if i == 1 else f"{stem}-{i}") for i in itertools.count(1))
 
 
 def _shortened(sizes: list[int]) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -19,15 +18,6 @@ InProcessOption = Annotated[
 
 
 EXIT_INPUT, EXIT_FAILED, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 1, 3, 130
-
-
-def one_run(folder: Path) -> None:
-    """Refuse a sweep where a single run is asked for, and name one."""
-    from coordinator.study.sweep import MANIFEST_FILE
-
-    if (folder / MANIFEST_FILE).is_file():
-        some = next((run for run in sorted(folder.glob("*/seed=*")) if run.is_dir()), folder / "CELL" / "seed=N")
-        refuse(f"{folder}: a sweep, not a run; give one of its runs, e.g. {some}")
 
 
 def refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:

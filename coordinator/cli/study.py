@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, one_run, refusals, refuse
+from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refusals, refuse
 from coordinator.cli.terminal import terminal, warning
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def watch(
     The address that it prints holds a secret; without it nobody sees the page.
     """
     from coordinator.report.watch import serve
+    from coordinator.study.sweep import one_run
 
     one_run(folder)
     serve(folder, port, lambda url: terminal().print(f"{url}  (Ctrl-C ends it)", highlight=False, soft_wrap=True))

@@ -10,8 +10,8 @@ Evaluations are always made so: in the run's own process between two turns, or i
 processes (`coordinator.evaluation.process`).
 """
 
+import contextlib
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from operator import add
@@ -34,7 +34,7 @@ from topology.deployment import CHECKPOINTS
 from topology.finite import DivergedError
 from topology.planes.control import Control, EpisodeRow, Finished, Hello, Progress, Reports, RoundReport
 from topology.planes.world import WorldHub
-from topology.process import StopRequested, heed_stop, stopped_by
+from topology.process import STOP, StopFlag, StopRequested
 from topology.wire.keys import frame_extra, role_of
 from topology.wire.ledger import Row, imbalance
 from topology.wire.sockets import MemoryLinks
@@ -53,6 +53,18 @@ class _Reports:
         return None
 
 
+@contextlib.contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Let torch compute on one thread within the block, as nodes do, and then on as many as its caller has set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_on_one_thread()
 def run(
     ready: Plan,
     run_dir: Path,
@@ -61,6 +73,7 @@ def run(
     *,
     env: VecEnv | None = None,
     watch_evaluations: EvaluationWatcher = ignore,
+    stop: StopFlag = STOP,
 ) -> Outcome:
     """Run a plan to its end, in this process.
 
@@ -71,6 +84,7 @@ def run(
         watch: Called with every report, for a progress display.
         env: The world's copies, if the caller has made them; closed at the end.
         watch_evaluations: Called with every evaluation, for the same.
+        stop: Ends the run between two turns when it is asked to.
 
     Returns:
         How it ended; its pids are all this process's own.
@@ -95,20 +109,19 @@ def run(
         collector.lose(agent, story)
 
     try:
-        with stopped_by(signal.SIGINT, signal.SIGTERM):
-            collector.begin()
-            company.play(diverged, between=lambda: make_evaluations(ready, run_dir, collector.evaluations))
-            for finished in company.conclude():
-                heed_stop()
-                collector.take(finished)
-            collector.take(Finished(role=ROLE))
-            collector.end_training()
-            make_evaluations(ready, run_dir, collector.evaluations)
-            collector.close()
+        collector.begin()
+        company.play(diverged, stop, between=lambda: make_evaluations(ready, run_dir, collector.evaluations, stop))
+        for finished in company.conclude():
+            stop.heed()
+            collector.take(finished)
+        collector.take(Finished(role=ROLE))
+        collector.end_training()
+        make_evaluations(ready, run_dir, collector.evaluations, stop)
+        collector.close()
     except _Diverged as error:
         collector.close(str(error))
     except StopRequested:
-        collector.close(f"interrupted{collector.where()}", interrupted=True)
+        collector.close(f"{stop.reason}{collector.where()}", interrupted=True)
     except (RecordingError, OSError) as error:
         collector.close(str(error))
     finally:
@@ -120,18 +133,19 @@ class _Diverged(Exception):
     """Numbers of a node are no longer finite, and the run cannot go on without it; the text is for the user."""
 
 
-def make_evaluations(ready: Plan, run_dir: Path, evaluations: Evaluations) -> None:
+def make_evaluations(ready: Plan, run_dir: Path, evaluations: Evaluations, stop: StopFlag = STOP) -> None:
     """Make every evaluation that can be made by now, in this process."""
     while (job := evaluations.next()) is not None:
         try:
-            result = play(ready, run_dir, job, lambda done: evaluations.progress(job, done))
+            result = play(ready, run_dir, job, lambda done: evaluations.progress(job, done), stop)
         except PROBLEMS as error:
             evaluations.fail(job, str(error))
         else:
             evaluations.record(job, result)
 
 
-def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None]) -> Result:
+@_on_one_thread()
+def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None], stop: StopFlag = STOP) -> Result:
     """Make one evaluation: a team as it was stored plays episodes of its own, all at once.
 
     Everything is as in the run, links and virtual time included, which begins at 0; but nothing is learnt, and each environment
@@ -143,6 +157,7 @@ def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None]) ->
         run_dir: Its directory, with the policies.
         job: Which evaluation.
         tell: Called now and then with the part that is done.
+        stop: Looked at between two turns.
 
     Raises:
         ValueError: policies are missing or do not fit.
@@ -158,7 +173,7 @@ def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None]) ->
 
     try:
         company = _Company(planned, run_dir, env, reports)
-        company.play(diverged)
+        company.play(diverged, stop)
     finally:
         env.close()
     for finished in company.conclude():
@@ -196,7 +211,6 @@ class _Company:
     """All that take part in a run, on links in memory; nodes by id, and of agents those that are not gone."""
 
     def __init__(self, ready: Plan, run_dir: Path, env: VecEnv, reports: Reports) -> None:
-        torch.set_num_threads(1)
         scenario, deployment = ready.scenario, ready.deployment
         self._n = n = deployment.n_agents
         peers, to_agents = MemoryLinks.mesh(deployment.n_nodes), MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
@@ -223,11 +237,14 @@ class _Company:
         yield from (self._nodes[agent].conclude() for agent in self._runtimes)
         yield from (critic.conclude() for critic in self._critics.values())
 
-    def play(self, diverged: Callable[[int, DivergedError], None], between: Callable[[], None] = lambda: None) -> None:
+    def play(
+        self, diverged: Callable[[int, DivergedError], None], stop: StopFlag, between: Callable[[], None] = lambda: None
+    ) -> None:
         """Let all have their turns until all are done.
 
         Args:
             diverged: Called when numbers of a node are no longer finite; unless it raises, the others go on without the node.
+            stop: Looked at between two turns.
             between: Called whenever all have had a turn.
         """
         for runtime in self._runtimes.values():
@@ -235,12 +252,12 @@ class _Company:
         while not (self._world.is_over and all(node.is_over for _, node in self._present())):
             moved = False
             while not self._world.is_over and self._world.turn():
-                heed_stop()
+                stop.heed()
                 moved = True
             for agent, node in self._present():
                 try:
                     while not node.is_over and node.turn():
-                        heed_stop()
+                        stop.heed()
                         moved = True
                 except DivergedError as error:
                     diverged(agent, error)

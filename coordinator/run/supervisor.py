@@ -1,10 +1,11 @@
 """Starting a run's processes, watching them, and ending them, whatever happens.
 
 Theory of operation. Three sources feed one queue: the control plane (what processes report), the fork server (who was born,
-who died), and signals (Ctrl-C). The supervisor takes one item after the other and moves through
+who died), and requests to stop (`topology.process.StopFlag`). It installs no signal handler, so it runs in any thread. The
+supervisor takes one item after the other and moves through
 
     starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
-        └──────────── somebody died, reported a Fault, was late, or Ctrl-C ────────────► failed
+        └───── somebody died, reported a Fault, was late, or a request to stop ────────► failed
 
 and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
 process's own Fault explains more than its exit code, so a death waits a moment for one.
@@ -26,6 +27,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ from topology.planes.control import (
     largest_report,
     refused_at,
 )
+from topology.process import STOP, StopFlag
 from topology.wire.keys import COORDINATOR, Keyring, role_of
 from topology.wire.socket_folder import socket_folder
 from topology.wire.sockets import ipc_endpoint
@@ -71,6 +74,7 @@ def run(
     by_hand: Collection[int] = (),
     say: Callable[[str], None] = print,
     watch_evaluations: EvaluationWatcher = ignore,
+    stop: StopFlag = STOP,
 ) -> Outcome:
     """Run a plan to its end.
 
@@ -82,13 +86,10 @@ def run(
         by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
         watch_evaluations: Called with every evaluation, for the same display.
+        stop: Ends the run when it is asked to; asked again while processes are ending, it kills them.
     """
     collector = Collector(ready, run_dir, recorder, watch, watch_evaluations)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        asyncio.run(_Supervisor(ready, run_dir, collector, by_hand, say).run())
-    finally:
-        signal.signal(signal.SIGTERM, before)  # which asyncio does not put back
+    asyncio.run(_Supervisor(ready, run_dir, collector, by_hand, say, stop).run())
     return collector.outcome
 
 
@@ -97,7 +98,17 @@ class _Failure(Exception):
 
 
 class _InterruptedError(_Failure):
-    """A signal to the command ended the run."""
+    """A request to stop ended the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request to stop, and where it comes from."""
+
+    reason: str
+
+
+_Item = Control | dict[str, Any] | _Asked | _Failure
 
 
 class _Supervisor:
@@ -108,12 +119,13 @@ class _Supervisor:
         collector: Collector,
         by_hand: Collection[int],
         say: Callable[[str], None],
+        stop: StopFlag,
     ) -> None:
         self._scenario = ready.scenario
         self._n = ready.deployment.n_agents
         self._run_dir = run_dir
         self._collector = collector
-        self._inbox: asyncio.Queue[Control | dict[str, Any] | signal.Signals | _Failure] = asyncio.Queue()
+        self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
         self._alive: dict[str, int] = {}
         self._fork_server_pid = 0
@@ -127,12 +139,15 @@ class _Supervisor:
         self._problem = ""  # why it could not be made, as its process told
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
+        self._stop = stop
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._inbox.put_nowait, number)
-        with socket_folder() as (folder, lock):
+
+        def wake(reason: str) -> None:
+            loop.call_soon_threadsafe(self._inbox.put_nowait, _Asked(reason))
+
+        with self._stop.waking(wake), socket_folder() as (folder, lock):
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
             largest = largest_report(len(self._roles), self._scenario.rollout.steps)
             hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=largest)
@@ -289,7 +304,7 @@ class _Supervisor:
             case {"evaluating": done} if self._job is not None:
                 self._collector.evaluations.progress(self._job, done)
 
-    async def _next(self, timeout_s: float) -> Control | dict[str, Any] | signal.Signals | _Failure | None:
+    async def _next(self, timeout_s: float) -> "_Item | None":
         try:
             return await asyncio.wait_for(self._inbox.get(), max(0.0, timeout_s))
         except TimeoutError:
@@ -313,9 +328,9 @@ class _Supervisor:
                 order |= {"agent": place - 1, "critic": role == self._critic}
             fork_server.stdin.write(json.dumps(order).encode() + b"\n")
 
-    async def _on(self, item: Control | dict[str, Any] | signal.Signals | _Failure) -> None:
-        if isinstance(item, signal.Signals | int):
-            raise _InterruptedError(f"interrupted by {signal.Signals(item).name}{self._collector.where()}")
+    async def _on(self, item: "_Item") -> None:
+        if isinstance(item, _Asked):
+            raise _InterruptedError(f"{item.reason}{self._collector.where()}")
         if isinstance(item, _Failure):
             raise item
         if isinstance(item, dict):
@@ -386,7 +401,7 @@ class _Supervisor:
             item = await self._next(deadline - time.monotonic())
             if item is None:
                 break
-            if isinstance(item, dict | signal.Signals):
+            if isinstance(item, dict | _Asked):
                 later.append(item)
             else:
                 await self._on(item)
@@ -424,7 +439,7 @@ class _Supervisor:
                         self._collector.take(item)
                     case Refused():
                         self._note_refused(item)
-                    case signal.SIGINT:  # a second Ctrl-C: at once
+                    case _Asked():  # a second request: at once
                         break
                     case _:
                         pass

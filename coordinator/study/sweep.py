@@ -131,6 +131,17 @@ def plan_sweep(source: str, cells: Sequence[Cell], seeds: Sequence[int], out: Pa
     return sweep
 
 
+def one_run(folder: Path) -> None:
+    """Make sure that a folder is no sweep where a single run is asked for.
+
+    Raises:
+        ScenarioError: it is one; the text names one of its runs.
+    """
+    if (folder / MANIFEST_FILE).is_file():
+        some = next((run for run in sorted(folder.glob("*/seed=*")) if run.is_dir()), folder / "CELL" / "seed=N")
+        raise ScenarioError(f"{folder}: a sweep, not a run; give one of its runs, e.g. {some}")
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

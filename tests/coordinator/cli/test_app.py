@@ -21,6 +21,7 @@ from coordinator.run import in_process, supervisor
 from coordinator.run.metrics import Report
 from coordinator.run.plan import first_free
 from coordinator.run.run_sqlite import DATABASE
+from coordinator.run.session import new_folders
 from coordinator.study import sweep
 from scenarios.loading import dotted_keys, load, shipped
 from scenarios.recipes import RECIPES
@@ -345,7 +346,7 @@ def test_interrupted_while_it_imports_it_says_so_in_one_line(module: str, number
 def test_a_run_without_a_folder_of_its_own_gets_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     scenario = load("quickstart")
-    first = first_free(command._new_folders(scenario))
+    first = first_free(new_folders(scenario))
     assert first.parent == Path("runs")
     assert first.name.startswith("quickstart-s0-")
     assert first.is_dir()

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
 from topology.deployment import CHECKPOINTS, policies_folder
 from topology.planes.control import Control, EpisodeRow, RoundReport
+from topology.process import StopRequested
 from topology.wire.ledger import Row
 
 SMALL = [
@@ -133,7 +133,7 @@ def test_an_evaluation_is_made_once_however_often_the_run_is_interrupted(tmp_pat
     assert len(jobs) == len(set(jobs)) >= 4
 
     class Interrupter:
-        """Ctrl-C during one of the evaluations."""
+        """A request to stop during one of the evaluations."""
 
         def __init__(self, at: int) -> None:
             self.left = at
@@ -145,7 +145,7 @@ def test_an_evaluation_is_made_once_however_often_the_run_is_interrupted(tmp_pat
             elif evaluated.done == 1.0:
                 self.left -= 1
                 if self.left == 0:
-                    signal.raise_signal(signal.SIGINT)
+                    raise StopRequested
 
     folder = tmp_path / "broken"
     first, second = Interrupter(min(at, len(jobs))), Interrupter(-1)

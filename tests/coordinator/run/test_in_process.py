@@ -1,7 +1,6 @@
 """Runs within one process: what agents tell each other, in closed form, for every κ, graph and routing."""
 
 import contextlib
-import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import load
 from topology.deployment import CHECKPOINTS, evaluation_seed
 from topology.graph.neighbourhood import ball
+from topology.process import StopFlag
 
 N, STEPS, ROUNDS = 5, 6, 2
 SMALL = [
@@ -54,15 +54,15 @@ def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
     ready = plan(load("quickstart", [*SMALL, "env.copies=1", f"budget.env_steps={100 * STEPS}"]))
     make_run_dir(tmp_path / "run", ready)
     recorder = Recorder(tmp_path / "run", env_steps_per_round=STEPS)
-    seen = 0
+    seen, stop = 0, StopFlag()
 
     def watch(report: object) -> None:
         nonlocal seen
         seen += 1
         if seen == 40:
-            signal.raise_signal(signal.SIGINT)
+            stop.ask()
 
-    outcome = in_process.run(ready, tmp_path / "run", recorder, watch)
+    outcome = in_process.run(ready, tmp_path / "run", recorder, watch, stop=stop)
     recorder.close()
     assert outcome.interrupted
     assert outcome.error is not None

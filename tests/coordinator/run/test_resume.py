@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from scenarios.loading import ScenarioError, load
 from topology import snapshot
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE, state_folder
 from topology.planes.control import Control, Stored
+from topology.process import StopRequested
 
 SMALL = [
     "env.copies=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
@@ -93,7 +93,7 @@ def begun(folder: Path, *words: str) -> Plan:
 
 
 class Interrupter:
-    """Ctrl-C after so many reports."""
+    """A request to stop after so many reports."""
 
     def __init__(self, reports: int) -> None:
         self._left = reports
@@ -101,7 +101,7 @@ class Interrupter:
     def __call__(self, report: Control) -> None:
         self._left -= 1
         if self._left == 0:
-            signal.raise_signal(signal.SIGINT)
+            raise StopRequested
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -311,7 +311,7 @@ def test_nothing_counts_before_the_coordinator_has_heard_of_everybody(tmp_path: 
     def stop(report: Control) -> None:
         if isinstance(report, Stored):
             assert complete_rounds(tmp_path) == []
-            signal.raise_signal(signal.SIGINT)
+            raise StopRequested
 
     assert perform(ready, tmp_path, stop).interrupted
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["state-2"]
