@@ -46,55 +46,63 @@ def test_network_page_ends_with_every_attribute_and_lists_every_preset() -> None
         assert f"| {preset.spec.mtu_bytes} |" in told[name]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_architecture_page_names_every_module_and_no_other(room: str) -> None:
-    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
-    _, _, section = page.partition(f"\n### {room}\n")
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:4]] for line in section.partition("\n#")[0].splitlines() if line[:1] == "|"
-    ]
-    named = {alcove.strip("`/") or ".": set(re.findall(r"`([a-z_]+)`", names)) for alcove, _, names in rows[2:]}
-    assert {alcove: names for alcove, names in named.items() if names} == modules(room)
+def test_architecture_page_names_every_module_and_no_other(subtests: pytest.Subtests) -> None:
+    for room in ROOMS:
+        with subtests.test(room=room):
+            page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+            _, _, section = page.partition(f"\n### {room}\n")
+            rows = [
+                [cell.strip() for cell in line.split("|")[1:4]]
+                for line in section.partition("\n#")[0].splitlines()
+                if line[:1] == "|"
+            ]
+            named = {alcove.strip("`/") or ".": set(re.findall(r"`([a-z_]+)`", names)) for alcove, _, names in rows[2:]}
+            assert {alcove: names for alcove, names in named.items() if names} == modules(room)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_alcove_holds_more_than_fourteen_modules(room: str) -> None:
-    assert {alcove: len(names) for alcove, names in modules(room).items() if len(names) > 14} == {}
+def test_no_alcove_holds_more_than_fourteen_modules(subtests: pytest.Subtests) -> None:
+    for room in ROOMS:
+        with subtests.test(room=room):
+            assert {alcove: len(names) for alcove, names in modules(room).items() if len(names) > 14} == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_links_between_pages_lead_somewhere(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(page=page):
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+                if "://" not in target:
+                    assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_lines_end_where_a_diff_can_show_what_changed(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE).splitlines()
-    assert [line for line in prose if len(line) > 160 and not line.startswith("|") and "](" not in line] == []
+def test_lines_end_where_a_diff_can_show_what_changed(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(page=page):
+            prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE).splitlines()
+            assert [line for line in prose if len(line) > 160 and not line.startswith("|") and "](" not in line] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_scenarios_and_keys_in_commands_exist(page: Path) -> None:
+def test_scenarios_and_keys_in_commands_exist(subtests: pytest.Subtests) -> None:
     keys = set(dotted_keys())
-    for words in re.findall(r"kappahop (?:run|graph|links) ([^`\n#]+)", page.read_text(encoding="utf-8")):
-        scenario, *rest = words.split()
-        if scenario.isupper() or scenario.startswith("(") or scenario.endswith(".yaml"):
-            continue
-        assert scenario in shipped()
-        overrides = [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)]
-        assert {word.partition("=")[0] for word in overrides} <= keys
-        load(scenario, overrides)
+    for page in PAGES:
+        with subtests.test(page=page):
+            for words in re.findall(r"kappahop (?:run|graph|links) ([^`\n#]+)", page.read_text(encoding="utf-8")):
+                scenario, *rest = words.split()
+                if scenario.isupper() or scenario.startswith("(") or scenario.endswith(".yaml"):
+                    continue
+                assert scenario in shipped()
+                overrides = [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)]
+                assert {word.partition("=")[0] for word in overrides} <= keys
+                load(scenario, overrides)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_sweeps_in_commands_can_be_planned(page: Path) -> None:
-    for words in re.findall(r"kappahop sweep ([^`\n#]+)", page.read_text(encoding="utf-8")):
-        scenario, *rest = words.split()
-        if scenario not in shipped() or "topology.file=" in words:  # a placeholder, or a file that the page makes first
-            continue
-        assert cells(scenario, [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)], [0])
+def test_sweeps_in_commands_can_be_planned(subtests: pytest.Subtests) -> None:
+    for page in PAGES:
+        with subtests.test(page=page):
+            for words in re.findall(r"kappahop sweep ([^`\n#]+)", page.read_text(encoding="utf-8")):
+                scenario, *rest = words.split()
+                if scenario not in shipped() or "topology.file=" in words:  # a placeholder, or a file that the page makes first
+                    continue
+                assert cells(scenario, [word for word in rest if re.fullmatch(r"[a-z_.]+=\S+", word)], [0])
 
 
 def test_decisions_are_listed() -> None:

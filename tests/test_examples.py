@@ -15,8 +15,9 @@ SHOWING = [
 ]
 
 
-@pytest.mark.parametrize("module", SHOWING)
-def test_every_example_gives_what_it_shows(module: str) -> None:
-    found = doctest.testmod(import_module(module))
-    assert found.attempted > 0
-    assert found.failed == 0
+def test_every_example_gives_what_it_shows(subtests: pytest.Subtests) -> None:
+    for module in SHOWING:
+        with subtests.test(module=module):
+            found = doctest.testmod(import_module(module))
+            assert found.attempted > 0
+            assert found.failed == 0

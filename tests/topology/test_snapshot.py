@@ -62,12 +62,13 @@ def test_streams_go_on_where_they_were(tmp_path: Path) -> None:
         assert before.standard_normal(5).tobytes() == after.standard_normal(5).tobytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 100])
-def test_a_broken_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "node-0.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"node-0\.safetensors: not a stored state"):
-        read(path)
+def test_a_broken_file_is_refused_by_name(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for content in (b"", b"abc", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 100):
+        with subtests.test(content=content):
+            path = tmp_path / "node-0.safetensors"
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=r"node-0\.safetensors: not a stored state"):
+                read(path)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -17,17 +17,19 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [1, 2, 9, 30])
-def test_layouts_are_deterministic_finite_and_keep_nodes_apart(kind: Any, n: int) -> None:
-    graph = build(Topology(kind=kind, degree=2, attach=1, radius=1.0, edge_prob=0.5), n, []) if (kind, n) != (
-        "watts_strogatz", 2,
-    ) else nx.path_graph(2)  # fmt: skip
-    places = layout(graph)
-    assert places == layout(graph)
-    assert sorted(places) == sorted(graph)
-    assert all(math.isfinite(x) and math.isfinite(y) for x, y in places.values())
-    assert len(set(places.values())) == n
+def test_layouts_are_deterministic_finite_and_keep_nodes_apart(subtests: pytest.Subtests) -> None:
+    kind: Any
+    for kind in KINDS:
+        for n in (1, 2, 9, 30):
+            with subtests.test(kind=kind, n=n):
+                graph = build(Topology(kind=kind, degree=2, attach=1, radius=1.0, edge_prob=0.5), n, []) if (kind, n) != (
+                    "watts_strogatz", 2,
+                ) else nx.path_graph(2)  # fmt: skip
+                places = layout(graph)
+                assert places == layout(graph)
+                assert sorted(places) == sorted(graph)
+                assert all(math.isfinite(x) and math.isfinite(y) for x, y in places.values())
+                assert len(set(places.values())) == n
 
 
 def test_lines_and_rings_are_laid_along_their_edges_whatever_the_ids() -> None:
@@ -37,15 +39,17 @@ def test_lines_and_rings_are_laid_along_their_edges_whatever_the_ids() -> None:
     assert math.dist(ring[0], ring[2]) == pytest.approx(math.dist(ring[1], ring[3])) == pytest.approx(math.sqrt(2))
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".png"])
-@pytest.mark.parametrize("colour", ["reach", "centre"])
-def test_pictures_are_the_same_bytes_each_time(tmp_path: Path, suffix: str, colour: Any) -> None:
-    graph = build(Topology(kind="tree"), 7, [])
-    for name in ("a", "b"):
-        draw(graph, tmp_path / f"{name}{suffix}", "seven agents", {0: "root"}, colour=colour)
-    first = (tmp_path / f"a{suffix}").read_bytes()
-    assert first == (tmp_path / f"b{suffix}").read_bytes()
-    assert first.startswith(b"\x89PNG") == (suffix == ".png")
+def test_pictures_are_the_same_bytes_each_time(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    colour: Any
+    for suffix in (".svg", ".png"):
+        for colour in ("reach", "centre"):
+            with subtests.test(suffix=suffix, colour=colour):
+                graph = build(Topology(kind="tree"), 7, [])
+                for name in ("a", "b"):
+                    draw(graph, tmp_path / f"{name}{suffix}", "seven agents", {0: "root"}, colour=colour)
+                first = (tmp_path / f"a{suffix}").read_bytes()
+                assert first == (tmp_path / f"b{suffix}").read_bytes()
+                assert first.startswith(b"\x89PNG") == (suffix == ".png")
 
 
 def test_svg_is_sound_xml_even_with_hostile_labels(tmp_path: Path) -> None:

@@ -66,9 +66,11 @@ def test_shapes_of_the_regular_kinds() -> None:
     assert of(6, kind="tree", branching=1) == of(6, kind="line")
 
 
-@pytest.mark.parametrize("kind", [*GENERATED, *RANDOM, "kinematic"])
-def test_one_agent_is_a_graph(kind: Any) -> None:
-    assert is_sound(build(Topology(kind=kind), 1, []), 1)
+def test_one_agent_is_a_graph(subtests: pytest.Subtests) -> None:
+    kind: Any
+    for kind in [*GENERATED, *RANDOM, "kinematic"]:
+        with subtests.test(kind=kind):
+            assert is_sound(build(Topology(kind=kind), 1, []), 1)
 
 
 def test_small_rings_have_no_double_edge() -> None:
@@ -111,9 +113,8 @@ def test_kinematic_is_the_worlds_own_graph() -> None:
     assert edges(build(Topology(), 2, [(1, 0), (0, 1)])) == {(0, 1)}
 
 
-@pytest.mark.parametrize(
-    ("settings", "n", "kinematic", "message"),
-    [
+def test_what_cannot_be_built_says_so_in_one_line(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[dict[str, Any], int, list[tuple[int, int]], str]] = [
         ({"kind": "grid", "rows": 4}, 6, [], "topology.rows: got 4; it must divide the world's number of agents, 6"),
         ({"kind": "watts_strogatz", "degree": 6}, 6, [], "topology.degree: got 6; the world has 6 agents, so it must be below 6"),
         ({"kind": "watts_strogatz", "degree": 3}, 6, [], "topology.degree: got 3; it must be even"),
@@ -129,14 +130,12 @@ def test_kinematic_is_the_worlds_own_graph() -> None:
         ({"kind": "kinematic"}, 4, [(0, 1), (2, 3)], "falls into 2 parts of 2, 2 nodes"),
         ({"kind": "kinematic"}, 2, [(0, 2)], "edge (0, 2) does not join two of the agents 0..1"),
         ({"kind": "kinematic"}, 2, [(1, 1)], "edge (1, 1) does not join"),
-    ],
-)
-def test_what_cannot_be_built_says_so_in_one_line(
-    settings: dict[str, Any], n: int, kinematic: list[tuple[int, int]], message: str
-) -> None:
-    with pytest.raises(GraphError, match=re.escape(message)) as caught:
-        build(Topology(**settings), n, kinematic)
-    assert "\n" not in str(caught.value)
+    ]
+    for settings, n, kinematic, message in rows:
+        with subtests.test(message=message):
+            with pytest.raises(GraphError, match=re.escape(message)) as caught:
+                build(Topology(**settings), n, kinematic)
+            assert "\n" not in str(caught.value)
 
 
 def test_no_agents_is_refused() -> None:
@@ -184,9 +183,8 @@ BOMB = (
 ML = "<graphml xmlns='http://graphml.graphdrawing.org/xmlns'>{}</graphml>"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "n", "message"),
-    [
+def test_bad_files_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str | bytes, int, str]] = [
         ("g.edges", "0 1\n1 2\n2 3\n3 4\n", 6, "g.edges has 5 nodes, the world has 6 agents"),
         ("g.edges", "0\n", 2, "g.edges has 1 node, the world has 2 agents"),
         ("g.edges", "0 1\n", 1, "g.edges has 2 nodes, the world has 1 agent"),
@@ -223,18 +221,16 @@ ML = "<graphml xmlns='http://graphml.graphdrawing.org/xmlns'>{}</graphml>"
         ("g.json", '{"nodes": [{"id": [[]]}], "edges": []}', 1, "g.json has a node named [[]]"),
         ("g.json", '{"nodes": [{"id": 0}], "edges": [], "directed": true}', 1, "g.json is a directed graph"),
         ("g.json", '{"nodes": [{"id": 1' + "0" * 4000 + '}], "edges": []}', 1, "g.json has a node 10000"),
-    ],
-)
-def test_bad_files_are_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | bytes, n: int, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(GraphError, match=re.escape(message)) as caught:
-        read(Path(name), n)
-    assert str(caught.value).startswith("topology.file: g")
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 200
+    ]
+    for name, content, n, message in rows:
+        with subtests.test(name=name, message=message):
+            monkeypatch.chdir(tmp_path)
+            Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            with pytest.raises(GraphError, match=re.escape(message)) as caught:
+                read(Path(name), n)
+            assert str(caught.value).startswith("topology.file: g")
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 200
 
 
 def test_missing_folders_and_outsized_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

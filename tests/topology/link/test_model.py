@@ -552,10 +552,10 @@ def test_the_spec_of_the_moment_of_sending_holds_for_the_whole_message() -> None
     assert follow.sent_bytes == 120
 
 
-@pytest.mark.parametrize("starts", [[], [1.0], [0.0, 2.0, 1.0], [0.0, 1.0, 1.0]])
-def test_segments_are_in_order(starts: list[float]) -> None:
-    with pytest.raises(ValueError, match="segments"):
-        LinkModel([(start, IDEAL) for start in starts], copies=1, seed=0, stream=(0, 1))
+def test_segments_are_in_order(subtests: pytest.Subtests) -> None:
+    for starts in ([], [1.0], [0.0, 2.0, 1.0], [0.0, 1.0, 1.0]):
+        with subtests.test(starts=starts), pytest.raises(ValueError, match="segments"):
+            LinkModel([(start, IDEAL) for start in starts], copies=1, seed=0, stream=(0, 1))
 
 
 def test_ideal_is_recognised_and_is() -> None:
@@ -568,20 +568,22 @@ def test_ideal_is_recognised_and_is() -> None:
     assert not LinkModel([(0.0, IDEAL), (9.0, SLOW)], copies=1, seed=0, stream=(0, 1)).is_ideal
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"rate_bps": 1e9}, {"delay_s": 1e-9}, {"spread": ((0.0, 0.0), (1.0, 1e-9))}, {"loss_prob": 1e-9}, {"queue_bytes": 10**9},
+def test_whatever_limits_is_not_ideal(subtests: pytest.Subtests) -> None:
+    rows: list[dict[str, Any]] = [
+        {"rate_bps": 1e9},
+        {"delay_s": 1e-9},
+        {"spread": ((0.0, 0.0), (1.0, 1e-9))},
+        {"loss_prob": 1e-9},
+        {"queue_bytes": 10**9},
         {"trace": Trace([1])},
-    ],
-)  # fmt: skip
-def test_whatever_limits_is_not_ideal(values: dict[str, Any]) -> None:
-    assert not link(replace(IDEAL, **values)).is_ideal
+    ]
+    for values in rows:
+        with subtests.test(values=values):
+            assert not link(replace(IDEAL, **values)).is_ideal
 
 
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
+def test_a_spec_that_makes_no_sense_is_told(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[dict[str, Any], str]] = [
         ({"loss_prob": -0.1}, "loss_prob: got -0.1; expected 0..1"),
         ({"loss_prob": 1.1}, "loss_prob: got 1.1"),
         ({"loss_prob": math.nan}, "loss_prob: got nan"),
@@ -599,11 +601,10 @@ def test_whatever_limits_is_not_ideal(values: dict[str, Any]) -> None:
         ({"spread": ((0.0, 0.0), (0.5, 0.1), (0.4, 0.2), (1.0, 1.0))}, "spread: .* ascending quantiles"),
         ({"spread": ((0.0, 0.0), (0.5, 0.2), (1.0, 0.1))}, "spread: .* ascending seconds"),
         ({"delay_s": 0.1, "spread": ((0.0, -0.2), (1.0, 0.2))}, "spread: .* no delay below 0"),
-    ],
-)  # fmt: skip
-def test_a_spec_that_makes_no_sense_is_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        LinkSpec(**values)
+    ]
+    for values, told in rows:
+        with subtests.test(values=values), pytest.raises(ValueError, match=told):
+            LinkSpec(**values)
 
 
 def test_the_long_run_rate_takes_in_duty_and_trace() -> None:

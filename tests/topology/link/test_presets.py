@@ -12,24 +12,25 @@ from topology.link.presets import ALIASES, PRESETS, changed, named
 from topology.link.traces import Trace
 
 
-@pytest.mark.parametrize("name", [*PRESETS, *ALIASES])
-def test_every_name_is_a_medium_with_a_source(name: str) -> None:
-    preset = PRESETS[ALIASES.get(name, name)]
-    assert named(name) is preset.spec
-    assert preset.source.endswith(".")
-    assert len(preset.source) > 20
-    assert preset.spec.is_ideal == (name == "ideal")
+def test_every_name_is_a_medium_with_a_source(subtests: pytest.Subtests) -> None:
+    for name in [*PRESETS, *ALIASES]:
+        with subtests.test(name=name):
+            preset = PRESETS[ALIASES.get(name, name)]
+            assert named(name) is preset.spec
+            assert preset.source.endswith(".")
+            assert len(preset.source) > 20
+            assert preset.spec.is_ideal == (name == "ideal")
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_every_queue_takes_a_full_fragment(name: str) -> None:
-    spec = PRESETS[name].spec
-    assert spec.queue_bytes >= 4 * spec.mtu_bytes
+def test_every_queue_takes_a_full_fragment(subtests: pytest.Subtests) -> None:
+    for name in PRESETS:
+        with subtests.test(name=name):
+            spec = PRESETS[name].spec
+            assert spec.queue_bytes >= 4 * spec.mtu_bytes
 
 
-@pytest.mark.parametrize(
-    ("name", "median_s", "ninth_tenth_s", "rate_bps"),
-    [
+def test_delays_and_rates_are_those_of_the_sources(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, float, float | None, float]] = [
         ("wifi-campus", 0.003, 0.020, 30e6),
         ("wifi-busy", 0.020, 0.100, 10e6),
         ("lte", 2 * 0.045, None, 50e6),
@@ -45,16 +46,14 @@ def test_every_queue_takes_a_full_fragment(name: str) -> None:
         ("802.15.4", 0.005, None, 250e3),
         ("lan", 0.0002, None, 1e9),
         ("wan", 0.040, None, 18e6),
-    ],
-)  # fmt: skip
-def test_delays_and_rates_are_those_of_the_sources(
-    name: str, median_s: float, ninth_tenth_s: float | None, rate_bps: float
-) -> None:
-    spec = named(name)
-    assert spec.delay_s + spec.quantile(0.5) == pytest.approx(median_s)
-    if ninth_tenth_s is not None:
-        assert spec.delay_s + spec.quantile(0.9) == pytest.approx(ninth_tenth_s)
-    assert spec.rate_bps == rate_bps
+    ]
+    for name, median_s, ninth_tenth_s, rate_bps in rows:
+        with subtests.test(name=name):
+            spec = named(name)
+            assert spec.delay_s + spec.quantile(0.5) == pytest.approx(median_s)
+            if ninth_tenth_s is not None:
+                assert spec.delay_s + spec.quantile(0.9) == pytest.approx(ninth_tenth_s)
+            assert spec.rate_bps == rate_bps
 
 
 def test_further_quantiles() -> None:
@@ -63,16 +62,18 @@ def test_further_quantiles() -> None:
     assert [round(leo.delay_s + leo.quantile(part), 6) for part in (0.0, 0.25, 0.75)] == [0.020, 0.040, 0.060]
 
 
-@pytest.mark.parametrize(
-    ("name", "enter", "leave"),
-    [
-        ("wifi-campus", 0.00337, 0.333), ("wifi-busy", 0.00619, 0.2), ("uav-mesh", 0.01852, 0.167), ("802.15.4", 0.02174, 0.25),
-    ],
-)  # fmt: skip
-def test_bursts_have_the_rates_of_the_chain(name: str, enter: float, leave: float) -> None:
-    spec = named(name)
-    assert 1 / spec.loss_burst == pytest.approx(leave, abs=5e-4)
-    assert spec.loss_prob / spec.loss_burst / (1 - spec.loss_prob) == pytest.approx(enter, abs=5e-6)
+def test_bursts_have_the_rates_of_the_chain(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, float, float]] = [
+        ("wifi-campus", 0.00337, 0.333),
+        ("wifi-busy", 0.00619, 0.2),
+        ("uav-mesh", 0.01852, 0.167),
+        ("802.15.4", 0.02174, 0.25),
+    ]
+    for name, enter, leave in rows:
+        with subtests.test(name=name):
+            spec = named(name)
+            assert 1 / spec.loss_burst == pytest.approx(leave, abs=5e-4)
+            assert spec.loss_prob / spec.loss_burst / (1 - spec.loss_prob) == pytest.approx(enter, abs=5e-6)
 
 
 def test_two_legs_lose_what_either_loses() -> None:
@@ -112,9 +113,8 @@ def test_what_is_not_given_stays() -> None:
         assert changed(preset.spec, Part()) == preset.spec
 
 
-@pytest.mark.parametrize(
-    ("given", "attribute", "value"),
-    [
+def test_what_is_given_changes_that_and_nothing_else(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[dict[str, Any], str, Any]] = [
         ({"loss_prob": 0.2}, "loss_prob", 0.2),
         ({"loss_prob": 0.0}, "loss_prob", 0.0),
         ({"loss_burst": 2.0}, "loss_burst", 2.0),
@@ -130,13 +130,13 @@ def test_what_is_not_given_stays() -> None:
         ({"duty": 0.1}, "duty", 0.1),
         ({"retries": 0}, "retries", 0),
         ({"reorder": True}, "reorder", True),
-    ],
-)  # fmt: skip
-def test_what_is_given_changes_that_and_nothing_else(given: dict[str, Any], attribute: str, value: Any) -> None:
-    before, after = named("wifi-campus"), changed(named("wifi-campus"), Part(**given))
-    assert getattr(after, attribute) == value
-    same = {"trace", *LinkSpec.__slots__} - {attribute} - ({"delay_s"} if "latency_ms" in given else set())
-    assert all(getattr(after, name) == getattr(before, name) for name in same)
+    ]
+    for given, attribute, value in rows:
+        with subtests.test(given=given):
+            before, after = named("wifi-campus"), changed(named("wifi-campus"), Part(**given))
+            assert getattr(after, attribute) == value
+            same = {"trace", *LinkSpec.__slots__} - {attribute} - ({"delay_s"} if "latency_ms" in given else set())
+            assert all(getattr(after, name) == getattr(before, name) for name in same)
 
 
 def test_a_rate_takes_the_place_of_a_trace() -> None:
@@ -145,15 +145,13 @@ def test_a_rate_takes_the_place_of_a_trace() -> None:
     assert changed(spec, LinkAttributes(latency_ms=5.0)).trace is spec.trace
 
 
-@pytest.mark.parametrize(
-    ("spec", "given", "told"),
-    [
+def test_attributes_that_do_not_fit_are_told(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[LinkSpec, dict[str, Any], str]] = [
         (IDEAL, {"jitter_ms": 5.0}, "jitter_ms: got 5.0; delays would lie 5 ms around 0 ms and must not be below 0"),
         (IDEAL, {"jitter_ms": 5.0, "latency_ms": 4.0}, "jitter_ms: got 5.0; .* around 4 ms"),
         (named("lte"), {"latency_ms": 4.0}, "latency_ms: got 4.0; delays would lie 20 ms around 4 ms"),
         (IDEAL, {"loss_prob": 0.9, "loss_burst": 2.0}, "loss_prob: got 0.9 in bursts of 2.0"),
-    ],
-)  # fmt: skip
-def test_attributes_that_do_not_fit_are_told(spec: LinkSpec, given: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        changed(spec, LinkAttributes(**given))
+    ]
+    for spec, given, told in rows:
+        with subtests.test(told=told), pytest.raises(ValueError, match=told):
+            changed(spec, LinkAttributes(**given))

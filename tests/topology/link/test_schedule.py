@@ -216,9 +216,8 @@ def test_what_is_down_for_ever_has_no_end() -> None:
 # ----------------------------------------------------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize(
-    ("network", "told"),
-    [
+def test_what_cannot_be_is_told_when_the_schedule_is_made_or_its_links_are_asked_for(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[dict[str, Any], str]] = [
         ({"preset": "lann"}, "network.preset: got 'lann', did you mean 'lan'?"),
         ({"preset": "trace:nowhere"}, "network.preset: nowhere: no such file"),
         ({"jitter_ms": 3}, "network.jitter_ms: got 3.0"),
@@ -240,13 +239,13 @@ def test_what_is_down_for_ever_has_no_end() -> None:
         ({"events": [{"do": "slow", "agent": 4, "factor": 2, "from_s": 1}]}, "network.events[0].agent: got 4"),
         ({"events": [{"do": "change", "preset": "x", "from_s": 1}]}, "network.events[0].preset: got 'x'"),
         ({"events": [{"do": "change", "jitter_ms": 9, "from_s": 1}]}, "network.events[0].jitter_ms: got 9.0"),
-    ],
-)
-def test_what_cannot_be_is_told_when_the_schedule_is_made_or_its_links_are_asked_for(network: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError) as error:
-        _ = schedule(**network).is_ideal
-    assert told in str(error.value)
-    assert "\n" not in str(error.value)
+    ]
+    for network, told in rows:
+        with subtests.test(network=network):
+            with pytest.raises(ValueError) as error:
+                _ = schedule(**network).is_ideal
+            assert told in str(error.value)
+            assert "\n" not in str(error.value)
 
 
 def test_a_link_has_the_stream_of_its_ends_unless_told() -> None:

@@ -71,10 +71,10 @@ def test_what_never_begins_never_ends_and_nothing_takes_no_time() -> None:
     assert ends == pytest.approx(np.array([[np.inf, 0.0], [1.005, 1.0]]))
 
 
-@pytest.mark.parametrize("times", [[], [0], [-1, 3], [3, 2]])
-def test_no_opportunities_no_trace(times: list[int]) -> None:
-    with pytest.raises(ValueError, match="opportunities_ms"):
-        Trace(times)
+def test_no_opportunities_no_trace(subtests: pytest.Subtests) -> None:
+    for times in ([], [0], [-1, 3], [3, 2]):
+        with subtests.test(times=times), pytest.raises(ValueError, match="opportunities_ms"):
+            Trace(times)
 
 
 # -------------------------------------------------------------------------------------------------------------------- files
@@ -86,9 +86,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert finish(read_mahimahi(str(path)), 0.0, 4500) == pytest.approx(0.010)
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
+def test_a_file_that_is_no_trace_is_told_in_one_line(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    rows: list[tuple[bytes, str]] = [
         (b"", "at least one opportunity later than 0 ms"),
         (b"0\n0\n", "at least one opportunity later than 0 ms"),
         (b"1\nx\n", "entry 2: got 'x'"),
@@ -99,17 +98,17 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         (b"9999999999\n", "at most 9 digits"),
         (b"\xff\xfe\n", "got 'ÿþ'"),
         (b"7" * 1000, "at most 9 digits"),
-    ],
-)
-def test_a_file_that_is_no_trace_is_told_in_one_line(content: bytes, told: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad"
-    path.write_bytes(content)
-    with pytest.raises(TraceError) as error:
-        read_mahimahi(str(path))
-    assert told in str(error.value)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < len(str(path)) + 150
+    ]
+    for content, told in rows:
+        with subtests.test(content=content):
+            path = tmp_path / "bad"
+            path.write_bytes(content)
+            with pytest.raises(TraceError) as error:
+                read_mahimahi(str(path))
+            assert told in str(error.value)
+            assert str(error.value).startswith(f"{path}: ")
+            assert "\n" not in str(error.value)
+            assert len(str(error.value)) < len(str(path)) + 150
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

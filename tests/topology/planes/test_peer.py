@@ -190,14 +190,15 @@ def test_copies_that_send_different_amounts_are_charged_each_its_own(limited: bo
     assert (row.messages, row.payload_bytes) == (3, 20)
 
 
-@pytest.mark.parametrize("dtype", DType)
-def test_smaller_numbers_are_charged_at_their_size(dtype: DType) -> None:
-    plane, other, *_ = planes()
-    size = len(encode(STATE[:1], dtype))
-    send(plane, 1, STATE, dtype=dtype, copy_bytes=size)
-    assert taken(other)[0].header.dtype == dtype
-    (row,) = plane.drain()
-    assert (row.payload_bytes, row.wire_bytes) == (2 * size, 2 * wire_bytes(HEADER_BYTES, size))
+def test_smaller_numbers_are_charged_at_their_size(subtests: pytest.Subtests) -> None:
+    for dtype in DType:
+        with subtests.test(dtype=dtype):
+            plane, other, *_ = planes()
+            size = len(encode(STATE[:1], dtype))
+            send(plane, 1, STATE, dtype=dtype, copy_bytes=size)
+            assert taken(other)[0].header.dtype == dtype
+            (row,) = plane.drain()
+            assert (row.payload_bytes, row.wire_bytes) == (2 * size, 2 * wire_bytes(HEADER_BYTES, size))
 
 
 # ------------------------------------------------------------------------------------------------------- links with limits

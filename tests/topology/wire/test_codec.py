@@ -121,11 +121,12 @@ def test_a_frame_of_another_size_is_refused(dtype: DType, size: int) -> None:
         decode(bytes(size), 2, 3, dtype)
 
 
-@pytest.mark.parametrize("dtype", DType)
-def test_a_strided_table_is_encoded_as_its_copy(dtype: DType) -> None:
-    table = np.arange(12, dtype=np.float32).reshape(4, 3)
-    for view in (table.T, table[::2], table[:, 1:]):
-        assert encode(view, dtype) == encode(view.copy(), dtype)
+def test_a_strided_table_is_encoded_as_its_copy(subtests: pytest.Subtests) -> None:
+    for dtype in DType:
+        with subtests.test(dtype=dtype):
+            table = np.arange(12, dtype=np.float32).reshape(4, 3)
+            for view in (table.T, table[::2], table[:, 1:]):
+                assert encode(view, dtype) == encode(view.copy(), dtype)
 
 
 @pytest.mark.parametrize("dtype", DType)
@@ -142,21 +143,23 @@ def test_any_bytes_of_the_right_size_are_finite_numbers_or_refused(dtype: DType,
     assert found.size == width == math.prod(found.shape)
 
 
-@pytest.mark.parametrize("dtype", DType)
-@pytest.mark.parametrize("largest", [np.finfo(np.float32).max, -np.finfo(np.float32).max])
-def test_finite_numbers_stay_finite(dtype: DType, largest: float) -> None:
-    assert np.isfinite(there_and_back(np.array([[largest, 1.0]], np.float32), dtype)).all()
+def test_finite_numbers_stay_finite(subtests: pytest.Subtests) -> None:
+    for dtype in DType:
+        for largest in (np.finfo(np.float32).max, -np.finfo(np.float32).max):
+            with subtests.test(dtype=dtype, largest=largest):
+                assert np.isfinite(there_and_back(np.array([[largest, 1.0]], np.float32), dtype)).all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", DType)
-def test_what_is_not_finite_is_refused_without_a_word_from_numpy(dtype: DType, bad: float) -> None:
+def test_what_is_not_finite_is_refused_without_a_word_from_numpy(subtests: pytest.Subtests) -> None:
     """A frame of int8 with an infinite scale printed RuntimeWarnings into the node's log, and its rows were taken."""
-    rows = {
-        DType.FLOAT32: np.array([[1, 2], [3, bad]], "<f4").tobytes(),
-        DType.FLOAT16: np.array([[1, 2], [3, bad]], "<f2").tobytes(),
-        DType.BFLOAT16: (np.array([[1, 2], [3, bad]], "<f4").view("<u4") >> 16).astype("<u2").tobytes(),
-        DType.INT8: encode(np.ones((1, 2), np.float32), DType.INT8) + np.float32(bad).tobytes() + bytes([0, 127]),
-    }[dtype]
-    with np.errstate(all="raise"), pytest.raises(ValueError, match=r"expected (finite numbers|scales from 0)"):
-        decode(rows, 2, 2, dtype)
+    for bad in (np.nan, np.inf, -np.inf):
+        for dtype in DType:
+            with subtests.test(bad=bad, dtype=dtype):
+                rows = {
+                    DType.FLOAT32: np.array([[1, 2], [3, bad]], "<f4").tobytes(),
+                    DType.FLOAT16: np.array([[1, 2], [3, bad]], "<f2").tobytes(),
+                    DType.BFLOAT16: (np.array([[1, 2], [3, bad]], "<f4").view("<u4") >> 16).astype("<u2").tobytes(),
+                    DType.INT8: encode(np.ones((1, 2), np.float32), DType.INT8) + np.float32(bad).tobytes() + bytes([0, 127]),
+                }[dtype]
+                with np.errstate(all="raise"), pytest.raises(ValueError, match=r"expected (finite numbers|scales from 0)"):
+                    decode(rows, 2, 2, dtype)

@@ -108,9 +108,8 @@ def test_a_mutated_frame_decodes_to_numbers_in_range_or_is_refused(data: st.Data
 GOOD = frame.encode_header(HEADER)
 
 
-@pytest.mark.parametrize(
-    ("frames", "told"),
-    [
+def test_every_malformed_message_is_refused_with_a_reason(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[list[bytes], str]] = [
         ([], "got 0 frames"),
         ([GOOD], "got 1 frames"),
         ([GOOD, b"", b"", b""], "got 4 frames"),
@@ -144,12 +143,10 @@ GOOD = frame.encode_header(HEADER)
         (frames_of(HEADER._replace(send_time=float("inf")), b""), "header.send_time"),
         (frames_of(HEADER._replace(send_time=1), b""), "header.send_time"),
         (frames_of(HEADER._replace(step=MAX_COUNT + 1), b""), "header.step"),
-    ],
-    ids=range(30),
-)
-def test_every_malformed_message_is_refused_with_a_reason(frames: list[bytes], told: str) -> None:
-    with pytest.raises(ProtocolError, match=told.replace("[", r"\[")):
-        frame.decode(frames)
+    ]
+    for frames, told in rows:
+        with subtests.test(told=told), pytest.raises(ProtocolError, match=told.replace("[", r"\[")):
+            frame.decode(frames)
 
 
 def test_sizes_are_checked_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,21 +159,25 @@ def test_sizes_are_checked_before_anything_is_decoded(monkeypatch: pytest.Monkey
 TABLE = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-@pytest.mark.parametrize("dtype", DType)
-def test_a_buffer_is_read_as_the_header_says(dtype: DType) -> None:
-    frames = frames_of(HEADER._replace(dtype=int(dtype)), b"", encode(TABLE, dtype))
-    assert np.abs(frame.table(frame.decode(frames), 2, 3, index=1) - TABLE).max() <= (0.02 if dtype is DType.INT8 else 0)
+def test_a_buffer_is_read_as_the_header_says(subtests: pytest.Subtests) -> None:
+    for dtype in DType:
+        with subtests.test(dtype=dtype):
+            frames = frames_of(HEADER._replace(dtype=int(dtype)), b"", encode(TABLE, dtype))
+            assert np.abs(frame.table(frame.decode(frames), 2, 3, index=1) - TABLE).max() <= (0.02 if dtype is DType.INT8 else 0)
 
 
-@pytest.mark.parametrize("dtype", DType)
-def test_an_array_of_another_size_than_its_kind_demands_is_refused(dtype: DType) -> None:
-    message = frame.decode(frames_of(HEADER._replace(dtype=int(dtype)), encode(TABLE, dtype)))
-    for rows, width in ((2, 4), (1, 3), (0, 3), (3, 3)):
-        told = f"STATE of 1 from 3, round 7, step 12: expected {rows} rows of {width} numbers as {dtype.name.lower()}, got "
-        with pytest.raises(ProtocolError, match=told):
-            frame.table(message, rows, width)
-    with pytest.raises(ProtocolError, match="STATE of 1 from 3, round 7, step 12: expected 2 buffers, got 1"):
-        frame.table(message, 2, 3, index=1)
+def test_an_array_of_another_size_than_its_kind_demands_is_refused(subtests: pytest.Subtests) -> None:
+    for dtype in DType:
+        with subtests.test(dtype=dtype):
+            message = frame.decode(frames_of(HEADER._replace(dtype=int(dtype)), encode(TABLE, dtype)))
+            for rows, width in ((2, 4), (1, 3), (0, 3), (3, 3)):
+                told = (
+                    f"STATE of 1 from 3, round 7, step 12: expected {rows} rows of {width} numbers as {dtype.name.lower()}, got "
+                )
+                with pytest.raises(ProtocolError, match=told):
+                    frame.table(message, rows, width)
+            with pytest.raises(ProtocolError, match="STATE of 1 from 3, round 7, step 12: expected 2 buffers, got 1"):
+                frame.table(message, 2, 3, index=1)
 
 
 def marked(body: bytes) -> Message:
@@ -203,9 +204,8 @@ def delivery_body(*arrive: float, null: bytes = bytes(2)) -> bytes:
     return np.array(arrive, "<f8").tobytes() + null
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
+def test_delivery_that_cannot_be_is_refused(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[bytes, str]] = [
         (b"", "expected a delivery of 18 bytes, got 0"),
         (delivery_body(1.0, null=bytes(1)), "expected a delivery of 18 bytes, got 9"),
         (delivery_body(1.0, 2.0, null=bytes(3)), "expected a delivery of 18 bytes, got 19"),
@@ -214,12 +214,10 @@ def delivery_body(*arrive: float, null: bytes = bytes(2)) -> bytes:
         (delivery_body(float("-inf"), 1.0), "delivery out of range"),
         (delivery_body(1.0, 2.0, null=b"\x00\x02"), "delivery out of range"),
         (delivery_body(1.0, 2.0, null=b"\xff\x01"), "delivery out of range"),
-    ],
-    ids=range(8),
-)
-def test_delivery_that_cannot_be_is_refused(body: bytes, told: str) -> None:
-    with pytest.raises(ProtocolError, match=f"STATE of 1 from 3, round 7, step 12: {told}"):
-        frame.decode_delivery(marked(body), 2)
+    ]
+    for body, told in rows:
+        with subtests.test(told=told), pytest.raises(ProtocolError, match=f"STATE of 1 from 3, round 7, step 12: {told}"):
+            frame.decode_delivery(marked(body), 2)
 
 
 @given(body=st.binary(min_size=16, max_size=20), copies=st.integers(1, 3))
