@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node.numerics.advantage import gae
 from node.numerics.losses import value_loss
-from node.numerics.networks import MLP, Trainer, torch_stream
+from node.numerics.networks import MLP, Trainer, chunks, torch_stream
 from node.numerics.normalise import InputNorm, ValueNorm
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
@@ -245,16 +245,18 @@ class Critics:
     def _step(self, critic: Critic, rows: Tensor) -> float:
         algorithm = self._algorithm
         total = 0.0
-        for chunk in rows.split(algorithm.chunk):
+        for chunk in chunks(rows, algorithm.chunk):
             loss = value_loss(
-                critic.net(self._x[chunk]).squeeze(-1),
-                critic.old[chunk],
-                critic.target[chunk],
+                critic.net.forward(self._x.index_select(0, chunk)).squeeze(-1),
+                critic.old.index_select(0, chunk),
+                critic.target.index_select(0, chunk),
                 value_clip=algorithm.value_clip,
                 huber_delta=algorithm.huber_delta,
                 signed="signed_huber" in algorithm.quirks,
-            ) * (len(chunk) / len(rows))
+            )
+            if len(chunk) < len(rows):
+                loss = loss * (len(chunk) / len(rows))
             loss.backward()
-            total += float(loss.detach())
+            total += loss.item()
         critic.trainer.step()
         return total

@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def clip_objective(rho: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
@@ -165,7 +164,8 @@ def value_loss(
         if signed:
             error = target - prediction
             return torch.where(error <= huber_delta, 0.5 * error**2, huber_delta * (error - 0.5 * huber_delta))
-        return functional.huber_loss(prediction, target, reduction="none", delta=huber_delta)
+        # functional.huber_loss ends here too (0: unreduced), but broadcasts before, at a cost in both directions
+        return torch._C._nn.huber_loss(prediction, target, 0, huber_delta)  # type: ignore[arg-type]  # where the stub says str
 
     if value_clip is None:
         return loss(value).mean()

@@ -72,12 +72,17 @@ class MLP(nn.Module):
 
     def everywhere(self, x: Tensor, chunk: int) -> Tensor:
         """The same for any number of rows, `chunk` rows at a time."""
-        return torch.cat([self(piece) for piece in x.split(chunk)]) if len(x) else self(x)
+        return torch.cat([self.forward(piece) for piece in x.split(chunk)]) if len(x) > chunk else self.forward(x)
 
 
 def _of_norm(norm: nn.LayerNorm) -> tuple[tuple[int, ...], Tensor, Tensor]:
     """What `torch.layer_norm` wants to know; `functional.layer_norm` looks at every flag of the library on the way there."""
     return norm.normalized_shape, norm.weight, norm.bias
+
+
+def chunks(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """Row numbers (M,) in pieces of `size`; most minibatches are one piece, and need no cutting."""
+    return (rows,) if len(rows) <= size else rows.split(size)
 
 
 def require_all_finite(metrics: Mapping[str, float], weights: Mapping[str, Tensor]) -> None:
@@ -116,6 +121,7 @@ class Trainer:
             start = stop
         self.weights = nn.Parameter(flat)
         self.weights.grad = self.gradient
+        self._flat = self.weights.detach()  # the same numbers, known to no graph
         self._name = name
         self._lr = lr
         self._step_size = lr
@@ -130,29 +136,28 @@ class Trainer:
         Raises:
             NotFiniteError: the norm is none; the parameters are as they were.
         """
-        norm = float(self.gradient.norm())
+        norm = float(torch.linalg.vector_norm(self.gradient))  # what Tensor.norm comes to, without its detour through Python
         if not math.isfinite(norm):
             raise NotFiniteError(f"the gradient of {self._name} is not finite")
         if norm > self._max_grad_norm:
             self.gradient.mul_(self._max_grad_norm / norm)
         self._steps += 1
-        with torch.no_grad():
-            # the kernel of torch.optim.Adam(fused=True); the class itself imports torch's compiler, more than a second
-            torch._fused_adam_(
-                [self.weights],
-                [self.gradient],
-                [self._first],
-                [self._second],
-                [],
-                [self._steps],
-                lr=self._step_size,
-                beta1=0.9,
-                beta2=0.999,
-                weight_decay=0.0,
-                eps=self._eps,
-                amsgrad=False,
-                maximize=False,
-            )
+        # the kernel of torch.optim.Adam(fused=True); the class itself imports torch's compiler, more than a second
+        torch._fused_adam_(
+            [self._flat],
+            [self.gradient],
+            [self._first],
+            [self._second],
+            [],
+            [self._steps],
+            lr=self._step_size,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=self._eps,
+            amsgrad=False,
+            maximize=False,
+        )
         self.gradient.zero_()
         return norm
 

@@ -153,7 +153,7 @@ class Actor(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Distribution:
         """(B, n_in) -> the distributions over actions."""
-        return self.of(self.net(x))
+        return self.of(self.net.forward(x))
 
     def everywhere(self, x: Tensor, chunk: int) -> Distribution:
         """The same for any number of rows, chunk by chunk."""

@@ -50,7 +50,7 @@ from node.learners.on_policy.objectives import objective_of
 from node.learners.on_policy.trust_region import Region
 from node.numerics.advantage import standardised
 from node.numerics.critics import Critics, Estimate, Shape
-from node.numerics.networks import MLP, Trainer, torch_stream
+from node.numerics.networks import MLP, Trainer, chunks, torch_stream
 from node.numerics.normalise import InputNorm, RunningScale
 from node.numerics.policies import Actor, CategoricalActor, Distribution, GaussianActor
 from node.numerics.rollout import Rollout
@@ -468,49 +468,50 @@ class Learner(AgentLearner):
 
     def _minibatch(self, samples: Samples, rows: Tensor, factor: Tensor | None, tally: "Tally") -> None:
         assert self._objective is not None
-        ratio = self._actor_step(samples, rows, self._mixed(samples, rows), factor)
+        ratio = self._actor_step(samples, rows, factor)
         norm = self._actor_trainer.step()
         tally.add(norm, float(((ratio - 1.0).abs() > self._objective.width).float().mean()))
         if self._mults.ascends:
             joint = ratio if ratio.ndim == 1 else ratio.prod(-1)
-            self._mults.ascend(self._costs, [float((joint * cost[rows]).mean()) for cost in samples.costs])
+            self._mults.ascend(self._costs, [float((joint * cost.index_select(0, rows)).mean()) for cost in samples.costs])
 
-    def _mixed(self, samples: Samples, rows: Tensor | slice) -> Tensor:
+    def _mixed(self, advantage: Tensor, costs: Sequence[Tensor]) -> Tensor:
         """H, (M,): the advantage with the costs priced in."""
-        mixed = samples.advantage[rows]
         if self._mults.values:
-            for mult, cost in zip(self._mults.values, samples.costs, strict=True):
-                mixed = mixed - mult * cost[rows]
-            mixed = mixed / self._mults.denominator
-        return mixed
+            for mult, cost in zip(self._mults.values, costs, strict=True):
+                advantage = advantage - mult * cost
+            advantage = advantage / self._mults.denominator
+        return advantage
 
-    def _actor_step(self, samples: Samples, rows: Tensor, advantage: Tensor, factor: Tensor | None) -> Tensor:
+    def _actor_step(self, samples: Samples, rows: Tensor, factor: Tensor | None) -> Tensor:
         """Gather the policy gradient of one minibatch; the ratios, (M,) or (M, A), before the step."""
         algorithm, objective = self._algorithm, self._objective
         assert objective is not None
         ratios = []
-        size = algorithm.chunk
         per_dim = algorithm.ratio == "per_dim"
-        if per_dim:
-            advantage, factor = advantage[:, None], None if factor is None else factor[:, None]
-        pieces = (tensor.split(size) for tensor in (samples.x[rows], samples.action[rows], samples.old_log_prob[rows], advantage))
-        factors = repeat(None) if factor is None else factor.split(size)
-        olds = samples.old.rows(rows).split(size) if objective.needs_divergence else repeat(samples.old)
-        for (x, action, old_log_prob, advantage_), factor_, old in zip(zip(*pieces, strict=True), factors, olds, strict=False):
-            new = self._actor(x)
-            log_ratio = new.log_prob(action) - old_log_prob
+        factors = repeat(None) if factor is None else chunks(factor, algorithm.chunk)
+        for piece, factor_ in zip(chunks(rows, algorithm.chunk), factors, strict=False):
+            new = self._actor.forward(samples.x.index_select(0, piece))
+            log_ratio = new.log_prob(samples.action.index_select(0, piece)) - samples.old_log_prob.index_select(0, piece)
             ratio = torch.exp(log_ratio if per_dim else log_ratio.sum(-1))
-            gain = objective.gain(ratio, advantage_, factor_)
+            costs = [cost.index_select(0, piece) for cost in samples.costs]
+            advantage = self._mixed(samples.advantage.index_select(0, piece), costs)
+            if per_dim:
+                advantage, factor_ = advantage[:, None], None if factor_ is None else factor_[:, None]
+            gain = objective.gain(ratio, advantage, factor_)
+            old = samples.old.rows(piece) if objective.needs_divergence else samples.old
             gain = objective.priced(gain.sum(-1) if per_dim else gain, old, new)
             loss = -(gain.mean() + algorithm.entropy_coef * new.entropy())
-            (loss * (len(x) / len(rows))).backward()
+            if len(piece) < len(rows):
+                loss = loss * (len(piece) / len(rows))
+            loss.backward()
             ratios.append(ratio.detach())
         return torch.cat(ratios)
 
     def _step_in_region(self, samples: Samples) -> Iterator[None]:
         """One step within a trust region, bent by the costs' planes where the recipe says so."""
         algorithm = self._algorithm
-        advantages, excess = [self._mixed(samples, slice(None))], []
+        advantages, excess = [self._mixed(samples.advantage, samples.costs)], []
         if self._recipe.constraint == "cpo" and (means := self._costs.means) is not None:
             # in cost units, for they are held against a limit in these units
             advantages += [torch.from_numpy((cost - cost.mean()).astype(np.float32)) for cost in self._cost_advantages]

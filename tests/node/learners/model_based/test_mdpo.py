@@ -135,7 +135,7 @@ class Team:
         learner = self.learner
         assert list(learner.learn_values(0, rollout, rollout.reward))
         samples, rows = learner._samples(rollout, None), torch.arange(STEPS * COPIES)
-        learner._actor_step(samples, rows, learner._mixed(samples, rows), None)
+        learner._actor_step(samples, rows, None)
         found = learner._actor_trainer.gradient.double().numpy() * learner._metrics["advantage_std"]
         learner._actor_trainer.gradient.zero_()
         return found
