@@ -1,6 +1,5 @@
 """Comparing cells: figures worked out by hand from runs that were written by hand."""
 
-import io
 import json
 import sqlite3
 from collections.abc import Callable
@@ -9,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from coordinator.report import tables
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.comparison import compare
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
+from tests.builders import printed
 from topology.deployment import Deployment
 
 RecordRun = Callable[..., Path]
@@ -28,13 +27,6 @@ def cell(record: RecordRun, root: Path, kappa: int, finals: list[float], n_bytes
         returns = [value for ret in rising for value in (None, ret)]
         folder = root / "-".join([str(kappa), str(seed), *words]).replace("/", "")
         record(folder, f"kappa={kappa}", f"seed={seed}", *words, returns=returns, round_bytes=[n_bytes] * 4)
-
-
-def printed(table: object, width: int = 200) -> str:
-    console = Console(width=width, file=io.StringIO(), markup=False, emoji=False)  # as `terminal` makes them
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get()
 
 
 @pytest.fixture

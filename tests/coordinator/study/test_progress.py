@@ -8,7 +8,6 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from rich.console import Console
 
 from coordinator.report import tables
 from coordinator.report.page import document
@@ -17,6 +16,7 @@ from coordinator.study.export import export
 from coordinator.study.runs import Run
 from envs.registry import make, spec
 from scenarios.loading import load
+from tests.builders import printed
 
 RecordRun = Callable[..., Path]
 ANT = ("env.name=safe_ant", "env.partition=2x4", "topology.kind=kinematic")
@@ -54,9 +54,7 @@ def test_progress_is_told_wherever_the_return_is(tmp_path: Path, record_run: Rec
     assert [row.progress for row in found.rows] == [2.0, 3.0]
     assert [cell["progress_iqm"] for cell in found.as_json()["cells"]] == [2.0, 3.0]
     json.dumps(found.as_json())
-    with (console := Console(width=200)).capture() as said:
-        console.print(tables.comparison(found))
-    assert "progress" in said.get()
+    assert "progress" in printed(tables.comparison(found))
     assert "<th>progress</th>" in document([tmp_path]).replace(' scope="col"', "").replace(' class="number"', "")
     export([tmp_path], "csv", tmp_path / "csv")
     rows = list(csv.DictReader((tmp_path / "csv" / "episodes.csv").read_text().splitlines()))
@@ -77,6 +75,4 @@ def test_where_no_bonus_is_paid_there_is_no_such_figure(tmp_path: Path, record_r
     assert Run(folder, load(str(folder / "scenario.yaml"))).metrics["progress_mean"] is None
     found = compare([folder])
     assert found.rows[0].progress is None
-    with (console := Console(width=200)).capture() as said:
-        console.print(tables.comparison(found))
-    assert "progress" not in said.get()
+    assert "progress" not in printed(tables.comparison(found))
