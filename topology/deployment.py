@@ -42,6 +42,7 @@ class Deployment(BaseModel):
         weights: Folder of the checkpoint to start from, if any.
         run: A name that no other run has; empty until the run has a directory.
         samples: Whether policies that are only evaluated draw their actions, as in training; else they take the likeliest.
+        chooses: Whether these episodes choose which policies are best; those that judge them have other random streams.
         evaluate_rounds: Every how many rounds nodes store their policies to be evaluated; 0: never.
         resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
     """
@@ -63,6 +64,7 @@ class Deployment(BaseModel):
     weights: str | None = None
     run: str = ""
     samples: bool = False
+    chooses: bool = False
     evaluate_rounds: int = 0
     resumed_after: int | None = None
 
@@ -92,6 +94,8 @@ class Deployment(BaseModel):
 
     def seed(self, scenario: Scenario) -> int:
         """Root of all random streams of the run: the scenario's seed, or in an evaluation one that no training has."""
+        if self.chooses:
+            return seed_for("choice", scenario.seed)
         return scenario.seed if self.learns else evaluation_seed(scenario.seed)
 
     def progress(self, ret: float, length: float) -> float | None:

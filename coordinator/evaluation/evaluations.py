@@ -6,10 +6,12 @@ function of the run's plan and those weights (`coordinator.run.in_process.play`)
 process, or how often: the episodes are the same. Policies lie in the run's directory until their evaluation is recorded; a run
 that goes on finds there what is still to be done. What was recorded is not done again.
 
+These evaluations choose the best policies: those of the highest mean return; with a recipe that heeds limits, of those that kept
+them in the mean; if none did, those that exceeded them least. They stay in `RUN/checkpoints/best/`.
+
 When training is over, the last policies play ten times as many episodes, and so do the best ones, if they are earlier ones
-(the "absolute metric" of Gorsane et al. 2022, arXiv:2209.10485). Best are those of the highest mean return; with a recipe that
-heeds limits, of those that kept them in the mean; if none did, those that exceeded them least. They stay in
-`RUN/checkpoints/best/`.
+(the "absolute metric" of Gorsane et al. 2022, arXiv:2209.10485). These episodes come from other random streams than those that
+chose: the best of several is in part the luckiest, and on the episodes that chose it, its mean would be too high.
 """
 
 import json
@@ -43,7 +45,7 @@ class Job:
 
     Attributes:
         round: After which round the policies were stored.
-        at_end: Whether it is one of the larger ones when training is over.
+        at_end: Whether it is one of the larger ones when training is over, which judge; the others choose the best.
         episodes: How many.
         weights: Name of the checkpoint.
     """
@@ -155,7 +157,7 @@ class Evaluations:
         self._is_over = False
         self._is_whole = True
         self._failed: set[tuple[int, bool]] = set()
-        self._means = recorder.evaluated(self._episodes)
+        self._means = recorder.evaluated()
         due = filter(self._evaluates_after, range(rounds_done))
         self._waiting = deque(round_ for round_ in due if (round_, False) not in self._means)
         _result_of_nobody(run_dir)
@@ -188,10 +190,13 @@ class Evaluations:
         if not (self._is_over and self._is_whole):
             return None
         last = self._n_rounds - 1
-        if not self._has_done(last):
+        has_choice = any(not at_end for _, at_end in self._means)
+        if has_choice and not self._has_done(last, at_end=False):
+            return Job(last, False, self._episodes, FINAL)
+        if not self._has_done(last, at_end=True):
             return Job(last, True, AT_END * self._episodes, FINAL)
         best = self.best()
-        if best is not None and not self._has_done(best):
+        if best is not None and not self._has_done(best, at_end=True):
             return Job(best, True, AT_END * self._episodes, policies_folder(self._run_dir, best).name)
         return None
 
@@ -203,14 +208,12 @@ class Evaluations:
         """
         env_step = (job.round + 1) * self._per_round
         self._recorder.evaluation(job.round, env_step, result.episodes, result.traffic, at_end=job.at_end)
-        compared = [(episode.ret, episode.cost) for episode in result.episodes if episode.copy_index < self._episodes]
-        self._means[job.round, job.at_end] = Mean.of(compared)
+        mean = self._means[job.round, job.at_end] = Mean.of([(episode.ret, episode.cost) for episode in result.episodes])
         self._leave(job)
         if self._recorder.commit():
             for folder, round_ in self._policies():
                 if (round_, False) in self._means and round_ not in self._kept():
                     shutil.rmtree(folder, ignore_errors=True)
-        mean = Mean.of([(episode.ret, episode.cost) for episode in result.episodes])
         self._watch(Evaluated(job, 1.0, mean.ret, sum(mean.costs, 0.0)))
 
     def progress(self, job: Job, done: float) -> None:
@@ -243,11 +246,9 @@ class Evaluations:
 
     def best(self, by: int | None = None) -> int | None:
         """After which round the policies were best, of those evaluated up to a round; None if nothing is known."""
-        known = {
-            round_: mean
-            for (round_, at_end), mean in self._means.items()
-            if (not at_end or round_ == self._n_rounds - 1) and (by is None or round_ <= by) and not math.isnan(mean.ret)
-        }
+        choosing = {round_: mean for (round_, at_end), mean in self._means.items() if not at_end}
+        every = choosing or {round_: mean for (round_, at_end), mean in self._means.items() if round_ == self._n_rounds - 1}
+        known = {round_: mean for round_, mean in every.items() if (by is None or round_ <= by) and not math.isnan(mean.ret)}
         if not known:
             return None
         excess = {round_: self._excess(mean.costs) for round_, mean in known.items()}
@@ -261,11 +262,11 @@ class Evaluations:
     def _evaluates_after(self, round_: int) -> bool:
         return self._deployment.evaluates_after(round_, self._n_rounds)
 
-    def _has_done(self, round_: int) -> bool:
-        return (round_, True) in self._means or (round_, True) in self._failed
+    def _has_done(self, round_: int, *, at_end: bool) -> bool:
+        return (round_, at_end) in self._means or (round_, at_end) in self._failed
 
     def _leave(self, job: Job) -> None:
-        if not job.at_end:
+        if self._waiting and job.round == self._waiting[0]:
             self._waiting.popleft()
 
     def _policies(self) -> list[tuple[Path, int]]:

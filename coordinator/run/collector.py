@@ -50,6 +50,8 @@ class Outcome:
         best_round: After which round the policies were best, as far as they were evaluated; None: not known.
         wall_s: Seconds from the start of the first round to the end of the training.
         env_steps: Environment steps done.
+        conclude: Drops policies that a finished run no longer needs. It is for the caller to call once the metrics are written:
+            until then a run that is stopped goes on from a stored state, and needs them again.
     """
 
     error: str | None = None
@@ -61,6 +63,7 @@ class Outcome:
     best_round: int | None = None
     wall_s: float = 0.0
     env_steps: int = 0
+    conclude: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 class Collector:
@@ -172,11 +175,11 @@ class Collector:
         try:
             self._commit()
             if error is None:
-                self._recorder.commit_at_last()  # before policies are dropped, from which what waits could be made again
+                self._recorder.commit_at_last()
         except RecordingError as failure:
             self.outcome.error = error or str(failure)
         if self.outcome.error is None:
-            self.evaluations.conclude()
+            self.outcome.conclude = self.evaluations.conclude
 
     def _commit(self) -> None:
         self._committed = time.monotonic()

@@ -165,16 +165,14 @@ class Recorder:
         mean = Mean.of([(episode.ret, episode.cost) for episode in episodes])
         self._tell_sinks(env_step, {"evaluation/return": mean.ret, "evaluation/cost": sum(mean.costs)})
 
-    def evaluated(self, episodes: int) -> dict[tuple[int, bool], Mean]:
-        """What had been recorded of evaluations when the database was opened: means over so many episodes of each.
+    def evaluated(self) -> dict[tuple[int, bool], Mean]:
+        """What had been recorded of evaluations when the database was opened.
 
         Returns:
             By round, and whether it was an evaluation at the end.
         """
         found: dict[tuple[int, bool], list[tuple[float, list[float]]]] = {}
-        rows = self._database.execute(
-            'SELECT round, at_end, "return", costs FROM evaluations WHERE copy < ? ORDER BY round, at_end, copy', (episodes,)
-        )
+        rows = self._database.execute('SELECT round, at_end, "return", costs FROM evaluations ORDER BY round, at_end, copy')
         for round_, at_end, ret, costs in rows:
             found.setdefault((round_, bool(at_end)), []).append((_or_nan(ret), [_or_nan(part) for part in json.loads(costs)]))
         return {key: Mean.of(each) for key, each in found.items()}

@@ -149,8 +149,9 @@ def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None], st
     """Make one evaluation: a team as it was stored plays episodes of its own, all at once.
 
     Everything is as in the run, links and virtual time included, which begins at 0; but nothing is learnt, and each environment
-    copy counts with the first episode that it ends. Random streams are not the training's, and the same for every evaluation of a
-    seed, whatever round, κ and graph: all teams meet the same chance, so their difference is known better than each of them is.
+    copy counts with the first episode that it ends. Random streams are not the training's. They are the same for every evaluation
+    of a seed that chooses, and for every one that judges, whatever round, κ and graph: all teams meet the same chance, so their
+    difference is known better than each of them is.
 
     Args:
         ready: The run's plan.
@@ -163,7 +164,8 @@ def play(ready: Plan, run_dir: Path, job: Job, tell: Callable[[float], None], st
         ValueError: policies are missing or do not fit.
         RuntimeError: numbers are no longer finite, or the books of its traffic do not balance.
     """
-    planned = frozen(ready, run_dir / CHECKPOINTS / job.weights, copies=job.episodes, episodes=job.episodes)
+    weights = run_dir / CHECKPOINTS / job.weights
+    planned = frozen(ready, weights, copies=job.episodes, episodes=job.episodes, chooses=not job.at_end)
     scenario, deployment = planned.scenario, planned.deployment
     reports = _Judgement(job.episodes * planned.spec.horizon, tell)
     env = make(scenario.env, deployment.graph(), deployment.seed(scenario))

@@ -147,7 +147,7 @@ def _evaluate_rounds(scenario: Scenario, horizon: int) -> int:
     return -(-scenario.n_rounds // times)
 
 
-def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int) -> Plan:
+def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, chooses: bool = False) -> Plan:
     """The plan of an evaluation: the team of a run on its graph and its links, as it is in a checkpoint, to stay so.
 
     Args:
@@ -155,6 +155,7 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int) -> Plan:
         weights: Checkpoint folder.
         copies: Environments at once.
         episodes: At least how many; rounded up to what all copies play.
+        chooses: Whether it helps to choose the best policies of the run.
 
     Raises:
         ScenarioError: the checkpoint lacks an agent, or its weights are not finite.
@@ -176,6 +177,7 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int) -> Plan:
             "learns": False,
             "weights": str(weights.resolve()),
             "samples": ready.draws,
+            "chooses": chooses,
             "evaluate_rounds": 0,
             "first_limits": (),
             "resumed_after": None,

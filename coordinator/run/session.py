@@ -227,6 +227,8 @@ class Session:
             if outcome.error is None and final["diverged"]:
                 outcome.error = spoken(final["diverged"][0])
             self._recorder.meta(**final)
+            self._recorder.commit_at_last()
+            outcome.conclude()
             return final
         except (RecordingError, ValueError) as error:
             outcome.error = outcome.error or str(error)
@@ -258,7 +260,7 @@ def weights_of(folder: Path, checkpoint: str) -> Path:
 
 
 def evaluation(folder: Path, asked: Scenario, *, checkpoint: str, episodes: int) -> Plan:
-    """The plan by which a run's team plays without exploration and without learning.
+    """The plan by which a run's team plays without learning.
 
     Args:
         folder: The run.
@@ -344,6 +346,7 @@ def make_missing_evaluations(folder: Path, spectator: Spectator, stop: StopFlag 
         evaluations.end_training()
         make_evaluations(ready, folder, evaluations, stop)
         recorder.commit_at_last()
-        evaluations.conclude()
         with contextlib.closing(Results(folder)) as results:
             recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
+        recorder.commit_at_last()
+        evaluations.conclude()

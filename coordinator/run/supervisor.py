@@ -12,8 +12,9 @@ process's own Fault explains more than its exit code, so a death waits a moment 
 
 Evaluations (`coordinator.evaluation.evaluations`) are made one after the other by a process of their own, which takes of the
 processor only what the training leaves. When the training is over, the one under way is begun anew as a process like any
-other, and the rest follow. One that fails, or does not get on for `supervision.deadline_s`, is told and left out; the run goes
-on.
+other, and the rest follow. One that fails is told and left out; the run goes on. One that does not get on for
+`supervision.deadline_s` is ended. Beside the training the machine may have left it no processor time, so it is begun anew when
+the training is over, and so are all others; then it is left out too.
 """
 
 import asyncio
@@ -136,6 +137,8 @@ class _Supervisor:
         self._hub: ControlHub | None = None  # once everybody is up
         self._job: Job | None = None  # the evaluation under way
         self._evaluator: int | None = None  # its process, once it is born
+        self._evaluates_beside = True  # the training
+        self._got_on = 0.0  # when the evaluation was last heard of
         self._problem = ""  # why it could not be made, as its process told
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
@@ -243,8 +246,9 @@ class _Supervisor:
             if item is None:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
-            if self._alive:
+            if self._alive and self._evaluates_beside:
                 self._begin_evaluation(fork_server, beside_training=True)
+                await self._heed_evaluator()
         await self._evaluate_rest(fork_server)
 
     def _begin_evaluation(self, fork_server: asyncio.subprocess.Process, *, beside_training: bool) -> None:
@@ -252,7 +256,16 @@ class _Supervisor:
         if self._job is None and (job := self._collector.evaluations.next()) is not None:
             assert fork_server.stdin is not None
             fork_server.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
-            self._job, self._problem = job, ""
+            self._job, self._problem, self._got_on = job, "", time.monotonic()
+
+    async def _heed_evaluator(self) -> None:
+        """End the evaluation under way, and leave all others for the end, if it has not got on within the deadline."""
+        deadline_s = self._scenario.supervision.deadline_s
+        if self._job is not None and time.monotonic() - self._got_on > deadline_s:
+            told = f"{self._job} did not get on for {deadline_s:g} s beside the training; evaluations are made when it is over"
+            self._collector.note(EVALUATION, told)
+            self._evaluates_beside = False
+            await self._end_evaluator()
 
     async def _evaluate_rest(self, fork_server: asyncio.subprocess.Process) -> None:
         """Training is over: make the evaluations that are left, with nobody else to leave the processor to."""
@@ -285,6 +298,7 @@ class _Supervisor:
             await self._on(item)
 
     def _on_evaluator(self, item: dict[str, Any]) -> None:
+        self._got_on = time.monotonic()
         match item:
             case {"born": _, "pid": pid}:
                 self._evaluator = pid

@@ -496,11 +496,11 @@ def _evaluated_curve(run: Run) -> Curve:
     nothing = np.full(len(training.env_step), np.nan)
     found = np.zeros((0, 4))
     if _query(run.folder, "SELECT 1 FROM sqlite_master WHERE name = 'evaluations'")[1]:  # older runs have none
-        # of the last policies there is the larger evaluation alone; that of the best ones is no part of the course
+        # of the last policies the larger evaluation counts; the evaluation at the end of earlier ones is no part of the course
         means = ", ".join(f"CASE WHEN count({name}) = count(*) THEN avg({name}) END" for name in ('"return"', "cost", "length"))
         found = _numbers(
             run,
-            f"SELECT env_step, {means} FROM evaluations WHERE NOT at_end OR round = {run.scenario.n_rounds - 1} "
+            f"SELECT env_step, {means} FROM evaluations WHERE at_end = (round = {run.scenario.n_rounds - 1}) "
             "GROUP BY round ORDER BY round",
         )
         at_end = f"SELECT 1 FROM evaluations WHERE at_end AND round = {run.scenario.n_rounds - 1} LIMIT 1"

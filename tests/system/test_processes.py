@@ -318,6 +318,29 @@ def until_evaluating_alone(run: Run) -> psutil.Process:
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_stands_still_beside_the_training_is_begun_anew_when_that_is_over(start: Any) -> None:
+    words = ["evaluation.every_rounds=75", "evaluation.episodes=2", "env.horizon=400", "supervision.deadline_s=3"]
+    run = start(*words, "budget.env_steps=12000")
+    deadline = time.monotonic() + UP_S
+    while "kappahop: evaluation" not in (members := run.members()):
+        assert time.monotonic() < deadline
+        select_nothing(0.02)
+    members["kappahop: evaluation"].suspend()
+    while "kappahop: evaluation" in run.members():
+        assert time.monotonic() < deadline
+        assert "kappahop: world" in run.members(), "the training was over before"
+        select_nothing(0.1)
+    ended = run.ended(2 * UP_S)
+    assert ended[::2] == (0, "")
+    ((told,),) = run.query("SELECT text FROM events WHERE role = 'evaluation'")
+    assert told.endswith("did not get on for 3 s beside the training; evaluations are made when it is over")
+    n_rounds = 1 + run.query("SELECT max(round) FROM rounds")[0][0]
+    assert [round_ for (round_,) in run.query("SELECT DISTINCT round FROM evaluations")] == [
+        *range(74, n_rounds - 1, 75), n_rounds - 1
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_while_the_last_policies_are_evaluated_goes_on_with_that_alone(start: Any) -> None:
     run = start("evaluation.every_rounds=100", "evaluation.episodes=4", "env.horizon=1000", "budget.env_steps=800")
     until_evaluating_alone(run)

@@ -13,7 +13,7 @@ import pytest
 from coordinator.evaluation.evaluations import AT_END, Evaluated, Evaluations, Job, Result, ignore
 from coordinator.run import in_process
 from coordinator.run.checkpoints import complete_rounds, drop_others
-from coordinator.run.collector import Collector, Outcome
+from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import evaluated
 from coordinator.run.plan import Plan, frozen, make_run_dir, plan, reopened
@@ -61,7 +61,9 @@ def perform(ready: Plan, folder: Path, watch: Any = ignore) -> Outcome:
     with contextlib.closing(
         Recorder(folder, env_steps_per_round=per_round, resumed_after=ready.deployment.resumed_after)
     ) as recorder:
-        return in_process.run(ready, folder, recorder, lambda report: None, watch_evaluations=watch)
+        outcome = in_process.run(ready, folder, recorder, lambda report: None, watch_evaluations=watch)
+        outcome.conclude()
+        return outcome
 
 
 def rows(folder: Path, table: str) -> list[tuple[Any, ...]]:
@@ -85,7 +87,7 @@ def test_training_does_not_notice_evaluations(tmp_path: Path, name: str) -> None
     with contextlib.closing(Results(tmp_path / "on")) as results:
         found = results.evaluations()
     counts = {key: len(episodes) for key, episodes in found.items()}
-    assert {key: count for key, count in counts.items() if not key[1]} == {(k, False): EPISODES for k in (1, 3, 5)}
+    assert {key: count for key, count in counts.items() if not key[1]} == {(k, False): EPISODES for k in (1, 3, 5, 6)}
     assert counts[ROUNDS - 1, True] == AT_END * EPISODES
     assert rows(tmp_path / "on", "evaluation_traffic")
     horizon = 11 if "env.horizon=11" in LEARNERS[name] else 5
@@ -245,7 +247,9 @@ def test_the_best_are_those_of_the_highest_return_that_keep_the_limits(
         kept.evaluate(*mean)
     assert kept.made.best() == best
     kept.made.end_training()
-    assert kept.evaluate(-1.0, 9.0) == Job(ROUNDS - 1, True, AT_END * EPISODES, "final")
+    assert kept.evaluate(-1.0, 9.0) == Job(ROUNDS - 1, False, EPISODES, "final")
+    assert kept.evaluate(99.0) == Job(ROUNDS - 1, True, AT_END * EPISODES, "final")  # which judges and does not choose
+    assert kept.made.best() == best
     assert kept.evaluate(1.0) == Job(best, True, AT_END * EPISODES, policies_folder(kept.folder, best).name)
     assert kept.made.next() is None
     kept.made.conclude()
@@ -312,6 +316,7 @@ def test_the_best_have_figures_once_they_have_played_as_many_episodes_as_the_las
     kept.store(1)
     kept.evaluate(9.0)
     kept.made.end_training()
+    kept.evaluate(3.0)
     kept.evaluate(4.0)
     assert (found()["eval_return_mean"], found()["best_round"], found()["best_return_mean"]) == (4.0, None, None)
     kept.evaluate(8.0)
@@ -322,6 +327,7 @@ def test_best_policies_that_cannot_be_stored_under_their_name_stay_where_they_ar
     kept.store(1)
     kept.evaluate(9.0)
     kept.made.end_training()
+    kept.evaluate(3.0)
     kept.evaluate(4.0)
     kept.evaluate(8.0)
     (kept.folder / CHECKPOINTS / "best").touch()
@@ -330,26 +336,36 @@ def test_best_policies_that_cannot_be_stored_under_their_name_stay_where_they_ar
     assert policies_folder(kept.folder, 1).is_dir()
 
 
-def test_policies_are_dropped_once_their_evaluations_are_written(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    for round_ in (1, 3, 5):
-        kept.store(round_)
-        kept.evaluate(9.0 - round_)
-    kept.recorder.commit()
-    collector = Collector(reopened(kept.folder, ROUNDS - 1), kept.folder, kept.recorder, lambda report: None)
-    collector.end_training()
-    kept.made = collector.evaluations
-    kept.evaluate(4.0)
-    kept.evaluate(8.0)
-    commit, there = kept.recorder.commit, list[bool]()
+def test_a_run_that_is_killed_before_its_metrics_are_written_ends_with_the_same_best_policies(tmp_path: Path) -> None:
+    """All evaluations are recorded, and the run is not known to be finished: it goes on from a state."""
+    words = [*LQ, "algorithm.name=ippo", "algorithm.actor_lr=0.3", "algorithm.std_init=2.0", "evaluation.deterministic=true"]
+    perform(begun(tmp_path / "whole", *words), tmp_path / "whole")
+    folder = tmp_path / "killed"
+    ready = begun(folder, *words)
+    with contextlib.closing(Recorder(folder, env_steps_per_round=16)) as recorder:
+        assert in_process.run(ready, folder, recorder, lambda report: None).error is None
+    round_ = complete_rounds(folder)[-1]
+    drop_others(folder, round_)
+    again = reopened(folder, round_)
+    again.deployment.write(folder)
+    outcome = perform(again, folder)
+    assert outcome.error is None
+    assert outcome.best_round is not None
+    assert outcome.best_round <= round_, "else this test tells nothing"
+    assert rows(folder, "evaluations") == rows(tmp_path / "whole", "evaluations")
+    found = [(one / CHECKPOINTS / "best" / "agent-0.safetensors").read_bytes() for one in (folder, tmp_path / "whole")]
+    assert found[0] == found[1]
 
-    def busy_at_first() -> bool:
-        there.append(policies_folder(kept.folder, 1).is_dir())
-        return len(there) > 2 and commit()
 
-    monkeypatch.setattr(kept.recorder, "commit", busy_at_first)
-    collector.close()
-    assert there == [True] * 3
-    assert [path.name for path in (kept.folder / CHECKPOINTS).iterdir()] == ["best"]
+def test_the_episodes_that_choose_the_best_are_none_of_those_that_judge_it(tmp_path: Path) -> None:
+    """Of the same policies after the last round, and with as many episodes as were compared."""
+    ready = begun(tmp_path, *LQ)
+    perform(ready, tmp_path)
+    jobs = [Job(ROUNDS - 1, at_end, EPISODES, "final") for at_end in (False, True)]
+    chooses, judges = (in_process.play(ready, tmp_path, job, lambda done: None) for job in jobs)
+    assert {episode.ret for episode in chooses.episodes}.isdisjoint(episode.ret for episode in judges.episodes)
+    recorded = {row[3] for row in rows(tmp_path, "evaluations") if row[0] == ROUNDS - 1 and not row[7]}
+    assert recorded == {episode.ret for episode in chooses.episodes}
 
 
 @pytest.mark.parametrize(
