@@ -958,7 +958,7 @@ class Scenario(Section):
 
     def is_same_as(self, other: "Scenario") -> bool:
         """Whether the two are the same run, whatever is said of them."""
-        return self.model_copy(update={"description": other.description}) == other
+        return self.model_copy(update={"description": other.description, "label": other.label}) == other
 
     def stores_after(self, round_: int) -> bool:
         """Whether processes store their states after a round."""

@@ -6,6 +6,10 @@ stays legible because pages give a chart between 320 and 600 pixels. Nothing in 
 colour never is all that tells two apart. Ticks are round numbers, and an axis ends where the data end. Text never lies on
 text: ticks are spaced by the width of their words, and a mark whose name has no free place near it goes without (the
 legend has it).
+
+`templates/charts.js` draws the same charts once more. Two drawers are needed: a page is read without a script too (in print, in
+mail, where scripts are refused), and a script that answers a reader cannot ask Python. A test holds what both must agree on,
+dashes, colours and units, against each other.
 """
 
 import math

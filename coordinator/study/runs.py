@@ -35,6 +35,7 @@ Table = dict[str, NDArray[Any]]
 Array = NDArray[np.float64]
 
 _DTYPES = {"INTEGER": np.int64, "REAL": np.float64}  # what else there is, is text
+NOT_RECORDED = "not recorded"  # of a setting that a run's version did not know; today's default need not be what it did
 _MOST_SHOWN = 60  # characters of a value in a name
 _UNNAMED = {"name", "description", "label", "seed", "record"}  # keys and sections that set no cell apart: they change no result
 
@@ -381,7 +382,8 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     Raises:
         ScenarioError: two runs are of the same scenario and seed.
     """
-    flat = [{key: value_of(run.scenario, key) for key in dotted_keys() if key.split(".")[0] not in _UNNAMED} for run in runs]
+    keys = [key for key in dotted_keys() if key.split(".")[0] not in _UNNAMED]
+    flat = [{key: _recorded(run.scenario, key) for key in keys} for run in runs]
     differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
     differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
     found: dict[str, Cell] = {}
@@ -433,6 +435,16 @@ def value_of(scenario: Scenario, key: str) -> Any:
     """A setting by its dotted key."""
     here: Any = scenario
     for part in key.split("."):
+        here = getattr(here, part)
+    return here
+
+
+def _recorded(scenario: Scenario, key: str) -> Any:
+    """A setting of a run by its dotted key. A run writes every setting down: one that is missing came with a later version."""
+    here: Any = scenario
+    for part in key.split("."):
+        if part not in here.model_fields_set:
+            return NOT_RECORDED
         here = getattr(here, part)
     return here
 

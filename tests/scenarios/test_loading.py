@@ -616,3 +616,4 @@ def test_a_description_goes_when_what_it_describes_is_overridden() -> None:
     assert load("quickstart", ["kappa=2", "description=mine"]).description == "mine"
     assert load("quickstart", ["kappa=1"]).is_same_as(load("quickstart"))
     assert not load("quickstart", ["kappa=2"]).is_same_as(load("quickstart"))
+    assert load("quickstart", ["label=mine"]).is_same_as(load("quickstart"))

@@ -1,9 +1,9 @@
 "use strict";
 // Charts that answer: each figure that holds its numbers (data-panel) is drawn anew as wide as it is, against the axis asked for.
-// The charts that come with the page are what is seen without a script. Panels of a section share their axes and their zoom.
+// The charts that come with the page (charts.py) are what is seen without a script; both must look alike. Panels of a section share their axes and their zoom.
 const charts = (() => {
   const COLOURS = 7, DASHES = ["", "7 3", "2 3", "9 3 2 3"]; // as in charts.py
-  const UNITS = [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"], [1, ""], [1e-3, " m"], [1e-6, " µ"], [1e-9, " n"]];
+  const UNITS = [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"], [1, ""], [1e-3, " m"], [1e-6, " µ"], [1e-9, " n"], [1e-12, " p"]];
   const LETTER = 8.6, TOP = 28, BOTTOM = 44, RIGHT = 14, WINDOWS = [1, 5, 11, 21], LEAST_DRAG = 8;
   const chosen = new Map(); // what a reader has chosen, by section: a live page is replaced and keeps it
   const cursors = new Map(); // where values are read off, by figure

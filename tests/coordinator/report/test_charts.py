@@ -1,8 +1,10 @@
 """Charts: where things are drawn, measured in the SVG, and that no text lies on another."""
 
 import itertools
+import json
 import math
 import re
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import matplotlib.font_manager
@@ -13,6 +15,9 @@ from hypothesis import strategies as st
 from matplotlib.ft2font import FT2Font
 
 from coordinator.report.charts import (
+    _UNITS,
+    COLOURS,
+    DASHES,
     FONT,
     HEIGHT,
     PLOT,
@@ -201,3 +206,13 @@ def test_widths_are_not_underestimated() -> None:
         FACE.set_text(words)
         assert width(words) >= FACE.get_width_height()[0] / 64 > 0.5 * width(words)
     assert math.isclose(width("ab"), 2 * width("a"))
+
+
+def test_the_script_names_series_and_units_as_the_charts_without_it_do() -> None:
+    script = files("coordinator.report").joinpath("templates", "charts.js").read_text(encoding="utf-8")
+    found = {name: json.loads(value) for name, value in re.findall(r"(COLOURS|DASHES|UNITS) = ([^;]*?)(?=, [A-Z]+ =|;)", script)}
+    assert found == {
+        "COLOURS": COLOURS,
+        "DASHES": list(DASHES),
+        "UNITS": [list(unit) for unit in _UNITS],
+    }

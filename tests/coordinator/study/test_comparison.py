@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from coordinator.report import tables
 from coordinator.run.run_sqlite import DATABASE
@@ -349,6 +350,19 @@ def test_a_run_without_an_evaluation_is_left_out_and_named(evaluated: Path, reco
     alone = compare([evaluated / "old"])
     assert (alone.judged, alone.rows[0].iqm) == ("training", 30.0)
     assert tables.unevaluated(alone) == ["judged by training returns, exploration included: no run has an evaluation"]
+
+
+def test_a_setting_that_an_older_run_did_not_know_is_not_recorded(tmp_path: Path, record_run: RecordRun) -> None:
+    """Today's default need not be what that version did, so the two are not runs of one cell."""
+    for seed in (0, 1):
+        record_run(tmp_path / f"{seed}", f"seed={seed}", returns=[1.0] * 8)
+    older = tmp_path / "1" / "scenario.yaml"
+    written = yaml.safe_load(older.read_text())
+    del written["env"]["stagger"], written["evaluation"]
+    older.write_text(yaml.safe_dump(written))
+    found = compare([tmp_path])
+    assert {row.cell.words["env.stagger"] for row in found.rows} == {"true", "not recorded"}
+    assert {row.cell.words["evaluation.episodes"] for row in found.rows} == {"4", "not recorded"}
 
 
 def test_a_comparison_says_whether_policies_drew_their_actions(evaluated: Path, record_run: RecordRun) -> None:

@@ -113,6 +113,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
 }
 VERBS = {
     "report": ["report", "{}"],
+    "figures": ["figures", "{}"],
     "compare": ["compare", "{}"],
     "compare as JSON": ["compare", "{}", "--json"],
     "export": ["export", "{}", "--out", "{}/tables"],
