@@ -53,7 +53,7 @@ def words(algorithm: str, seed: int) -> list[str]:
 def least_cost() -> tuple[float, float]:
     """What the best controllers cost per node and step: without limit, and within it."""
     scenario = load(SCENARIO)
-    lq = scenario.env.lq
+    lq = scenario.env
     a = dynamics(plan(scenario).deployment.graph(), lq)
     return optimal_cost(a, lq.control_weight, lq.noise_std)[0], limited_cost(a, lq)[0]
 

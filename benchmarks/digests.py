@@ -20,11 +20,11 @@ from scenarios.loading import load
 from scenarios.recipes import RECIPES
 
 SMALL = [
-    "env.copies=3", "rollout.steps=14", "budget.env_steps=126", "algorithm.hidden=[8]", "algorithm.minibatches=2",
+    "env.num_envs=3", "rollout.steps=14", "budget.env_steps=126", "algorithm.hidden=[8]", "algorithm.minibatches=2",
     "algorithm.epochs=2", "record.tensorboard=false", "env.horizon=10",
 ]  # fmt: skip
-LINE = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "kappa=1"]
-GAME = ["env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "kappa=1"]
+LINE = ["env.name=network_lq", "env.agents=4", "topology.kind=line", "kappa=1"]
+GAME = ["env.name=stochastic_game", "env.agents=3", "topology.kind=line", "kappa=1"]
 LOSSY = ["network.loss_prob=0.2", "network.latency_ms=300", "network.jitter_ms=200", "network.patience_s=0.5"]
 VARIANTS = {
     "direct": ["routing=direct", "kappa=2"],
@@ -40,8 +40,8 @@ VARIANTS = {
     "half": ["network.codec.state=float16", "network.codec.ratio=int8", "algorithm.name=happo"],
     "down": ["network.churn.mean_on_s=9", "network.churn.mean_off_s=3"],
     "robots": ["env.name=safe_halfcheetah", "env.partition=3x2", "env.horizon=10"],
-    "limits": ["env.lq.control_limit=0.2", "env.horizon=20", "algorithm.name=mappo_l"],  # staggered starts
-    "planes": ["env.lq.control_limit=0.2", "env.horizon=20", "algorithm.name=macpo"],
+    "limits": ["env.control_limit=0.2", "env.horizon=20", "algorithm.name=mappo_l"],  # staggered starts
+    "planes": ["env.control_limit=0.2", "env.horizon=20", "algorithm.name=macpo"],
 }
 
 
@@ -55,7 +55,7 @@ def digests(words: list[str]) -> tuple[str, str]:
         place = Path(folder) / "run"
         ready = plan(load("quickstart", words))
         make_run_dir(place, ready)
-        recorder = Recorder(place, env_steps_per_round=ready.scenario.env.copies * ready.scenario.rollout.steps, sinks=[])
+        recorder = Recorder(place, env_steps_per_round=ready.scenario.env.num_envs * ready.scenario.rollout.steps, sinks=[])
         outcome = in_process.run(ready, place, recorder, lambda *_: None)
         recorder.commit()
         results = Results(place)
@@ -77,8 +77,11 @@ def main() -> None:
         for name, recipe in RECIPES.items()
         for links, more in (("ideal", []), ("lossy", LOSSY))
     }
-    runs |= {f"{name} {links}": [*LINE, *SMALL, *words, *more] for name, words in VARIANTS.items() for links, more in
-             (("ideal", []), ("lossy", LOSSY))}  # fmt: skip
+    runs |= {
+        f"{name} {links}": [*LINE, *SMALL, *words, *more]
+        for name, words in VARIANTS.items()
+        for links, more in (("ideal", []), ("lossy", LOSSY))
+    }
     for name, words in runs.items():
         if only in name:
             print(name, *(digest[:16] for digest in digests(words)))

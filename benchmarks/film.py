@@ -16,7 +16,7 @@ from coordinator.run.database import Recorder
 from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 
-WORDS = ["env.copies=1", "rollout.steps=100", "budget.env_steps=100", "record.tensorboard=false", "algorithm.minibatches=2"]
+WORDS = ["env.num_envs=1", "rollout.steps=100", "budget.env_steps=100", "record.tensorboard=false", "algorithm.minibatches=2"]
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def idle(scenario: str, overrides: Sequence[str] = (), seed: int = 0) -> Idle:
     Raises:
         ValueError: actions are choices, none of which means nothing.
     """
-    ready = plan(load(scenario, [*overrides, f"env.copies={COPIES}"]))
+    ready = plan(load(scenario, [*overrides, f"env.num_envs={COPIES}"]))
     if any(ready.spec.n_discrete):
         raise ValueError(f"{scenario}: actions are choices, and none of them means to do nothing")
     world = make(ready.scenario.env, ready.deployment.graph(), seed)

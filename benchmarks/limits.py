@@ -52,7 +52,7 @@ class Task:
     seeds: tuple[int, ...]
 
 
-LQ = Task(("lq_line20", "env.partition=8x1", "budget.env_steps=160_000"), (f"env.horizon={LENGTH}", "--episodes", "64"), (0,))
+LQ = Task(("lq_line20", "env.agents=8", "budget.env_steps=160_000"), (f"env.horizon={LENGTH}", "--episodes", "64"), (0,))
 CHEETAH = Task(("safe_halfcheetah_6x1",), ("--episodes", "40"), (0, 1))
 
 
@@ -301,7 +301,7 @@ def main() -> None:
     wide: dict[str, Sequence[Row]] = {"": WIDE_KAPPA, "format": WIDE_CODEC, "threshold": WIDE_THRESHOLD}
     found = everything([row for rows in (*narrow.values(), *wide.values()) for row in rows], arguments.root, arguments.jobs)
     scenario = load(LQ.scenario[0], LQ.scenario[1:])
-    graph, lq = plan(scenario).deployment.graph(), scenario.env.lq
+    graph, lq = plan(scenario).deployment.graph(), scenario.env
     optimum, _ = optimal_cost(dynamics(graph, lq), lq.control_weight, lq.noise_std)
 
     def multiple(point: Point) -> float:

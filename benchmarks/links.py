@@ -17,7 +17,7 @@ from throughput import WARM_UP_ROUNDS, seconds_per_round
 from coordinator.run.plan import plan
 from scenarios.loading import load
 
-SETTINGS = ("kappa=1", "env.copies=10", "rollout.steps=200", "record.tensorboard=false")
+SETTINGS = ("kappa=1", "env.num_envs=10", "rollout.steps=200", "record.tensorboard=false")
 IDEAL = "ideal"
 
 

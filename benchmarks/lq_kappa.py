@@ -41,7 +41,7 @@ def main() -> None:
     root = parser.parse_args().root
     scenario = load("lq_line20")
     graph = plan(scenario).deployment.graph()
-    lq = scenario.env.lq
+    lq = scenario.env
     optimum, _ = optimal_cost(dynamics(graph, lq), lq.control_weight, lq.noise_std)
     exact = kappa_curve(graph, lq, KAPPAS)
     print(f"| κ | exact | {' | '.join(f'seed {seed}' for seed in SEEDS)} |")

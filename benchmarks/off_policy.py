@@ -27,7 +27,7 @@ from scenarios.loading import load
 TASKS = {"HalfCheetah 2x3": "mamujoco_halfcheetah_2x3", "Walker2d 2x3": "mamujoco_walker2d_2x3"}
 ALGORITHMS = {"iql": "#D55E00", "i2q": "#0072B2", "ma2ql": "#009E73"}  # Okabe and Ito: told apart by colour-blind readers
 STYLES = ("-", "--", ":")
-SETTINGS = ("env.copies=5", "rollout.steps=200", "algorithm.off_policy.replay=rolling", "algorithm.off_policy.turn_rounds=10")
+SETTINGS = ("env.num_envs=5", "rollout.steps=200", "algorithm.off_policy.replay=rolling", "algorithm.off_policy.turn_rounds=10")
 WARM_UP = "algorithm.off_policy.warm_up_steps"
 
 

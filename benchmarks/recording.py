@@ -22,7 +22,7 @@ from rich.table import Table
 from coordinator.cli.app import main as command
 from coordinator.run.database import Recorder
 
-SETTINGS = ("safe_halfcheetah_6x1", "kappa=1", "env.copies=10", "rollout.steps=100")
+SETTINGS = ("safe_halfcheetah_6x1", "kappa=1", "env.num_envs=10", "rollout.steps=100")
 OFF = ("record.tensorboard=false", "record.state_rounds=0", "--quiet")
 UNRECORDED = "unrecorded"  # first word of this script when it stands for the command
 

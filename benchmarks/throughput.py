@@ -24,6 +24,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -46,8 +47,7 @@ from node.protocol.routing import AgentRouting
 from scenarios.loading import load
 
 SETTINGS = (
-    "env.walls=none",
-    "env.copies=10",
+    "env.num_envs=10",
     "rollout.steps=1000",
     "algorithm.epochs=5",
     "algorithm.minibatches=1",
@@ -57,7 +57,7 @@ NETWORKS = {
     "2 x 128, LayerNorm": ("algorithm.hidden=[128,128]", "algorithm.layer_norm=true", "algorithm.input_norm=layer"),
     "2 x 128": ("algorithm.hidden=[128,128]",),
 }
-TASKS = {"halfcheetah 6x1": "safe_halfcheetah_6x1", "ant 4x2": "safe_ant_4x2"}
+TASKS = {"halfcheetah 6x1": ("safe_halfcheetah_6x1",), "ant 4x2": ("safe_ant_4x2", "env.walls=none")}
 PUBLIC_STEPS_PER_S = {"halfcheetah 6x1": 520, "ant 4x2": 590}  # SafePO's MAPPO-L, 10 subprocess environments, 2 cores
 WARM_UP_ROUNDS = 1
 
@@ -75,11 +75,11 @@ class Figures:
     efficiency: float
 
 
-def measure(scenario: str, network: str, rounds: int) -> Figures:
-    """All figures of one task with one kind of network, over `rounds` rounds after a warm-up."""
+def measure(task: Sequence[str], network: str, rounds: int) -> Figures:
+    """All figures of one task (a scenario and overrides) with one kind of network, over `rounds` rounds after a warm-up."""
     budget = f"budget.env_steps={(rounds + WARM_UP_ROUNDS) * 10_000}"
-    ready = plan(load(scenario, [*SETTINGS, *NETWORKS[network], budget, "record.tensorboard=false"]))
-    per_round = ready.scenario.env.copies * ready.scenario.rollout.steps
+    ready = plan(load(task[0], [*task[1:], *SETTINGS, *NETWORKS[network], budget, "record.tensorboard=false"]))
+    per_round = ready.scenario.env.num_envs * ready.scenario.rollout.steps
     cores = len(os.sched_getaffinity(0))
     rollout_s = seconds_per_round(ready, learns=False)
     before = *world_alone(ready), *learning_alone(ready)
@@ -101,7 +101,7 @@ def world_alone(ready: Plan) -> tuple[float, float]:
     """Environment steps per second on all cores, and CPU seconds per round on one thread."""
     scenario, spec = ready.scenario, ready.spec
     draw = np.random.default_rng(0)
-    actions = [draw.uniform(-1, 1, (50, scenario.env.copies, width)).astype(np.float32) for width in spec.act_dims]
+    actions = [draw.uniform(-1, 1, (50, scenario.env.num_envs, width)).astype(np.float32) for width in spec.act_dims]
     steps = scenario.rollout.steps
     times = []
     for threads in (0, 1):
@@ -112,7 +112,7 @@ def world_alone(ready: Plan) -> tuple[float, float]:
             env.step([table[step % 50] for table in actions])
         times.append((time.perf_counter() - wall, time.process_time() - cpu))
         env.close()
-    return steps * scenario.env.copies / times[0][0], times[1][1]
+    return steps * scenario.env.num_envs / times[0][0], times[1][1]
 
 
 def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
         learner = make_learner(scenario, ready.deployment, agent, routing)
         assert not isinstance(learner, Executor), "whoever is led learns nothing"
         rollout = Rollout.make(
-            scenario.rollout.steps, scenario.env.copies, routing.observation.width, spec.act_dims[agent], spec.n_costs
+            scenario.rollout.steps, scenario.env.num_envs, routing.observation.width, spec.act_dims[agent], spec.n_costs
         )
         for array in (rollout.observation, rollout.reward, rollout.cost, rollout.action):
             array[:] = draw.standard_normal(array.shape)
@@ -170,9 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="rounds measured per run (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
-    found = {
-        (task, network): measure(scenario, network, arguments.rounds) for task, scenario in TASKS.items() for network in NETWORKS
-    }
+    found = {(task, network): measure(words, network, arguments.rounds) for task, words in TASKS.items() for network in NETWORKS}
     if arguments.json:
         print(json.dumps([{"task": task, "network": network} | asdict(f) for (task, network), f in found.items()]))
         return

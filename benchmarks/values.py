@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from envs.games.games import PAYOFFS, STAGE_CHOICES, stage_game, stochastic_game
+from envs.games.settings import MatrixGame, StochasticGame
 from envs.games.tabular import Game, constant, nash_gap, optimum, performance
 from node.learners.off_policy.mixer import Team
 from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
 from scenarios.schema import Algorithm
-from scenarios.schema import Game as Settings
 
 Indices = NDArray[np.intp]
 Array = NDArray[np.float64]
@@ -224,13 +224,13 @@ def main() -> None:
             ratios = np.concatenate(found)
             print(f"| {stages} | {learner} | {ratios.mean():.3f} | {int(np.isclose(ratios, 1.0).sum())} of {len(ratios)} |")
     print("\n| turns | return / best after 15 turns | Nash gap / best |\n|---|---|---|")
-    game = stochastic_game(3, Settings())
+    game = stochastic_game(3, StochasticGame())
     best = float(game.start @ optimum(game, GAMMA)[0])
     for kind in ("converged", "one_step", "simultaneous"):
         ends = [list(turns(game, kind, 15, seed))[-1] for seed in range(3)]
         told = " / ".join(f"{value / best:.3f}" for value, _ in ends), " / ".join(f"{gap / best:.3f}" for _, gap in ends)
         print(f"| {kind} | {told[0]} | {told[1]} |")
-    payoff = np.array(PAYOFFS["non_monotone"](Settings()), np.float64)
+    payoff = np.array(PAYOFFS["non_monotone"](MatrixGame()), np.float64)
     table = mixed_fit(payoff, 0)
     error, taken = float(((table - payoff) ** 2).sum()), payoff.flat[table.argmax()]
     print(f"\nnon_monotone: QMIX fits it with squared error {error:.1f} and takes a cell that pays {taken:g}")

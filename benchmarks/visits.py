@@ -34,7 +34,7 @@ VARIANTS = {
     "DPO": ["algorithm.name=dpo"],
     "MDPO": ["algorithm.name=mdpo"],
 }
-GAME = ["env.game.states=10", "env.game.choices=3", "env.copies=20", "rollout.steps=30"]
+GAME = ["env.states=10", "env.choices=3", "env.num_envs=20", "rollout.steps=30"]
 MODEL = ["algorithm.world_model.hidden=[64,64]", "algorithm.world_model.passes=20", "algorithm.world_model.lr=1e-3"]
 LEARNING = ["algorithm.actor_lr=2e-3", "algorithm.lr_decay=none"]
 
@@ -60,7 +60,7 @@ def probabilities(learner: Learner, game: Game) -> Array:
 def trained(scenario: Scenario, game: Game) -> Iterator[tuple[Array, ...]]:
     """The policies at the start and after every round."""
     deployment = plan(scenario).deployment
-    agents, steps, copies = range(deployment.n_agents), scenario.rollout.steps, scenario.env.copies
+    agents, steps, copies = range(deployment.n_agents), scenario.rollout.steps, scenario.env.num_envs
     learners = [make_on_policy_learner(scenario, deployment, i, AgentRouting(scenario, deployment, i)) for i in agents]
     rollouts = [Rollout.make(steps, copies, deployment.obs_dims[i], 1, 0) for i in agents]
     world = make(scenario.env, deployment.graph(), scenario.seed)
@@ -102,7 +102,7 @@ def measured(words: list[str], rounds: int, seed: int) -> tuple[float, float, fl
     Returns:
         Spread over all rounds, spread over the last third of them, change per round in the last third, return.
     """
-    scenario = load("stochastic_game", [*GAME, *MODEL, *LEARNING, *words, f"env.game.seed={seed}", f"seed={seed}"])
+    scenario = load("stochastic_game", [*GAME, *MODEL, *LEARNING, *words, f"env.seed={seed}", f"seed={seed}"])
     scenario = scenario.model_copy(update={"budget": scenario.budget.model_copy(update={"env_steps": rounds * 600})})
     game, steps = build(scenario.env), scenario.rollout.steps
     policies = list(trained(scenario, game))

@@ -7,9 +7,8 @@ few steps) so that several episodes end.
 
 Example:
     >>> import networkx as nx
-    >>> from envs.registry import make
-    >>> from scenarios.schema import Env
-    >>> env = Env(name="network_lq", partition="3x1", copies=2, horizon=5)
+    >>> from envs.registry import make, section
+    >>> env = section("network_lq", agents=3, num_envs=2, horizon=5)
     >>> broken(lambda seed, threads: make(env, nx.path_graph(3), seed), "team")
     []
 """
@@ -138,7 +137,7 @@ def _record(
     handover: int | None = None,
 ) -> Recording:
     rng = np.random.default_rng(99)
-    first = world.reset(_first_limits(world.spec, world.copies)) if stagger else world.reset()
+    first = world.reset(_first_limits(world.spec, world.num_envs)) if stagger else world.reset()
     handover = steps // 2 if handover is None else handover
     frozen = [_bytes(first)]
     transitions = []
@@ -149,13 +148,13 @@ def _record(
             world = successor
         actions = []
         for agent, (width, count) in enumerate(zip(world.spec.act_dims, world.spec.n_discrete, strict=True)):
-            draw = rng.integers(count, size=(world.copies, 1)) if count else rng.normal(0.0, 0.7, (world.copies, width))
+            draw = rng.integers(count, size=(world.num_envs, 1)) if count else rng.normal(0.0, 0.7, (world.num_envs, width))
             actions.append(draw.astype(np.float32))
             if nudge:  # agents in different ways: in some games it pays the same if all of them change their minds alike
                 actions[-1][0] = (actions[-1][0] + agent + 1) % count if count else actions[-1][0] + 0.5
         transitions.append(world.step(actions))
         frozen.append(_bytes(transitions[-1].obs))
-    recording = Recording(spec=world.spec, copies=world.copies, first=first, steps=transitions, frozen=frozen)
+    recording = Recording(spec=world.spec, copies=world.num_envs, first=first, steps=transitions, frozen=frozen)
     world.close()
     world.close()  # closing a closed world does nothing
     return recording

@@ -9,13 +9,15 @@ stay so: agent i's observation has its own width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self, runtime_checkable
+from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from scenarios.schema import Env
 from topology.snapshot import State
 
 Floats = NDArray[np.float32]
@@ -39,6 +41,7 @@ class EnvSpec:
         dt: Control period in seconds.
         edges: The kinematic agent graph as pairs i < j.
         alive_bonus: What the team's reward holds per step for nothing but not having ended.
+        own_costs: Whether each agent is charged what it did itself; False: what the team did.
     """
 
     obs_dims: tuple[int, ...]
@@ -50,6 +53,7 @@ class EnvSpec:
     edges: tuple[tuple[int, int], ...]
     one_hot: tuple[tuple[int, ...], ...] = ()
     alive_bonus: float = 0.0
+    own_costs: bool = False
 
     @property
     def n_agents(self) -> int:
@@ -133,7 +137,7 @@ class VecEnv(Protocol):
     """E copies of one world."""
 
     spec: EnvSpec
-    copies: int
+    num_envs: int
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """Start every copy anew; per agent the first observation, (E, d_i).
@@ -159,3 +163,25 @@ class VecEnv(Protocol):
     def close(self) -> None:
         """Release native threads."""
         ...
+
+
+Settings = TypeVar("Settings", bound=Env)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World(Generic[Settings]):
+    """A world as it is registered: everything that the rest of the program asks of it.
+
+    A new world is a module with its settings, which extend `Env`, its `VecEnv`, and one of these.
+
+    Attributes:
+        settings: The section `env` of a scenario in this world.
+        spec: Describes the world without building it; raises ValueError where a setting makes no sense.
+        make: Builds the world on a communication graph on 0..n-1, from a seed.
+        outlook: What the graph makes of the world; None: its physics does not depend on the graph.
+    """
+
+    settings: type[Settings]
+    spec: Callable[[Settings], EnvSpec]
+    make: Callable[[Settings, nx.Graph, int], VecEnv]
+    outlook: Callable[[Settings, nx.Graph], Outlook] | None = None

@@ -86,13 +86,13 @@ def _take_part(run_dir: Path, scenario: Scenario, port: ControlPort, context: Co
         bind,
         deadline_s=scenario.supervision.deadline_s,
         keys=keys,
-        largest=largest_world_body(deployment, scenario.env.copies),
+        largest=largest_world_body(deployment, scenario.env.num_envs),
     )
     try:
         hub = WorldHub(
             links,
             n_agents=deployment.n_agents,
-            copies=scenario.env.copies,
+            copies=scenario.env.num_envs,
             frame_extra=frame_extra(scenario.network),
             forgiving=scenario.supervision.on_node_death == "continue",
         )
@@ -136,7 +136,7 @@ class World:
         self._port = port
         self._n = deployment.n_agents
         self._act_dims = deployment.act_dims
-        self._copies = scenario.env.copies
+        self._copies = scenario.env.num_envs
         self._steps = scenario.rollout.steps
         self._rounds = scenario.n_rounds
         self._dt = deployment.dt

@@ -1,51 +1,51 @@
 """From a scenario's section to a world: the one place where names become code."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import networkx as nx
 
-from envs.games import differential, games
-from envs.interface import EnvSpec, Outlook, VecEnv
-from envs.networks import lq
-from envs.robots import tasks
-from scenarios.schema import Env
+from envs.interface import EnvSpec, Outlook, VecEnv, World
+from scenarios.loading import world_settings
+from scenarios.registry import WORLDS
+from scenarios.schema import DEFAULT_WORLD, Env
 
 
-def _robot(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
-    from envs.robots.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
+def section(name: str = DEFAULT_WORLD, **settings: Any) -> Env:
+    """The section `env` of a scenario, from Python.
 
-    return MujocoWorld(env, seed)
+    Args:
+        name: Which world.
+        settings: Its settings, where they are not the defaults.
+
+    Returns:
+        The world's own settings.
+
+    Raises:
+        ValueError: There is no such world or no such setting, or a value is out of range.
+
+    Example:
+        >>> section("network_lq", agents=3).num_envs
+        10
+    """
+    return world_settings(name).model_validate({"name": name, **settings})
 
 
-class Entry(NamedTuple):
-    """How to describe a world and how to build it; where its physics depends on the graph, also what that comes to."""
+def world_of(env: Env) -> World[Any]:
+    """The world that a section names.
 
-    spec: Callable[[Env], EnvSpec]
-    make: Callable[[Env, nx.Graph, int], VecEnv]
-    outlook: Callable[[Env, nx.Graph], Outlook] | None = None
+    Args:
+        env: The scenario's section.
 
+    Returns:
+        The registered world.
 
-WORLDS: dict[str, Entry] = {
-    "safe_ant": Entry(tasks.spec, _robot),
-    "safe_halfcheetah": Entry(tasks.spec, _robot),
-    "safe_manyagent_ant": Entry(tasks.spec, _robot),
-    "velocity_ant": Entry(tasks.spec, _robot),
-    "velocity_halfcheetah": Entry(tasks.spec, _robot),
-    "mamujoco_ant": Entry(tasks.spec, _robot),
-    "mamujoco_halfcheetah": Entry(tasks.spec, _robot),
-    "mamujoco_hopper": Entry(tasks.spec, _robot),
-    "mamujoco_walker2d": Entry(tasks.spec, _robot),
-    "mamujoco_humanoid": Entry(tasks.spec, _robot),
-    "mamujoco_swimmer": Entry(tasks.spec, _robot),
-    "network_lq": Entry(lq.spec, lq.NetworkLQ, lq.outlook),
-    "matrix_game": Entry(games.spec, games.GameWorld),
-    "sharing_game": Entry(games.spec, games.GameWorld),
-    "stage_game": Entry(games.spec, games.GameWorld),
-    "stochastic_game": Entry(games.spec, games.GameWorld),
-    "truncation_chain": Entry(games.spec, games.GameWorld),
-    "differential_game": Entry(differential.spec, differential.DifferentialGame),
-}
+    Raises:
+        ValueError: There is no such world, or the section has not been read with its settings.
+    """
+    world: World[Any] = WORLDS.resolve(env.name)
+    if not isinstance(env, world.settings):
+        raise ValueError(f"env: got {type(env).__name__}; the settings of {env.name} are {world.settings.__name__}")
+    return world
 
 
 def spec(env: Env) -> EnvSpec:
@@ -60,7 +60,7 @@ def spec(env: Env) -> EnvSpec:
     Raises:
         ValueError: The world has no such partition, or a setting makes no sense there; the text names field, value and choices.
     """
-    return WORLDS[env.name].spec(env)
+    return world_of(env).spec(env)
 
 
 def outlook(env: Env, graph: nx.Graph) -> Outlook:
@@ -73,7 +73,7 @@ def outlook(env: Env, graph: nx.Graph) -> Outlook:
     Returns:
         Nothing where the graph is no part of the world's physics.
     """
-    told = WORLDS[env.name].outlook
+    told = world_of(env).outlook
     return Outlook() if told is None else told(env, graph)
 
 
@@ -82,7 +82,7 @@ def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
 
     Args:
         env: The scenario's section.
-        graph: Communication graph on 0..n-1; only network_lq's dynamics depend on it.
+        graph: Communication graph on 0..n-1; of the worlds that have an `outlook`, the dynamics depend on it.
         seed: Root of all its randomness.
 
     Returns:
@@ -93,7 +93,5 @@ def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
     """
     expected = spec(env).n_agents
     if set(graph) != set(range(expected)):
-        raise ValueError(
-            f"topology: got a graph of {len(graph)} nodes; {env.name} {env.partition} needs the nodes 0..{expected - 1}"
-        )
-    return WORLDS[env.name].make(env, graph, seed)
+        raise ValueError(f"topology: got a graph of {len(graph)} nodes; this {env.name} needs the nodes 0..{expected - 1}")
+    return world_of(env).make(env, graph, seed)

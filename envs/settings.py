@@ -1,41 +1,32 @@
-"""Settings of robots in worlds that have none: they are refused there, and a partition is a number of agents."""
+"""The number of agents as a setting, for worlds that can have any."""
 
-from scenarios.schema import Env
+from typing import Any, ClassVar
 
-
-def refuse_robots(env: Env, *, has_costs: bool = False) -> None:
-    """Refuse settings that only a robot's world knows.
-
-    Args:
-        env: The scenario's section.
-        has_costs: Whether the world has costs, which then may be the team's or agents' own.
-
-    Raises:
-        ValueError: One of them is set; the text names field, value and what there is instead.
-    """
-    for setting, only in (("walls", "none"), ("cost", "team"), ("action_map", "by_name")):
-        if getattr(env, setting) != only and not (setting == "cost" and has_costs):
-            raise ValueError(f"env.{setting}: got {getattr(env, setting)!r}; {env.name} has {only}")
-    if env.observation == "reference":
-        raise ValueError(f"env.observation: got 'reference'; {env.name} has own, full")
+from scenarios.schema import Env, setting
 
 
-def count_agents(env: Env, least: int, most: int) -> int:
-    """How many agents a partition "Nx1" or "N" means.
+class TeamEnv(Env):
+    """A world whose number of agents is a setting. A subclass defines `agents` by `team`, and its default."""
+
+    default_agents: ClassVar[int]
+    agents: int | None
+
+    @property
+    def n_agents(self) -> int:
+        """n: as set, or the world's default."""
+        return self.default_agents if self.agents is None else self.agents
+
+
+def team(default: int, least: int, most: int) -> Any:
+    """The field `agents` of a world that can have so many.
 
     Args:
-        env: The scenario's section.
+        default: What null means without a graph that says more.
         least: Fewest that the world can have.
         most: Most.
 
     Returns:
-        N.
-
-    Raises:
-        ValueError: It is not of that form, or out of range.
+        A field that is null if not given.
     """
-    count, cross, one = env.partition.partition("x")
-    if not (count.isascii() and count.isdigit() and one == ("1" if cross else "") and least <= int(count) <= most):
-        which = f"{most}x1" if least == most else f"Nx1 with N in {least}..{most}, e.g. {min(most, max(least, 20))}x1"
-        raise ValueError(f"env.partition: got {env.partition!r}; {env.name} has {which}")
-    return int(count)
+    meaning = f"How many; null: as many as the graph in `topology.file` has nodes, without one {default}."
+    return setting(None, meaning, unit="agents", ge=least, le=most)

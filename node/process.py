@@ -44,7 +44,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
     Raises:
         ValueError: the run's directory lacks the scenario or this node's keys, without which nobody can be told.
     """
-    scenario = load(str(run_dir / SCENARIO_FILE))
+    scenario = load(str(run_dir / SCENARIO_FILE), resolve_worlds=False)
     keys = Keyring.of(run_dir, role_of(agent), scenario.network)
     log = run_dir / LOGS / f"node-{agent}.log"
     settle(f"node {agent}", log)
@@ -79,7 +79,7 @@ def _take_part(
     try:
         start = _hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
         links.connect({to: start.peers[to] for to in node.routing.sends_to()})
-        largest = largest_world_body(deployment, scenario.env.copies)
+        largest = largest_world_body(deployment, scenario.env.num_envs)
         to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys, largest=largest)
         node.join(links, to_world, port).run()
         finished = node.conclude()
@@ -141,11 +141,11 @@ class Node:
                 self._agent,
                 self.routing.sends_to(),
                 direct=direct,
-                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
+                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.num_envs, stream),
                 critic=critic,
             ),
             reliable=reliable_kinds(scenario.network),
-            copies=scenario.env.copies,
+            copies=scenario.env.num_envs,
             frame_extra=extra,
             critic=critic,
             central=() if critic is None else CENTRAL,
@@ -157,7 +157,7 @@ class Node:
             self.routing,
             learner=self._learner,
             peers=peers,
-            world=WorldPort(to_world, self._agent, world=world, copies=scenario.env.copies, frame_extra=extra),
+            world=WorldPort(to_world, self._agent, world=world, copies=scenario.env.num_envs, frame_extra=extra),
             control=control,
             schedule=schedule,
             checkpoint=self._checkpoint,

@@ -4,7 +4,6 @@ Order of precedence, lowest first: the schema's defaults, the algorithm preset, 
 becomes one `ScenarioError` whose text names the key, the value and what would be right.
 """
 
-import difflib
 import re
 import reprlib
 import typing
@@ -18,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from scenarios.recipes import PAPER, RECIPES
-from scenarios.schema import TRACE, Algorithm, Scenario
+from scenarios.registry import WORLDS, RegistryError, nearest
+from scenarios.schema import DEFAULT_WORLD, TRACE, Algorithm, Env, OpaqueEnv, Scenario, in_world
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
@@ -47,15 +47,19 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.stem)}
 
 
-def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
+def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: bool = True) -> Scenario:
     """The scenario of a shipped name or a file path, with overrides applied.
 
     Relative paths in the file start at its folder, so that a folder with a scenario and its graph may be moved; those in
-    overrides start at the present folder. An override of what is run, other than seed and budget, drops the description.
+    overrides start at the present folder. An override of what is run, other than seed and budget, drops the description. An
+    override of `env.name` that chooses another world drops those settings, of the file and of the overrides before it, that only
+    the world has that it leaves.
 
     Args:
         source: A name from `shipped()`, or the path of a YAML file.
         overrides: Assignments such as `kappa=2` or `algorithm.clip=0.1`; values are read as YAML.
+        resolve_worlds: Whether the world's settings are read, which imports the world's code. False in processes that step no
+            world: `env` then has what every world has, and the rest is kept unread.
 
     Returns:
         The checked scenario.
@@ -82,21 +86,32 @@ def load(source: str, overrides: Iterable[str] = ()) -> Scenario:
     data.setdefault("name", path.stem)
     _anchor(data, path.parent.absolute())
     words = list(overrides)
-    for assignment in words:
-        _assign(data, assignment)
+    model = _settle_world(data, words, source, resolve_worlds=resolve_worlds)
+    for assignment in _still_meant(words, data, model):
+        _assign(data, assignment, model)
     set_ = {word.partition("=")[0].partition(".")[0].strip() for word in words}
     if not set_ <= _UNDESCRIBED and "description" not in set_:
         data.pop("description", None)  # it told of what is run no longer
-    return check(data, where=source)
+    return _checked(data, model, source)
 
 
-def check(data: dict[Any, Any], *, where: str) -> Scenario:
+def check(data: dict[Any, Any], *, where: str, resolve_worlds: bool = True) -> Scenario:
     """The scenario of plain nested data.
 
+    Args:
+        data: Sections and settings.
+        where: What opens the message of an error.
+        resolve_worlds: As for `load`.
+
     Raises:
-        ScenarioError: a key or value is wrong; `where` opens the message.
+        ScenarioError: a key or value is wrong.
     """
-    _refuse_flags(data, Scenario, where)
+    data = dict(data)
+    return _checked(data, _settle_world(data, (), where, resolve_worlds=resolve_worlds), where)
+
+
+def _checked(data: dict[Any, Any], model: type[Scenario], where: str) -> Scenario:
+    _refuse_flags(data, model, where)
     algorithm = data.get("algorithm")
     if isinstance(algorithm, dict) and algorithm.get("preset") == "paper":
         name = str(algorithm.get("name", Algorithm.model_fields["name"].default))
@@ -106,10 +121,10 @@ def check(data: dict[Any, Any], *, where: str) -> Scenario:
             )
         data = _merged(PAPER.get(name, {}), data)
     try:
-        return Scenario.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         found = error.errors()
-        problems = [_explain(dict(item)) for item in found[:MAX_PROBLEMS]]
+        problems = [_explain(dict(item), model) for item in found[:MAX_PROBLEMS]]
         more = [f"and {len(found) - MAX_PROBLEMS} more"] if len(found) > MAX_PROBLEMS else []
         raise ScenarioError(f"{where}: " + "; ".join(problems + more)) from None
 
@@ -119,14 +134,113 @@ def dump(scenario: Scenario) -> str:
     return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def dotted_keys(model: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[str]:
-    """Every key that a scenario may set, dotted, in the order of the schema."""
+def all_keys() -> list[str]:
+    """Every key that a scenario may set in some world, dotted: those of the schema in its order, then those of the worlds."""
+    models: list[type[Scenario]] = [Scenario, *(in_world(world_settings(name)) for name in WORLDS.own)]
+    return list(dict.fromkeys(key for model in models for key in dotted_keys(model)))
+
+
+def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every key that a scenario of this schema may set, dotted, in its order."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from dotted_keys(kind, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def world_settings(name: str) -> type[Env]:
+    """The settings of the world of this name.
+
+    Raises:
+        RegistryError: there is no such world, its code cannot be imported, or it has no settings.
+    """
+    settings = getattr(WORLDS.resolve(name), "settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, Env)):
+        raise RegistryError(f"world {name!r} of {WORLDS.origin(name)}: its 'settings' are no subclass of scenarios.schema.Env")
+    return settings
+
+
+def _settle_world(data: dict[Any, Any], overrides: Sequence[str], where: str, *, resolve_worlds: bool) -> type[Scenario]:
+    """The schema of a scenario in the world that it names; `data` loses settings of a world that an override leaves.
+
+    Raises:
+        ScenarioError: the name is none of a world, or its code cannot be imported.
+    """
+    is_overridden = any(word.startswith("env.") for word in overrides)
+    env = data.get("env", {})
+    env = {} if env is None and is_overridden else env
+    if not isinstance(env, dict):
+        return in_world(Env)  # which says that it is no section
+    if not resolve_worlds:
+        data["env"] = _of_older_runs(env, None)
+        return in_world(OpaqueEnv)
+    named = env.get("name", DEFAULT_WORLD)
+    chosen = [text for key, _, text in (word.partition("=") for word in overrides) if key.strip() == "env.name"]
+    name = _value(chosen[-1]) if chosen else named
+    if not isinstance(name, str):
+        return in_world(OpaqueEnv)  # which says that it is no name
+    try:
+        settings = world_settings(name)
+        left = world_settings(named) if name != named and named in WORLDS.names() else settings
+    except RegistryError as error:
+        raise ScenarioError(f"{where}: env.name: {error}") from None
+    gone = left.model_fields.keys() - settings.model_fields.keys()
+    data["env"] = {key: value for key, value in _of_older_runs(env, settings).items() if key not in gone}
+    return in_world(settings)
+
+
+def _still_meant(overrides: Iterable[str], data: dict[Any, Any], model: type[Scenario]) -> Iterator[str]:
+    """The overrides, but for settings of a world that a later one leaves."""
+    env = data.get("env")
+    world = env.get("name", DEFAULT_WORLD) if isinstance(env, dict) else DEFAULT_WORLD
+    for word in overrides:
+        key, _, text = word.partition("=")
+        section, _, name = key.strip().partition(".")
+        if (section, name) == ("env", "name"):
+            world = _value(text)
+        is_foreign = section == "env" and name not in _env(model).model_fields and _env(model) is not OpaqueEnv
+        if not (is_foreign and world in WORLDS.names() and name in world_settings(world).model_fields):
+            yield word
+
+
+def _of_older_runs(env: dict[Any, Any], settings: type[Env] | None) -> dict[Any, Any]:
+    """The section `env`, translated if a run wrote it when one section held the settings of all worlds.
+
+    Such a run wrote down every setting of every world, which no person does; settings that its world does not have are dropped.
+    """
+    if not {"copies", "partition", "lq", "game"} <= env.keys():
+        return env
+    flat = {key: value for key, value in env.items() if key not in ("copies", "lq", "game")} | {"num_envs": env["copies"]}
+    for part in (env["lq"], env["game"]):
+        flat |= part if isinstance(part, dict) else {}
+    count = str(env["partition"]).partition("x")[0]
+    flat |= {"agents": int(count)} if count.isdecimal() else {}
+    return flat if settings is None else {key: value for key, value in flat.items() if key in settings.model_fields}
+
+
+def _moved(key: str, value: Any, model: type[Scenario]) -> str:
+    """What is written now for a setting of an earlier version, as the end of a sentence; "" for any other key."""
+    section, _, name = key.partition(".")
+    if section != "env":
+        return ""
+    if name == "copies":
+        return f"it is called env.num_envs now, so write env.num_envs={value}"
+    part, _, inner = name.partition(".")
+    if part in ("lq", "game"):
+        return f"settings of a world stand in env itself now, so write env.{inner or 'KEY'}, without {part!r}"
+    if name == "partition" and "agents" in _env(model).model_fields:
+        return f"a world without robots has a number of agents now, so write env.agents={str(value).partition('x')[0]}"
+    return ""
+
+
+def _env(model: type[Scenario]) -> type[Env]:
+    """The section `env` of a schema."""
+    found = model.model_fields["env"].annotation
+    assert isinstance(found, type)
+    assert issubclass(found, Env)
+    return found
 
 
 def _locate(source: str) -> Path:
@@ -141,7 +255,7 @@ def _locate(source: str) -> Path:
             raise ScenarioError(f"{source}: no such file")
         return path
     raise ScenarioError(
-        f"unknown scenario {source!r}{_nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file"
+        f"unknown scenario {source!r}{nearest(source, names)}; shipped: {', '.join(names)}; or give the path of a .yaml file"
     )
 
 
@@ -159,12 +273,12 @@ def _anchor(data: dict[Any, Any], folder: Path) -> None:
             part["preset"] = TRACE + str(folder / preset.removeprefix(TRACE))
 
 
-def _assign(data: dict[Any, Any], assignment: str) -> None:
+def _assign(data: dict[Any, Any], assignment: str, model: type[Scenario]) -> None:
     key, equals, text = assignment.partition("=")
     key = key.strip()
     if not equals or not key:
         raise ScenarioError(f"override {assignment!r}: expected key=value, e.g. kappa=2 or algorithm.clip=0.1")
-    _known(key)
+    _known(key, text, model)
     *parents, leaf = key.split(".")
     here = data
     for parent in parents:
@@ -263,15 +377,27 @@ def _refuse_flags(data: dict[Any, Any], model: type[BaseModel], where: str, pref
             raise ScenarioError(f"{where}: {prefix}{name}: got {str(value).lower()}; {field.description}")
 
 
-def _known(key: str) -> None:
-    keys = list(dotted_keys())
+def _known(key: str, text: str, model: type[Scenario]) -> None:
+    keys = list(dotted_keys(model))
     if within := [word for word in keys if word.startswith(f"{key}.")]:
-        raise ScenarioError(f"{key}: a section; override its keys one by one, e.g. {within[0]}={_example(within[0])}")
-    if key not in keys and not any(key.startswith(f"{above}.") for above in _open_sections()):
-        raise ScenarioError(f"{key}: unknown key{_nearest(key, keys)}")
+        raise ScenarioError(f"{key}: a section; override its keys one by one, e.g. {within[0]}={_example(within[0], model)}")
+    if key not in keys and not any(key.startswith(f"{above}.") for above in _open_sections(model)):
+        raise ScenarioError(_unknown(key, text, model))
 
 
-def _open_sections(model: type[BaseModel] = Scenario, prefix: str = "") -> Iterator[str]:
+def _unknown(key: str, value: Any, model: type[Scenario]) -> str:
+    """What is wrong with a key that the schema does not have."""
+    if moved := _moved(key, value, model):
+        return f"{key}: no longer a setting; {moved}"
+    section, _, name = key.partition(".")
+    if section == "env":
+        names = list(_env(model).model_fields)
+        near = nearest(name, names).replace("'", "'env.", 1)
+        return f"{key}: unknown key{near}; this world has {', '.join(names)}"
+    return f"{key}: unknown key{nearest(key, dotted_keys(model))}"
+
+
+def _open_sections(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Keys below which there may be others that no default tells of: sections that may be null, and tables by name."""
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -283,16 +409,14 @@ def _open_sections(model: type[BaseModel] = Scenario, prefix: str = "") -> Itera
             yield prefix + name
 
 
-def _example(key: str) -> Any:
-    here: Any = Scenario()
-    for part in key.split("."):
-        here = getattr(here, part)
-    return here
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
+def _example(key: str, model: type[BaseModel]) -> Any:
+    """The default of a setting."""
+    part, _, below = key.partition(".")
+    field = model.model_fields[part]
+    if below:
+        assert isinstance(field.annotation, type)
+        return _example(below, field.annotation)
+    return field.default
 
 
 def _merged(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
@@ -303,12 +427,12 @@ def _merged(below: dict[Any, Any], above: dict[Any, Any]) -> dict[Any, Any]:
     return merged
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(item: dict[str, Any], model: type[Scenario]) -> str:
     parts: Sequence[Any] = [part for part in item["loc"] if isinstance(part, str | int)]
     key = ".".join(str(part) for part in parts)
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(key, dotted_keys())}"
+        return _unknown(key, _BRIEF.repr(item["input"]) if isinstance(item["input"], dict) else item["input"], model)
     if item["type"] == "value_error":
         return f"{key}.{message}" if key else message
     if item["type"] == "missing":
@@ -319,15 +443,14 @@ def _explain(item: dict[str, Any]) -> str:
         tag = str(context["discriminator"]).strip("'")
         key, got = f"{key}.{tag}", context["tag"]
         message = f"input should be one of {choices}"
-    near = _nearest(got, re.findall(r"'([^']+)'", choices)) if isinstance(got, str) else ""
+    near = nearest(got, re.findall(r"'([^']+)'", choices)) if isinstance(got, str) else ""
     if item["type"] == "too_long":
         message = f"a list of at most {context['max_length']}, not of {context['actual_length']:,}"
     message = _AS_TYPED.get(item["type"], message)
-    return f"{key}: got {_BRIEF.repr(got)}{near}; {message[0].lower()}{message[1:]}{_unit(parts)}"
+    return f"{key}: got {_BRIEF.repr(got)}{near}; {message[0].lower()}{message[1:]}{_unit(parts, model)}"
 
 
-def _unit(parts: Sequence[Any]) -> str:
-    model: Any = Scenario
+def _unit(parts: Sequence[Any], model: Any) -> str:
     extra: Any = None
     for part in parts:
         if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:

@@ -374,7 +374,7 @@ _DPO: dict[str, Any] = {
 
 
 def _settings(copies: int, steps: int, settings: dict[str, Any]) -> dict[str, Any]:
-    return {"env": {"copies": copies, "stagger": False}, "rollout": {"steps": steps}, "algorithm": settings}
+    return {"env": {"num_envs": copies, "stagger": False}, "rollout": {"steps": steps}, "algorithm": settings}
 
 
 PAPER: dict[str, dict[str, Any]] = {

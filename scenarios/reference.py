@@ -1,18 +1,21 @@
 """The schema as a page for people: every setting with type, unit, default, range and meaning, made from the schema itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from scenarios.schema import Scenario
+from scenarios.loading import world_settings
+from scenarios.registry import WORLDS
+from scenarios.schema import DEFAULT_WORLD, Env, Scenario
 
 _INTRODUCTION = """\
 # Scenario reference
 
 Every setting of a scenario, made from the schema by `make docs`. In a file the parts of a dotted key are nested; on the
 command line write `kappahop run SCENARIO key.sub=value`. `kappahop schema` prints the same as JSON Schema for editors.
+What `env` holds depends on the world: the settings of every world stand under `env`, those of one world under its name.
 """
 _BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
@@ -30,13 +33,49 @@ def markdown(section: str = "") -> str:
     return "\n".join(_section(model, f"{section}.")).rstrip() + "\n"
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario, in which `env` is one of the worlds' sections, told apart by its name."""
+    schema = Scenario.model_json_schema()
+    definitions = schema["$defs"]
+    del definitions["Env"]
+    worlds = []
+    for settings, names in families():
+        section = settings.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= section.pop("$defs", {})
+        section["properties"]["name"] |= {"enum": names}
+        if DEFAULT_WORLD not in names:  # the one that a scenario without a name has
+            section["required"] = [*section.get("required", ()), "name"]
+        definitions[settings.__name__] = section
+        worlds.append({"$ref": f"#/$defs/{settings.__name__}"})
+    schema["properties"]["env"] = {"anyOf": worlds, "description": (Env.__doc__ or "").strip()}
+    return schema
+
+
+def families() -> list[tuple[type[Env], list[str]]]:
+    """The worlds by their settings: each model of settings, with the names of the worlds that it is for."""
+    found: dict[type[Env], list[str]] = {}
+    for name in WORLDS.own:
+        found.setdefault(world_settings(name), []).append(name)
+    return list(found.items())
+
+
 def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
     title = prefix.removesuffix(".") or "top level"
     yield f"## {title}\n\n{(model.__doc__ or '').splitlines()[0]}\n"
+    yield from _tables(model, prefix)
+    if model is Env:
+        for settings, names in families():
+            yield f"### env of {', '.join(f'`{name}`' for name in names)}\n\n{(settings.__doc__ or '').splitlines()[0]}\n"
+            yield from _tables(settings, prefix, but=Env.model_fields.keys())
+
+
+def _tables(model: type[BaseModel], prefix: str, *, but: Set[str] = frozenset()) -> Iterator[str]:
     yield "| key | type | default | unit | meaning |\n|---|---|---|---|---|"
     below = []
     for name, field in model.model_fields.items():
         kind = field.annotation
+        if name in but:
+            continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             below.append((kind, f"{prefix}{name}."))
             continue

@@ -91,7 +91,7 @@ def recorded() -> Callable[..., Path]:
         from topology.planes.control import EpisodeRow, RoundReport
         from topology.wire.ledger import Row
 
-        usual = ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "env.copies=1", "rollout.steps=10"]
+        usual = ["env.name=network_lq", "env.agents=2", "topology.kind=line", "env.num_envs=1", "rollout.steps=10"]
         ready = plan(load("quickstart", [*usual, f"budget.env_steps={10 * len(round_bytes)}", *words]))
         make_run_dir(folder, ready)
         with closing(Recorder(folder, env_steps_per_round=10)) as recorder:

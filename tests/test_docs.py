@@ -8,7 +8,7 @@ import pytest
 from coordinator.cli.app import app
 from coordinator.cli.reference import markdown as command_line
 from coordinator.study.grid import cells
-from scenarios.loading import dotted_keys, load, shipped
+from scenarios.loading import all_keys, load, shipped
 from scenarios.reference import markdown
 from topology.link.presets import PRESETS
 
@@ -82,7 +82,7 @@ def test_lines_end_where_a_diff_can_show_what_changed(subtests: pytest.Subtests)
 
 
 def test_scenarios_and_keys_in_commands_exist(subtests: pytest.Subtests) -> None:
-    keys = set(dotted_keys())
+    keys = set(all_keys())
     for page in PAGES:
         with subtests.test(page=page):
             for words in re.findall(r"kappahop (?:run|graph|links) ([^`\n#]+)", page.read_text(encoding="utf-8")):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from scenarios.loading import check
 from scenarios.recipes import PAPER, RECIPES
-from scenarios.schema import Scenario
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference" / "algorithms"
 MADE_FROM_RUNS = "results.md"  # may be missing while the code is new
@@ -43,7 +43,7 @@ def test_table_of_settings_is_the_schema_and_the_preset(subtests: pytest.Subtest
             tables = re.findall(r"^\| setting \| default \| (?:paper|`preset: paper`) \|\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
             rows = [line.strip("|\n").split("|") for line in "".join(tables).splitlines()]
             told = {key.strip(" `"): (default.strip(), paper.strip()) for key, default, paper in rows}
-            defaults: dict[str, Any] = Scenario().model_dump(mode="json")
+            defaults: dict[str, Any] = check({}, where="defaults").model_dump(mode="json")
             settings, beneath = preset(name), preset("scal_mappo_l")
             for key, found in told.items():
                 section, setting = key.split(".")

@@ -34,13 +34,13 @@ class CentralCritic(Mind):
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._scenario = scenario
         self._n = n = deployment.n_agents
-        self._size = scenario.rollout.steps, scenario.env.copies
+        self._size = scenario.rollout.steps, scenario.env.num_envs
         self._signals = sizes_of(scenario, deployment).signals
         shape = Shape(
             agent=n,
             seed=scenario.seed,
             steps=scenario.rollout.steps,
-            copies=scenario.env.copies,
+            copies=scenario.env.num_envs,
             rounds=scenario.n_rounds,
             actor_columns=slice(0),
             critic_columns=slice(None),

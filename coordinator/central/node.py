@@ -136,7 +136,7 @@ class Central:
         self._dims = deployment.obs_dims
         self._n = n = deployment.n_agents
         self._control = control
-        self._copies, self._steps = scenario.env.copies, scenario.rollout.steps
+        self._copies, self._steps = scenario.env.num_envs, scenario.rollout.steps
         sizes = sizes_of(scenario, deployment)
         self._signals = sizes.signals
         self._joint_widths = [joint_width(sizes, agent) for agent in range(n)]
@@ -162,7 +162,7 @@ class Central:
                 n,
                 deployment.critic_edges,
                 direct=False,
-                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.copies, stream),
+                model=lambda src, dst, stream: schedule.link(src, dst, scenario.env.num_envs, stream),
                 critic=n,
             ),
             reliable=reliable_kinds(scenario.network),

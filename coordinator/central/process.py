@@ -39,7 +39,7 @@ def run_central(run_dir: Path, control: str, bind: str) -> int:
     Returns:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
     """
-    scenario = load(str(run_dir / SCENARIO_FILE))
+    scenario = load(str(run_dir / SCENARIO_FILE), resolve_worlds=False)
     deployment = Deployment.read(run_dir)
     log = run_dir / LOGS / "critic.log"
     settle("critic", log)

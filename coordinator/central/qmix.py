@@ -42,7 +42,7 @@ class CentralMixer(Mind):
         fresh = team_samples(told)
         self._team.decay(self._scenario.algorithm.step_fraction(round_, self._scenario.n_rounds))
         self._team.take(fresh)
-        done = (round_ + 1) * self._scenario.rollout.steps * self._scenario.env.copies
+        done = (round_ + 1) * self._scenario.rollout.steps * self._scenario.env.num_envs
         minibatches = 0
         if done > settings.warm_up_steps:
             self._earned += settings.updates_per_step * len(fresh.reward)
@@ -56,7 +56,7 @@ class CentralMixer(Mind):
 
     def answer(self, agent: int) -> Floats:
         """The weights of an agent's network, and what its inputs are standardised by."""
-        return np.tile(self._team.policy(agent), (self._scenario.env.copies, 1))
+        return np.tile(self._team.policy(agent), (self._scenario.env.num_envs, 1))
 
     def metrics(self) -> Mapping[str, float]:
         """Mean loss of the team's values, and how much there is in replay."""

@@ -71,7 +71,7 @@ def _whole(
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.copies=20 topology.kind=ring`.", show_default=False
+        metavar="[KEY=VALUE]...", help="Overrides, e.g. `kappa=2 env.num_envs=20 topology.kind=ring`.", show_default=False
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed; the same as `seed=N`.", show_default=False)]
@@ -114,7 +114,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Overrides of world and links, e.g. `network.preset=wifi-busy env.copies=4`; the policies stay as they are.",
+            help="Overrides of world and links, e.g. `network.preset=wifi-busy env.num_envs=4`; the policies stay as they are.",
             show_default=False,
         ),
     ] = None,
@@ -341,7 +341,7 @@ def list_scenarios() -> None:
     table.add_column("scenario", no_wrap=True)
     table.add_column("what it shows")
     for name in shipped():
-        table.add_row(name, load(name).description)
+        table.add_row(name, load(name, resolve_worlds=False).description)
     terminal().print(table)
 
 
@@ -351,11 +351,12 @@ def schema(
     section: Annotated[str, typer.Option(help="With --markdown: only this section of it, such as network.")] = "",
 ) -> None:
     """Print the JSON Schema of a scenario, for editors."""
+    from scenarios.reference import json_schema
     from scenarios.reference import markdown as page
 
     if section and section not in Scenario.model_fields:
         _refuse(f"--section: got {section!r}; expected one of {', '.join(Scenario.model_fields)}")
-    typer.echo(page(section).rstrip("\n") if markdown else json.dumps(Scenario.model_json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(page(section).rstrip("\n") if markdown else json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -455,7 +456,7 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
         if final["diverged"]:
             plain.print("no return: the run diverged", highlight=False)
         elif final["return_mean"] is None:
-            plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.copies:,} steps per copy", highlight=False)
+            plain.print(f"no episode ended: {final['env_steps'] // run.scenario.env.num_envs:,} steps per copy", highlight=False)
         else:
             played = f"all episodes, {'with drawn actions' if run.deployment.samples else 'without exploration'}"
             over = "the last tenth of the training, exploration included" if run.deployment.learns else played

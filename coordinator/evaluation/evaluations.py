@@ -149,7 +149,7 @@ class Evaluations:
         self._note = note
         self._watch = watch
         self._n_rounds = scenario.n_rounds
-        self._per_round = scenario.env.copies * scenario.rollout.steps
+        self._per_round = scenario.env.num_envs * scenario.rollout.steps
         self._episodes = scenario.evaluation.episodes
         heeds = scenario.algorithm.recipe.constraint != "none"
         self._limits = np.array(ready.deployment.cost_limits if heeds else ())

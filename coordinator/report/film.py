@@ -104,7 +104,7 @@ def film(evaluated: Plan, path: Path) -> None:
     ready = plan(
         scenario.model_copy(
             update={
-                "env": scenario.env.model_copy(update={"copies": 1, "threads": 1}),
+                "env": scenario.env.model_copy(update={"num_envs": 1, "threads": 1}),
                 "rollout": scenario.rollout.model_copy(update={"steps": 1}),
                 "budget": scenario.budget.model_copy(update={"env_steps": steps}),
             }
@@ -166,7 +166,7 @@ class _Filmed:
         import mujoco
 
         self.spec: EnvSpec = world.spec
-        self.copies: int = world.copies
+        self.num_envs: int = world.num_envs
         self.views: list[View] = []
         self._world: MujocoWorld = world
         self._every = every

@@ -36,7 +36,7 @@ def measure(ready: Plan) -> Idle | None:
     copies = min(COPIES, scenario.budget.env_steps // (SHARE * spec.horizon))
     if any(spec.n_discrete) or not copies:
         return None
-    world = make(scenario.env.model_copy(update={"copies": copies}), ready.deployment.graph(), seed_for("idle", scenario.seed))
+    world = make(scenario.env.model_copy(update={"num_envs": copies}), ready.deployment.graph(), seed_for("idle", scenario.seed))
     try:
         world.reset()
         still = [np.zeros((copies, width), np.float32) for width in spec.act_dims]

@@ -216,7 +216,7 @@ class _Company:
         scenario, deployment = ready.scenario, ready.deployment
         self._n = n = deployment.n_agents
         peers, to_agents = MemoryLinks.mesh(deployment.n_nodes), MemoryLinks.mesh(n + 1)  # the world sits behind the last agent
-        hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.copies, frame_extra=frame_extra(scenario.network))
+        hub = WorldHub(to_agents[n], n_agents=n, copies=scenario.env.num_envs, frame_extra=frame_extra(scenario.network))
         self._world = World(run_dir, scenario, deployment, env, hub, reports)
         self._nodes = [Node(run_dir, scenario, deployment, agent) for agent in range(n)]
         critics = [make_central(run_dir, scenario, deployment, links, reports) for links in peers[n:]]

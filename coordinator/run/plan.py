@@ -93,14 +93,14 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         )
     if scenario.compute.agents and len(scenario.compute.agents) != spec.n_agents:
         raise ScenarioError(
-            f"compute.agents: got {len(scenario.compute.agents)} devices; {scenario.env.name} {scenario.env.partition} has "
+            f"compute.agents: got {len(scenario.compute.agents)} devices; this {scenario.env.name} has "
             f"{spec.n_agents} agents, and each has one"
         )
     if scenario.algorithm.share_policy:
         for name, widths in (("observe", spec.obs_dims), ("act", spec.act_dims), ("choose", spec.n_discrete)):
             if len(set(widths)) > 1:
                 raise ScenarioError(
-                    f"algorithm.share_policy: got true; agents of {scenario.env.name} {scenario.env.partition} {name} "
+                    f"algorithm.share_policy: got true; agents of this {scenario.env.name} {name} "
                     f"differently ({', '.join(map(str, widths))}), so no policy fits all"
                 )
     if graph is None:
@@ -126,8 +126,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     )
     if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
         raise ScenarioError(
-            f"env.copies: got {scenario.env.copies} with rollout.steps={scenario.rollout.steps}; the largest message of a round "
-            f"would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
+            f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "
+            f"round would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
         )
     Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
     if weights is not None:
@@ -164,7 +164,7 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, chooses: b
     asked, horizon = ready.scenario, ready.spec.horizon
     scenario = asked.model_copy(
         update={
-            "env": asked.env.model_copy(update={"copies": copies}),
+            "env": asked.env.model_copy(update={"num_envs": copies}),
             "rollout": asked.rollout.model_copy(update={"steps": horizon}),
             "budget": asked.budget.model_copy(update={"env_steps": -(-episodes // copies) * horizon * copies}),
             "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
@@ -192,7 +192,7 @@ def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
     Copies that start together and never fall reach every phase together; where an episode is longer than a round, a round then
     has samples of one phase alone. Nothing (the horizon for all) where a round is at least as long as an episode.
     """
-    copies = scenario.env.copies
+    copies = scenario.env.num_envs
     if not scenario.env.stagger or horizon <= scenario.rollout.steps:
         return ()
     return tuple(-(-horizon * (copy + 1) // copies) for copy in range(copies))
@@ -218,7 +218,7 @@ def kept_graph(source: str, asked: Scenario) -> nx.Graph | None:
     path = Path(source)
     if path.name != SCENARIO_FILE or not (path.parent / DEPLOYMENT_FILE).is_file():
         return None
-    had, asks = ((one.topology, one.env.name, one.env.partition) for one in (load(source), asked))
+    had, asks = ((one.topology, one.env.name, env_spec(one.env).edges) for one in (load(source), asked))
     return Deployment.read(path.parent).graph() if had == asks else None
 
 
@@ -259,8 +259,8 @@ def retold(run_dir: Path, asked: Scenario) -> Plan:
     now = ready.deployment
     if before.n_agents != now.n_agents or before.act_dims != now.act_dims or before.n_discrete != now.n_discrete:
         raise ScenarioError(
-            f"env.partition: got {asked.env.name} {asked.env.partition}; the team was trained to act in "
-            f"{trained.env.name} {trained.env.partition}"
+            f"env: got {asked.env.name} with actions of {_actions(now)}; the team was trained in {trained.env.name} with actions "
+            f"of {_actions(before)}"
         )
     learnt, wanted = (one.algorithm.model_dump(exclude={"cost_limit"}) for one in (trained, asked))
     for key in learnt:
@@ -273,6 +273,13 @@ def retold(run_dir: Path, asked: Scenario) -> Plan:
                 f"its policy was trained on {had} (kappa={trained.kappa}, topology.kind={trained.topology.kind})"
             )
     return ready
+
+
+def _actions(deployment: Deployment) -> str:
+    """How many actions, or numbers of an action, each agent has."""
+    sizes = zip(deployment.n_discrete, deployment.act_dims, strict=True)
+    words = dict.fromkeys(f"one of {count}" if count else f"{width} numbers" for count, width in sizes)
+    return f"{deployment.n_agents} agents ({', '.join(words)} each)"
 
 
 def _seen(scenario: Scenario, deployment: Deployment) -> list[int]:

@@ -169,7 +169,7 @@ class Session:
 
     @property
     def _per_round(self) -> int:
-        return self._ready.scenario.env.copies * self._ready.scenario.rollout.steps
+        return self._ready.scenario.env.num_envs * self._ready.scenario.rollout.steps
 
     def _open(self, opened: contextlib.ExitStack) -> Recorder:
         """Make the folder, or take it up again, claim it, and open its database."""
@@ -273,7 +273,7 @@ def evaluation(folder: Path, asked: Scenario, *, checkpoint: str, episodes: int)
     """
     weights = weights_of(folder, checkpoint)
     with reading(folder):
-        return frozen(retold(folder, asked), weights, copies=asked.env.copies, episodes=episodes)
+        return frozen(retold(folder, asked), weights, copies=asked.env.num_envs, episodes=episodes)
 
 
 @dataclass(frozen=True, slots=True)

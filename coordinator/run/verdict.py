@@ -195,7 +195,7 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
     costs = at_end or results.costs()[first:behind]
     found = []
     for u, limit in enumerate(limits):
-        own = results.by_agent(f"episode_cost_{u}") if ready.scenario.env.cost == "local" else {}
+        own = results.by_agent(f"episode_cost_{u}") if ready.spec.own_costs else {}
         own = {agent: mean for agent, mean in own.items() if agent < n}
         worst = max(own.items(), key=lambda pair: pair[1]) if len(set(own.values())) > 1 else None
         found.append(

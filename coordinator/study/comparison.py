@@ -39,7 +39,7 @@ from scenarios.loading import ScenarioError
 
 Array = NDArray[np.float64]
 Axis = Literal["env_step", "wire_bytes", "virtual_s"]
-_HOW_RUN = frozenset({"env.copies", "env.threads", "env.stagger"})  # of the section env, but not of the world
+_HOW_RUN = frozenset({"env.num_envs", "env.threads", "env.stagger"})  # of the section env, but not of the world
 AXES: tuple[Axis, ...] = ("env_step", "wire_bytes", "virtual_s")
 
 

@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 
 from coordinator.run.plan import Plan, plan
 from envs.games.games import advantage_spreads, build, chain_policies
+from envs.games.settings import TruncationChain
 from envs.networks.lq import kappa_curve
+from envs.networks.settings import LQ
 from envs.registry import make
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
@@ -100,17 +102,18 @@ def exact(scenario: Scenario) -> Decay:
     graph = ready.deployment.graph()
     kappas = range(diameter(graph) + 1)
     paid = _payload(ready, kappas)
-    if scenario.env.name == "network_lq":
-        ratios = kappa_curve(graph, scenario.env.lq, kappas)
+    env = scenario.env
+    if isinstance(env, LQ):
+        ratios = kappa_curve(graph, env, kappas)
         return Decay(
             what="cost of the best policy above the optimum", remains=tuple(_exactly(ratio - 1.0) for ratio in ratios),
             payload_bytes=paid,
         )  # fmt: skip
-    if scenario.env.name == "truncation_chain":
-        game, n = build(scenario.env), len(graph)
+    if isinstance(env, TruncationChain):
+        game, n = build(env), len(graph)
         if not nx.utils.graphs_equal(graph, nx.path_graph(n)):
             raise ScenarioError(f"topology.kind: got {scenario.topology.kind!r}; the chain's answers are for the line")
-        policies = chain_policies(n, scenario.env.game.seed)
+        policies = chain_policies(n, env.seed)
         spreads = [[*map(_exactly, advantage_spreads(game, policies, i, scenario.algorithm.gamma))] for i in range(n)]
         return _of_agents("spread of advantages over far agents", spreads, paid)
     raise ScenarioError(
@@ -209,7 +212,7 @@ class _Team:
 
     def changes(self, blocks: Blocks, mean: Blocks, kappa: int) -> list[float]:
         """By how much each agent's actions change without what lies beyond κ, over the blocks (B, d_i) that were met together."""
-        n_discrete, size = self._ready.deployment.n_discrete, self._ready.scenario.env.copies  # for as many is noise drawn
+        n_discrete, size = self._ready.deployment.n_discrete, self._ready.scenario.env.num_envs  # for as many is noise drawn
         total, count = np.zeros(self._n), 0
         for start in range(0, len(blocks[0]), size):
             piece = [block[start : start + size] for block in blocks]

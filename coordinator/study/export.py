@@ -179,9 +179,10 @@ def _diverged(run: Run) -> str | None:
 def _names(cell: Cell) -> tuple[str, str, str]:
     scenario = cell.runs[0].scenario
     settings = {key: f"{key}={shown(value)}" for key, value in cell.settings.items()}
-    own = {"env.name", "env.partition", "algorithm.name"}
+    own = {"env.name", "env.partition", "env.agents", "algorithm.name"}
+    team = str(scenario.env.model_dump().get("partition", cell.runs[0].deployment.n_agents))
     of_task = ("env.", "topology.", "network.")
-    task = [scenario.env.partition, *(word for key, word in settings.items() if key.startswith(of_task) and key not in own)]
+    task = [team, *(word for key, word in settings.items() if key.startswith(of_task) and key not in own)]
     algorithm = [
         scenario.algorithm.name,
         *(word for key, word in settings.items() if not key.startswith(of_task) and key not in own),

@@ -12,11 +12,11 @@ import networkx as nx
 
 from coordinator.study.runs import Run
 from envs.games.games import build
+from envs.games.settings import TabularGame
 from envs.games.tabular import best_return as best_of_game
 from envs.networks.lq import best_return
-from scenarios.schema import LQ, Env
+from envs.networks.settings import LQ
 
-_GAMES = ("matrix_game", "sharing_game", "stage_game", "stochastic_game", "truncation_chain")
 _MOST_ENTRIES = 10_000_000  # of a game's table of transitions: beyond that it takes seconds
 
 
@@ -25,9 +25,10 @@ def optimum(run: Run) -> float | None:
     env, deployment = run.scenario.env, run.deployment
     if not deployment.horizon:  # an older run, which does not say how long its episodes are
         return None
-    if env.name == "network_lq" and env.lq.control_limit is None and run.scenario.kappa_unit == "hops":
-        return _of_network(deployment.edges, deployment.n_agents, env.lq, _hops(run), deployment.horizon)
-    if env.name in _GAMES:
+    if isinstance(env, LQ) and env.control_limit is None and run.scenario.kappa_unit == "hops":
+        hops = deployment.n_agents if env.observation == "full" else _hops(run)
+        return _of_network(deployment.edges, deployment.n_agents, env, hops, deployment.horizon)
+    if isinstance(env, TabularGame):
         return _of_game(env, deployment.horizon)
     return None
 
@@ -35,8 +36,6 @@ def optimum(run: Run) -> float | None:
 def _hops(run: Run) -> int:
     """How far actors see: at most as many hops as there are agents."""
     scenario, n = run.scenario, run.deployment.n_agents
-    if scenario.env.observation == "full":
-        return n
     return {"local": 0, "khop": scenario.kappa, "global": n}[scenario.algorithm.recipe.actor_scope]
 
 
@@ -51,7 +50,7 @@ def _of_network(edges: tuple[tuple[int, int], ...], n: int, lq: LQ, kappa: int, 
 
 
 @lru_cache(maxsize=64)
-def _of_game(env: Env, horizon: int) -> float | None:
+def _of_game(env: TabularGame, horizon: int) -> float | None:
     game = build(env)
     if game.n_states**2 * game.team().shape[1] > _MOST_ENTRIES:
         return None

@@ -88,7 +88,7 @@ class Run:
     @property
     def planned_steps(self) -> int:
         """Environment steps of the whole run, over all copies."""
-        return self.scenario.n_rounds * self.scenario.rollout.steps * self.scenario.env.copies
+        return self.scenario.n_rounds * self.scenario.rollout.steps * self.scenario.env.num_envs
 
     @property
     def is_complete(self) -> bool:
@@ -244,7 +244,7 @@ class Run:
         """
         known = np.isfinite(self._episodes[:, 2:]).all(axis=1)
         ended, length, cost = self._episodes[known][:, [0, 1, 3]].T
-        steps, copies = self.scenario.rollout.steps, self.scenario.env.copies
+        steps, copies = self.scenario.rollout.steps, self.scenario.env.num_envs
         begun = np.maximum(ended // copies - length, 0) // steps
         first, behind = begun.astype(np.int64), np.ceil(ended / (copies * steps)).astype(np.int64)
         seen = behind <= self._n_rounds
@@ -382,9 +382,10 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     Raises:
         ScenarioError: two runs are of the same scenario and seed.
     """
-    keys = [key for key in dotted_keys() if key.split(".")[0] not in _UNNAMED]
+    keys = list(dict.fromkeys(key for model in {type(run.scenario): None for run in runs} for key in dotted_keys(model)))
+    keys = [key for key in keys if key.split(".")[0] not in _UNNAMED]
     flat = [{key: _recorded(run.scenario, key) for key in keys} for run in runs]
-    differing = [key for key in flat[0] if any(one[key] != flat[0][key] for one in flat)] if flat else []
+    differing = [key for key in keys if any(one[key] != flat[0][key] for one in flat)]
     differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
     found: dict[str, Cell] = {}
     for run, settings in zip(runs, flat, strict=True):
@@ -440,9 +441,14 @@ def value_of(scenario: Scenario, key: str) -> Any:
 
 
 def _recorded(scenario: Scenario, key: str) -> Any:
-    """A setting of a run by its dotted key. A run writes every setting down: one that is missing came with a later version."""
+    """A setting of a run by its dotted key; None where its world has no such setting.
+
+    A run writes every setting down: one that is missing came with a later version.
+    """
     here: Any = scenario
     for part in key.split("."):
+        if part not in type(here).model_fields:
+            return None
         if part not in here.model_fields_set:
             return NOT_RECORDED
         here = getattr(here, part)

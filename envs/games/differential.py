@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.episodes import Episodes
-from envs.interface import Bools, EnvSpec, Floats, Transition
-from envs.settings import count_agents, refuse_robots
-from scenarios.schema import Env
+from envs.games.settings import DifferentialGame as Settings
+from envs.interface import Bools, EnvSpec, Floats, Transition, World
 from topology.snapshot import State, restore_streams, streams
 
 Array = NDArray[np.float64]
@@ -57,7 +56,7 @@ def basin(u: Array) -> Array:
     return np.asarray(np.maximum(wide, narrow), np.float64)
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: Settings) -> EnvSpec:
     """Shape of a differential game; without a graph given, `kinematic` means the complete one.
 
     Args:
@@ -65,13 +64,8 @@ def spec(env: Env) -> EnvSpec:
 
     Returns:
         No costs; one number named per agent; in the ring one number sensed, or all with `observation: full`; time unit 1.
-
-    Raises:
-        ValueError: The number of agents does not fit (ring 1..5, basin 2), or a setting makes no sense here.
     """
-    refuse_robots(env)
-    moves = env.game.landscape == "ring"
-    n = count_agents(env, *((1, 5) if moves else (2, 2)))
+    moves, n = env.landscape == "ring", env.n_agents
     return EnvSpec(
         obs_dims=(n if moves and env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
@@ -92,7 +86,7 @@ class DifferentialGame:
     a fault, terminates and is paid 0. Start: x uniform in [-1, 1]^n.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: Settings, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
         Args:
@@ -101,12 +95,12 @@ class DifferentialGame:
             seed: Root of the copies' random streams.
         """
         self.spec: EnvSpec = spec(env)
-        self.copies = env.copies
-        self._moves = env.game.landscape == "ring"
+        self.num_envs = env.num_envs
+        self._moves = env.landscape == "ring"
         self._full = env.observation == "full"
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
-        self._x = np.ones((env.copies, self.spec.n_agents))
-        self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
+        self._x = np.ones((env.num_envs, self.spec.n_agents))
+        self._episodes = Episodes(env.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe)
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -120,8 +114,8 @@ class DifferentialGame:
         paid = np.where(faults, 0.0, ring(self._x) if self._moves else basin(u))
         if self._moves:
             self._x = np.clip(self._x + STEP * np.clip(u, -1.0, 1.0), -1.0, 1.0)
-        terminated = faults if self._moves else np.ones(self.copies, bool)
-        reward = np.empty((self.spec.n_agents, self.copies), np.float32)
+        terminated = faults if self._moves else np.ones(self.num_envs, bool)
+        reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
         reward[:] = paid
         return self._episodes.conclude(paid, reward, terminated, faults)
 
@@ -148,3 +142,6 @@ class DifferentialGame:
         if self._moves and self._full:
             return [x.copy() for _ in range(x.shape[1])]
         return [column.reshape(-1, 1) for column in np.ascontiguousarray(x.T)]
+
+
+WORLD: World[Settings] = World(settings=Settings, spec=spec, make=DifferentialGame)

@@ -2,7 +2,7 @@
 
 Theory of operation. Each builder returns a `tabular.Game`, which is data; `GameWorld` steps E copies of whatever game it is
 given, and `envs.games.tabular` answers questions about the same data exactly. A state is a tuple of *parts*: in most games one
-part that everybody sees, in the chain one part per agent, of which an agent sees its own. Payoffs are drawn from `env.game.seed`,
+part that everybody sees, in the chain one part per agent, of which an agent sees its own. Payoffs are drawn from `env.seed`,
 never from the run's seed: a game stays the same game while runs of it differ.
 
 What must not change: the order in which a builder draws its numbers, because published and stored figures belong to instances.
@@ -16,6 +16,7 @@ papers with -20 for -12; the chain is ours, after Qu et al. 2020.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -23,11 +24,9 @@ from numpy.typing import NDArray
 
 from envs.episodes import Episodes
 from envs.games import tabular
+from envs.games.settings import MatrixGame, SharingGame, StageGame, StochasticGame, TabularGame, TruncationChain
 from envs.games.tabular import Array, Game, Indices
-from envs.interface import Bools, EnvSpec, Floats, Transition
-from envs.settings import count_agents, refuse_robots
-from scenarios.schema import Env
-from scenarios.schema import Game as Settings
+from envs.interface import Bools, EnvSpec, Floats, Transition, World
 from topology.snapshot import State, restore_streams, streams
 from topology.wire.frame import ProtocolError
 
@@ -36,7 +35,7 @@ MAX_TABLE = 1 << 24  # transition probabilities of a game: 128 MiB
 MAX_ONE_HOT = 10_000  # numbers in a one-hot state: the stage game of 4 stages has 7381 states, that of 5 has 66 430
 RANDOM_BLOCK = 64  # steps of random numbers drawn at once per copy: one Python loop over copies in 64 steps
 
-PAYOFFS: dict[str, Callable[[Settings], list[list[float]]]] = {
+PAYOFFS: dict[str, Callable[[MatrixGame], list[list[float]]]] = {
     "climbing": lambda _: [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],
     "penalty": lambda settings: [[10, 0, settings.penalty], [0, 2, 0], [settings.penalty, 0, 10]],
     "miscoordination": lambda _: [[0, 1], [1, 0]],
@@ -66,7 +65,7 @@ def one_shot(payoff: Array) -> Game:
     )
 
 
-def matrix_game(settings: Settings) -> Game:
+def matrix_game(settings: MatrixGame) -> Game:
     """The 2-agent game named by `settings.payoff`: rows are agent 0's actions, columns agent 1's."""
     return one_shot(np.array(PAYOFFS[settings.payoff](settings), np.float64))
 
@@ -110,7 +109,7 @@ def stage_game(stages: int, seed: int) -> Game:
     )
 
 
-def stochastic_game(n: int, settings: Settings) -> Game:
+def stochastic_game(n: int, settings: StochasticGame) -> Game:
     """A random cooperative stochastic game: shared rewards U(-range, range), random transitions from every joint action.
 
     Transitions are the softmax of U(-2, 2) logits, or Dirichlet(1); rewards are drawn first. With the defaults and three agents
@@ -258,40 +257,38 @@ def advantage_spreads(game: Game, policies: tabular.Policies, agent: int, gamma:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A kind of game: how many agents it takes, how long it lasts, and its sizes before it is built."""
+    """A kind of game: how long it lasts, its sizes before it is built, and how it is built from the game's own settings."""
 
-    least: int
-    most: int
-    horizon: Callable[[Settings], int]
-    n_discrete: Callable[[int, Settings], tuple[int, ...]]
-    parts: Callable[[int, Settings], tuple[int, ...]]
-    build: Callable[[int, Settings], Game]
+    horizon: Callable[[Any], int]
+    n_discrete: Callable[[int, Any], tuple[int, ...]]
+    parts: Callable[[int, Any], tuple[int, ...]]
+    build: Callable[[int, Any], Game]
     is_path: bool = False
 
 
 TABLES: dict[str, _Table] = {
     "matrix_game": _Table(
-        2, 2, lambda _: 1, lambda n, g: (len(PAYOFFS[g.payoff](g)),) * n, lambda n, g: (1,), lambda n, g: matrix_game(g)
+        lambda _: 1, lambda n, g: (len(PAYOFFS[g.payoff](g)),) * n, lambda n, g: (1,), lambda n, g: matrix_game(g)
     ),
     "sharing_game": _Table(
-        2, 12, lambda _: 1, lambda n, g: (2,) * n, lambda n, g: (1,), lambda n, g: sharing_game(n)
+        lambda _: 1, lambda n, g: (2,) * n, lambda n, g: (1,), lambda n, g: sharing_game(n)
     ),
     "stage_game": _Table(
-        2, 2, lambda g: g.stages, lambda n, g: (STAGE_CHOICES,) * n,
+        lambda g: g.stages, lambda n, g: (STAGE_CHOICES,) * n,
         lambda n, g: ((STAGE_CHOICES ** (2 * (g.stages + 1)) - 1) // (STAGE_CHOICES**2 - 1),),
         lambda n, g: stage_game(g.stages, g.seed),
     ),
     "stochastic_game": _Table(
-        1, 8, lambda _: 30, lambda n, g: (g.choices,) * n, lambda n, g: (g.states,), stochastic_game
+        lambda _: 30, lambda n, g: (g.choices,) * n, lambda n, g: (g.states,), stochastic_game
     ),
     "truncation_chain": _Table(
-        2, 6, lambda _: 50, lambda n, g: (2,) * n, lambda n, g: (2,) * n,
+        lambda _: 50, lambda n, g: (2,) * n, lambda n, g: (2,) * n,
         lambda n, g: truncation_chain(n, g.coupling, g.seed), is_path=True,
     ),
 }  # fmt: skip
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: TabularGame) -> EnvSpec:
     """Shape of a game; without a graph given, `kinematic` means the complete one, or the chain's path.
 
     Args:
@@ -301,22 +298,18 @@ def spec(env: Env) -> EnvSpec:
         No costs; one action, an index, per agent; time unit 1.
 
     Raises:
-        ValueError: The number of agents does not fit, a setting makes no sense here, or the tables would be too large.
+        ValueError: The tables would be too large.
     """
-    refuse_robots(env)
-    table, settings = TABLES[env.name], env.game
-    n = count_agents(env, table.least, table.most)
-    parts, n_discrete = table.parts(n, settings), table.n_discrete(n, settings)
-    if env.name == "stochastic_game" and settings.states**2 * settings.choices**n > MAX_TABLE:
+    table, n = TABLES[env.name], env.n_agents
+    parts, n_discrete = table.parts(n, env), table.n_discrete(n, env)
+    if isinstance(env, StochasticGame) and env.states**2 * env.choices**n > MAX_TABLE:
         raise ValueError(
-            f"env.partition: got {env.partition!r}; with env.game.states={settings.states} and "
-            f"env.game.choices={settings.choices} "
-            f"a table of transitions would have {settings.states**2 * settings.choices**n} entries, "
-            f"at most {MAX_TABLE} are allowed"
+            f"env.agents: got {n}; with env.states={env.states} and env.choices={env.choices} a table of transitions would have "
+            f"{env.states**2 * env.choices**n} entries, at most {MAX_TABLE} are allowed"
         )
-    if settings.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
-        raise ValueError(f"env.game.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")
-    widths = parts if settings.encoding == "one_hot" else (1,) * len(parts)
+    if env.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
+        raise ValueError(f"env.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")
+    widths = parts if env.encoding == "one_hot" else (1,) * len(parts)
     pairs = [(i, j) for j in range(n) for i in range(j) if not table.is_path or j == i + 1]
     shown = tuple(tuple(widths[k] for k in seen) for seen in _seen(env, n, len(parts)))
     return EnvSpec(
@@ -324,14 +317,14 @@ def spec(env: Env) -> EnvSpec:
         act_dims=(1,) * n,
         n_discrete=n_discrete,
         cost_limits=(),
-        horizon=table.horizon(settings) if env.horizon is None else env.horizon,
+        horizon=table.horizon(env) if env.horizon is None else env.horizon,
         dt=1.0,
         edges=tuple(sorted(pairs)),
-        one_hot=shown if settings.encoding == "one_hot" else (),
+        one_hot=shown if env.encoding == "one_hot" else (),
     )
 
 
-def build(env: Env) -> Game:
+def build(env: TabularGame) -> Game:
     """The game of a scenario, for `envs.games.tabular` to answer questions about.
 
     Args:
@@ -343,12 +336,12 @@ def build(env: Env) -> Game:
     Raises:
         ValueError: As `spec`.
     """
-    return TABLES[env.name].build(spec(env).n_agents, env.game)
+    return TABLES[env.name].build(spec(env).n_agents, env)
 
 
-def _seen(env: Env, n: int, n_parts: int) -> list[list[int]]:
+def _seen(env: TabularGame, n: int, n_parts: int) -> list[list[int]]:
     """Which parts of the state each agent sees."""
-    if n_parts == n and env.observation == "own":
+    if isinstance(env, TruncationChain) and env.observation == "own":
         return [[i] for i in range(n)]
     return [list(range(n_parts))] * n
 
@@ -359,37 +352,38 @@ def _seen(env: Env, n: int, n_parts: int) -> list[list[int]]:
 class GameWorld:
     """E copies of a game.
 
-    Observation: the parts of the state that the agent sees, each one-hot or as its number (`env.game.encoding`). Action: the
+    Observation: the parts of the state that the agent sees, each one-hot or as its number (`env.encoding`). Action: the
     index of one of the agent's choices. Reward: each agent's own (`local`) or the mean over agents (`team`). Ends: termination
     where the game ends, truncation at the horizon.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: TabularGame, graph: nx.Graph, seed: int) -> None:
         """Build the game; call `reset` before `step`.
 
         Args:
             env: The scenario's section.
             graph: Communication graph, which no game depends on.
-            seed: Root of the copies' random streams; payoffs come from `env.game.seed`.
+            seed: Root of the copies' random streams; payoffs come from `env.seed`.
         """
         self.spec: EnvSpec = spec(env)
-        self.copies = env.copies
+        self.num_envs = env.num_envs
         game = build(env)
-        n, parts = self.spec.n_agents, TABLES[env.name].parts(self.spec.n_agents, env.game)
+        n, parts = self.spec.n_agents, TABLES[env.name].parts(self.spec.n_agents, env)
         self._parts, self._seen = parts, _seen(env, n, len(parts))
-        self._one_hot = env.game.encoding == "one_hot"
-        self._reward = np.ascontiguousarray(game.reward if env.reward == "local" else game.reward.mean(axis=0, keepdims=True))
+        self._one_hot = env.encoding == "one_hot"
+        is_local = isinstance(env, TruncationChain) and env.reward == "local"
+        self._reward = np.ascontiguousarray(game.reward if is_local else game.reward.mean(axis=0, keepdims=True))
         self._team = game.team()
         self._successor = game.successor
         self._reached = np.cumsum(game.probability, axis=-1)
         self._reached[np.abs(self._reached - 1.0) < 1e-9] = 1.0  # rounding must not end an episode
         self._first = np.cumsum(game.start)
         self._first[-1] = 1.0
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
-        self._chance = np.zeros((env.copies, RANDOM_BLOCK))
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
+        self._chance = np.zeros((env.num_envs, RANDOM_BLOCK))
         self._drawn = RANDOM_BLOCK  # columns of the block already used
-        self._state = np.zeros(env.copies, np.intp)
-        self._episodes = Episodes(env.copies, self.spec.horizon, restart=self._restart, observe=self._observe)
+        self._state = np.zeros(env.num_envs, np.intp)
+        self._episodes = Episodes(env.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe)
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -400,11 +394,11 @@ class GameWorld:
         state, act = self._state, np.ravel_multi_index(taken(actions, self.spec.n_discrete), self.spec.n_discrete)
         chance, reached = self._draw(), self._reached[state, act]
         branch = np.minimum((chance[:, None] >= reached).sum(axis=1), reached.shape[1] - 1)
-        reward = np.empty((self.spec.n_agents, self.copies), np.float32)
+        reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
         reward[:] = self._reward[:, state, act]
         self._state = self._successor[state, act, branch]
         terminated: Bools = chance >= reached[:, -1]
-        return self._episodes.conclude(self._team[state, act], reward, terminated, np.zeros(self.copies, bool))
+        return self._episodes.conclude(self._team[state, act], reward, terminated, np.zeros(self.num_envs, bool))
 
     def state(self) -> State:
         """See `VecEnv.state`."""
@@ -442,6 +436,13 @@ class GameWorld:
         else:
             shown = [digit.astype(np.float32)[:, None] for digit in digits]
         return [np.concatenate([shown[k] for k in seen], axis=1) for seen in self._seen]
+
+
+MATRIX_GAME: World[MatrixGame] = World(settings=MatrixGame, spec=spec, make=GameWorld)
+SHARING_GAME: World[SharingGame] = World(settings=SharingGame, spec=spec, make=GameWorld)
+STAGE_GAME: World[StageGame] = World(settings=StageGame, spec=spec, make=GameWorld)
+STOCHASTIC_GAME: World[StochasticGame] = World(settings=StochasticGame, spec=spec, make=GameWorld)
+TRUNCATION_CHAIN: World[TruncationChain] = World(settings=TruncationChain, spec=spec, make=GameWorld)
 
 
 def _one_hot(digit: Indices, size: int) -> Floats:

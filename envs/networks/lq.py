@@ -20,14 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.episodes import Episodes
-from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition
-from envs.settings import count_agents, refuse_robots
-from scenarios.schema import LQ, Env
+from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition, World
+from envs.networks.settings import LQ
 from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
-MAX_NODES = 1024
 DIVERGED = 1e9  # a state or control beyond this is a fault; its square still fits float32
 LINE_BETA = 0.27  # beta: auto on a line, and at most elsewhere
 MARGIN = 0.95  # part of the way to the edge of stability that beta: auto goes
@@ -37,7 +35,7 @@ NOISE_BLOCK = 64  # steps of noise drawn at once per copy: one Python loop over 
 # --- the world ------------------------------------------------------------------------------------------------------
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: LQ) -> EnvSpec:
     """Shape of the LQ network; without a graph given, `kinematic` means a path.
 
     Args:
@@ -45,25 +43,22 @@ def spec(env: Env) -> EnvSpec:
 
     Returns:
         A cost if control is limited; one number sensed (all N with `observation: full`) and one control per node; time unit 1.
-
-    Raises:
-        ValueError: The partition is not "Nx1" or "N" with N in 1..1024, or a setting makes no sense here.
     """
-    refuse_robots(env, has_costs=env.lq.control_limit is not None)
-    n = count_agents(env, 1, MAX_NODES)
+    n = env.n_agents
     horizon = EPISODE if env.horizon is None else env.horizon
     return EnvSpec(
         obs_dims=(n if env.observation == "full" else 1,) * n,
         act_dims=(1,) * n,
         n_discrete=(0,) * n,
-        cost_limits=() if env.lq.control_limit is None else (env.lq.control_limit * horizon,),
+        cost_limits=() if env.control_limit is None else (env.control_limit * horizon,),
         horizon=horizon,
         dt=1.0,
         edges=tuple((i, i + 1) for i in range(n - 1)),
+        own_costs=env.cost == "local",
     )
 
 
-def outlook(env: Env, graph: nx.Graph) -> Outlook:
+def outlook(env: LQ, graph: nx.Graph) -> Outlook:
     """The coupling in force on a graph, and whether the network is stable with it.
 
     Args:
@@ -71,23 +66,23 @@ def outlook(env: Env, graph: nx.Graph) -> Outlook:
         graph: Communication graph on 0..N-1.
 
     Returns:
-        `env.lq.beta` as it is used; a doubt if the network is not stable.
+        `env.beta` as it is used; a doubt if the network is not stable.
     """
-    beta, most = coupling(graph, env.lq), largest_stable_beta(graph, env.lq.alpha)
-    rho = max(abs(env.lq.alpha + beta * value) for value in _extremes(graph))
-    facts = f"linear network: env.lq.beta = {beta:.4g}, spectral radius ρ(αI + βA) = {rho:.4g}, stable for 0 ≤ β < {most:.4g}"
+    beta, most = coupling(graph, env), largest_stable_beta(graph, env.alpha)
+    rho = max(abs(env.alpha + beta * value) for value in _extremes(graph))
+    facts = f"linear network: env.beta = {beta:.4g}, spectral radius ρ(αI + βA) = {rho:.4g}, stable for 0 ≤ β < {most:.4g}"
     doubts: tuple[str, ...] = ()
     if rho > 1:
         horizon = spec(env).horizon
         with np.errstate(over="ignore"):
             growth = np.float64(rho) ** horizon
-        cure = f"stable for 0 ≤ env.lq.beta < {most:.4g}" if most > 0 else f"no β is stable with env.lq.alpha = {env.lq.alpha:g}"
+        cure = f"stable for 0 ≤ env.beta < {most:.4g}" if most > 0 else f"no β is stable with env.alpha = {env.alpha:g}"
         doubts = (
-            f"the linear network is unstable with env.lq.beta = {beta:.4g} on this graph of {len(graph)} nodes and "
+            f"the linear network is unstable with env.beta = {beta:.4g} on this graph of {len(graph)} nodes and "
             f"{graph.number_of_edges()} edges: ρ(αI + βA) = {rho:.4g}, so without control states grow {growth:.2g}-fold in an "
             f"episode of {horizon} steps; {cure}",
         )
-    return Outlook(in_force={"env.lq.beta": beta}, facts=(facts,), doubts=doubts)
+    return Outlook(in_force={"env.beta": beta}, facts=(facts,), doubts=doubts)
 
 
 class NetworkLQ:
@@ -100,7 +95,7 @@ class NetworkLQ:
     stationary variance is above 1.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: LQ, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
         Args:
@@ -109,19 +104,19 @@ class NetworkLQ:
             seed: Root of the copies' random streams.
         """
         self.spec: EnvSpec = spec(env)
-        self.copies = env.copies
+        self.num_envs = env.num_envs
         self._full = env.observation == "full"
         self._local = env.reward == "local"
-        self._limited, self._own_cost = env.lq.control_limit is not None, env.cost == "local"
-        self._price, self._noise_std = env.lq.control_weight, env.lq.noise_std
-        self._a = dynamics(graph, env.lq)
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
+        self._limited, self._own_cost = env.control_limit is not None, env.cost == "local"
+        self._price, self._noise_std = env.control_weight, env.noise_std
+        self._a = dynamics(graph, env)
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
         n = self.spec.n_agents
-        self._x = np.zeros((self.copies, n))
-        self._noise = np.zeros((self.copies, NOISE_BLOCK, n))
+        self._x = np.zeros((self.num_envs, n))
+        self._noise = np.zeros((self.num_envs, NOISE_BLOCK, n))
         self._drawn = NOISE_BLOCK  # rows of the block already used
         self._episodes = Episodes(
-            self.copies, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
+            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
         )
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
@@ -138,7 +133,7 @@ class NetworkLQ:
         self._x = self._x @ self._a + u + self._disturbance()
         faults |= np.any(~(np.abs(self._x) < DIVERGED), axis=1)
         np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
-        reward = np.empty((self.spec.n_agents, self.copies), np.float32)
+        reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
         reward[:] = paid.T if self._local else ret
         if not self._limited:
             return self._episodes.conclude(ret, reward, faults, faults)
@@ -182,6 +177,9 @@ class NetworkLQ:
         if self._full:
             return [x.copy() for _ in range(x.shape[1])]
         return [column.reshape(-1, 1) for column in np.ascontiguousarray(x.T)]
+
+
+WORLD: World[LQ] = World(settings=LQ, spec=spec, make=NetworkLQ, outlook=outlook)
 
 
 # --- the exact answers ----------------------------------------------------------------------------------------------
@@ -330,7 +328,7 @@ def limited_cost(a: Matrix, lq: LQ) -> tuple[float, float]:
     """
     limit, r, noise = lq.control_limit, lq.control_weight, lq.noise_std
     if limit is None:
-        raise ValueError("lq.control_limit: got null; without a limit `optimal_cost` has the answer")
+        raise ValueError("env.control_limit: got null; without a limit `optimal_cost` has the answer")
 
     def spends(price: float) -> tuple[float, Matrix]:
         gain = optimal_cost(a, price)[1]
@@ -340,7 +338,7 @@ def limited_cost(a: Matrix, lq: LQ) -> tuple[float, float]:
     low, high = np.log(r), np.log(r)
     while spends(np.exp(high))[0] > limit:
         if high - low > np.log(1e6):
-            raise ValueError(f"lq.control_limit: got {limit}; no controller known that spends so little")
+            raise ValueError(f"env.control_limit: got {limit}; no controller known that spends so little")
         high += 1.0
     for _ in range(50 if high > low else 0):
         middle = (low + high) / 2

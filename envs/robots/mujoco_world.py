@@ -28,16 +28,16 @@ from envs.interface import Bools, EnvSpec, Episode, Floats, Transition
 from envs.robots import models
 from envs.robots.partitions import Channel, Robot
 from envs.robots.rules import Array, Step, obstacle_drive
-from envs.robots.tasks import TASKS, Task, senses, spec
-from scenarios.schema import Env
+from envs.robots.settings import Robot as Settings
+from envs.robots.tasks import TASKS, Task, has_own_costs, senses, spec, walls
 from topology.snapshot import State, restore_streams, streams
 
 FIRST_FATAL = int(mujoco.mjtWarning.mjWARN_BADQPOS)  # this warning and those after it mean a diverged simulation
 
-MODELS: dict[str, Callable[[Task, Robot, Env], Any]] = {
-    "ant": lambda task, robot, env: models.ant(env.walls),
+MODELS: dict[str, Callable[[Task, Robot, Settings], Any]] = {
+    "ant": lambda task, robot, env: models.ant(walls(env)),
     "half_cheetah": lambda task, robot, env: models.half_cheetah(task.obstacle),
-    "many_ant": lambda task, robot, env: models.many_ant(robot.segments, env.walls),
+    "many_ant": lambda task, robot, env: models.many_ant(robot.segments, walls(env)),
     "hopper": lambda task, robot, env: models.plain("hopper.xml"),
     "walker2d": lambda task, robot, env: models.plain("walker2d_v5.xml"),  # both feet of the same friction
     "humanoid": lambda task, robot, env: models.plain("humanoid.xml", contacts=True),
@@ -64,7 +64,7 @@ def columns(model: Any, name: str) -> tuple[int, int]:
 class MujocoWorld:
     """E copies of one robot task (see `envs.robots.tasks`); observations and formulas are tabled in docs/reference/worlds.md."""
 
-    def __init__(self, env: Env, seed: int) -> None:
+    def __init__(self, env: Settings, seed: int) -> None:
         """Build the model and start its threads; call `reset` before `step`.
 
         Args:
@@ -75,21 +75,21 @@ class MujocoWorld:
             ValueError: The task has no such partition or walls.
         """
         self.spec: EnvSpec = spec(env)
-        self.copies = env.copies
+        self.num_envs = env.num_envs
         _silence()
         self._task = task = TASKS[env.name]
         self._robot = robot = task.robots[env.partition]
         self._rule = task.rules[env.partition]
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.copies)]
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
         self.model = MODELS[task.model](task, robot, env)
-        threads = min(env.threads or len(os.sched_getaffinity(0)), env.copies)
-        self.batch = Batch(self.model, env.copies, threads)
+        threads = min(env.threads or len(os.sched_getaffinity(0)), env.num_envs)
+        self.batch = Batch(self.model, env.num_envs, threads)
         self._bind()
         self._deal(task.partitions[env.partition], by_name=env.action_map == "by_name")
         self._lay_out(env)
-        n, copies = self.spec.n_agents, self.copies
+        n, copies = self.spec.n_agents, self.num_envs
         self._local_reward = env.reward == "local"
-        self._places = self._watched(task.partitions[env.partition]) if env.cost == "local" else None
+        self._places = self._watched(task.partitions[env.partition]) if has_own_costs(env) else None
         self._age = np.zeros(copies, np.int64)
         self._limit = np.full(copies, self.spec.horizon, np.int64)
         self._ret = np.zeros(copies)
@@ -122,12 +122,12 @@ class MujocoWorld:
         self._fatal = batch.warning[:, FIRST_FATAL:, 1]
         self._contacts = batch.bind("cfrc_ext") if self._task.contact_price else None
         self._x = self._qpos[:, self._column(robot.forward)]
-        self._y = self._qpos[:, self._column(robot.sideways)] if robot.sideways else np.zeros(self.copies)
+        self._y = self._qpos[:, self._column(robot.sideways)] if robot.sideways else np.zeros(self.num_envs)
         self._inertial: Array | None = None
         if self._task.by_mass_centre:
             self._inertial = batch.bind("xipos")
             self._shares = self.model.body_mass / self.model.body_mass.sum()
-            self._x, self._y = np.zeros(self.copies), np.zeros(self.copies)
+            self._x, self._y = np.zeros(self.num_envs), np.zeros(self.num_envs)
         self._obstacle = self._qpos[:, columns(self.model, "obstacle")[0]] if self._task.obstacle else None
         self._own_q, self._own_v = self._robot_entries()
 
@@ -155,10 +155,10 @@ class MujocoWorld:
         self._drive = motor_of[self.model.joint("obstacle").id] if self._task.obstacle else None
         self._starts = np.cumsum([0, *self.spec.act_dims[:-1]])
 
-    def _lay_out(self, env: Env) -> None:
+    def _lay_out(self, env: Settings) -> None:
         """Make the float32 table and each agent's choice of its columns."""
         nq, nv, extras = int(self.model.nq), int(self.model.nv), self._rule.extras
-        self._table = np.zeros((self.copies, nq + nv + len(extras)), np.float32)
+        self._table = np.zeros((self.num_envs, nq + nv + len(extras)), np.float32)
 
         def place(channel: Channel) -> int:
             if channel.field == "extra":
@@ -183,7 +183,7 @@ class MujocoWorld:
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
-        self._restart(np.arange(self.copies))
+        self._restart(np.arange(self.num_envs))
         if limits is not None:
             self._limit[:] = limits
         return self._observe(self._standing())
@@ -309,7 +309,7 @@ class MujocoWorld:
     def _fallen(self) -> Bools:
         """Where the posture is lost, (E,)."""
         if self._task.posture is None:
-            return np.zeros(self.copies, bool)
+            return np.zeros(self.num_envs, bool)
         return ~self._task.posture.kept(self._qpos, self._qvel)
 
     def _cost(self, now: Step, charged: Bools) -> tuple[Floats, Array]:

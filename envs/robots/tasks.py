@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from envs.interface import EnvSpec
+import networkx as nx
+
+from envs.interface import EnvSpec, VecEnv, World
 from envs.robots.partitions import (
     ANT,
     ANT_PARTITIONS,
@@ -44,7 +46,8 @@ from envs.robots.rules import (
     capped_contact_price,
     contact_price,
 )
-from scenarios.schema import Env
+from envs.robots.settings import CorridorRobot, LimitedRobot, Walls
+from envs.robots.settings import Robot as Settings
 
 EPISODE = 1000  # steps
 
@@ -62,7 +65,6 @@ class Task:
         frame_skip: Physics steps per control period.
         control_price: Times the squared control.
         cost_limits: Default limit on an episode's cost, per partition; empty: the task has no cost.
-        walls: Which values of the setting make sense.
         reference: Whether the public code's observation is offered; not where it holds more than coordinates and velocities.
         alive_bonus: Per step.
         falls_forfeit: Whether the step that loses the posture is paid no bonus.
@@ -85,7 +87,6 @@ class Task:
     frame_skip: int
     control_price: float
     cost_limits: Mapping[str, float] = field(default_factory=dict)
-    walls: tuple[str, ...] = ("none",)
     reference: bool = True
     alive_bonus: float = 0.0
     falls_forfeit: bool = False
@@ -136,7 +137,6 @@ TASKS: Mapping[str, Task] = {
         **_ANT_BODY,
         rules=dict.fromkeys(ANT_PARTITIONS, CorridorRule(5.0)),
         cost_limits={"2x4": 50.0, "2x4d": 50.0, "4x2": 50.0, "8x1": 70.0},
-        walls=("none", "static", "free"),
         posture=_ON_ITS_LEGS,
     ),
     "safe_halfcheetah": Task(
@@ -151,7 +151,6 @@ TASKS: Mapping[str, Task] = {
         partitions=MANY_ANT_PARTITIONS,
         rules=dict.fromkeys(MANY_ANT_PARTITIONS, CorridorRule(4.5)),
         cost_limits={"2x3": 25.0, "3x2": 25.0, "6x1": 25.0, "2x4": 80.0, "4x2": 80.0, "8x1": 80.0},
-        walls=("none", "static", "free"),
         dt=0.02,
         frame_skip=4,
         control_price=0.5,
@@ -227,27 +226,23 @@ TASKS: Mapping[str, Task] = {
 }
 
 
-def check(env: Env) -> None:
+def check(env: Settings) -> None:
     """Refuse what a robot task cannot do.
 
     Args:
         env: The scenario's section, `name` one of `TASKS`.
 
     Raises:
-        ValueError: The partition, the walls, the observation or the kind of cost are none of this task's.
+        ValueError: The partition or the observation is none of this task's.
     """
     task = TASKS[env.name]
     if env.partition not in task.partitions:
         raise ValueError(f"env.partition: got {env.partition!r}; {env.name} has {', '.join(task.partitions)}")
-    if env.walls not in task.walls:
-        raise ValueError(f"env.walls: got {env.walls!r}; {env.name} has {', '.join(task.walls)}")
     if env.observation == "reference" and not task.reference:
         raise ValueError(f"env.observation: got 'reference'; {env.name} has own, full")
-    if env.cost == "local" and not task.cost_limits:
-        raise ValueError(f"env.cost: got 'local'; {env.name} has no cost")
 
 
-def state(env: Env) -> tuple[Channel, ...]:
+def state(env: Settings) -> tuple[Channel, ...]:
     """The whole state vector of a task, as `observation: full` and `reference` have it."""
     task = TASKS[env.name]
     robot = task.robots[env.partition]
@@ -255,7 +250,7 @@ def state(env: Env) -> tuple[Channel, ...]:
     return (*sensed, *_safety(task, env.partition))
 
 
-def senses(env: Env) -> tuple[tuple[Channel, ...], ...]:
+def senses(env: Settings) -> tuple[tuple[Channel, ...], ...]:
     """Which numbers each agent senses, without the one-hot id of `observation: reference`.
 
     Args:
@@ -276,7 +271,7 @@ def _safety(task: Task, partition: str) -> tuple[Channel, ...]:
     return (*speed, *(Channel("extra", name) for name in task.rules[partition].extras))
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: Settings) -> EnvSpec:
     """Shape of a robot task; builds nothing.
 
     Args:
@@ -301,4 +296,26 @@ def spec(env: Env) -> EnvSpec:
         dt=task.dt,
         edges=task.robots[env.partition].edges(deal),
         alive_bonus=task.alive_bonus,
+        own_costs=has_own_costs(env),
     )
+
+
+def walls(env: Settings) -> Walls:
+    """Which walls a robot has around it: of tasks without a corridor "none"."""
+    return env.walls if isinstance(env, CorridorRobot) else "none"
+
+
+def has_own_costs(env: Settings) -> bool:
+    """Whether each agent is charged for its own foot."""
+    return isinstance(env, LimitedRobot) and env.cost == "local"
+
+
+def _make(env: Settings, graph: nx.Graph, seed: int) -> VecEnv:
+    from envs.robots.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
+
+    return MujocoWorld(env, seed)
+
+
+ROBOT: World[Settings] = World(settings=Settings, spec=spec, make=_make)
+LIMITED: World[LimitedRobot] = World(settings=LimitedRobot, spec=spec, make=_make)
+CORRIDOR: World[CorridorRobot] = World(settings=CorridorRobot, spec=spec, make=_make)

@@ -39,7 +39,7 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: Ag
         agent=agent,
         seed=deployment.seed(scenario),
         steps=scenario.rollout.steps,
-        copies=scenario.env.copies,
+        copies=scenario.env.num_envs,
         rounds=scenario.n_rounds,
         actor_columns=routing.observation.columns(routing.actor_agents),
         critic_columns=routing.observation.columns(routing.critic_agents),

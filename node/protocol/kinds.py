@@ -174,7 +174,7 @@ ROWS: dict[Kind, Row] = {
 
 def sizes_of(scenario: Scenario, deployment: Deployment) -> Sizes:
     """The sizes of a scenario."""
-    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.copies)
+    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.num_envs)
 
 
 def sent(scenario: Scenario, deployment: Deployment) -> tuple[Kind, ...]:

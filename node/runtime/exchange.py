@@ -67,7 +67,7 @@ class Exchange:
         self._recipe = scenario.algorithm.recipe
         self._averages_reward = scenario.algorithm.reward != "own"
         self._minibatches = scenario.algorithm.minibatches
-        self._copies = scenario.env.copies
+        self._copies = scenario.env.num_envs
         self._signals = 1 if self._recipe.constraint == "none" else 1 + len(deployment.cost_limits)
         steps, dims = scenario.rollout.steps, deployment.obs_dims
         self.rollout = Rollout.make(

@@ -112,7 +112,7 @@ class Runtime:
         self._store = store
         self._obs_dim = deployment.obs_dims[agent]
         self._n_costs = len(deployment.cost_limits)
-        self._copies = scenario.env.copies
+        self._copies = scenario.env.num_envs
         self._is_advised = deployment.critic is not None
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt

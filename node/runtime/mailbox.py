@@ -78,7 +78,7 @@ class Mailbox:
 
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._n = n = deployment.n_agents
-        self._copies = scenario.env.copies
+        self._copies = scenario.env.num_envs
         self._turn_rounds = scenario.algorithm.turn_rounds
         self._sizes = sizes_of(scenario, deployment)
         self.forms = {

@@ -8,22 +8,24 @@ import numpy as np
 import pytest
 
 from envs.contract import CONTRACT, Clause, Nature, Rehearsal, Share, broken, rehearse
+from envs.games.settings import DifferentialGame
 from envs.interface import Floats, Transition, VecEnv
-from envs.registry import WORLDS, make, spec
+from envs.registry import make, section, spec
 from envs.robots.tasks import TASKS
-from scenarios.schema import Env, Game
+from scenarios.registry import WORLDS
+from scenarios.schema import Env
 from topology.snapshot import State
 
-WORLD_PARTITIONS = [
+TEAMS = [
     *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
-    ("network_lq", "6x1"),
-    ("network_lq", "1"),
-    ("matrix_game", "2x1"),
-    *(("sharing_game", f"{n}x1") for n in (2, 3, 6)),
-    ("stage_game", "2x1"),
-    *(("stochastic_game", f"{n}x1") for n in (1, 2, 3)),
-    *(("truncation_chain", f"{n}x1") for n in (2, 5)),
-    *(("differential_game", f"{n}x1") for n in range(1, 6)),
+    ("network_lq", 6),
+    ("network_lq", 1),
+    ("matrix_game", 2),
+    *(("sharing_game", n) for n in (2, 3, 6)),
+    ("stage_game", 2),
+    *(("stochastic_game", n) for n in (1, 2, 3)),
+    *(("truncation_chain", n) for n in (2, 5)),
+    *(("differential_game", n) for n in range(1, 6)),
 ]
 VARIANTS = [
     ("safe_ant", "8x1", {"reward": "local", "cost": "local", "walls": "static"}),
@@ -31,29 +33,29 @@ VARIANTS = [
     ("safe_halfcheetah", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
     ("safe_manyagent_ant", "3x2", {"reward": "local", "cost": "local", "observation": "reference"}),
     ("velocity_ant", "2x4", {"reward": "local", "observation": "full"}),
-    ("network_lq", "5x1", {"reward": "local", "observation": "full"}),
-    ("network_lq", "3x1", {"lq": {"control_limit": 0.1}}),
-    ("network_lq", "3x1", {"reward": "local", "cost": "local", "lq": {"control_limit": 0.1}}),
+    ("network_lq", 5, {"reward": "local", "observation": "full"}),
+    ("network_lq", 3, {"control_limit": 0.1}),
+    ("network_lq", 3, {"reward": "local", "cost": "local", "control_limit": 0.1}),
     ("mamujoco_humanoid", "17x1", {"reward": "local", "observation": "full", "action_map": "reference"}),
     ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
-    *(("matrix_game", "2x1", {"game": {"payoff": payoff}}) for payoff in ("penalty", "miscoordination", "non_monotone")),
-    ("stage_game", "2x1", {"game": {"stages": 5, "encoding": "index"}}),
-    ("stochastic_game", "2x1", {"game": {"states": 7, "choices": 2, "transition": "dirichlet", "start": "uniform"}}),
-    ("truncation_chain", "4x1", {"reward": "local", "observation": "full"}),
-    ("truncation_chain", "4x1", {"reward": "local", "observation": "full", "game": {"encoding": "index"}}),
-    ("differential_game", "3x1", {"observation": "full"}),
-    ("differential_game", "2x1", {"game": {"landscape": "basin"}}),
+    *(("matrix_game", 2, {"payoff": payoff}) for payoff in ("penalty", "miscoordination", "non_monotone")),
+    ("stage_game", 2, {"stages": 5, "encoding": "index"}),
+    ("stochastic_game", 2, {"states": 7, "choices": 2, "transition": "dirichlet", "start": "uniform"}),
+    ("truncation_chain", 4, {"reward": "local", "observation": "full"}),
+    ("truncation_chain", 4, {"reward": "local", "observation": "full", "encoding": "index"}),
+    ("differential_game", 3, {"observation": "full"}),
+    ("differential_game", 2, {"landscape": "basin"}),
 ]
 
 
 def share(env: Env) -> Share:
-    if env.reward == "team":
+    if getattr(env, "reward", "team") == "team":
         return "team"
     return "sum" if env.name in TASKS else "mean"
 
 
 def nature(env: Env) -> Nature:
-    if env.name in ("matrix_game", "sharing_game") or (env.name == "differential_game" and env.game.landscape == "basin"):
+    if env.name in ("matrix_game", "sharing_game") or (isinstance(env, DifferentialGame) and env.landscape == "basin"):
         return "still"
     return "determined" if env.name == "stage_game" else "random"
 
@@ -62,19 +64,20 @@ def rehearsal_of(env: Env) -> Rehearsal:
     graph = nx.path_graph(spec(env).n_agents)
 
     def build(seed: int, threads: int) -> VecEnv:
-        return make(env.model_copy(update={"threads": threads}), graph, seed)
+        return make(env.model_copy(update={"threads": threads} if "threads" in type(env).model_fields else {}), graph, seed)
 
     return rehearse(build, share(env), nature=nature(env))
 
 
 @pytest.fixture(
     scope="module",
-    params=[*((name, partition, {}) for name, partition in WORLD_PARTITIONS), *VARIANTS],
-    ids=lambda case: "-".join([case[0], case[1], *map(str, case[2].values())]),
+    params=[*((name, team, {}) for name, team in TEAMS), *VARIANTS],
+    ids=lambda case: "-".join([case[0], str(case[1]), *map(str, case[2].values())]),
 )
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
-    name, partition, settings = request.param
-    return rehearsal_of(Env.model_validate({"name": name, "partition": partition, "copies": 3, "horizon": 7, **settings}))
+    name, team, settings = request.param
+    how_many = {"agents" if isinstance(team, int) else "partition": team}
+    return rehearsal_of(section(name, **{"num_envs": 3, "horizon": 7, **how_many, **settings}))
 
 
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.sentence)
@@ -83,14 +86,14 @@ def test_world_keeps_the_contract(rehearsal: Rehearsal, clause: Clause) -> None:
 
 
 def test_every_registered_world_is_rehearsed() -> None:
-    assert {name for name, _ in WORLD_PARTITIONS} == set(WORLDS)
+    assert {name for name, _ in TEAMS} == set(WORLDS.own)
 
 
 class Careless:
     """A world that reuses its buffers, ends every step in both ways, pays nan, and starts over where it should go on."""
 
     def __init__(self, world: VecEnv) -> None:
-        self.spec, self.copies, self._world = world.spec, world.copies, world
+        self.spec, self.num_envs, self._world = world.spec, world.num_envs, world
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         self._obs = self._world.reset()
@@ -100,7 +103,7 @@ class Careless:
         out = self._world.step(actions)
         for mine, new in zip(self._obs, out.obs, strict=True):
             mine[:] = new
-        always = np.ones(self.copies, bool)
+        always = np.ones(self.num_envs, bool)
         return replace(out, obs=self._obs, reward=out.reward * np.float32(np.nan), truncated=always, terminated=always)
 
     def state(self) -> State:
@@ -115,7 +118,7 @@ class Careless:
 
 @pytest.mark.parametrize("told", [((3, 3),) * 2, ((7,),) * 2, ((6,),)], ids=str)
 def test_contract_notices_what_is_not_one_hot_as_told(told: tuple[tuple[int, ...], ...]) -> None:
-    env = Env(name="stochastic_game", partition="2x1", copies=2, game=Game(states=6, choices=2))
+    env = section("stochastic_game", agents=2, num_envs=2, states=6, choices=2)
 
     class Boasting(Careless):
         def __init__(self, world: VecEnv) -> None:
@@ -127,7 +130,7 @@ def test_contract_notices_what_is_not_one_hot_as_told(told: tuple[tuple[int, ...
 
 
 def test_contract_notices_a_careless_world() -> None:
-    env = Env(name="network_lq", partition="3x1", copies=2, horizon=5)
+    env = section("network_lq", agents=3, num_envs=2, horizon=5)
     found = broken(lambda seed, threads: Careless(make(env, nx.path_graph(3), seed)), "team")
     for sentence in (
         "What was returned is never written again.",

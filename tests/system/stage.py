@@ -36,7 +36,7 @@ from topology.wire.sockets import Context, RouterLinks, ipc_endpoint
 
 UP_S = 90.0  # a fork server takes 2 s to be ready on a machine of its own, a run 1 s
 SMALL = [
-    "env.name=network_lq", "env.partition=5x1", "topology.kind=line", "env.copies=2", "rollout.steps=20", "budget.env_steps=80",
+    "env.name=network_lq", "env.agents=5", "topology.kind=line", "env.num_envs=2", "rollout.steps=20", "budget.env_steps=80",
     "env.horizon=15", "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "supervision.deadline_s=60",
 ]  # fmt: skip
 
@@ -113,7 +113,7 @@ class Script:
         self._deployment, self._scenario, self._disturbed = deployment, scenario, disturbed
 
     def show(self, hub: WorldHub, round_: int, step: int) -> None:
-        copies, n_costs = self._scenario.env.copies, len(self._deployment.cost_limits)
+        copies, n_costs = self._scenario.env.num_envs, len(self._deployment.cost_limits)
         now = round_ * self._scenario.rollout.steps + step
         draw = np.random.Generator(np.random.PCG64([now]))
         end = np.zeros(copies, np.float32)
@@ -144,7 +144,7 @@ class Script:
                 assert (header.kind, header.round, header.step) == (kind, round_, step)
                 hub.taken(header)
                 width = self._deployment.act_dims[header.sender] if kind is Kind.ACT else 0
-                found[header.sender] = table(message, self._scenario.env.copies, width)
+                found[header.sender] = table(message, self._scenario.env.num_envs, width)
         for agent, action in found.items():
             done.actions.setdefault(agent, hashlib.sha256()).update(action.tobytes())
 
@@ -205,7 +205,7 @@ class Stage:
             hub = router = None
             if disturbed is not None:
                 router = RouterLinks(self._context, ipc_endpoint(folder, "w"), deadline_s=UP_S)
-                hub = WorldHub(router, n_agents=deployment.n_agents, copies=scenario.env.copies)
+                hub = WorldHub(router, n_agents=deployment.n_agents, copies=scenario.env.num_envs)
                 stack.callback(hub.close)
             roles = [*([] if hub else ["world"]), *(f"node-{i}" for i in range(deployment.n_nodes))]
             if shuffle is not None:

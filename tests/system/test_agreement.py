@@ -28,7 +28,7 @@ TALKS += [("line", 4, "direct", 3), ("star", 2, "direct", 2)]
 
 def talk(stage: Stage, name: str, kappa: int, routing: str, copies: int) -> Done:
     return stage.run(
-        f"topology.kind={name}", f"kappa={kappa}", f"routing={routing}", f"env.copies={copies}", "rollout.steps=7",
+        f"topology.kind={name}", f"kappa={kappa}", f"routing={routing}", f"env.num_envs={copies}", "rollout.steps=7",
         f"budget.env_steps={14 * copies}", "algorithm.minibatches=1", "algorithm.epochs=1",
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ UP_S = 90.0
 END_S = 60.0  # a silence is told after 2 x 5 s, ending takes 5 s, and a busy machine
 ROUNDS = 60
 WORDS = [
-    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=2", "rollout.steps=20", "env.horizon=15",
+    "env.name=network_lq", "env.agents=3", "topology.kind=line", "env.num_envs=2", "rollout.steps=20", "env.horizon=15",
     "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false", "record.state_rounds=2",
     "supervision.deadline_s=5", f"budget.env_steps={ROUNDS * 40}",
 ]  # fmt: skip

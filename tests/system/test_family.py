@@ -26,7 +26,7 @@ EACH_TO_LATER = 4 * B * PAIRS // 2
 SEQUENTIAL = {"STATE": GLOBAL_STATE, "RATIO": EACH_TO_LATER}
 
 SEEN = 3  # numbers that an agent sees of the game, which has two choices
-GAME = ["env.name=stochastic_game", f"env.game.states={SEEN}", "env.game.choices=2", "algorithm.off_policy.warm_up_steps=0"]
+GAME = ["env.name=stochastic_game", f"env.states={SEEN}", "env.choices=2", "algorithm.off_policy.warm_up_steps=0"]
 WORLD = {"qmix": GAME}  # values of choices are mixed; all others play SMALL's
 
 # bytes of payload per run: closed forms, where every agent keeps a critic of its own (decisions 0005, 0012)
@@ -73,7 +73,7 @@ def test_what_agents_tell_each_other_is_as_much_as_the_closed_form_says(tmp_path
 
 
 def test_a_turn_costs_one_deployment_32_bytes(tmp_path: Path) -> None:
-    run = Alone(tmp_path / "run", "algorithm.name=alternating_ppo", "env.copies=1", "budget.env_steps=140")
+    run = Alone(tmp_path / "run", "algorithm.name=alternating_ppo", "env.num_envs=1", "budget.env_steps=140")
     assert payload(run) == {"TOKEN": 32 * 7}
     # from 0 to 1, to 2, …, and from 4 across the whole line back to 0
     assert [sum(row.messages for row in run.rows if row.kind == "TOKEN" and row.round == k) for k in range(7)] == [1] * 4 + [
@@ -84,7 +84,7 @@ def test_a_turn_costs_one_deployment_32_bytes(tmp_path: Path) -> None:
 
 
 def test_turns_of_several_rounds_hold_for_policies_too(tmp_path: Path) -> None:
-    words = ["algorithm.name=alternating_ppo", "env.copies=1", "budget.env_steps=140", "algorithm.off_policy.turn_rounds=3"]
+    words = ["algorithm.name=alternating_ppo", "env.num_envs=1", "budget.env_steps=140", "algorithm.off_policy.turn_rounds=3"]
     run = Alone(tmp_path / "run", *words)
     assert [row.round for row in run.rows if row.kind == "TOKEN"] == [2, 5]
     with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.sqlite")) as database:
@@ -94,7 +94,7 @@ def test_turns_of_several_rounds_hold_for_policies_too(tmp_path: Path) -> None:
 
 def test_one_agent_has_nobody_to_tell_anything(tmp_path: Path) -> None:
     for name in TALKATIVE:
-        assert not payload(Alone(tmp_path / name, f"algorithm.name={name}", "env.partition=1x1"))
+        assert not payload(Alone(tmp_path / name, f"algorithm.name={name}", "env.agents=1"))
 
 
 @pytest.mark.parametrize("routing", ["relay", "direct"])
@@ -120,7 +120,7 @@ def test_ratios_on_a_minibatch_are_charged_to_the_copies_whose_samples_are_in_it
         send(self, kind, body, **more)
 
     monkeypatch.setattr(PeerPlane, "send", noted)
-    Alone(tmp_path / "run", "algorithm.name=coppo", "env.copies=4", "budget.env_steps=160")
+    Alone(tmp_path / "run", "algorithm.name=coppo", "env.num_envs=4", "budget.env_steps=160")
     for round_ in range(2):
         draw = stream(0, round_, Purpose.JOINT_SHUFFLE)
         halves = [half for _ in range(EPOCHS) for half in np.split(draw.permutation(80), MINIBATCHES)]
@@ -348,7 +348,7 @@ def test_the_first_agent_in_the_order_takes_mappos_update(stage: Stage) -> None:
 
 
 def test_one_agent_alternating_with_nobody_is_ppo(stage: Stage) -> None:
-    alone = ["env.partition=1x1"]
+    alone = ["env.agents=1"]
     turns, ippo = (stage.run(*alone, f"algorithm.name={name}") for name in ("alternating_ppo", "ippo"))
     assert turns.weights == ippo.weights
     assert turns.rows == ippo.rows

@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(300)]
 UP_S = 90.0
 END_S = 120.0
 WORDS = [
-    "env.name=network_lq", "env.partition=4x1", "env.horizon=10", "env.copies=2", "topology.kind=line", "kappa=3",
+    "env.name=network_lq", "env.agents=4", "env.horizon=10", "env.num_envs=2", "topology.kind=line", "kappa=3",
     "rollout.steps=20", "budget.env_steps=4000", "algorithm.hidden=[8]", "algorithm.minibatches=1", "algorithm.epochs=1",
     "record.tensorboard=false", "network.transport=tcp", "evaluation.every_rounds=0",  # an evaluator comes and goes
 ]  # fmt: skip

@@ -26,7 +26,7 @@ UP_S = 90.0  # processes take 3 s to be up on a machine of their own
 END_S = 10.0  # what is promised
 ORPHANS_END_S = 30.0  # without a command: 3 s to end, 2 s for what is still to be sent, and a busy machine
 SMALL = [
-    "env.name=network_lq", "topology.kind=line", "env.copies=2", "rollout.steps=20", "algorithm.hidden=[8]",
+    "env.name=network_lq", "topology.kind=line", "env.num_envs=2", "rollout.steps=20", "algorithm.hidden=[8]",
     "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",
     "record.state_rounds=0",
 ]  # fmt: skip
@@ -44,7 +44,7 @@ class Run:
 
     def __init__(self, folder: Path, *more: str) -> None:
         self.dir = folder / "run"
-        words = ["quickstart", *SMALL, "env.partition=4x1", "budget.env_steps=1e8", *more, "--json", "-q", "--out", str(self.dir)]
+        words = ["quickstart", *SMALL, "env.agents=4", "budget.env_steps=1e8", *more, "--json", "-q", "--out", str(self.dir)]
         self.command = subprocess.Popen(
             [*COMMAND, "run", *words],
             stdout=subprocess.PIPE,
@@ -137,7 +137,7 @@ def short_folder() -> Iterator[Path]:
 
 
 def test_a_run_is_one_process_per_agent_and_one_world_and_can_be_read_meanwhile(start: Any) -> None:
-    run = start("env.partition=6x1")
+    run = start("env.agents=6")
     members = run.until_running()
     assert set(members) == {"kappahop: fork server", "kappahop: world", *(f"kappahop: node {i}" for i in range(6))}
     assert len({process.pid for process in members.values()}) == 8
@@ -409,7 +409,7 @@ def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: 
 def test_turns_go_round_without_a_holder_that_was_killed_in_its_turn(start: Any) -> None:
     n, turn, rounds = 3, 30, 135  # a turn takes some seconds of learning; the killed agent's second one is within the run
     run = start(
-        "env.name=stochastic_game", "env.partition=3x1", "env.game.states=4", "env.game.choices=2", "algorithm.name=ma2ql",
+        "env.name=stochastic_game", "env.agents=3", "env.states=4", "env.choices=2", "algorithm.name=ma2ql",
         f"algorithm.off_policy.turn_rounds={turn}", "algorithm.off_policy.updates_per_step=5", "algorithm.hidden=[64,64]",
         "algorithm.off_policy.warm_up_steps=0", "network.loss_prob=0.2", "network.delivery.token=datagram",
         "network.patience_s=5", "supervision.on_node_death=continue", f"budget.env_steps={rounds * 40}",
@@ -550,7 +550,7 @@ def test_a_command_without_descriptors_left_says_so(start: Any, short_folder: Pa
 @pytest.mark.slow
 def test_sixty_four_agents_on_a_ring_are_up_and_stepping_within_a_minute_and_4_gb(start: Any) -> None:
     began = time.monotonic()
-    run = start("env.partition=64x1", "topology.kind=ring")
+    run = start("env.agents=64", "topology.kind=ring")
     members = run.until_running(1)
     assert time.monotonic() - began < 60
     assert len(members) == 66
@@ -579,7 +579,7 @@ def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     assert len(told["node_pids"]) == 4
 
 
-GAME = ["env.name=stochastic_game", "env.game.states=6", "env.game.choices=3", "algorithm.off_policy.warm_up_steps=0"]
+GAME = ["env.name=stochastic_game", "env.states=6", "env.choices=3", "algorithm.off_policy.warm_up_steps=0"]
 TABLE = [*GAME, "algorithm.off_policy.representation=table"]
 
 

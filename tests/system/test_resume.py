@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-P", "-m", "kappahop"]
 SMALL = [
-    "quickstart", "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=2", "rollout.steps=20",
+    "quickstart", "env.name=network_lq", "env.agents=3", "topology.kind=line", "env.num_envs=2", "rollout.steps=20",
     "env.horizon=15", "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "record.tensorboard=false",
     "record.state_rounds=2",
 ]  # fmt: skip

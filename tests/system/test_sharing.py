@@ -67,7 +67,7 @@ def test_sharing_costs_its_closed_form_on_the_central_plane(tmp_path: Path, plac
 
 
 def test_with_one_agent_it_changes_nothing(tmp_path: Path) -> None:
-    alone = ["env.partition=1x1"]
+    alone = ["env.agents=1"]
     assert Alone(tmp_path / "a", *SHARING, *alone).weights == Alone(tmp_path / "b", *CENTRAL, *alone).weights
 
 
@@ -116,5 +116,5 @@ def test_what_cannot_be_shared_is_refused(case: str) -> None:
 
 def test_agents_that_observe_differently_share_nothing() -> None:
     robot = ["env.name=mamujoco_humanoid", "env.partition=9|8"]
-    with pytest.raises(ScenarioError, match=r"share_policy: got true; agents of mamujoco_humanoid 9\|8 observe differently"):
+    with pytest.raises(ScenarioError, match=r"share_policy: got true; agents of this mamujoco_humanoid observe differently"):
         plan(load("quickstart", [*robot, *CENTRAL, "algorithm.share_policy=true"]))

@@ -27,7 +27,7 @@ STOPS = int(os.environ.get("KAPPAHOP_STOPS", "48"))
 AGENTS = 11
 GONE_S = 30.0  # 0.25 s to hear of it, 2 s for what is still to be sent, and a busy machine; a lost request costs `deadline_s`
 WORDS = [
-    "env.name=network_lq", f"env.partition={AGENTS}x1", "topology.kind=line", "env.copies=2", "rollout.steps=20",
+    "env.name=network_lq", f"env.agents={AGENTS}", "topology.kind=line", "env.num_envs=2", "rollout.steps=20",
     "budget.env_steps=1e8", "algorithm.hidden=[8]", "algorithm.minibatches=2", "algorithm.epochs=2", "record.state_rounds=3",
     "supervision.deadline_s=120",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ def query(run_dir: Path, sql: str) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("how", "dt", "steps", "rounds", "heard"),
     [
-        (["kappa=2", "env.name=network_lq", "env.partition=4x1"], 1.0, 2, 2, 2 + 3 + 3 + 2),
+        (["kappa=2", "env.name=network_lq", "env.agents=4"], 1.0, 2, 2, 2 + 3 + 3 + 2),
         (["kappa=2", "routing=direct", "network.transport=tcp"], DT, 100, 2, 2 + 3 + 3 + 2),
         # nobody to wait for but the world, whose rounds outlast what a node's patience with it would be if it were silent
         (["kappa=0", "supervision.deadline_s=3", "network.patience_s=1"], DT, 240, 1, 0),
@@ -84,7 +84,7 @@ def query(run_dir: Path, sql: str) -> list[tuple[Any, ...]]:
 def test_a_round_takes_the_control_periods_that_it_has_and_not_less(
     tmp_path: Path, no_leaks: None, how: list[str], dt: float, steps: int, rounds: int, heard: int
 ) -> None:
-    words = [*how, "env.copies=2", f"rollout.steps={steps}", f"budget.env_steps={2 * rounds * steps}"]
+    words = [*how, "env.num_envs=2", f"rollout.steps={steps}", f"budget.env_steps={2 * rounds * steps}"]
     with ending(command(tmp_path / "run", *words)) as process:
         told = result(process)
     assert told["env_steps"] == 2 * rounds * steps
@@ -114,7 +114,7 @@ class Play:
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         scenario = load("quickstart", [
-            *WALL, "env.name=network_lq", "env.partition=3x1", "env.copies=2", "kappa=2", "rollout.steps=6",
+            *WALL, "env.name=network_lq", "env.agents=3", "env.num_envs=2", "kappa=2", "rollout.steps=6",
             "budget.env_steps=24", "algorithm.order=fixed", "network.patience_s=1",
         ])  # fmt: skip
         ready = plan(scenario)
@@ -301,7 +301,7 @@ def hosts() -> Iterator[Hosts]:
 @pytest.mark.parametrize("routing", ["relay", "direct"])
 def test_the_bytes_in_the_ledger_are_those_on_the_wire(tmp_path: Path, no_leaks: None, hosts: Hosts, routing: str) -> None:
     words = [
-        "kappa=2", f"routing={routing}", "env.copies=1", "rollout.steps=200", "budget.env_steps=400", "network.transport=tcp",
+        "kappa=2", f"routing={routing}", "env.num_envs=1", "rollout.steps=200", "budget.env_steps=400", "network.transport=tcp",
         "network.host=10.77.0.1", f"network.port={PORT}", "--by-hand", "2,3",
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:

@@ -12,6 +12,7 @@ from coordinator.run import in_process
 from coordinator.run.database import Recorder, Results
 from coordinator.run.plan import make_run_dir, plan
 from envs.games.games import build
+from envs.games.settings import StageGame
 from envs.games.tabular import optimum
 from node.numerics.rollout import Rollout
 from scenarios.kinds import Kind, sent_by
@@ -51,7 +52,7 @@ def test_only_what_everybody_has_told_is_learnt_from() -> None:
 
 # --- games ------------------------------------------------------------------------------------------------------------
 
-UNIFORM = ["env.copies=10", "rollout.steps=20", "algorithm.gamma=1.0", "algorithm.off_policy.epsilon_start=1",
+UNIFORM = ["env.num_envs=10", "rollout.steps=20", "algorithm.gamma=1.0", "algorithm.off_policy.epsilon_start=1",
            "algorithm.off_policy.epsilon_end=1", "algorithm.off_policy.warm_up_steps=0"]  # fmt: skip
 MIXED = [*UNIFORM, "algorithm.name=qmix", "algorithm.hidden=[]", "algorithm.input_norm=none", "algorithm.critic_lr=0.02",
          "algorithm.max_grad_norm=1000", "algorithm.off_policy.target_keep=0.95"]  # fmt: skip
@@ -74,13 +75,13 @@ def returns(folder: Path, scenario: str, words: list[str], env_steps: int) -> li
 
 
 def test_the_team_misses_the_eight_that_no_mixer_can_describe(tmp_path: Path) -> None:
-    assert set(returns(tmp_path, "matrix_climbing", [*MIXED, "env.game.payoff=non_monotone"], 1600)) == {0.0}
+    assert set(returns(tmp_path, "matrix_climbing", [*MIXED, "env.payoff=non_monotone"], 1600)) == {0.0}
 
 
 @pytest.mark.slow
 def test_the_team_misses_the_best_path_where_ideal_learners_find_it(tmp_path: Path) -> None:
-    game = ["env.game.stages=2", "env.game.seed=5"]
-    best = float(optimum(build(load("stage_game", game).env), 1.0)[0][0])
+    game = ["env.stages=2", "env.seed=5"]
+    best = float(optimum(build(StageGame(stages=2, seed=5)), 1.0)[0][0])
     ideal = returns(tmp_path / "ideal", "stage_game", [*IDEAL, *game], 2000)
     mixed = returns(tmp_path / "mixed", "stage_game", [*MIXED, *game], 2000)
     assert ideal == pytest.approx([best] * len(ideal))

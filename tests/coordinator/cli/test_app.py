@@ -23,13 +23,13 @@ from coordinator.run.plan import first_free
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.run.session import new_folders
 from coordinator.study import sweep
-from scenarios.loading import dotted_keys, load, shipped
+from scenarios.loading import all_keys, load, shipped
 from scenarios.recipes import RECIPES
 from topology.graph import drawing
 
-LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line"]
+LQ = ["env.name=network_lq", "env.agents=4", "topology.kind=line"]
 SMALL = [
-    "env.copies=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]",
+    "env.num_envs=1", "rollout.steps=20", "budget.env_steps=20", "env.horizon=10", "algorithm.hidden=[4]",
     "algorithm.minibatches=1", "record.tensorboard=false", "--in-process",
 ]  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_schema_is_json_schema_with_every_section_and_knob(call: Call) -> None:
     assert not ran.code
     found = json.loads(ran.out)
     settings = {name for part in (found, *found["$defs"].values()) for name in part["properties"]}
-    assert {key.rpartition(".")[2] for key in dotted_keys()} <= settings
+    assert {key.rpartition(".")[2] for key in all_keys()} <= settings
     described = [
         setting for part in found["$defs"].values() for setting in part["properties"].values() if "description" in setting
     ]
@@ -98,10 +98,10 @@ def test_graph_marks_the_last_line_where_kappa_reaches_beyond_it(call: Call) -> 
 def test_an_unstable_network_is_told_by_graph_and_run_and_once_per_graph_by_sweep(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["env.name=network_lq", "env.partition=6x1", "env.lq.beta=0.27"]
-    told = "warning: the linear network is unstable with env.lq.beta = 0.27"
+    words = ["env.name=network_lq", "env.agents=6", "env.beta=0.27"]
+    told = "warning: the linear network is unstable with env.beta = 0.27"
     ran = call("graph", "quickstart", *words, "topology.kind=star")
-    assert "linear network: env.lq.beta = 0.27, spectral radius ρ(αI + βA) = 1.104, stable for 0 ≤ β < 0.2236" in ran.out
+    assert "linear network: env.beta = 0.27, spectral radius ρ(αI + βA) = 1.104, stable for 0 ≤ β < 0.2236" in ran.out
     assert told in ran.out
     assert told not in call("graph", "quickstart", *words[:2], "topology.kind=star").out
     assert told in call("run", "quickstart", *words, *SMALL, "topology.kind=star").err
@@ -116,7 +116,7 @@ def test_an_unstable_network_is_told_by_graph_and_run_and_once_per_graph_by_swee
 def test_graphs_with_places_are_drawn_there(call: Call, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     drawn: list[nx.Graph] = []
     monkeypatch.setattr(drawing, "draw", lambda graph, *_: drawn.append(graph))
-    ran = call("graph", "quickstart", "env.name=network_lq", "env.partition=6x1", f"topology.kind={kind}")
+    ran = call("graph", "quickstart", "env.name=network_lq", "env.agents=6", f"topology.kind={kind}")
     assert not ran.code, ran.err
     (graph,) = drawn
     assert len(set(nx.get_node_attributes(graph, "pos").values())) == 6
@@ -147,9 +147,9 @@ def test_doctor_prints_each_check_and_fails_if_one_does(call: Call, monkeypatch:
 WRONG = {
     "unknown scenario": (["run", "quikstart"], "unknown scenario 'quikstart', did you mean 'quickstart'?"),
     "no such file": (["run", "none.yaml"], "none.yaml: no such file"),
-    "unknown key": (["run", "quickstart", "env.copys=3"], "env.copys: unknown key, did you mean 'env.copies'?"),
-    "wrong type": (["run", "quickstart", "env.copies=many"], "env.copies: got 'many'; input should be a valid integer"),
-    "out of range": (["run", "quickstart", "env.copies=0"], "env.copies: got 0; input should be greater than or equal to 1"),
+    "unknown key": (["run", "quickstart", "env.copys=3"], "env.num_env: unknown key, did you mean 'env.num_envs'?"),
+    "wrong type": (["run", "quickstart", "env.num_envs=many"], "env.num_envs: got 'many'; input should be a valid integer"),
+    "out of range": (["run", "quickstart", "env.num_envs=0"], "env.num_envs: got 0; input should be greater than or equal to 1"),
     "kappa negative": (["run", "quickstart", "kappa=-1"], "kappa: got -1; input should be greater than or equal to 0"),
     "kappa no number": (["run", "quickstart", "kappa=two"], "kappa: got 'two'; input should be a valid integer"),
     "seed no number": (["run", "quickstart", "--seed", "x"], "Invalid value for '--seed'"),
@@ -171,10 +171,10 @@ WRONG = {
     "picture below a file": (["graph", "quickstart", "--out", "file/x.svg"], "--out: cannot write file/x.svg (Not a directory)"),
     "wrong nodes": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=three.edges"], "three.edges"),
     "disconnected": (["run", "quickstart", *LQ, "topology.kind=file", "topology.file=apart.edges"], "falls into 2 parts"),
-    "no agents": (["run", "quickstart", *LQ[:1], "env.partition=0x1"], "env.partition: got '0x1'; "),
+    "no agents": (["run", "quickstart", *LQ[:1], "env.agents=0"], "env.agents: got 0; input should be greater"),
     "too few devices": (
         ["run", "quickstart", *LQ, "compute.devices.pi.forward_ms=3", "compute.agents=[pi,pi]"],
-        "compute.agents: got 2 devices; network_lq 4x1 has 4 agents, and each has one",
+        "compute.agents: got 2 devices; this network_lq has 4 agents, and each has one",
     ),
     "held without threshold": (["compare", "nowhere", "--held", "2"], "--held: got 2 without --threshold"),
     "no graph file": (["graph", "quickstart", *LQ, "topology.kind=file", "topology.file=none.edges"], "none.edges"),
@@ -199,8 +199,8 @@ WRONG = {
     ),
     "sweep in real time in one process": (["sweep", "quickstart", *LQ, "clock=wall", "--in-process"], "got 'wall'; in one"),
     "sweep on ports that are none": (
-        ["sweep", "quickstart", *LQ, "network.transport=tcp", "network.port=65533", "env.copies=1,2", "--jobs", "1"],
-        "env.copies=1: network.port: got 65533; 6 ports from there end at 65538",
+        ["sweep", "quickstart", *LQ, "network.transport=tcp", "network.port=65533", "env.num_envs=1,2", "--jobs", "1"],
+        "env.num_envs=1: network.port: got 65533; 6 ports from there end at 65538",
     ),
     "nothing to export": (["export", "occupied", "--out", "tables"], "no run in occupied"),
     "export whereto": (["export", "occupied"], "Missing option '--out'"),
@@ -246,7 +246,7 @@ def test_a_port_in_use_is_told_in_one_line(call: Call, tmp_path: Path) -> None:
     ("horizon", "table", "line"), [(100, False, "no episode ended: 40 steps per copy"), (5, True, "return ")]
 )
 def test_a_run_that_ends_no_episode_says_so_instead_of_an_empty_table(call: Call, horizon: int, table: bool, line: str) -> None:
-    small = ["env.copies=2", "rollout.steps=20", "budget.env_steps=80", "algorithm.hidden=[8]", "algorithm.minibatches=2"]
+    small = ["env.num_envs=2", "rollout.steps=20", "budget.env_steps=80", "algorithm.hidden=[8]", "algorithm.minibatches=2"]
     ran = call("run", "quickstart", *LQ, *small, f"env.horizon={horizon}", "record.tensorboard=false", "--in-process")
     assert not ran.code, ran.err
     assert ("by quarter" in ran.out) == table
@@ -369,7 +369,7 @@ def finished(call: Call) -> str:
             "kappa: got 2 on a graph of kind line; agent 0 would see 3 numbers, and its policy was trained on 2 (kappa=1, ",
         ),
         ("topology.kind=star", "agent 0 would see 4 numbers, and its policy was trained on 2 (kappa=1, topology.kind=line)"),
-        ("env.partition=5x1", "env.partition: got network_lq 5x1; the team was trained to act in network_lq 4x1"),
+        ("env.agents=5", "env: got network_lq with actions of 5 agents (1 numbers each); the team was trained in network_lq"),
         ("algorithm.activation=tanh", "algorithm.activation: got tanh; the team was trained with relu and stays as it is"),
     ],
 )
@@ -384,7 +384,7 @@ def test_a_team_is_not_evaluated_where_its_policies_do_not_fit(call: Call, finis
 
 
 def test_a_team_is_evaluated_on_other_links_and_with_another_limit(call: Call, finished: str) -> None:
-    words = ["network.loss_prob=0.5", "algorithm.cost_limit=3", "env.copies=2", "topology.kind=line", "--in-process", "--json"]
+    words = ["network.loss_prob=0.5", "algorithm.cost_limit=3", "env.num_envs=2", "topology.kind=line", "--in-process", "--json"]
     ran = call("evaluate", finished, *words)
     assert not ran.code, ran.err
     assert 0 < json.loads(ran.out)["delivered_frac"] < 1
@@ -403,7 +403,7 @@ def test_a_run_on_a_graph_file_keeps_its_graph(call: Call, tmp_path: Path) -> No
     assert ran.out.endswith("results in [i]run\n")
     file.unlink()
     Path("[i]run").rename("moved")
-    assert not call("evaluate", "moved", "network.loss_prob=0.5", "env.copies=2", "--in-process").code
+    assert not call("evaluate", "moved", "network.loss_prob=0.5", "env.num_envs=2", "--in-process").code
     assert not call("decay", "moved", "--episodes", "1").code
     assert "none.edges does not exist" in call("evaluate", "moved", "topology.file=none.edges").err
     assert call("resume", "moved").out.endswith("results in moved\n")
@@ -415,7 +415,7 @@ def test_a_scenarios_folder_may_be_moved_and_its_run_repeats_without_the_graphs_
     first = tmp_path / "first"
     (first / "below").mkdir(parents=True)
     nx.write_edgelist(nx.star_graph(3), first / "star.edges", data=False)
-    words = "env: {name: network_lq, partition: 4x1}\ntopology: {kind: file, file: star.edges}\n"
+    words = "env: {name: network_lq, agents: 4}\ntopology: {kind: file, file: star.edges}\n"
     (first / "mine.yaml").write_text(words)
     monkeypatch.chdir(first / "below")
     assert "3 edges, diameter 2" in call("graph", "../mine.yaml").out
@@ -454,7 +454,7 @@ def test_limits_are_judged_anew_by_evaluations_that_resume_makes_up_for(call: Ca
     def fails(*_: object) -> None:
         raise RuntimeError("no time")
 
-    words = [*LQ, *SMALL, "env.lq.control_limit=0.25", "evaluation.every_rounds=1", "evaluation.episodes=1"]
+    words = [*LQ, *SMALL, "env.control_limit=0.25", "evaluation.every_rounds=1", "evaluation.episodes=1"]
     with monkeypatch.context() as while_running:
         while_running.setattr(in_process, "play", fails)
         before = json.loads(call("run", "quickstart", *words, "--out", "run", "--json", "-q").out)

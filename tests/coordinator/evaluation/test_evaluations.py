@@ -25,14 +25,14 @@ from topology.process import StopRequested
 from topology.wire.ledger import Row
 
 SMALL = [
-    "env.copies=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
-    "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2", "env.threads=1",
+    "env.num_envs=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
+    "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2",
     "evaluation.every_rounds=2", "evaluation.episodes=3",
 ]  # fmt: skip
 ROUNDS, EPISODES = 7, 3
-LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "env.horizon=11"]
-LIMITED = [*LQ, "env.lq.control_limit=0.001"]
-GAME = ["env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "env.horizon=5"]
+LQ = ["env.name=network_lq", "env.agents=4", "topology.kind=line", "env.horizon=11"]
+LIMITED = [*LQ, "env.control_limit=0.001"]
+GAME = ["env.name=stochastic_game", "env.agents=3", "topology.kind=line", "env.horizon=5"]
 LOSSY = ["network.preset=wifi-campus", "network.loss_prob=0.2", "network.latency_ms=700", "network.jitter_ms=300"]
 VALUES = ["algorithm.off_policy.warm_up_steps=16", "algorithm.off_policy.batch=8", "algorithm.off_policy.buffer=50"]
 LEARNERS = {
@@ -57,7 +57,7 @@ def begun(folder: Path, *words: str) -> Plan:
 
 
 def perform(ready: Plan, folder: Path, watch: Any = ignore) -> Outcome:
-    per_round = ready.scenario.env.copies * ready.scenario.rollout.steps
+    per_round = ready.scenario.env.num_envs * ready.scenario.rollout.steps
     with contextlib.closing(
         Recorder(folder, env_steps_per_round=per_round, resumed_after=ready.deployment.resumed_after)
     ) as recorder:
@@ -98,7 +98,7 @@ def test_training_does_not_notice_evaluations(tmp_path: Path, name: str) -> None
 
 def test_an_evaluation_has_no_exploration_unless_policies_are_to_draw_their_actions(tmp_path: Path) -> None:
     """Of the final policies, on the same chance; with exploration they are worth less."""
-    more = [*LQ, "algorithm.name=ippo", "algorithm.std_init=2.0", "env.lq.control_weight=1.0"]
+    more = [*LQ, "algorithm.name=ippo", "algorithm.std_init=2.0", "env.control_weight=1.0"]
     worth = []
     for name, word in (("mean", "true"), ("drawn", "false")):
         perform(begun(tmp_path / name, *more, f"evaluation.deterministic={word}"), tmp_path / name)

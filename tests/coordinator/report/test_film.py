@@ -21,7 +21,7 @@ from envs.registry import make
 from scenarios.loading import ScenarioError, load
 
 SMALL = [
-    "env.partition=3x2", "env.name=safe_halfcheetah", "env.copies=1", "env.horizon=4", "rollout.steps=4", "budget.env_steps=4",
+    "env.partition=3x2", "env.name=safe_halfcheetah", "env.num_envs=1", "env.horizon=4", "rollout.steps=4", "budget.env_steps=4",
     "algorithm.hidden=[4]", "algorithm.minibatches=1", "algorithm.epochs=1", "record.tensorboard=false",
 ]  # fmt: skip
 
@@ -51,7 +51,7 @@ class Blind:
     def __init__(self, world: Any, every: int) -> None:
         assert every == 1
         self.views: list[filming.View] = []
-        self.spec, self.copies, self._world = world.spec, world.copies, world
+        self.spec, self.num_envs, self._world = world.spec, world.num_envs, world
 
     def step(self, actions: Any) -> Any:
         picture = np.full((filming.HIGH, filming.WIDE, 3), 40 * len(self.views), np.uint8)
@@ -126,7 +126,7 @@ def test_the_ground_shows_where_standing_costs_and_what_stands_there(
 ) -> None:
     scene = types.SimpleNamespace(flags={})
     monkeypatch.setattr(mujoco, "Renderer", lambda *_: types.SimpleNamespace(scene=scene, close=lambda: None))
-    ready = plan(load("quickstart", [*words, "env.copies=1"]))
+    ready = plan(load("quickstart", [*words, "env.num_envs=1"]))
     world: Any = make(ready.scenario.env, ready.deployment.graph(), 0)
     world.reset()
     filmed = filming._Filmed(world, 1)

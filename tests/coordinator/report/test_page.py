@@ -294,7 +294,7 @@ def test_the_file_is_written_whole_or_not_at_all(runs: Path) -> None:
 
 
 def test_how_agents_learn_has_a_panel_per_metric_and_a_limit_its_sentence(tmp_path: Path, record_run: RecordRun) -> None:
-    folder = record_run(tmp_path / "run", "env.lq.control_limit=0.01", returns=rising(50.0), round_bytes=[100] * 4)
+    folder = record_run(tmp_path / "run", "env.control_limit=0.01", returns=rising(50.0), round_bytes=[100] * 4)
     told = {"multiplier_0": "0.1 * round", "std": "0.5 - 0.1 * round", "value_loss": "1.0", "cost_value_loss_0": "2.0"}
     change(
         folder, f"UPDATE rounds SET {', '.join(f'{name} = {value}' for name, value in told.items())}, wall_s = 2.0 * round + 2.0"

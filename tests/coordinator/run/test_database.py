@@ -292,7 +292,7 @@ def test_going_on_drops_what_is_later_and_what_only_the_end_tells(tmp_path: Path
 
 
 def reported(run_dir: Path, outcome: Outcome) -> Report:
-    ready = plan(load("quickstart", ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "algorithm.cost_limit=5"]))
+    ready = plan(load("quickstart", ["env.name=network_lq", "env.agents=2", "topology.kind=line", "algorithm.cost_limit=5"]))
     with results(run_dir) as found:
         return report(ready, run_dir, found, outcome)
 

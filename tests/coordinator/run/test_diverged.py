@@ -16,15 +16,15 @@ from coordinator.cli import app as command
 from coordinator.run.database import Results
 
 FAST = [
-    "env.copies=2", "rollout.steps=20", "env.horizon=10", "algorithm.hidden=[8]", "record.tensorboard=false",
+    "env.num_envs=2", "rollout.steps=20", "env.horizon=10", "algorithm.hidden=[8]", "record.tensorboard=false",
     "record.state_rounds=0", "--in-process", "-q",
 ]  # fmt: skip
-LQ = ["quickstart", "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "budget.env_steps=400", *FAST]
-GAME = ["quickstart", "env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "budget.env_steps=400", *FAST]
+LQ = ["quickstart", "env.name=network_lq", "env.agents=3", "topology.kind=line", "budget.env_steps=400", *FAST]
+GAME = ["quickstart", "env.name=stochastic_game", "env.agents=3", "topology.kind=line", "budget.env_steps=400", *FAST]
 WILD = ["algorithm.actor_lr=1e12", "algorithm.critic_lr=1e12"]
 UNSTABLE = [
-    "env.lq.alpha=30",
-    "env.lq.beta=0.1",
+    "env.alpha=30",
+    "env.beta=0.1",
     "algorithm.epochs=1",
 ]  # x grows thirtyfold per step: every episode ends in a fault at step 7
 
@@ -114,7 +114,7 @@ def test_episodes_that_end_in_a_fault_have_no_return(call: Call) -> None:
 
 
 def test_what_a_fault_has_ended_is_in_no_mean_that_agents_hold_against_a_limit(call: Call) -> None:
-    assert call("run", *LQ, *UNSTABLE, "env.lq.control_limit=0.1", "--out", "run").code == 3
+    assert call("run", *LQ, *UNSTABLE, "env.control_limit=0.1", "--out", "run").code == 3
     with contextlib.closing(sqlite3.connect("run/run.sqlite")) as database:
         assert set(database.execute("SELECT episode_cost_0 FROM rounds")) == {(None,)}
 
@@ -229,7 +229,7 @@ def test_a_report_of_a_run_that_diverged_says_so_and_is_not_under_way(
 
 def test_a_robots_team_that_diverges_looks_neither_safe_nor_done(call: Call) -> None:
     """It ended with "return 0.0, cost 1.0 (limit 30)" and exit code 0."""
-    small = ["env.copies=2", "rollout.steps=20", "budget.env_steps=400", "algorithm.hidden=[8]", "env.horizon=10"]
+    small = ["env.num_envs=2", "rollout.steps=20", "budget.env_steps=400", "algorithm.hidden=[8]", "env.horizon=10"]
     ran = call("run", "quickstart", *small, *WILD, "record.tensorboard=false", "--in-process", "-q", "--json", "--out", "run")
     assert ran.code == 3
     final = printed(ran)

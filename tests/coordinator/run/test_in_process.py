@@ -19,7 +19,7 @@ from topology.process import StopFlag
 
 N, STEPS, ROUNDS = 5, 6, 2
 SMALL = [
-    "env.name=network_lq", f"env.partition={N}x1", f"rollout.steps={STEPS}", "algorithm.hidden=[4]", "algorithm.epochs=1",
+    "env.name=network_lq", f"env.agents={N}", f"rollout.steps={STEPS}", "algorithm.hidden=[4]", "algorithm.epochs=1",
     "algorithm.minibatches=1", "record.tensorboard=false",
 ]  # fmt: skip
 DIAMETER = {"line": 4, "ring": 2, "star": 2}
@@ -35,7 +35,7 @@ def copies(request: pytest.FixtureRequest) -> int:
 @pytest.mark.parametrize("routing", ["relay", "direct"])
 @pytest.mark.parametrize(("kind", "kappa"), CASES)
 def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int, routing: str, copies: int) -> None:
-    words = [f"topology.kind={kind}", f"kappa={kappa}", f"routing={routing}", f"env.copies={copies}"]
+    words = [f"topology.kind={kind}", f"kappa={kappa}", f"routing={routing}", f"env.num_envs={copies}"]
     ready = plan(load("quickstart", [*SMALL, *words, f"budget.env_steps={copies * STEPS * ROUNDS}"]))
     make_run_dir(tmp_path / "run", ready)
     recorder = Recorder(tmp_path / "run", env_steps_per_round=copies * STEPS)
@@ -51,7 +51,7 @@ def test_state_payload_is_the_closed_form(tmp_path: Path, kind: str, kappa: int,
 
 
 def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
-    ready = plan(load("quickstart", [*SMALL, "env.copies=1", f"budget.env_steps={100 * STEPS}"]))
+    ready = plan(load("quickstart", [*SMALL, "env.num_envs=1", f"budget.env_steps={100 * STEPS}"]))
     make_run_dir(tmp_path / "run", ready)
     recorder = Recorder(tmp_path / "run", env_steps_per_round=STEPS)
     seen, stop = 0, StopFlag()
@@ -74,7 +74,7 @@ def test_an_interrupted_run_keeps_what_it_recorded(tmp_path: Path) -> None:
 
 def test_an_evaluation_draws_from_streams_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its team would else be judged on the very start states and link faults that it learnt from."""
-    words = [*SMALL, "topology.kind=ring", "network.preset=uav-mesh", "seed=3", f"budget.env_steps={STEPS}", "env.copies=1"]
+    words = [*SMALL, "topology.kind=ring", "network.preset=uav-mesh", "seed=3", f"budget.env_steps={STEPS}", "env.num_envs=1"]
     words.append("evaluation.every_rounds=0")
     drawn: list[list[int]] = []
 
@@ -102,7 +102,7 @@ def test_an_evaluation_draws_from_streams_of_its_own(tmp_path: Path, monkeypatch
 
 
 def test_first_episodes_that_are_cut_short_are_not_recorded_and_every_round_sees_another_phase(tmp_path: Path) -> None:
-    words = ["env.copies=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line"]
+    words = ["env.num_envs=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line"]
     ready = plan(load("quickstart", [*SMALL, *words]))
     make_run_dir(tmp_path / "run", ready)
     recorder = Recorder(tmp_path / "run", env_steps_per_round=24)
@@ -126,8 +126,8 @@ def test_first_episodes_that_are_cut_short_are_not_recorded_and_every_round_sees
 
 def test_what_agents_are_charged_is_the_mean_over_the_same_episodes(tmp_path: Path) -> None:
     words = [
-        "env.copies=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line",
-        "env.lq.control_limit=0.1",
+        "env.num_envs=4", "env.horizon=24", "rollout.steps=6", "budget.env_steps=288", "topology.kind=line",
+        "env.control_limit=0.1",
     ]  # fmt: skip
     ready = plan(load("quickstart", [*SMALL, *words]))
     make_run_dir(tmp_path / "run", ready)

@@ -24,15 +24,15 @@ from topology.planes.control import Control, Stored
 from topology.process import StopRequested
 
 SMALL = [
-    "env.copies=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
-    "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2", "env.threads=1",
+    "env.num_envs=2", "rollout.steps=8", "budget.env_steps=112", "algorithm.hidden=[6]", "algorithm.epochs=2",
+    "algorithm.minibatches=2", "record.tensorboard=false", "record.state_rounds=2",
     "evaluation.every_rounds=3", "evaluation.episodes=2",
 ]  # fmt: skip
 ROUNDS = 7
-LQ = ["env.name=network_lq", "env.partition=4x1", "topology.kind=line", "env.horizon=11"]
-GAME = ["env.name=stochastic_game", "env.partition=3x1", "topology.kind=line", "env.horizon=5"]
-CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "topology.kind=line", "env.horizon=11"]
-CHAIN = ["env.name=truncation_chain", "env.partition=3x1", "topology.kind=line"]
+LQ = ["env.name=network_lq", "env.agents=4", "topology.kind=line", "env.horizon=11"]
+GAME = ["env.name=stochastic_game", "env.agents=3", "topology.kind=line", "env.horizon=5"]
+CHEETAH = ["env.name=safe_halfcheetah", "env.partition=3x2", "env.threads=1", "topology.kind=line", "env.horizon=11"]
+CHAIN = ["env.name=truncation_chain", "env.agents=3", "topology.kind=line"]
 LOSSY = [
     "network.preset=wifi-campus", "network.loss_prob=0.2", "network.loss_burst=3", "network.rate_bps=2e4", "kappa=2",
     "network.queue_bytes=600", "network.latency_ms=700", "network.jitter_ms=300",
@@ -51,7 +51,7 @@ CASES = {
     ],
     "game": [*GAME, "algorithm.name=dpo", "kappa=1"],
     "chain": [*CHAIN, "algorithm.name=hatrpo", "algorithm.factor=khop", "algorithm.order=random"],
-    "lq, planes": [*LQ, "env.lq.control_limit=0.22", "algorithm.name=macpo"],
+    "lq, planes": [*LQ, "env.control_limit=0.22", "algorithm.name=macpo"],
     "cheetah": [*CHEETAH, "algorithm.name=mafocops", "algorithm.mult_kd=1"],
     "cheetah, slow links": [*CHEETAH, *SLOW, "algorithm.name=scal_mappo_l", "algorithm.factor=khop"],
     "cheetah, quirks": [*CHEETAH, "algorithm.name=mappo_l", "algorithm.quirks=[shared_return_norm]"],
@@ -79,7 +79,7 @@ TABLES = ("episodes", "rounds", "traffic", "ages", "events", "evaluations", "eva
 
 def perform(ready: Plan, folder: Path, watch: Callable[[Control], None] = lambda report: None) -> Outcome:
     scenario = ready.scenario
-    per_round = scenario.env.copies * scenario.rollout.steps
+    per_round = scenario.env.num_envs * scenario.rollout.steps
     with contextlib.closing(
         Recorder(folder, env_steps_per_round=per_round, resumed_after=ready.deployment.resumed_after)
     ) as recorder:
@@ -162,7 +162,7 @@ def say_stored(states: Checkpoints, round_: int, folder: Path, **problems: str) 
 
 
 def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_path: Path) -> None:
-    begun(tmp_path, *LQ, "env.partition=2x1")
+    begun(tmp_path, *LQ, "env.agents=2")
     states = Checkpoints(tmp_path)
     for round_ in (1, 3, 5):
         assert say_stored(states, round_, tmp_path)
@@ -173,7 +173,7 @@ def test_a_state_counts_once_everybody_has_stored_and_the_last_two_are_kept(tmp_
 
 
 def test_a_state_that_a_process_could_not_store_never_counts_and_is_told(tmp_path: Path) -> None:
-    begun(tmp_path, *LQ, "env.partition=2x1")
+    begun(tmp_path, *LQ, "env.agents=2")
     states = Checkpoints(tmp_path)
     assert say_stored(states, 1, tmp_path)
     assert states.complete(1) is None

@@ -171,8 +171,8 @@ def test_the_agents_of_a_run_keep_to_cores_and_nobody_cuts_in(tmp_path: Path, mo
     monkeypatch.setattr(cores, "others_s", lambda cores, own: 0.0)  # other tests run beside this one
     monkeypatch.setattr(supervisor, "REVIEW_S", 0.01)
     n = 2 * len(CORES)
-    words = ["topology.kind=line", "env.copies=2", "rollout.steps=20", "algorithm.hidden=[8]", "record.tensorboard=false"]
-    ready = plan(load("quickstart", ["env.name=network_lq", f"env.partition={n}x1", "budget.env_steps=1200", *words]))
+    words = ["topology.kind=line", "env.num_envs=2", "rollout.steps=20", "algorithm.hidden=[8]", "record.tensorboard=false"]
+    ready = plan(load("quickstart", ["env.name=network_lq", f"env.agents={n}", "budget.env_steps=1200", *words]))
     pids: dict[str, int] = {}
     seen: list[dict[str, set[tuple[frozenset[int], bool]]]] = []
 

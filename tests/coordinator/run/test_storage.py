@@ -26,7 +26,7 @@ from topology.planes.control import Control, RoundReport
 from topology.process import StopRequested
 
 SMALL = [
-    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=2", "env.horizon=10", "rollout.steps=10",
+    "env.name=network_lq", "env.agents=3", "topology.kind=line", "env.num_envs=2", "env.horizon=10", "rollout.steps=10",
     "algorithm.hidden=[8]", "algorithm.epochs=1", "algorithm.minibatches=1", "record.tensorboard=false",
 ]  # fmt: skip
 COMMAND = [sys.executable, "-P", "-m", "kappahop"]

@@ -162,7 +162,7 @@ def test_of_a_team_that_does_nothing_each_copy_counts_once(monkeypatch: pytest.M
 # --- whole runs -----------------------------------------------------------------------------------------------------------
 
 LQ = [
-    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=4", "env.horizon=6", "rollout.steps=12",
+    "env.name=network_lq", "env.agents=3", "topology.kind=line", "env.num_envs=4", "env.horizon=6", "rollout.steps=12",
     "budget.env_steps=480", "algorithm.hidden=[4]", "algorithm.epochs=1", "algorithm.minibatches=1", "record.tensorboard=false",
     "evaluation.every_rounds=0",
 ]  # fmt: skip
@@ -180,7 +180,7 @@ def told(folder: Path, *words: str) -> tuple[Any, list[tuple[int, float]]]:
 
 def test_a_team_is_judged_by_the_episodes_of_its_figures(tmp_path: Path) -> None:
     for limit, kept in (("1e-3", False), ("9.0", True)):
-        final, episodes = told(tmp_path / limit, f"env.lq.control_limit={limit}")
+        final, episodes = told(tmp_path / limit, f"env.control_limit={limit}")
         (found,) = final["limits"]
         assert found["mean"] == pytest.approx(final["cost_mean"])
         assert found["episodes"] == 8  # two per copy in the last of ten rounds
@@ -191,7 +191,7 @@ def test_a_team_is_judged_by_the_episodes_of_its_figures(tmp_path: Path) -> None
 
 def test_agents_that_pay_for_themselves_are_judged_one_by_one(tmp_path: Path) -> None:
     """Each has the whole limit for its own cost; the team's mean may hide who exceeds it."""
-    final, _ = told(tmp_path / "own", "env.lq.control_limit=0.25", "env.cost=local")
+    final, _ = told(tmp_path / "own", "env.control_limit=0.25", "env.cost=local")
     (found,) = final["limits"]
     assert found["mean"] is not None
     assert found["mean"] >= final["cost_mean"]
@@ -199,13 +199,13 @@ def test_agents_that_pay_for_themselves_are_judged_one_by_one(tmp_path: Path) ->
 
 
 def test_who_minds_no_costs_is_told_apart(tmp_path: Path) -> None:
-    final, _ = told(tmp_path / "ippo", "env.lq.control_limit=1e-3", "algorithm.name=ippo")
+    final, _ = told(tmp_path / "ippo", "env.control_limit=1e-3", "algorithm.name=ippo")
     (found,) = final["limits"]
     assert found["because"] == ["ippo minds no costs"]
 
 
 def test_an_evaluation_at_the_end_is_what_counts(tmp_path: Path) -> None:
-    final, _ = told(tmp_path / "run", "env.lq.control_limit=0.25", "evaluation.every_rounds=5", "evaluation.episodes=2")
+    final, _ = told(tmp_path / "run", "env.control_limit=0.25", "evaluation.every_rounds=5", "evaluation.episodes=2")
     (found,) = final["limits"]
     assert found["mean"] == pytest.approx(final["eval_cost_mean"])
     assert found["episodes"] == final["eval_episodes"] == 20
@@ -215,7 +215,7 @@ def test_an_evaluation_at_the_end_is_what_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cost", ["team", "local"])
 def test_who_is_charged_with_what(tmp_path: Path, cost: str) -> None:
     """The team's cost: all agents are charged with the same sum. Costs of their own: the team's is their mean."""
-    final, episodes = told(tmp_path / cost, "env.lq.control_limit=0.25", f"env.cost={cost}")
+    final, episodes = told(tmp_path / cost, "env.control_limit=0.25", f"env.cost={cost}")
     with contextlib.closing(Results(tmp_path / cost)) as results:
         own, prices = results.by_agent("episode_cost_0"), results.by_agent("multiplier_0")
     assert set(own) == set(prices) == {0, 1, 2}

@@ -122,7 +122,9 @@ def test_where_kappa_is_not_varied_every_world_gets_its_own_answer(tmp_path: Pat
 
 def test_how_many_threads_step_a_world_makes_it_no_other(tmp_path: Path, record_run: RecordRun) -> None:
     for threads in (1, 2):
-        cell(record_run, tmp_path, 1, [10.0 * threads, 12.0], 5, f"env.threads={threads}")
+        cell(
+            record_run, tmp_path, 1, [10.0 * threads, 12.0], 5, "env.name=safe_ant", "env.partition=2x4", f"env.threads={threads}"
+        )
     assert len(compare([tmp_path]).answers) == 1
 
 

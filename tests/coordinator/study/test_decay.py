@@ -24,7 +24,7 @@ def test_the_linear_network_fades_as_published() -> None:
 
 
 def test_the_chain_fades_as_published() -> None:
-    found = exact(load("truncation_chain", ["env.game.seed=2", "algorithm.gamma=0.9"]))
+    found = exact(load("truncation_chain", ["env.seed=2", "algorithm.gamma=0.9"]))
     assert found.by_agent[0] == pytest.approx([0.02356, 0.00736, 0.00196, 0.00043, 0.0], abs=5e-6)
     assert found.remains == pytest.approx(np.mean(found.by_agent, axis=0))
     # 5 agents, two numbers each: 8, 6, 4 and 2 ordered pairs at distances 1 to 4
@@ -42,7 +42,7 @@ def test_the_chain_is_a_line() -> None:
 
 
 def test_where_nobody_matters_to_others_nothing_is_left_and_none_need_be_heard() -> None:
-    apart = exact(load("lq_line20", ["env.lq.beta=0", "env.partition=4x1"]))
+    apart = exact(load("lq_line20", ["env.beta=0", "env.agents=4"]))
     assert apart.remains == (0.0,) * 4
     assert apart.suggested(0.05) == 0
     assert apart.phi is None
@@ -68,7 +68,7 @@ def test_the_smallest_kappa_that_leaves_little_enough_is_suggested() -> None:
 def team(folder: Path, gains: np.ndarray, *words: str) -> Path:
     """A run of linear policies u = -K x on a line of linear systems, as if it had been trained."""
     usual = [
-        "env.name=network_lq", f"env.partition={N}x1", "topology.kind=line", "env.copies=3", "env.horizon=20", "kappa=3",
+        "env.name=network_lq", f"env.agents={N}", "topology.kind=line", "env.num_envs=3", "env.horizon=20", "kappa=3",
         "algorithm.hidden=[]", "algorithm.input_norm=none", "rollout.steps=5", "budget.env_steps=15", "algorithm.minibatches=1",
     ]  # fmt: skip
     make_run_dir(folder, plan(load("quickstart", [*usual, *words])))

@@ -75,8 +75,8 @@ def test_marl_eval_gets_what_its_reader_expects(runs: Path, tmp_path: Path) -> N
     (path,) = export([runs], "marl-eval", tmp_path / "new" / "out.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert list(found) == ["network_lq"]
-    assert list(found["network_lq"]) == ["2x1"]
-    algorithms = found["network_lq"]["2x1"]
+    assert list(found["network_lq"]) == ["2"]
+    algorithms = found["network_lq"]["2"]
     assert list(algorithms) == ["scal_mappo_l kappa=0", "scal_mappo_l kappa=1"]
     shapes = set()
     for by_seed in algorithms.values():
@@ -91,7 +91,7 @@ def test_marl_eval_gets_what_its_reader_expects(runs: Path, tmp_path: Path) -> N
 
 def test_marl_eval_steps_hold_the_episodes_since_the_step_before(runs: Path, tmp_path: Path) -> None:
     (path,) = export([runs], "marl-eval", tmp_path / "out.json")
-    run = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["2x1"]["scal_mappo_l kappa=1"]["seed_0"]
+    run = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["2"]["scal_mappo_l kappa=1"]["seed_0"]
     steps = [entry for name, entry in run.items() if name != "absolute_metrics"]
     assert [entry["step_count"] for entry in steps] == [5, 10, 15, 20, 25, 30, 35, 40]  # the first episode ends in step 5
     assert [entry["return"] for entry in steps] == [[1.0], [2.0], [2.0], [2.0], [5.0], [6.0], [7.0], [8.0]]
@@ -101,7 +101,7 @@ def test_marl_eval_steps_hold_the_episodes_since_the_step_before(runs: Path, tmp
 def test_marl_eval_has_no_more_than_so_many_steps(tmp_path: Path, record_run: RecordRun) -> None:
     record_run(tmp_path / "run", returns=[float(i) for i in range(100)], round_bytes=[0] * 50)
     (path,) = export([tmp_path / "run"], "marl-eval", tmp_path / "out.json")
-    run = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["2x1"]["scal_mappo_l"]["seed_0"]
+    run = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["2"]["scal_mappo_l"]["seed_0"]
     assert len(run) == POINTS + 1
     told = [value for name, entry in run.items() if name != "absolute_metrics" for value in entry["return"]]
     assert np.array_equal(told, np.arange(100.0))
@@ -115,30 +115,28 @@ def test_marl_eval_tells_worlds_and_recipes_apart(tmp_path: Path, record_run: Re
     (path,) = export([tmp_path / "runs"], "marl-eval", tmp_path / "out.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     assert {task: list(entry) for task, entry in found["network_lq"].items()} == {
-        "2x1 env.horizon=1": ["ippo", "mappo_l"],
-        "2x1 env.horizon=2": ["ippo", "mappo_l"],
+        "2 env.horizon=1": ["ippo", "mappo_l"],
+        "2 env.horizon=2": ["ippo", "mappo_l"],
     }
 
 
 def test_marl_eval_gets_evaluations_and_those_of_the_best_policies(tmp_path: Path, record_run: RecordRun) -> None:
     for kind in ("line", "ring"):
         for kappa in (0, 1):
-            words = [f"kappa={kappa}", f"topology.kind={kind}", "env.partition=3x1", "evaluation.episodes=2"]
+            words = [f"kappa={kappa}", f"topology.kind={kind}", "env.agents=3", "evaluation.episodes=2"]
             record_run(tmp_path / "runs" / f"{kind}-{kappa}", *words, returns=RETURNS, evaluated={1: kappa - 1.0, 3: kappa + 1.0})
     (path,) = export([tmp_path / "runs"], "marl-eval", tmp_path / "out.json")
     found = json.loads(path.read_text(encoding="utf-8"))["network_lq"]
     assert {task: list(entry) for task, entry in found.items()} == {
-        f"3x1 topology.kind={kind}": ["scal_mappo_l kappa=0", "scal_mappo_l kappa=1"] for kind in ("line", "ring")
+        f"3 topology.kind={kind}": ["scal_mappo_l kappa=0", "scal_mappo_l kappa=1"] for kind in ("line", "ring")
     }
-    assert found["3x1 topology.kind=line"]["scal_mappo_l kappa=1"]["seed_0"] == {
+    assert found["3 topology.kind=line"]["scal_mappo_l kappa=1"]["seed_0"] == {
         "step_0": {"step_count": 20, "return": [-0.5, 0.5], "cost": [0.25, 0.25]},
         "step_1": {"step_count": 40, "return": [1.5, 2.5], "cost": [0.25, 0.25]},
         "absolute_metrics": {"return": [1.5, 2.5, 1.5, 2.5], "cost": [0.25] * 4},
     }
     (path,) = export([tmp_path / "runs"], "marl-eval", tmp_path / "training.json", training=True)
-    trained = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["3x1 topology.kind=line"]["scal_mappo_l kappa=1"][
-        "seed_0"
-    ]
+    trained = json.loads(path.read_text(encoding="utf-8"))["network_lq"]["3 topology.kind=line"]["scal_mappo_l kappa=1"]["seed_0"]
     assert trained["absolute_metrics"] == {"return": [8.0], "cost": [0.5]}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from coordinator.study.grid import MAX_NAME, cells, seeds, split
 from scenarios.loading import ScenarioError
 
-LQ = ["env.name=network_lq", "env.partition=4x1"]
+LQ = ["env.name=network_lq", "env.agents=4"]
 
 
 @given(ranges=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=1, max_size=4))
@@ -57,7 +57,7 @@ def test_cells_are_all_combinations_the_last_knob_fastest() -> None:
     assert all(cell.scenario.seed == 3 and cell.n_agents == 4 for cell in found)
     assert found[0].seeded(5).seed == 5
     assert found[5].overrides == (*LQ, "topology.kind=star", "kappa=2")
-    assert found[5].keys == {"env.name": "network_lq", "env.partition": "4x1", "topology.kind": "star", "kappa": 2}
+    assert found[5].keys == {"env.name": "network_lq", "env.agents": 4, "topology.kind": "star", "kappa": 2}
 
 
 def test_a_list_is_one_value() -> None:

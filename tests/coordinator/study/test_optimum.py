@@ -9,6 +9,7 @@ import pytest
 from coordinator.study.optimum import optimum
 from coordinator.study.runs import find
 from envs.networks.lq import best_local_gain, best_return, dynamics
+from envs.networks.settings import LQ
 from topology.deployment import Deployment
 
 RecordRun = Callable[..., Path]
@@ -16,10 +17,11 @@ RecordRun = Callable[..., Path]
 
 def test_of_a_linear_network_it_is_what_the_best_gain_of_its_hops_returns(tmp_path: Path, record_run: RecordRun) -> None:
     for kappa in (0, 1):
-        words = ["env.partition=3x1", "env.horizon=30", f"kappa={kappa}"]
+        words = ["env.agents=3", "env.horizon=30", f"kappa={kappa}"]
         record_run(tmp_path / str(kappa), *words, returns=[1.0] * 8)
     near, far = (run for run in find([tmp_path]))
-    graph, lq = Deployment.read(near.folder).graph(), near.scenario.env.lq
+    graph, lq = Deployment.read(near.folder).graph(), near.scenario.env
+    assert isinstance(lq, LQ)
     rng = np.random.default_rng(0)
     for run, kappa in ((near, 0), (far, 1)):
         a, (_, gain) = dynamics(graph, lq), best_local_gain(graph, kappa, lq)
@@ -52,14 +54,14 @@ def test_of_an_older_run_that_does_not_say_its_horizon_it_is_not_known(tmp_path:
 def test_of_a_linear_network_it_goes_by_what_actors_see(
     words: list[str], hops: int, tmp_path: Path, record_run: RecordRun
 ) -> None:
-    record_run(tmp_path, "env.partition=3x1", "env.horizon=30", "kappa=1", *words, returns=[1.0] * 8)
+    record_run(tmp_path, "env.agents=3", "env.horizon=30", "kappa=1", *words, returns=[1.0] * 8)
     (run,) = find([tmp_path])
-    assert optimum(run) == best_return(Deployment.read(run.folder).graph(), run.scenario.env.lq, hops, 30)
+    assert optimum(run) == best_return(Deployment.read(run.folder).graph(), LQ(agents=3), hops, 30)
 
 
 def test_of_a_game_it_is_the_best_of_all_and_elsewhere_there_is_none(tmp_path: Path, record_run: RecordRun) -> None:
-    record_run(tmp_path / "game", "env.name=matrix_game", "env.partition=2x1", "algorithm.name=ippo", returns=[1.0] * 8)
-    record_run(tmp_path / "limited", "env.lq.control_limit=0.1", returns=[1.0] * 8)
+    record_run(tmp_path / "game", "env.name=matrix_game", "env.agents=2", "algorithm.name=ippo", returns=[1.0] * 8)
+    record_run(tmp_path / "limited", "env.control_limit=0.1", returns=[1.0] * 8)
     game, limited = find([tmp_path])
     assert optimum(game) == 11.0  # the climbing game's best joint action
     assert optimum(limited) is None

@@ -31,7 +31,7 @@ def test_a_world_says_its_alive_bonus(name: str, bonus: float) -> None:
 
 
 def test_an_idle_ant_gets_its_bonus_and_makes_no_progress() -> None:
-    scenario = load("safe_ant_4x2", ["env.horizon=40", "env.copies=2"])
+    scenario = load("safe_ant_4x2", ["env.horizon=40", "env.num_envs=2"])
     shape = spec(scenario.env)
     world = make(scenario.env, nx.cycle_graph(4), 0)
     world.reset()

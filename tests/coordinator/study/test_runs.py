@@ -86,7 +86,7 @@ def test_a_single_cell_bears_its_scenarios_name(tmp_path: Path, record_run: Reco
     assert len(cell.runs) == 2
 
 
-FOUR = ["env.partition=4x1", "topology.kind=line"]
+FOUR = ["env.agents=4", "topology.kind=line"]
 EDGES = ["{between: [0, 1], latency_ms: 5}", "{between: [1, 2], latency_ms: 7}", "{between: [2, 3], one_way: true}"]
 
 

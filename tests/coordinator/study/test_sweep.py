@@ -30,7 +30,7 @@ from coordinator.study.sweep import (
 from scenarios.loading import ScenarioError
 
 RecordRun = Callable[..., Path]
-LQ = ["env.name=network_lq", "env.partition=2x1", "topology.kind=line", "env.copies=1", "rollout.steps=10"]
+LQ = ["env.name=network_lq", "env.agents=2", "topology.kind=line", "env.num_envs=1", "rollout.steps=10"]
 SMALL = [*LQ, "algorithm.hidden=[4]", "algorithm.epochs=1", "algorithm.minibatches=1", "record.tensorboard=false"]
 
 
@@ -160,10 +160,10 @@ def test_two_sweeps_do_not_work_in_one_folder(tmp_path: Path) -> None:
 
 def test_runs_at_a_time_leave_a_core_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.study.sweep.cores", lambda: 12)
-    found = cells("quickstart", ["env.name=network_lq", "env.partition=2x1,3x1"], [0])
+    found = cells("quickstart", ["env.name=network_lq", "env.agents=2,3"], [0])
     assert jobs_at_once(found, in_process=True) == 12
     assert jobs_at_once(found, in_process=False) == 3
-    assert jobs_at_once(cells("quickstart", ["env.name=network_lq", "env.partition=16x1"], [0]), in_process=False) == 1
+    assert jobs_at_once(cells("quickstart", ["env.name=network_lq", "env.agents=16"], [0]), in_process=False) == 1
 
 
 def test_fixed_ports_are_not_shared() -> None:

@@ -8,12 +8,11 @@ import pytest
 
 from envs.games.differential import DISC, basin, ring
 from envs.interface import Floats, VecEnv
-from envs.registry import make, spec
-from scenarios.schema import Env
+from envs.registry import make, section, spec
 
 
-def world_of(partition: str, **settings: Any) -> VecEnv:
-    env = Env.model_validate({"name": "differential_game", "partition": partition, "copies": 3, **settings})
+def world_of(agents: int, **settings: Any) -> VecEnv:
+    env = section("differential_game", agents=agents, num_envs=3, **settings)
     return make(env, nx.empty_graph(spec(env).n_agents), 0)
 
 
@@ -51,7 +50,7 @@ def step_of(world: VecEnv, *numbers: float) -> Any:
 
 
 def test_point_moves_a_tenth_of_the_clipped_action_and_stays_in_the_box() -> None:
-    world = world_of("2x1", observation="full")
+    world = world_of(2, observation="full")
     x: Floats = world.reset()[0].copy()
     assert (np.abs(x) <= 1).all()
     for u in (0.5, -3.0, 1.0):
@@ -65,12 +64,12 @@ def test_point_moves_a_tenth_of_the_clipped_action_and_stays_in_the_box() -> Non
 
 
 def test_agent_senses_its_own_coordinate() -> None:
-    own, full = world_of("4x1").reset(), world_of("4x1", observation="full").reset()
+    own, full = world_of(4).reset(), world_of(4, observation="full").reset()
     np.testing.assert_array_equal(np.concatenate(own, axis=1), full[3])
 
 
 def test_centre_pays_a_hundred_in_an_episode() -> None:
-    world = world_of("3x1", observation="full", horizon=200)
+    world = world_of(3, observation="full", horizon=200)
     x = world.reset()[0]
     total = np.zeros(3)
     for t in range(120):
@@ -81,7 +80,7 @@ def test_centre_pays_a_hundred_in_an_episode() -> None:
 
 
 def test_basin_is_played_once() -> None:
-    world = world_of("2x1", game={"landscape": "basin"})
+    world = world_of(2, landscape="basin")
     assert world.reset()[0].tolist() == [[1.0]] * 3
     out = step_of(world, 5.0, 4.0)
     assert (out.reward == 9.0).all()
@@ -92,7 +91,7 @@ def test_basin_is_played_once() -> None:
 @pytest.mark.parametrize("landscape", ["ring", "basin"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12])
 def test_divergence_is_a_fault_and_ends_the_copy(landscape: str, bad: float) -> None:
-    world = world_of("2x1", game={"landscape": landscape})
+    world = world_of(2, landscape=landscape)
     world.reset()
     action = np.zeros((3, 1), np.float32)
     action[1] = bad

@@ -9,18 +9,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from envs.games.games import GameWorld, build, chain_policies, stage_game, taken
+from envs.games.settings import TabularGame
 from envs.games.tabular import Policies, constant, expected_return, optimum, split, uniform
 from envs.interface import Floats
-from envs.registry import make, spec
-from scenarios.schema import Env
+from envs.registry import make, section, spec
 from topology.wire.frame import ProtocolError
 
 
-def env_of(name: str, partition: str, **settings: Any) -> Env:
-    return Env.model_validate({"name": name, "partition": partition, "copies": 64, **settings})
+def env_of(name: str, agents: int, **settings: Any) -> TabularGame:
+    env = section(name, **{"agents": agents, "num_envs": 64, **settings})
+    assert isinstance(env, TabularGame)
+    return env
 
 
-def world_of(env: Env, seed: int = 0) -> GameWorld:
+def world_of(env: TabularGame, seed: int = 0) -> GameWorld:
     world = make(env, nx.empty_graph(spec(env).n_agents), seed)
     assert isinstance(world, GameWorld)
     return world
@@ -35,14 +37,14 @@ def states_of(world: GameWorld, obs: list[Floats]) -> np.ndarray:
     )
 
 
-def simulated_return(env: Env, policies: Policies, episodes: int) -> tuple[float, float]:
+def simulated_return(env: TabularGame, policies: Policies, episodes: int) -> tuple[float, float]:
     """Mean and standard error of the return of policies that see the state."""
     world, rng = world_of(env), np.random.default_rng(7)
     obs = world.reset()
     found: list[float] = []
     while len(found) < episodes:
         state = states_of(world, obs)
-        chance = rng.random((len(policies), world.copies, 1))
+        chance = rng.random((len(policies), world.num_envs, 1))
         chosen = [(u > np.cumsum(policy[state], axis=1)[:, :-1]).sum(axis=1) for u, policy in zip(chance, policies, strict=True)]
         out = world.step([action.astype(np.float32)[:, None] for action in chosen])
         found += [episode.ret for episode in out.episodes]
@@ -51,11 +53,16 @@ def simulated_return(env: Env, policies: Policies, episodes: int) -> tuple[float
 
 
 @pytest.mark.parametrize(
-    ("name", "partition"),
-    [("stochastic_game", "3x1"), ("truncation_chain", "5x1"), ("sharing_game", "4x1"), ("stage_game", "2x1")],
+    ("name", "agents", "settings"),
+    [
+        ("stochastic_game", 3, {"seed": 2}),
+        ("truncation_chain", 5, {"observation": "full", "seed": 2}),
+        ("sharing_game", 4, {}),
+        ("stage_game", 2, {"seed": 2}),
+    ],
 )
-def test_simulated_returns_are_the_exact_ones(name: str, partition: str) -> None:
-    env = env_of(name, partition, observation="full", game={"encoding": "index", "seed": 2})
+def test_simulated_returns_are_the_exact_ones(name: str, agents: int, settings: dict[str, Any]) -> None:
+    env = env_of(name, agents, encoding="index", **settings)
     game = build(env)
     policies = chain_policies(5, 2) if name == "truncation_chain" else uniform(game)
     mean, error = simulated_return(env, policies, 3000)
@@ -63,7 +70,7 @@ def test_simulated_returns_are_the_exact_ones(name: str, partition: str) -> None
 
 
 def test_best_team_of_a_deterministic_game_earns_its_optimum_exactly() -> None:
-    env = env_of("stage_game", "2x1", game={"encoding": "index"})
+    env = env_of("stage_game", 2, encoding="index")
     value, action = optimum(build(env), 1.0)
     mean, error = simulated_return(env, constant(build(env), split(build(env), action)), 64)
     assert mean == pytest.approx(value[0], abs=1e-5)
@@ -71,7 +78,7 @@ def test_best_team_of_a_deterministic_game_earns_its_optimum_exactly() -> None:
 
 
 def test_moves_are_as_frequent_as_the_table_says() -> None:
-    env = env_of("stochastic_game", "2x1", copies=2000, game={"states": 5, "choices": 2, "encoding": "index", "seed": 1})
+    env = env_of("stochastic_game", 2, num_envs=2000, states=5, choices=2, encoding="index", seed=1)
     game, world = build(env), world_of(env)
     world.reset()
     out = world.step([np.ones((2000, 1), np.float32), np.zeros((2000, 1), np.float32)])  # joint action 2 in the first state
@@ -81,10 +88,7 @@ def test_moves_are_as_frequent_as_the_table_says() -> None:
 
 
 def test_one_hot_and_index_show_the_same_state() -> None:
-    worlds = [
-        world_of(env_of("truncation_chain", "3x1", observation="full", game={"encoding": encoding}))
-        for encoding in ("one_hot", "index")
-    ]
+    worlds = [world_of(env_of("truncation_chain", 3, observation="full", encoding=encoding)) for encoding in ("one_hot", "index")]
     rng = np.random.default_rng(3)
     shown = [world.reset()[1] for world in worlds]
     for _ in range(20):
@@ -95,7 +99,7 @@ def test_one_hot_and_index_show_the_same_state() -> None:
 
 
 def test_agent_of_the_chain_sees_its_own_bit() -> None:
-    own, full = (world_of(env_of("truncation_chain", "4x1", observation=observation)).reset() for observation in ("own", "full"))
+    own, full = (world_of(env_of("truncation_chain", 4, observation=observation)).reset() for observation in ("own", "full"))
     np.testing.assert_array_equal(np.concatenate(own, axis=1), full[2])
 
 
@@ -103,7 +107,7 @@ def test_local_rewards_are_the_agents_own_and_average_to_the_teams() -> None:
     actions = [np.full((64, 1), i % 2, np.float32) for i in range(4)]
     paid = []
     for reward in ("local", "team"):
-        world = world_of(env_of("truncation_chain", "4x1", reward=reward))
+        world = world_of(env_of("truncation_chain", 4, reward=reward))
         world.reset()
         paid.append(world.step(actions).reward)
     assert np.unique(paid[0][1]).size == 2  # agent 1 takes action 1: its reward depends on its own bit alone
@@ -111,8 +115,8 @@ def test_local_rewards_are_the_agents_own_and_average_to_the_teams() -> None:
 
 
 def test_game_depends_on_its_own_seed_and_the_run_on_the_other() -> None:
-    env = env_of("stochastic_game", "2x1")
-    first, other = build(env), build(env_of("stochastic_game", "2x1", game={"seed": 1}))
+    env = env_of("stochastic_game", 2)
+    first, other = build(env), build(env_of("stochastic_game", 2, seed=1))
     assert (first.reward != other.reward).any()
     worlds = [world_of(env, seed) for seed in (0, 1)]
     still = [np.zeros((64, 1), np.float32)] * 2
@@ -124,7 +128,7 @@ def test_game_depends_on_its_own_seed_and_the_run_on_the_other() -> None:
 
 
 def test_one_shot_games_end_at_once_and_pay_the_table() -> None:
-    world = world_of(env_of("matrix_game", "2x1", copies=9, horizon=100))
+    world = world_of(env_of("matrix_game", 2, num_envs=9, horizon=100))
     world.reset()
     rows, columns = np.divmod(np.arange(9), 3)
     out = world.step([rows.astype(np.float32)[:, None], columns.astype(np.float32)[:, None]])
@@ -134,7 +138,7 @@ def test_one_shot_games_end_at_once_and_pay_the_table() -> None:
 
 
 def test_stage_game_walks_down_its_tree() -> None:
-    world = world_of(env_of("stage_game", "2x1", copies=1, game={"encoding": "index"}))
+    world = world_of(env_of("stage_game", 2, num_envs=1, encoding="index"))
     paid = stage_game(3, 0).reward[0, :, 0]
     world.reset()
     node, moves = 0, [(1, 2), (0, 0), (2, 1)]
@@ -150,7 +154,7 @@ def test_stage_game_walks_down_its_tree() -> None:
 
 def test_random_games_may_start_anywhere() -> None:
     firsts = [
-        world_of(env_of("stochastic_game", "2x1", copies=500, game={"states": 4, "start": start})).reset()[0].mean(axis=0)
+        world_of(env_of("stochastic_game", 2, num_envs=500, states=4, start=start)).reset()[0].mean(axis=0)
         for start in ("first", "uniform")
     ]
     assert firsts[0].tolist() == [1, 0, 0, 0]
@@ -172,7 +176,7 @@ def test_what_is_no_choice_is_refused_by_name(value: float, agent: int) -> None:
 
 
 def test_world_refuses_before_it_moves() -> None:
-    world = world_of(env_of("stochastic_game", "2x1", game={"encoding": "index"}))
+    world = world_of(env_of("stochastic_game", 2, encoding="index"))
     world.reset()
     with pytest.raises(ProtocolError, match=r"agent 1 chose 0\.5"):
         world.step([np.zeros((64, 1), np.float32), np.full((64, 1), 0.5, np.float32)])

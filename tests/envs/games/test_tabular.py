@@ -9,6 +9,7 @@ import pytest
 from envs.games.games import advantage_spreads, chain_policies, matrix_game, one_shot, sharing_game, spread, stage_game
 from envs.games.games import stochastic_game as random_game
 from envs.games.games import truncation_chain as chain_game
+from envs.games.settings import MatrixGame, StochasticGame
 from envs.games.tabular import (
     Array,
     Game,
@@ -27,11 +28,10 @@ from envs.games.tabular import (
     uniform,
     values,
 )
-from scenarios.schema import Game as Settings
 
 
 def small(seed: int = 0, n: int = 3, states: int = 4, n_discrete: int = 3, **settings: Any) -> Game:
-    return random_game(n, Settings.model_validate({"states": states, "choices": n_discrete, "seed": seed, **settings}))
+    return random_game(n, StochasticGame.model_validate({"states": states, "choices": n_discrete, "seed": seed, **settings}))
 
 
 def some_policies(game: Game, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -161,7 +161,7 @@ def test_best_response_is_the_best_of_all_plans_and_keeps_what_cannot_be_bettere
     ],
 )
 def test_optima_and_pure_equilibria_of_the_matrix_games(payoff: str, best: float, equilibria: list[int]) -> None:
-    game = matrix_game(Settings.model_validate({"payoff": payoff}))
+    game = matrix_game(MatrixGame.model_validate({"payoff": payoff}))
     cells = product(*(range(count) for count in game.n_discrete))
     gaps = [nash_gap(game, constant(game, [np.array([a]), np.array([b])]), 1.0) for a, b in cells]
     assert [cell for cell, gap in enumerate(gaps) if gap < 1e-9] == equilibria
@@ -184,7 +184,7 @@ def test_optima_and_pure_equilibria_of_the_matrix_games(payoff: str, best: float
 def test_random_stochastic_game_and_how_turns_settle_in_it(
     seed: int, first: float, total: float, best: float, best_30: float, uniform_30: float, ratios: tuple[float, float, float]
 ) -> None:
-    game = random_game(3, Settings(seed=seed))
+    game = random_game(3, StochasticGame(seed=seed))
     assert game.reward[0, 0, 0] == pytest.approx(first, abs=1e-6)
     assert game.team().sum() == pytest.approx(total, abs=1e-4)
     value = optimum(game, 0.99)[0][0]
@@ -207,7 +207,7 @@ def test_random_stochastic_game_and_how_turns_settle_in_it(
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_simultaneous_best_responses_do_not_settle(seed: int) -> None:
-    game, rng = random_game(3, Settings(seed=seed)), np.random.default_rng(0)
+    game, rng = random_game(3, StochasticGame(seed=seed)), np.random.default_rng(0)
     for _ in range(3):
         start = constant(game, [rng.integers(5, size=30) for _ in range(3)])
         rounds = list(zip(range(100), respond(game, start, 0.99, turns="simultaneous"), strict=False))
@@ -231,7 +231,7 @@ def test_agents_that_share_a_policy_earn_a_fraction_of_two_to_the_minus_n(n: int
 
 
 def test_miscoordination_full_steps_hurt_sequential_ones_help_and_small_ones_too() -> None:
-    game = matrix_game(Settings(payoff="miscoordination"))
+    game = matrix_game(MatrixGame(payoff="miscoordination"))
     start = [np.array([[0.6, 0.4]])] * 2
     assert performance(game, start, 1.0) == pytest.approx(0.48, abs=1e-12)
     assert performance(game, next(respond(game, start, 1.0, turns="simultaneous")), 1.0) == 0.0

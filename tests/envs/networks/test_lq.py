@@ -18,8 +18,8 @@ from envs.networks.lq import (
     optimal_cost,
     within,
 )
-from envs.registry import make, outlook, spec
-from scenarios.schema import LQ, Env
+from envs.networks.settings import LQ
+from envs.registry import make, outlook, section, spec
 
 PATH20 = nx.path_graph(20)
 WEAK = LQ(alpha=0.5, beta=0.27, control_weight=30.0)
@@ -127,15 +127,15 @@ def average_cost(world: VecEnv, gain: np.ndarray, steps: int, skip: int) -> floa
 
 
 def test_simulated_average_cost_is_the_exact_one() -> None:
-    env = Env(name="network_lq", partition="20x1", copies=64, horizon=10_000)
-    _, gain = best_local_gain(PATH20, 1, env.lq)
+    env = LQ(agents=20, num_envs=64, horizon=10_000)
+    _, gain = best_local_gain(PATH20, 1, env)
     simulated = average_cost(make(env, PATH20, 3), gain, 1500, 100)
-    assert simulated == pytest.approx(gain_cost(dynamics(PATH20, env.lq), gain, 30.0), rel=0.01)  # standard error about 0.3 %
+    assert simulated == pytest.approx(gain_cost(dynamics(PATH20, env), gain, 30.0), rel=0.01)  # standard error about 0.3 %
 
 
 def test_rewards_are_those_of_the_state_acted_on() -> None:
     lq = LQ(alpha=0.5, beta=0.1, control_weight=2.0, noise_std=0.0)
-    env = Env(name="network_lq", partition="2x1", copies=1, reward="local", lq=lq)
+    env = lq.model_copy(update={"agents": 2, "num_envs": 1, "reward": "local"})
     world = make(env, nx.path_graph(2), 0)
     x = np.concatenate(world.reset(), axis=1)[0]
     out = world.step([np.array([[1.0]], np.float32), np.array([[-3.0]], np.float32)])
@@ -147,14 +147,14 @@ def test_rewards_are_those_of_the_state_acted_on() -> None:
 def test_team_reward_is_the_mean_of_the_local_ones() -> None:
     outs = []
     for reward in ("team", "local"):
-        world = make(Env(name="network_lq", partition="4x1", copies=2, reward=reward), nx.star_graph(3), 5)
+        world = make(section("network_lq", agents=4, num_envs=2, reward=reward), nx.star_graph(3), 5)
         world.reset()
         outs.append(world.step([np.full((2, 1), 0.3, np.float32)] * 4).reward)
     np.testing.assert_allclose(outs[0][0], outs[1].mean(axis=0), rtol=1e-6)
 
 
 def test_world_is_coupled_along_the_given_graph_only() -> None:
-    env = Env(name="network_lq", partition="4x1", copies=1, lq=LQ(noise_std=0.0))
+    env = LQ(agents=4, num_envs=1, noise_std=0.0)
     quiet = [np.zeros((1, 1), np.float32)] * 4
     pushed = [np.ones((1, 1), np.float32), *quiet[1:]]
     ends = []
@@ -168,7 +168,7 @@ def test_world_is_coupled_along_the_given_graph_only() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12])
 def test_divergence_is_a_fault_and_ends_the_copy(bad: float) -> None:
-    world = make(Env(name="network_lq", partition="2x1", copies=2), nx.path_graph(2), 0)
+    world = make(LQ(agents=2, num_envs=2), nx.path_graph(2), 0)
     world.reset()
     action = np.zeros((2, 1), np.float32)
     action[1] = bad
@@ -180,14 +180,13 @@ def test_divergence_is_a_fault_and_ends_the_copy(bad: float) -> None:
     assert all(np.isfinite(block).all() for block in out.obs)
 
 
-def test_bare_number_is_a_partition_and_kinematic_is_a_path() -> None:
-    assert spec(Env(name="network_lq", partition="20")) == spec(Env(name="network_lq", partition="20x1"))
-    assert spec(Env(name="network_lq", partition="3x1")).edges == ((0, 1), (1, 2))
-    assert spec(Env(name="network_lq", partition="3x1")).horizon == 100
+def test_kinematic_is_a_path() -> None:
+    assert spec(LQ(agents=3)).edges == ((0, 1), (1, 2))
+    assert spec(LQ(agents=3)).horizon == 100
 
 
 def test_thousand_nodes_step() -> None:
-    world = make(Env(name="network_lq", partition="1024x1", copies=2), nx.path_graph(1024), 0)
+    world = make(LQ(agents=1024, num_envs=2), nx.path_graph(1024), 0)
     world.reset()
     assert world.step([np.zeros((2, 1), np.float32)] * 1024).reward.shape == (1024, 2)
 
@@ -211,16 +210,17 @@ def test_least_cost_within_a_limit_lies_on_the_curve_of_prices() -> None:
 
 def test_a_limit_that_no_controller_can_keep_is_refused() -> None:
     a = np.array([[1.2]])
-    with pytest.raises(ValueError, match=r"lq\.control_limit: got 0\.001"):
+    with pytest.raises(ValueError, match=r"env\.control_limit: got 0\.001"):
         limited_cost(a, LQ(control_weight=0.3, control_limit=0.001))
-    with pytest.raises(ValueError, match=r"lq\.control_limit: got null"):
+    with pytest.raises(ValueError, match=r"env\.control_limit: got null"):
         limited_cost(a, LQ())
 
 
 @pytest.mark.parametrize("cost", ["team", "local"])
 def test_where_control_is_limited_it_is_a_cost(cost: str) -> None:
-    env = Env.model_validate({"name": "network_lq", "partition": "2x1", "copies": 1, "horizon": 3, "cost": cost})
-    world = make(env.model_copy(update={"lq": LQ(control_limit=0.2)}), nx.path_graph(2), 0)
+    env = section("network_lq", agents=2, num_envs=1, horizon=3, cost=cost, control_limit=0.2)
+    assert spec(env).own_costs == (cost == "local")
+    world = make(env, nx.path_graph(2), 0)
     assert world.spec.cost_limits == pytest.approx((0.6,))
     world.reset()
     steps = [world.step([np.array([[1.0]], np.float32), np.array([[-3.0]], np.float32)]) for _ in range(3)]
@@ -230,8 +230,8 @@ def test_where_control_is_limited_it_is_a_cost(cost: str) -> None:
 
 
 def test_without_a_limit_there_are_no_costs_to_be_local() -> None:
-    with pytest.raises(ValueError, match=r"env\.cost: got 'local'; network_lq has team"):
-        spec(Env(name="network_lq", partition="2x1", cost="local"))
+    with pytest.raises(ValueError, match=r"cost: got 'local'; without control_limit this world has no cost"):
+        LQ(agents=2, cost="local")
 
 
 GRAPHS: "dict[str, nx.Graph]" = {
@@ -271,9 +271,9 @@ def test_the_largest_stable_beta_is_where_the_radius_is_one(name: str, alpha: fl
 
 def test_exact_answers_are_those_of_the_beta_in_force() -> None:
     star = GRAPHS["star"]
-    in_force = LQ(beta=coupling(star, LQ()))
+    in_force = LQ(agents=6, beta=coupling(star, LQ()))
     assert kappa_curve(star, LQ(), [0, 1]) == kappa_curve(star, in_force, [0, 1])
-    world, same = (make(Env(name="network_lq", partition="6x1", copies=2, lq=lq), star, 0) for lq in (LQ(), in_force))
+    world, same = (make(lq.model_copy(update={"num_envs": 2}), star, 0) for lq in (LQ(agents=6), in_force))
     world.reset(), same.reset()
     actions = [np.zeros((2, 1), np.float32)] * 6
     for _ in range(5):
@@ -281,20 +281,20 @@ def test_exact_answers_are_those_of_the_beta_in_force() -> None:
 
 
 def test_an_unstable_network_is_doubted_with_its_radius_and_the_largest_stable_beta() -> None:
-    env = Env(name="network_lq", partition="6x1", lq=LQ(beta=0.27))
+    env = LQ(agents=6, beta=0.27)
     (doubt,) = outlook(env, GRAPHS["star"]).doubts
     assert "ρ(αI + βA) = 1.104" in doubt
-    assert "stable for 0 ≤ env.lq.beta < 0.2236" in doubt
+    assert "stable for 0 ≤ env.beta < 0.2236" in doubt
     assert "1.9e+04-fold in an episode of 100 steps" in doubt
-    calm = outlook(env.model_copy(update={"lq": LQ()}), GRAPHS["star"])
+    calm = outlook(LQ(agents=6), GRAPHS["star"])
     assert not calm.doubts
-    assert calm.in_force["env.lq.beta"] == pytest.approx(0.95 * 0.5 / 5**0.5)
-    assert not outlook(Env(name="safe_ant", partition="4x2"), nx.cycle_graph(4)).in_force
+    assert calm.in_force["env.beta"] == pytest.approx(0.95 * 0.5 / 5**0.5)
+    assert not outlook(section("safe_ant", partition="4x2"), nx.cycle_graph(4)).in_force
 
 
 def test_without_decay_auto_has_no_answer() -> None:
     with pytest.raises(ValueError, match=r"alpha: got 1\.0 with beta 'auto'"):
         LQ(alpha=1.0)
     assert largest_stable_beta(PATH20, 1.0) == 0.0
-    env = Env(name="network_lq", partition="20x1", lq=LQ(alpha=1.0, beta=0.1))
-    assert "no β is stable with env.lq.alpha = 1" in outlook(env, PATH20).doubts[0]
+    env = LQ(agents=20, alpha=1.0, beta=0.1)
+    assert "no β is stable with env.alpha = 1" in outlook(env, PATH20).doubts[0]

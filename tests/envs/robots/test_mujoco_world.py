@@ -13,26 +13,25 @@ import numpy as np
 import pytest
 
 from envs.interface import Floats
-from envs.registry import make, spec
+from envs.registry import make, section, spec
 from envs.robots.mujoco_world import MujocoWorld
 from envs.robots.rules import GapRule, Step
 from envs.robots.tasks import TASKS
-from scenarios.schema import Env
 
 
 def world_of(seed: int = 0, **settings: Any) -> MujocoWorld:
-    env = Env.model_validate({"copies": 2, "threads": 1, **settings})
+    env = section(**{"num_envs": 2, "threads": 1, **settings})
     world = make(env, nx.empty_graph(spec(env).n_agents), seed)
     assert isinstance(world, MujocoWorld)
     return world
 
 
 def random_actions(world: MujocoWorld, rng: np.random.Generator, scale: float = 1.0) -> list[Floats]:
-    return [rng.uniform(-scale, scale, (world.copies, width)).astype(np.float32) for width in world.spec.act_dims]
+    return [rng.uniform(-scale, scale, (world.num_envs, width)).astype(np.float32) for width in world.spec.act_dims]
 
 
 def still(world: MujocoWorld) -> list[Floats]:
-    return [np.zeros((world.copies, width), np.float32) for width in world.spec.act_dims]
+    return [np.zeros((world.num_envs, width), np.float32) for width in world.spec.act_dims]
 
 
 def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
@@ -57,7 +56,7 @@ def driven(world: MujocoWorld, e: int = 0) -> dict[str, float]:
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_batch_is_bitwise_a_loop_over_mj_step(settings: dict[str, Any], threads: int) -> None:
-    world = world_of(**settings, copies=3, threads=threads)
+    world = world_of(**settings, num_envs=3, threads=threads)
     world.reset()
     data = [mujoco.MjData(world.model) for _ in range(3)]
     for e, d in enumerate(data):
@@ -132,7 +131,7 @@ def test_world_without_cost_is_gymnasiums(name: str, partition: str, counterpart
     import gymnasium
 
     theirs: Any = gymnasium.make(counterpart).unwrapped
-    world = world_of(name=name, partition=partition, observation="full", action_map="reference", copies=1)
+    world = world_of(name=name, partition=partition, observation="full", action_map="reference", num_envs=1)
     assert world.spec.dt == pytest.approx(theirs.dt)
     obs = world.reset()[0][0]
     theirs.reset(seed=0)
@@ -167,7 +166,7 @@ def test_world_without_cost_is_gymnasiums(name: str, partition: str, counterpart
 
 
 def test_ant_is_paid_progress_life_and_charged_effort_and_contacts() -> None:
-    world = world_of(name="safe_ant", partition="2x4", copies=1)
+    world = world_of(name="safe_ant", partition="2x4", num_envs=1)
     world.reset()
     rng = np.random.default_rng(5)
     seen = 0.0
@@ -293,7 +292,7 @@ def test_reference_observation_is_standardised_with_the_agents_id() -> None:
 
 @pytest.mark.parametrize(("walls", "robot"), [("none", 15), ("free", 15)])
 def test_start_is_the_models_with_noise_on_the_robot_only(walls: str, robot: int) -> None:
-    world = world_of(name="safe_ant", partition="4x2", walls=walls, copies=400)
+    world = world_of(name="safe_ant", partition="4x2", walls=walls, num_envs=400)
     world.reset()
     spread = world.batch.qpos - world.model.qpos0
     assert np.abs(spread).max() <= 0.1
@@ -315,7 +314,7 @@ def test_start_is_the_models_with_noise_on_the_robot_only(walls: str, robot: int
     ],
 )
 def test_starts_are_as_noisy_as_gymnasiums(name: str, partition: str, bound: float, moves: str) -> None:
-    world = world_of(name=name, partition=partition, copies=400)
+    world = world_of(name=name, partition=partition, num_envs=400)
     world.reset()
     poses, motions = world.batch.qpos - world.model.qpos0, np.asarray(world.batch.qvel)
     for noise in (poses, motions) if moves == "uniform" else (poses,):
@@ -327,7 +326,7 @@ def test_starts_are_as_noisy_as_gymnasiums(name: str, partition: str, bound: flo
 
 
 def test_hopper_senses_clipped_velocities() -> None:
-    world = world_of(name="mamujoco_hopper", partition="3x1", observation="full", copies=1)
+    world = world_of(name="mamujoco_hopper", partition="3x1", observation="full", num_envs=1)
     world.reset()
     world.batch.qvel[0] = [0, 0, 0, 30.0, -30.0, 0]
     out = world.step(still(world))
@@ -417,8 +416,8 @@ def test_diverged_copy_is_reported_and_restarted(
     name: str, partition: str, where: str, bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    world = world_of(name=name, partition=partition, copies=3)
-    other = world_of(name=name, partition=partition, copies=3)
+    world = world_of(name=name, partition=partition, num_envs=3)
+    other = world_of(name=name, partition=partition, num_envs=3)
     world.reset()
     other.reset()
     actions = still(world)
@@ -446,7 +445,7 @@ def test_diverged_copy_is_reported_and_restarted(
 
 def free_run(steps: int) -> np.ndarray:
     """The obstacle's world x after each step, started exactly at rest, (steps,)."""
-    world = world_of(name="safe_halfcheetah", partition="6x1", copies=1, horizon=steps + 1)
+    world = world_of(name="safe_halfcheetah", partition="6x1", num_envs=1, horizon=steps + 1)
     world.reset()
     world.batch.qpos[:] = world.model.qpos0
     world.batch.qvel[:] = 0

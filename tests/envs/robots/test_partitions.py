@@ -3,14 +3,14 @@
 import networkx as nx
 import pytest
 
-from envs.registry import spec
+from envs.registry import section, spec
 from envs.robots.partitions import Channel
+from envs.robots.settings import Robot
 from envs.robots.tasks import TASKS, senses
-from scenarios.schema import Env
 
 
 def graph_of(name: str, partition: str) -> nx.Graph:
-    shape = spec(Env.model_validate({"name": name, "partition": partition}))
+    shape = spec(section(name, partition=partition))
     graph = nx.empty_graph(shape.n_agents)
     graph.add_edges_from(shape.edges)
     return graph
@@ -108,12 +108,12 @@ def test_named_partitions() -> None:
 
 
 def test_own_observation_names_own_joints_only() -> None:
-    senses_of_shin = senses(Env(name="safe_halfcheetah", partition="6x1"))[1]
+    senses_of_shin = senses(Robot(partition="6x1"))[1]
     assert senses_of_shin[:2] == (Channel("qpos", "bshin"), Channel("qvel", "bshin"))
     assert not {"bthigh", "bfoot", "fthigh", "fshin", "ffoot"} & {channel.name for channel in senses_of_shin}
     assert "rootx" not in {channel.name for channel in senses_of_shin if channel.field == "qpos"}
 
 
 def test_reference_sees_of_a_six_segment_ant_only_nine_numbers() -> None:
-    seen = senses(Env(name="safe_manyagent_ant", partition="6x1", observation="reference"))[0]
+    seen = senses(Robot(name="safe_manyagent_ant", partition="6x1", observation="reference"))[0]
     assert [channel.name for channel in seen] == ["root"] * 7 + ["x/5", "y_off"]

@@ -22,14 +22,14 @@ from topology.wire.frame import LEAST_LIMIT, MAX_ARRAY_BYTES, decode_header, fra
 from topology.wire.sockets import MemoryLinks
 
 LQ = [
-    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "env.copies=3", "env.horizon=4", "rollout.steps=10",
+    "env.name=network_lq", "env.agents=3", "topology.kind=line", "env.num_envs=3", "env.horizon=4", "rollout.steps=10",
     "algorithm.hidden=[4]", "algorithm.minibatches=7", "algorithm.epochs=1", "record.tensorboard=false", "budget.env_steps=60",
     "evaluation.every_rounds=0",
 ]  # fmt: skip
-GAME = ["env.name=stage_game", "env.partition=2x1", *LQ[2:4], *LQ[5:], "algorithm.off_policy.warm_up_steps=0"]
+GAME = ["env.name=stage_game", "env.agents=2", *LQ[2:4], *LQ[5:], "algorithm.off_policy.warm_up_steps=0"]
 CASES = {
     **{name: [*(LQ if row.target == "advantage" else GAME), f"algorithm.name={name}"] for name, row in RECIPES.items()},
-    "costs, relays, links": [*LQ, "env.lq.control_limit=1", "kappa=2", "network.preset=wifi-busy"],
+    "costs, relays, links": [*LQ, "env.control_limit=1", "kappa=2", "network.preset=wifi-busy"],
     "rewards": [*LQ, "algorithm.name=happo", "algorithm.reward=khop_mean"],
     "central critic": [*LQ, "algorithm.name=mappo", "algorithm.critic_scope=central"],
     "shared policy": [
@@ -94,7 +94,7 @@ def test_shipped_scenarios_need_little() -> None:
 
 def test_messages_that_no_socket_takes_are_refused_before_a_run() -> None:
     with pytest.raises(
-        ScenarioError, match=r"env.copies: got 4096 with rollout.steps=100000; the largest message .* at most 268,"
+        ScenarioError, match=r"env.num_envs: got 4096 with rollout.steps=100000; the largest message .* at most 268,"
     ):
-        plan(load("quickstart", [*LQ, "algorithm.name=happo", "env.copies=4096", "rollout.steps=100000"]))
+        plan(load("quickstart", [*LQ, "algorithm.name=happo", "env.num_envs=4096", "rollout.steps=100000"]))
     assert MAX_ARRAY_BYTES < 4 * 4096 * 100_000

@@ -22,7 +22,7 @@ from topology.wire import frame
 
 ROUNDS, COPIES, WIDTH = 3, 2, 5
 WORDS = [
-    "env.name=network_lq", "env.partition=3x1", "topology.kind=line", "kappa=1", f"env.copies={COPIES}", "rollout.steps=4",
+    "env.name=network_lq", "env.agents=3", "topology.kind=line", "kappa=1", f"env.num_envs={COPIES}", "rollout.steps=4",
     f"budget.env_steps={ROUNDS * COPIES * 4}", "algorithm.hidden=[4]", "record.tensorboard=false", "algorithm.minibatches=1",
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coordinator.run.plan import plan
 from envs.games.games import stochastic_game
+from envs.games.settings import StochasticGame
 from envs.games.tabular import Array, chain, joint, values
 from node.learners.making import make_on_policy_learner
 from node.learners.model_based.mdpo import ImaginingLearner, Model, branched
@@ -21,7 +22,7 @@ from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from node.protocol.routing import AgentRouting
 from scenarios.loading import load
-from scenarios.schema import Algorithm, Game
+from scenarios.schema import Algorithm
 
 Floats = NDArray[np.float32]
 
@@ -81,7 +82,7 @@ class Team:
     """Two agents on a random game in its stationary state; the first one learns, and is shown the state."""
 
     def __init__(self) -> None:
-        self.game = game = stochastic_game(2, Game(states=S, choices=A, seed=4))
+        self.game = game = stochastic_game(2, StochasticGame(states=S, choices=A, seed=4))
         self.learner = Learner(SHAPE, Algorithm.model_validate(LINEAR))
         rng = np.random.default_rng(5)
         flat = torch.from_numpy(rng.normal(size=S * A + A).astype(np.float32))
@@ -246,10 +247,10 @@ KHOP = ["algorithm.actor_scope=khop", "algorithm.critic_scope=khop"]
     ("words", "parts"),
     [
         (["stochastic_game"], [(0, 30)]),
-        (["stochastic_game", "env.game.encoding=index"], []),
-        (["truncation_chain", "env.partition=3x1"], [(0, 2)]),
-        (["truncation_chain", "env.partition=3x1", "env.observation=full"], [(0, 2), (2, 4), (4, 6)]),
-        (["truncation_chain", "env.partition=3x1", *KHOP], [(0, 2), (2, 4)]),
+        (["stochastic_game", "env.encoding=index"], []),
+        (["truncation_chain", "env.agents=3"], [(0, 2)]),
+        (["truncation_chain", "env.agents=3", "env.observation=full"], [(0, 2), (2, 4), (4, 6)]),
+        (["truncation_chain", "env.agents=3", *KHOP], [(0, 2), (2, 4)]),
         (["quickstart"], []),
     ],
     ids=str,

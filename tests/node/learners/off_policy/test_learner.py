@@ -15,6 +15,7 @@ from coordinator.run import in_process
 from coordinator.run.database import Recorder, Results
 from coordinator.run.plan import make_run_dir, plan
 from envs.games.games import build
+from envs.games.settings import StageGame
 from envs.games.tabular import optimum
 from node.learners.off_policy.action_values import Batch, DoubleQ, Ideal, Lagging, Samples, TwinDelayed
 from node.learners.off_policy.learner import OffPolicyLearner
@@ -302,7 +303,7 @@ def test_a_lagging_copy_goes_part_of_the_way_and_leaves_its_module_alone() -> No
 def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -> tuple[Results, Any]:
     ready = plan(load(scenario, ["record.tensorboard=false", "algorithm.hidden=[8]", *words]), weights=weights)
     make_run_dir(folder, ready)
-    size = ready.scenario.env.copies * ready.scenario.rollout.steps
+    size = ready.scenario.env.num_envs * ready.scenario.rollout.steps
     recorder = Recorder(folder, env_steps_per_round=size)
     outcome = in_process.run(ready, folder, recorder, lambda report: None)
     recorder.close()
@@ -312,8 +313,8 @@ def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -
 
 TABLE = "algorithm.off_policy.representation=table"
 RECURRENT = "algorithm.off_policy.representation=recurrent"
-TURNS = ("stochastic_game", "algorithm.name=ma2ql", TABLE, "algorithm.off_policy.turn_accuracy=0.01", "env.copies=40",
-         "rollout.steps=30", "env.game.states=6", "env.game.choices=3", "topology.kind=line",
+TURNS = ("stochastic_game", "algorithm.name=ma2ql", TABLE, "algorithm.off_policy.turn_accuracy=0.01", "env.num_envs=40",
+         "rollout.steps=30", "env.states=6", "env.choices=3", "topology.kind=line",
          "algorithm.off_policy.warm_up_steps=0")  # fmt: skip
 
 
@@ -366,7 +367,7 @@ def test_a_holder_that_is_down_loses_its_turn_and_the_others_go_on(tmp_path: Pat
     ("differential_game", "algorithm.name=iql"), ("differential_game", "algorithm.name=i2q"),
 ], ids=" ".join)  # fmt: skip
 def test_independent_learners_say_nothing_and_repeat_themselves_bit_by_bit(tmp_path: Path, words: tuple[str, ...]) -> None:
-    size = ("env.copies=4", "rollout.steps=10", "budget.env_steps=160", "algorithm.off_policy.warm_up_steps=40")
+    size = ("env.num_envs=4", "rollout.steps=10", "budget.env_steps=160", "algorithm.off_policy.warm_up_steps=40")
     runs = [run(tmp_path / str(k), *words, *size, "seed=5") for k in range(2)]
     for results, _ in runs:
         assert not [row.kind for row in results.by_kind() if row.plane == "peer"]
@@ -375,14 +376,14 @@ def test_independent_learners_say_nothing_and_repeat_themselves_bit_by_bit(tmp_p
 
 
 def test_ideal_tables_come_through_a_run_and_its_checkpoint_to_the_best_path(tmp_path: Path) -> None:
-    words = ("algorithm.name=i2q", TABLE, "env.copies=50", "rollout.steps=9", "algorithm.gamma=1.0",
+    words = ("algorithm.name=i2q", TABLE, "env.num_envs=50", "rollout.steps=9", "algorithm.gamma=1.0",
              "algorithm.off_policy.epsilon_start=0.5", "algorithm.off_policy.epsilon_end=0.5",
              "algorithm.off_policy.table_step=0.9", "algorithm.off_policy.updates_per_step=0.05")  # fmt: skip
     learnt, _ = run(tmp_path / "learnt", "stage_game", *words, "budget.env_steps=13500")
     learnt.close()
     weights = tmp_path / "learnt" / "checkpoints" / "final"
     greedy, _ = run(tmp_path / "greedy", "stage_game", *words, "budget.env_steps=450", weights=weights)
-    game = build(load("stage_game").env)
+    game = build(StageGame())
     returns = [value for _, value in greedy.episodes("return")]
     greedy.close()
     assert returns == pytest.approx([float(optimum(game, 1.0)[0][0])] * len(returns))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from benchmarks.values import stage_ratios, turns
 from envs.games.games import matrix_game, one_shot, stage_game, stochastic_game
+from envs.games.settings import MatrixGame, StochasticGame
 from envs.games.tabular import Game, best_response, constant, nash_gap, optimum, performance, respond
 from node.learners.off_policy.tables import IdealQ, Transitions, iterate, move, replay, sweeps_needed
-from scenarios.schema import Game as Settings
 
 GAMMA = 0.9
 
@@ -68,7 +68,7 @@ def test_a_minibatch_bootstraps_unless_it_terminated() -> None:
 
 
 def test_iteration_ends_within_the_accuracy_of_the_best_response_to_what_the_others_do() -> None:
-    game = stochastic_game(1, Settings(states=6, choices=3, transition="dirichlet"))
+    game = stochastic_game(1, StochasticGame(states=6, choices=3, transition="dirichlet"))
     weight = np.rint(game.probability * 1000).astype(int)  # an empirical model that is almost the true one
     state, action = (part.ravel() for part in np.indices(weight.shape[:2]))
     count = weight.sum(axis=2).ravel()
@@ -182,7 +182,7 @@ def test_the_same_at_four_stages() -> None:
 
 @pytest.mark.slow
 def test_converged_turns_come_near_the_optimum_and_rest_in_an_equilibrium() -> None:
-    game = stochastic_game(3, Settings())
+    game = stochastic_game(3, StochasticGame())
     best = float(game.start @ optimum(game, 0.99)[0])
     converged = list(turns(game, "converged", 15, 0))
     cut_short = list(turns(game, "one_step", 15, 0, episodes=100))
@@ -197,7 +197,7 @@ def test_converged_turns_come_near_the_optimum_and_rest_in_an_equilibrium() -> N
 
 def test_exact_turns_never_lose_and_end_in_an_equilibrium() -> None:
     for seed in range(3):
-        game = stochastic_game(3, Settings(seed=seed))
+        game = stochastic_game(3, StochasticGame(seed=seed))
         rng = np.random.default_rng(seed)
         start = constant(game, [rng.integers(5, size=30) for _ in range(3)])
         path = [performance(game, policies, 0.99) for policies in respond(game, start, 0.99, turns="alternating")]
@@ -223,7 +223,7 @@ def test_a_turn_taken_to_its_end_is_the_exact_best_response() -> None:
 
 def test_ideal_learners_find_the_eight_where_joint_actions_show_and_independent_ones_avoid_it() -> None:
     payoff = np.array([[8.0, -20.0, -20.0], [-20.0, 0.0, 0.0], [-20.0, 0.0, 0.0]])
-    assert np.array_equal(matrix_game(Settings(payoff="non_monotone")).reward[0, 0], payoff.ravel())
+    assert np.array_equal(matrix_game(MatrixGame(payoff="non_monotone")).reward[0, 0], payoff.ravel())
     flat = one_shot(payoff)
     shown = Game(  # the joint action leads to a state of its own, which pays it
         n_discrete=(3, 3), reward=np.broadcast_to(np.append(0.0, payoff)[None, :, None], (2, 10, 9)),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.networks.lq import dynamics, optimal_cost
+from envs.networks.settings import LQ
 from envs.registry import make, spec
 from node.learners.making import make_on_policy_learner
 from node.learners.on_policy.learner import Learner
@@ -21,6 +22,7 @@ from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
+from scenarios.loading import check
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
@@ -648,7 +650,7 @@ class Room:
     """All agents of a scenario on `network_lq`, with an invented cost: 1 where an agent's control exceeds 0.5."""
 
     def __init__(self, edges: Sequence[tuple[int, int]], n: int, *, cost_limits: tuple[float, ...] = (), **sections: Any) -> None:
-        self.scenario = scenario = Scenario.model_validate(sections)
+        self.scenario = scenario = check(sections, where="room")
         world_spec = spec(scenario.env)
         self.deployment = Deployment(
             obs_dims=world_spec.obs_dims, act_dims=world_spec.act_dims, cost_limits=cost_limits, dt=1.0, edges=tuple(edges)
@@ -657,7 +659,7 @@ class Room:
         self.routings = [AgentRouting(scenario, self.deployment, i) for i in range(n)]
         self.learners = [self.learner(i) for i in range(n)]
         self.rollouts = [
-            Rollout.make(scenario.rollout.steps, scenario.env.copies, routing.observation.width, 1, len(cost_limits))
+            Rollout.make(scenario.rollout.steps, scenario.env.num_envs, routing.observation.width, 1, len(cost_limits))
             for routing in self.routings
         ]
         self.obs = self.world.reset()
@@ -730,7 +732,7 @@ def after(
     """Every agent's weights after some rounds of four agents on a path; diameter 3."""
     room = Room(
         PATH4, 4, cost_limits=cost_limits, kappa=kappa, seed=seed,
-        env={"name": "network_lq", "partition": "4x1", "copies": 3, "horizon": 7}, rollout={"steps": 10},
+        env={"name": "network_lq", "agents": 4, "num_envs": 3, "horizon": 7}, rollout={"steps": 10},
         budget={"env_steps": 300},
         algorithm={"hidden": [8], "epochs": 2, "minibatches": 2, "actor_lr": 0.01, "mult_init": 0.5, "std_init": 0.5} | axes,
     )  # fmt: skip
@@ -778,7 +780,7 @@ def test_compositions_of_axes_within_a_far_enough_ball_are_the_global_ones(title
 
 def test_every_constraint_gets_its_limits() -> None:
     for name in ("mappo_l", "macpo", "mafocops"):
-        scenario = Scenario.model_validate({"algorithm": {"name": name}, "env": {"name": "network_lq", "partition": "2x1"}})
+        scenario = Scenario.model_validate({"algorithm": {"name": name}})
         deployment = Deployment(obs_dims=(1, 1), act_dims=(1, 1), cost_limits=(3.0,), dt=1.0, edges=((0, 1),))
         learner = make_on_policy_learner(scenario, deployment, 0, AgentRouting(scenario, deployment, 0))
         assert learner._shape.cost_limits == (3.0,)
@@ -788,7 +790,6 @@ def test_reach_is_that_of_the_factor() -> None:
     for factor, reach in (("none", 1), ("khop", 2), ("global", 4)):
         scenario = Scenario.model_validate({
             "algorithm": {"factor": factor},
-            "env": {"name": "network_lq", "partition": "4x1"},
             "kappa": 1,
         })
         deployment = Deployment(obs_dims=(1,) * 4, act_dims=(1,) * 4, cost_limits=(), dt=1.0, edges=PATH4)
@@ -837,13 +838,13 @@ def test_single_agent_learns_the_linear_quadratic_regulator(seed: int) -> None:
     """x' = 0.9 x + u + w at a price of x² + u²/2: left alone 1/(1 - 0.81) = 5.3 a step, the best controller 1.29."""
     room = Room(
         (), 1, kappa=0, seed=seed, rollout={"steps": 100}, budget={"env_steps": 40_000},
-        env={"name": "network_lq", "partition": "1x1", "copies": 20, "horizon": 50, "lq": {"alpha": 0.9, "control_weight": 0.5}},
+        env={"name": "network_lq", "agents": 1, "num_envs": 20, "horizon": 50, "alpha": 0.9, "control_weight": 0.5},
         algorithm={
             "name": "ippo", "hidden": [16], "activation": "tanh", "minibatches": 4, "epochs": 5,
             "gamma": 0.9, "actor_lr": 0.03, "critic_lr": 0.01, "std_init": 0.5,
         },
     )  # fmt: skip
-    best, _ = optimal_cost(dynamics(nx.path_graph(1), room.scenario.env.lq), 0.5)
+    best, _ = optimal_cost(dynamics(nx.path_graph(1), LQ(alpha=0.9)), 0.5)
     paid = [-room.round() for _ in range(20)]
     assert paid[0] > 4.0
     assert np.mean(paid[-3:]) < 1.3 * best  # exploration alone accounts for a tenth
