@@ -37,6 +37,11 @@ class Episodes:
         self._ret = np.zeros(copies)
         self._cost = np.zeros((copies, n_costs))
 
+    @property
+    def age(self) -> NDArray[np.int64]:
+        """Steps that each copy's episode has made, (E,)."""
+        return self._age
+
     def begin(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """Start every copy anew, with limits as `VecEnv.reset` takes them; the first observations."""
         self._begin(np.arange(len(self._age)))
@@ -108,3 +113,18 @@ class Episodes:
         self._limit[ids] = self._horizon
         self._ret[ids] = 0.0
         self._cost[ids] = 0.0
+
+
+def dealt(own: NDArray[np.float64], is_local: bool) -> Floats:
+    """What each agent is told of the agents' own rewards or costs: its own, or the mean over all.
+
+    Args:
+        own: (E, n).
+        is_local: Whether it is its own.
+
+    Returns:
+        (n, E).
+    """
+    told = np.empty(own.shape[::-1], np.float32)
+    told[:] = own.T if is_local else own.mean(axis=1)
+    return told

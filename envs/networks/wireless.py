@@ -1,0 +1,317 @@
+"""Multi-access ALOHA with deadlines: users on a grid share access points, and two that choose one at once both fail.
+
+Theory of operation. Users stand on a grid of rows x columns, access points at the inner corners of its cells, so that a user reaches
+one, two or four of them. A packet reaches user i with probability p_i per step and must be sent within d steps. In each step a user
+is silent or sends its most urgent packet to one of its access points. If it is the only user that chose access point y, it
+succeeds with probability q_y and is paid 1; where two or more chose y, all of them fail, also where one of them had no packet.
+What is left over with one step to live is dropped. Users decide at the same time, from what they know: without messages each knows
+its own packets only.
+
+Neighbours are users that share an access point: a grid with diagonals. `as_game` gives the same world as a table of probabilities,
+for as few users as that is possible with, so that `envs.games.tabular` has exact answers.
+
+Source: Qu, Wierman & Li 2020 (arXiv:1912.02906), section 5, and Lin et al. 2021 (arXiv:2006.06555); parameters as in environments
+note, section 5.1.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Literal, cast
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.actions import taken
+from envs.episodes import Episodes, dealt
+from envs.games.tabular import Game
+from envs.interface import EnvSpec, Floats, Transition
+from scenarios.schema import Env, setting
+from topology.snapshot import State, restore_streams, streams
+
+Matrix = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+EPISODE = 50  # steps
+BLOCK = 32  # steps of random numbers drawn at once per copy
+MAX_SIDE = 32
+MAX_BITS = 10  # packets that `as_game` can tell apart: 1024 states
+
+
+class WirelessEnv(Env):
+    """Settings of `wireless_access`."""
+
+    rows: int = setting(5, "Rows of users; there are rows x columns agents.", unit="users", ge=2, le=MAX_SIDE)
+    columns: int = setting(5, "Users per row.", unit="users", ge=2, le=MAX_SIDE)
+    deadline: int = setting(2, "Steps in which a packet can be sent.", unit="steps", ge=1, le=8)
+    arrival_prob: float | Literal["uniform"] = setting(
+        0.5, "Probability that a packet reaches a user in a step; uniform: one number from [0, 1) per user.", ge=0, le=1
+    )
+    success_prob: float | Literal["uniform"] = setting(
+        "uniform", "Probability that an access point takes a packet; uniform: one number from [0, 1) each.", ge=0, le=1
+    )
+    charged: Literal["energy", "drops"] = setting("energy", "What costs 1. energy: a step in which a user sends; drops: a lost packet.")
+    seed: int = setting(0, "Seed of the uniform probabilities; they are the same for every `seed` of the run.", ge=0)
+    reward: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
+    cost: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
+
+
+def access(rows: int, columns: int) -> list[list[int]]:
+    """The access points of each user, both numbered row by row."""
+    return [
+        [
+            y * (columns - 1) + x
+            for y in (row - 1, row)
+            for x in (column - 1, column)
+            if 0 <= y < rows - 1 and 0 <= x < columns - 1
+        ]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def probabilities(env: Env) -> tuple[Matrix, Matrix]:
+    """p of each user and q of each access point.
+
+    Args:
+        env: The scenario's section, a `WirelessEnv`.
+
+    Returns:
+        (n,) and (A,). The uniform ones come from `env.seed`: first those of access points, then those of users.
+    """
+    env = cast(WirelessEnv, env)
+    rng = np.random.default_rng(env.seed)
+    drawn = rng.random((env.rows - 1) * (env.columns - 1)), rng.random(env.rows * env.columns)
+    q, p = (
+        uniform if chosen == "uniform" else np.full(len(uniform), chosen)
+        for uniform, chosen in zip(drawn, (env.success_prob, env.arrival_prob), strict=True)
+    )
+    return p, q
+
+
+def spec(env: Env) -> EnvSpec:
+    """Shape of the grid; without a graph given, `kinematic` joins users that share an access point.
+
+    Args:
+        env: The scenario's section, a `WirelessEnv`.
+
+    Returns:
+        Agents row by row; one cost, with a limit of 0.4 (energy) or 0.2 (drops) per step.
+    """
+    env = cast(WirelessEnv, env)
+    reach = access(env.rows, env.columns)
+    n, horizon = len(reach), EPISODE if env.horizon is None else env.horizon
+    return EnvSpec(
+        obs_dims=tuple(env.deadline + len(points) + 1 for points in reach),
+        act_dims=(1,) * n,
+        n_discrete=tuple(1 + len(points) for points in reach),
+        cost_limits=((0.4 if env.charged == "energy" else 0.2) * horizon,),
+        horizon=horizon,
+        dt=1.0,
+        edges=tuple((i, j) for i in range(n) for j in range(i + 1, n) if set(reach[i]) & set(reach[j])),
+    )
+
+
+class WirelessAccess:
+    """E copies of the grid.
+
+    Observation of a user: whether it holds a packet with 1, …, d steps to live; the success probabilities of its access points; how
+    its last step went (1 sent, -1 failed, 0 silent). Action: 0 is silent, k sends to its k-th access point. Reward: 1 for a packet
+    sent. Cost: see `WirelessEnv.charged`. Ends: truncation at the horizon. Start: nothing but new packets.
+    """
+
+    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+        """Set up all copies; call `reset` before `step`.
+
+        Args:
+            env: The scenario's section, a `WirelessEnv`.
+            graph: Communication graph, on which the physics does not depend.
+            seed: Root of the copies' random streams; p and q come from `env.seed`.
+        """
+        env = cast(WirelessEnv, env)
+        self.spec: EnvSpec = spec(env)
+        self.num_envs = env.num_envs
+        self.reach = access(env.rows, env.columns)
+        self.arrival_prob, self.success_prob = probabilities(env)
+        self._env, n, e = env, self.spec.n_agents, self.num_envs
+        self._silent = len(self.success_prob)  # stands for no access point
+        self._target = np.full((n, 5), self._silent)
+        for user, points in enumerate(self.reach):
+            self._target[user, 1 : 1 + len(points)] = points
+        self._takes = np.append(self.success_prob, 0.0)
+        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
+        self.packets: Mask = np.zeros((e, n, env.deadline), bool)  # by steps to live, the most urgent first
+        self._outcome = np.zeros((e, n), np.float32)
+        self._chance = np.zeros((e, BLOCK, 2, n))
+        self._drawn = BLOCK  # steps of the block already used
+        self._episodes = Episodes(
+            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
+        )
+
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
+        return self._episodes.begin(limits)
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        """Advance all copies one step under each user's choice, (E, 1)."""
+        chosen = np.stack(taken(actions, self.spec.n_discrete), axis=1)
+        target = self._target[np.arange(chosen.shape[1]), chosen]
+        takes, arrives = np.moveaxis(self._draw(), 1, 0)
+        sends = chosen > 0
+        place = np.arange(self.num_envs)[:, None] * (self._silent + 1) + target
+        users = np.bincount(place.ravel(), minlength=self.num_envs * (self._silent + 1))
+        succeeds = sends & (users[place] == 1) & self.packets.any(axis=2) & (takes < self._takes[target])
+        drops = self._advance(succeeds, arrives < self.arrival_prob)
+        self._outcome = np.where(sends, np.where(succeeds, 1.0, -1.0), 0.0).astype(np.float32)
+        own, cost = succeeds.astype(np.float64), (sends if self._env.charged == "energy" else drops).astype(np.float64)
+        never = np.zeros(self.num_envs, bool)
+        return self._episodes.conclude(
+            own.mean(axis=1), dealt(own, self._env.reward == "local"), never, never,
+            spent=cost.mean(axis=1, keepdims=True), cost=dealt(cost, self._env.cost == "local")[:, :, None],
+        )  # fmt: skip
+
+    def state(self) -> State:
+        """See `VecEnv.state`."""
+        return {
+            "packets": self.packets.copy(), "outcome": self._outcome.copy(), "chance": self._chance.copy(), "drawn": self._drawn,
+            "episodes": self._episodes.state(), "streams": streams(self._rngs),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self.packets, self._outcome = state["packets"], state["outcome"]
+        self._chance, self._drawn = state["chance"], state["drawn"]
+        self._episodes.restore(state["episodes"])
+        restore_streams(self._rngs, state["streams"])
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _draw(self) -> Matrix:
+        """This step's random numbers of all copies, (E, 2, n), from a block drawn ahead."""
+        if self._drawn == BLOCK:
+            for e, rng in enumerate(self._rngs):
+                rng.random(out=self._chance[e])
+            self._drawn = 0
+        self._drawn += 1
+        return self._chance[:, self._drawn - 1]
+
+    def _advance(self, succeeds: Mask, arrives: Mask) -> Mask:
+        """Take away what was sent, age what was not, add what is new; whose packet was dropped, (E, n)."""
+        packets = self.packets.copy()
+        e, user = np.nonzero(succeeds)
+        packets[e, user, packets[e, user].argmax(axis=1)] = False
+        self.packets = np.concatenate([packets[:, :, 1:], arrives[:, :, None]], axis=2)
+        return packets[:, :, 0]
+
+    def _restart(self, ids: Indices) -> None:
+        self.packets[ids], self._outcome[ids] = False, 0.0
+        for e in ids:
+            self.packets[e, :, -1] = self._rngs[e].random(self.packets.shape[1]) < self.arrival_prob
+
+    def _observe(self) -> list[Floats]:
+        packets = self.packets.astype(np.float32)
+        return [
+            np.concatenate(
+                [
+                    packets[:, user],
+                    np.broadcast_to(self.success_prob[points].astype(np.float32), (self.num_envs, len(points))),
+                    self._outcome[:, user, None],
+                ],
+                axis=1,
+            )
+            for user, points in enumerate(self.reach)
+        ]
+
+
+# --- controllers that learn nothing ---------------------------------------------------------------------------------
+
+
+def aloha(world: WirelessAccess, rng: np.random.Generator, prob: float, *, weighted: bool = True) -> list[Floats]:
+    """Users with a packet send with a probability, to an access point drawn by success probability or evenly.
+
+    Args:
+        world: Where.
+        rng: Of all draws.
+        prob: With which a user that holds a packet sends.
+        weighted: Whether access points are drawn in proportion to their success probabilities.
+
+    Returns:
+        Per user (E, 1).
+    """
+    chosen = []
+    for user, points in enumerate(world.reach):
+        odds = world.success_prob[points] if weighted else np.ones(len(points))
+        point = np.minimum(np.searchsorted(np.cumsum(odds) / odds.sum(), rng.random(world.num_envs)), len(points) - 1)
+        sends = world.packets[:, user].any(axis=1) & (rng.random(world.num_envs) < prob)
+        chosen.append(np.where(sends, 1 + point, 0).astype(np.float32)[:, None])
+    return chosen
+
+
+def matching(world: WirelessAccess) -> list[Floats]:
+    """A central plan without collisions: access points, the best first, each take the most urgent packet in reach.
+
+    Among equally urgent ones the user with the fewest access points goes first. It knows everything, and is greedy: a plan for
+    several steps may do better.
+    """
+    e, n = world.packets.shape[:2]
+    chosen = np.zeros((n, e), np.float32)
+    waits, urgency = world.packets.any(axis=2), world.packets.argmax(axis=2)
+    for point in np.argsort(-world.success_prob, kind="stable"):
+        near = [user for user in range(n) if point in world.reach[user]]
+        rank = urgency[:, near] * 8.0 + np.array([len(world.reach[user]) for user in near])
+        rank[~waits[:, near]] = np.inf
+        best = rank.argmin(axis=1)
+        for k, user in enumerate(near):
+            goes = (best == k) & np.isfinite(rank[:, k])
+            chosen[user, goes] = 1 + world.reach[user].index(int(point))
+            waits[goes, user] = False
+    return list(chosen[:, :, None])
+
+
+# --- the exact answers ----------------------------------------------------------------------------------------------
+
+
+def as_game(env: Env) -> Game:
+    """The world as a table, for `envs.games.tabular` to answer questions about.
+
+    A state's number has one bit per packet; the most significant d bits are user 0's, its most urgent packet first.
+
+    Args:
+        env: The scenario's section, a `WirelessEnv`, of few users.
+
+    Returns:
+        2^(n·d) states and as many branches each; rewards are the agents' own.
+
+    Raises:
+        ValueError: More than 10 packets would have to be told apart.
+    """
+    env = cast(WirelessEnv, env)
+    reach, (p, q) = access(env.rows, env.columns), probabilities(env)
+    n, d = len(reach), env.deadline
+    if n * d > MAX_BITS:
+        raise ValueError(f"env.deadline: got {d} for {n} users; exact answers exist for up to {MAX_BITS} packets, users x deadline")
+    size, n_discrete = 2 ** (n * d), tuple(1 + len(points) for points in reach)
+    states = np.array(list(product((False, True), repeat=n * d))).reshape(size, n, d)
+    weight = 2 ** np.arange(n * d)[::-1].reshape(n, d)
+    news = np.array(list(product((False, True), repeat=n)))
+    news_prob = np.where(news, p, 1.0 - p).prod(axis=1)
+    choices = list(product(*map(range, n_discrete)))
+    reward, probability = np.zeros((n, size, len(choices))), np.zeros((size, len(choices), size))
+    for j, choice in enumerate(choices):
+        target = [reach[user][k - 1] if k else None for user, k in enumerate(choice)]
+        alone = [user for user, y in enumerate(target) if y is not None and target.count(y) == 1]
+        for s, packets in enumerate(states):
+            takes = np.array([q[target[user]] if user in alone and packets[user].any() else 0.0 for user in range(n)])
+            reward[:, s, j] = takes
+            for outcome in product(*((False, True) if chance else (False,) for chance in takes)):
+                left = packets.copy()
+                for user in np.flatnonzero(outcome):
+                    left[user, left[user].argmax()] = False
+                aged = (left[:, 1:] * weight[:, :-1]).sum()
+                likelihood = np.where(outcome, takes, 1.0 - takes).prod()
+                np.add.at(probability[s, j], aged + news @ weight[:, -1], likelihood * news_prob)
+    start = np.zeros(size)
+    np.add.at(start, news @ weight[:, -1], news_prob)
+    successor = np.broadcast_to(np.arange(size), probability.shape)
+    return Game(n_discrete=n_discrete, reward=reward, successor=successor, probability=probability, start=start)
