@@ -44,5 +44,5 @@ def controls(actions: Sequence[Floats]) -> tuple[NDArray[np.float64], Bools]:
         something was not finite, which is a fault.
     """
     given = np.stack(actions, axis=1).astype(np.float64)
-    faults: Bools = ~np.isfinite(given).all(axis=(1, 2))
+    faults: Bools = np.logical_not(np.isfinite(given).all(axis=(1, 2)), dtype=np.bool_)
     return np.nan_to_num(given), faults

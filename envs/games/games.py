@@ -22,13 +22,13 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.actions import taken
 from envs.episodes import Episodes
 from envs.games import tabular
 from envs.games.settings import MatrixGame, SharingGame, StageGame, StochasticGame, TabularGame, TruncationChain
 from envs.games.tabular import Array, Game, Indices
 from envs.interface import Bools, EnvSpec, Floats, Transition, World
 from topology.snapshot import State, restore_streams, streams
-from topology.wire.frame import ProtocolError
 
 STAGE_CHOICES = 3
 MAX_TABLE = 1 << 24  # transition probabilities of a game: 128 MiB
@@ -449,27 +449,3 @@ def _one_hot(digit: Indices, size: int) -> Floats:
     rows = np.zeros((len(digit), size), np.float32)
     rows[np.arange(len(digit)), digit] = 1.0
     return rows
-
-
-def taken(actions: Sequence[Floats], n_discrete: Sequence[int]) -> tuple[Indices, ...]:
-    """The indices that agents chose.
-
-    Args:
-        actions: Per agent (E, 1).
-        n_discrete: How many each agent has.
-
-    Returns:
-        Per agent (E,).
-
-    Raises:
-        ProtocolError: An agent sent what is none of its choices; the text names it.
-    """
-    chosen = []
-    for agent, (action, count) in enumerate(zip(actions, n_discrete, strict=True)):
-        index = action[:, 0]
-        wrong = ~((index >= 0) & (index < count) & (index == np.floor(index)))
-        if wrong.any():
-            copy = int(np.argmax(wrong))
-            raise ProtocolError(f"agent {agent} chose {index[copy]:g} in copy {copy}; its choices are 0..{count - 1}")
-        chosen.append(index.astype(np.intp))
-    return tuple(chosen)

@@ -5,21 +5,21 @@ speed v and the speed w of the vehicle ahead, a step of 0.1 s is
 
     v' = clip(v + 0.1·clip(u, ±2.5), 0, 30),   h' = h + 0.05·(w + w' - v - v'),
 
-and the control is that of the optimal-velocity law, u = α·(v°(h) - v) + β·(w - v), whose gains an agent chooses. In `cacc_catchup`
-the first follower starts too far behind, in `cacc_slowdown` all vehicles start too fast and the leader brakes for 300 steps. A
-headway below 1 m is a collision: the whole platoon stands, every agent is paid -1000 per step, and the episode terminates at the
-next multiple of 60 steps.
+and the control is that of the optimal-velocity law, u = α·(v°(h) - v) + β·(w - v), whose gains an agent chooses. In
+`cacc_catchup` the first follower starts too far behind, in `cacc_slowdown` all vehicles start too fast and the leader brakes
+for 300 steps. A headway below 1 m is a collision: the whole platoon stands, every agent is paid -1000 per step, and the episode
+terminates at the next multiple of 60 steps.
 
 The physical graph is a path. What a follower sees of the vehicle ahead is a setting: with `sensors: radar` its speed, with
 `sensors: odometer` only the distance, so that the speeds of others reach an agent as messages or not at all.
 
-Source: the problem of Chu et al. 2020 (arXiv:2004.01339), four pairs of gains, T = 600; environments note, section 5.2. The public
-code's latest version has other actions (five values of the full-speed headway) and other starts; `docs/reference/worlds.md` lists
-them.
+Source: the problem of Chu et al. 2020 (arXiv:2004.01339), four pairs of gains, T = 600; environments note, section 5.2. The
+public code's latest version has other actions (five values of the full-speed headway) and other starts;
+`docs/reference/worlds.md` lists them.
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import ClassVar, Literal
 
 import networkx as nx
 import numpy as np
@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from envs.actions import controls, taken
 from envs.episodes import Episodes, dealt
-from envs.interface import Bools, EnvSpec, Floats, Transition
-from scenarios.schema import Env, setting
+from envs.interface import Bools, EnvSpec, Floats, Transition, World
+from envs.settings import TeamEnv, team
+from scenarios.schema import setting
 from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
@@ -44,10 +45,13 @@ GAINS = np.array([(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])  # (α, β) b
 MAX_VEHICLES = 256
 
 
-class PlatoonEnv(Env):
-    """Settings of `cacc_catchup` and `cacc_slowdown`."""
+class PlatoonEnv(TeamEnv):
+    """Settings of `cacc_catchup` and `cacc_slowdown`; agents are the followers."""
 
-    agents: int = setting(8, "Followers; the leader is no agent.", unit="vehicles", ge=1, le=MAX_VEHICLES)
+    default_agents: ClassVar[int] = 8
+
+    name: str = setting("cacc_catchup", "Which world.")
+    agents: int | None = team(default_agents, 1, MAX_VEHICLES)
     actions: Literal["gains", "continuous", "acceleration"] = setting(
         "gains",
         "What an agent chooses. gains: one of the four published pairs (α, β); continuous: both gains, -1 meaning 0 and +1 "
@@ -65,17 +69,16 @@ class PlatoonEnv(Env):
     cost: Literal["team", "local"] = setting("team", "The mean over vehicles for all agents, or each vehicle its own.")
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: PlatoonEnv) -> EnvSpec:
     """Shape of a platoon; without a graph given, `kinematic` means the path of the vehicles.
 
     Args:
-        env: The scenario's section, a `PlatoonEnv`.
+        env: The scenario's section.
 
     Returns:
         One cost, the steps at an unsafe headway, with a limit of 10 per episode.
     """
-    env = cast(PlatoonEnv, env)
-    n = env.agents
+    n = env.n_agents
     return EnvSpec(
         obs_dims=(5 if env.sensors == "radar" else 3,) * n,
         act_dims=(2 if env.actions == "continuous" else 1,) * n,
@@ -84,6 +87,7 @@ def spec(env: Env) -> EnvSpec:
         horizon=EPISODE if env.horizon is None else env.horizon,
         dt=STEP_S,
         edges=tuple((i, i + 1) for i in range(n - 1)),
+        own_costs=env.cost == "local",
     )
 
 
@@ -116,7 +120,9 @@ def ahead(speed: Matrix, leader: Matrix) -> Matrix:
     return np.concatenate([leader[:, None], speed[:, :-1]], axis=1)
 
 
-def advance(headway: Matrix, speed: Matrix, control: Matrix, leader: Matrix, leader_next: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def advance(
+    headway: Matrix, speed: Matrix, control: Matrix, leader: Matrix, leader_next: Matrix
+) -> tuple[Matrix, Matrix, Matrix]:
     """One step of 0.1 s.
 
     Args:
@@ -147,20 +153,19 @@ class Platoon:
     horizon; termination of a collided copy at the next multiple of 60 steps.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: PlatoonEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
         Args:
-            env: The scenario's section, a `PlatoonEnv`.
+            env: The scenario's section.
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams.
         """
-        env = cast(PlatoonEnv, env)
         self.spec: EnvSpec = spec(env)
         self.num_envs = env.num_envs
-        self._env, self._slows = env, env.name == "cacc_slowdown"
+        self.actions, self._env, self._slows = env.actions, env, env.name == "cacc_slowdown"
         self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
-        shape = (self.num_envs, env.agents)
+        shape = (self.num_envs, env.n_agents)
         self.headway, self.speed, self.acceleration = np.full(shape, HEADWAY), np.full(shape, SPEED), np.zeros(shape)
         self._entry = np.full(self.num_envs, SPEED)  # the leader's speed at the start
         self._collided = np.zeros(self.num_envs, bool)
@@ -213,27 +218,30 @@ class Platoon:
         return np.asarray(SPEED + (self._entry - SPEED) * left)
 
     def _control(self, actions: Sequence[Floats]) -> tuple[Matrix, Bools]:
-        """u before its limits, (E, n), and the copies that were given a number that is not finite."""
-        if self._env.actions == "gains":
+        """Control before its limits, (E, n), and the copies that were given a number that is not finite."""
+        if self.actions == "gains":
             gains = GAINS[np.stack(taken(actions, self.spec.n_discrete), axis=1)]
-            return self._law(gains[..., 0], gains[..., 1]), np.zeros(self.num_envs, bool)
+            return self.law(gains[..., 0], gains[..., 1]), np.zeros(self.num_envs, bool)
         given, faults = controls(actions)
-        if self._env.actions == "acceleration":
+        if self.actions == "acceleration":
             return MOST_ACCELERATION * given[..., 0], faults
         alpha, beta = np.moveaxis(np.clip((given + 1.0) / 2.0, 0.0, 1.0), -1, 0)
-        return self._law(alpha, beta), faults
+        return self.law(alpha, beta), faults
 
-    def _law(self, alpha: Matrix, beta: Matrix) -> Matrix:
+    def law(self, alpha: Matrix, beta: Matrix) -> Matrix:
+        """The optimal-velocity law with these gains, (E, n), m/s²; before the limits."""
         speed = self.speed
-        return alpha * (optimal_speed(self.headway) - speed) + beta * (ahead(speed, self.leader()) - speed)
+        return np.asarray(alpha * (optimal_speed(self.headway) - speed) + beta * (ahead(speed, self.leader()) - speed))
 
     def _reward(self) -> Matrix:
         close = np.minimum(self.headway - UNSAFE_HEADWAY, 0.0)
-        return -(
-            (self.headway - HEADWAY) ** 2
-            + (self.speed - SPEED) ** 2
-            + 0.1 * self.acceleration**2
-            + self._env.headway_penalty * close**2
+        return np.asarray(
+            -(
+                (self.headway - HEADWAY) ** 2
+                + (self.speed - SPEED) ** 2
+                + 0.1 * self.acceleration**2
+                + self._env.headway_penalty * close**2
+            )
         )
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
@@ -262,3 +270,30 @@ class Platoon:
                 u,
             ]
         return list(np.stack([column.T for column in columns], axis=-1).astype(np.float32))
+
+
+# --- controllers that learn nothing ---------------------------------------------------------------------------------
+
+
+def constant(world: Platoon, alpha: float, beta: float) -> list[Floats]:
+    """The same gains for all vehicles and for ever, in whatever form the world takes actions.
+
+    Args:
+        world: Where.
+        alpha: Gain of v°(h) - v, 0 or 0.5 where actions are `gains`.
+        beta: Gain of w - v, likewise.
+
+    Returns:
+        Per vehicle (E, 1) or (E, 2).
+    """
+    e, n = world.speed.shape
+    if world.actions == "acceleration":
+        control = np.clip(world.law(np.full((e, n), alpha), np.full((e, n), beta)) / MOST_ACCELERATION, -1.0, 1.0)
+        return list(np.ascontiguousarray(control.T[:, :, None], np.float32))
+    if world.actions == "continuous":
+        return list(np.broadcast_to(np.array([2 * alpha - 1, 2 * beta - 1], np.float32), (n, e, 2)).copy())
+    index = GAINS.tolist().index([alpha, beta])
+    return list(np.full((n, e, 1), index, np.float32))
+
+
+WORLD: World[PlatoonEnv] = World(settings=PlatoonEnv, spec=spec, make=Platoon)

@@ -1,21 +1,21 @@
 """Traffic lights on a grid of streets, where vehicles are counted and stored: the store-and-forward model of signal control.
 
-Theory of operation. A vehicle that travels in heading d (0 north, 1 east, 2 south, 3 west) waits at an intersection in one of the
-three queues of its approach: left, through, right. The light shows one of four phases: north-south through and right, north-south
-left, and the same for east-west. In a step of 5 s a green queue lets up to 2, 4 or 2 vehicles go (left, through, right), in the
-step after a change of phase 1, 2 or 1. Vehicles that go reach the next intersection three steps later and are then split over its
-queues (0.2, 0.6, 0.2). A street between two intersections holds at most 40 vehicles, queued and on their way: when it is full, the
-queue behind it waits. Vehicles enter on the streets at the border, which have no limit, as a Poisson process, and leave over the
-border. In one phase no street is fed by two queues, so the order of queues does not matter.
+Theory of operation. A vehicle that travels in heading d (0 north, 1 east, 2 south, 3 west) waits at an intersection in one of
+the three queues of its approach: left, through, right. The light shows one of four phases: north-south through and right,
+north-south left, and the same for east-west. In a step of 5 s a green queue lets up to 2, 4 or 2 vehicles go (left, through,
+right), in the step after a change of phase 1, 2 or 1. Vehicles that go reach the next intersection three steps later and are
+then split over its queues (0.2, 0.6, 0.2). A street between two intersections holds at most 40 vehicles, queued and on their
+way: when it is full, the queue behind it waits. Vehicles enter on the streets at the border, which have no limit, as a Poisson
+process, and leave over the border. In one phase no street is fed by two queues, so the order of queues does not matter.
 
 All counts are whole numbers. Random numbers are drawn ahead, for several steps at once and per copy.
 
-Source: our own model with the parameters of environments note, section 5.4; store-and-forward after Gazis 1964, max-pressure after
-Varaiya 2013 (doi:10.1016/j.trc.2013.08.014).
+Source: our own model with the parameters of environments note, section 5.4; store-and-forward after Gazis 1964, max-pressure
+after Varaiya 2013 (doi:10.1016/j.trc.2013.08.014).
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from envs.actions import taken
 from envs.episodes import Episodes, dealt
-from envs.interface import EnvSpec, Floats, Transition
+from envs.interface import EnvSpec, Floats, Transition, World
 from scenarios.schema import Env, setting
 from topology.snapshot import State, restore_streams, streams
 
 Counts = NDArray[np.int64]
+Matrix = NDArray[np.float64]
 EPISODE = 360  # steps
 STEP_S = 5.0
 HEADINGS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # north, east, south, west as (rows, columns)
@@ -47,6 +48,7 @@ MAX_SIDE = 32
 class TrafficEnv(Env):
     """Settings of `traffic_grid`."""
 
+    name: str = setting("traffic_grid", "Which world.")
     rows: int = setting(5, "Streets from west to east; there are rows x columns agents.", unit="streets", ge=1, le=MAX_SIDE)
     columns: int = setting(5, "Streets from north to south.", unit="streets", ge=1, le=MAX_SIDE)
     arrivals: float = setting(
@@ -62,16 +64,15 @@ class TrafficEnv(Env):
     cost: Literal["team", "local"] = setting("team", "The mean over intersections for all agents, or each its own.")
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: TrafficEnv) -> EnvSpec:
     """Shape of a grid; without a graph given, `kinematic` means the streets.
 
     Args:
-        env: The scenario's section, a `TrafficEnv`.
+        env: The scenario's section.
 
     Returns:
         Agents row by row; one cost with a limit of 0.05 per step.
     """
-    env = cast(TrafficEnv, env)
     n = env.rows * env.columns
     horizon = EPISODE if env.horizon is None else env.horizon
     node = np.arange(n).reshape(env.rows, env.columns)
@@ -85,6 +86,7 @@ def spec(env: Env) -> EnvSpec:
         horizon=horizon,
         dt=STEP_S,
         edges=tuple(sorted([*east, *south])),
+        own_costs=env.cost == "local",
     )
 
 
@@ -115,21 +117,20 @@ class Streets:
 class TrafficGrid:
     """E copies of a grid.
 
-    Observation of an intersection: 12 queues (north, east, south, west heading; left, through, right) and 4 numbers of vehicles on
-    their way to it (by heading), each divided by 10; the phase shown, one-hot (4). Action: the phase to show. Reward: minus the
-    vehicles that wait at the intersection after the step. Cost: see `TrafficEnv.charged`. Ends: truncation at the horizon. Start:
-    empty streets, phase 0.
+    Observation of an intersection: 12 queues (north, east, south, west heading; left, through, right) and 4 numbers of vehicles
+    on their way to it (by heading), each divided by 10; the phase shown, one-hot (4). Action: the phase to show. Reward: minus
+    the vehicles that wait at the intersection after the step. Cost: see `TrafficEnv.charged`. Ends: truncation at the horizon.
+    Start: empty streets, phase 0.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: TrafficEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
         Args:
-            env: The scenario's section, a `TrafficEnv`.
+            env: The scenario's section.
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams.
         """
-        env = cast(TrafficEnv, env)
         self.spec: EnvSpec = spec(env)
         self.num_envs = env.num_envs
         self.streets = Streets(env.rows, env.columns)
@@ -142,9 +143,7 @@ class TrafficGrid:
         self._entering = np.zeros((e, BLOCK, len(self.streets.border), 3), np.uint8)
         self._turning = np.zeros((e, BLOCK, 4 * n, SATURATION.max()), np.uint8)
         self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
-        )
+        self._episodes = Episodes(e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs)
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -160,9 +159,9 @@ class TrafficGrid:
         waiting = self.queue.sum(axis=2)
         seen_to = PHASES[chosen].any(axis=3).reshape(waiting.shape)
         self._waited = np.where(seen_to | (waiting == 0), 0, self._waited + 1)
-        own = -waiting.reshape(*chosen.shape, 4).sum(axis=2).astype(np.float64)
+        own = np.asarray(-waiting.reshape(*chosen.shape, 4).sum(axis=2), np.float64)
         charged = waiting > self._env.capacity / 2 if self._env.charged == "spill" else self._waited > LONG_WAIT
-        cost = charged.reshape(*chosen.shape, 4).any(axis=2).astype(np.float64)
+        cost = np.asarray(charged.reshape(*chosen.shape, 4).any(axis=2), np.float64)
         never = np.zeros(self.num_envs, bool)
         return self._episodes.conclude(
             own.mean(axis=1), dealt(own, self._env.reward == "local"), never, never,
@@ -265,7 +264,7 @@ def max_pressure(world: TrafficGrid) -> list[Floats]:
     return _most(world, world.queue - world.downstream() / 3.0, counts_change=True)
 
 
-def _most(world: TrafficGrid, weight: NDArray[np.float64], *, counts_change: bool = False) -> list[Floats]:
+def _most(world: TrafficGrid, weight: Matrix, *, counts_change: bool = False) -> list[Floats]:
     e, n = world.phase.shape
     weight = weight.reshape(e, n, 1, 4, 3) * PHASES
     if counts_change:
@@ -273,3 +272,6 @@ def _most(world: TrafficGrid, weight: NDArray[np.float64], *, counts_change: boo
         weight = weight * np.where(shown, SATURATION, AFTER_CHANGE)
     best = weight.sum(axis=(3, 4)).argmax(axis=2).astype(np.float32)
     return list(np.ascontiguousarray(best.T)[:, :, None])
+
+
+WORLD: World[TrafficEnv] = World(settings=TrafficEnv, spec=spec, make=TrafficGrid)

@@ -1,14 +1,14 @@
 """Multi-access ALOHA with deadlines: users on a grid share access points, and two that choose one at once both fail.
 
-Theory of operation. Users stand on a grid of rows x columns, access points at the inner corners of its cells, so that a user reaches
-one, two or four of them. A packet reaches user i with probability p_i per step and must be sent within d steps. In each step a user
-is silent or sends its most urgent packet to one of its access points. If it is the only user that chose access point y, it
-succeeds with probability q_y and is paid 1; where two or more chose y, all of them fail, also where one of them had no packet.
-What is left over with one step to live is dropped. Users decide at the same time, from what they know: without messages each knows
-its own packets only.
+Theory of operation. Users stand on a grid of rows x columns, access points at the inner corners of its cells, so that a user
+reaches one, two or four of them. A packet reaches user i with probability p_i per step and must be sent within d steps. In each
+step a user is silent or sends its most urgent packet to one of its access points. If it is the only user that chose access
+point y, it succeeds with probability q_y and is paid 1; where two or more chose y, all of them fail, also where one of them had
+no packet. What is left over with one step to live is dropped. Users decide at the same time, from what they know: without
+messages each knows its own packets only.
 
-Neighbours are users that share an access point: a grid with diagonals. `as_game` gives the same world as a table of probabilities,
-for as few users as that is possible with, so that `envs.games.tabular` has exact answers.
+Neighbours are users that share an access point: a grid with diagonals. `as_game` gives the same world as a table of
+probabilities, for as few users as that is possible with, so that `envs.games.tabular` has exact answers.
 
 Source: Qu, Wierman & Li 2020 (arXiv:1912.02906), section 5, and Lin et al. 2021 (arXiv:2006.06555); parameters as in environments
 note, section 5.1.
@@ -16,22 +16,24 @@ note, section 5.1.
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal, cast
+from typing import Annotated, Literal
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from envs.actions import taken
 from envs.episodes import Episodes, dealt
 from envs.games.tabular import Game
-from envs.interface import EnvSpec, Floats, Transition
+from envs.interface import EnvSpec, Floats, Transition, World
 from scenarios.schema import Env, setting
 from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+Prob = Annotated[float, Field(ge=0, le=1)]
 EPISODE = 50  # steps
 BLOCK = 32  # steps of random numbers drawn at once per copy
 MAX_SIDE = 32
@@ -39,18 +41,21 @@ MAX_BITS = 10  # packets that `as_game` can tell apart: 1024 states
 
 
 class WirelessEnv(Env):
-    """Settings of `wireless_access`."""
+    """Settings of `wireless`."""
 
+    name: str = setting("wireless", "Which world.")
     rows: int = setting(5, "Rows of users; there are rows x columns agents.", unit="users", ge=2, le=MAX_SIDE)
     columns: int = setting(5, "Users per row.", unit="users", ge=2, le=MAX_SIDE)
     deadline: int = setting(2, "Steps in which a packet can be sent.", unit="steps", ge=1, le=8)
-    arrival_prob: float | Literal["uniform"] = setting(
-        0.5, "Probability that a packet reaches a user in a step; uniform: one number from [0, 1) per user.", ge=0, le=1
+    arrival_prob: Prob | Literal["uniform"] = setting(
+        0.5, "Probability that a packet reaches a user in a step; uniform: one number from [0, 1) per user."
     )
-    success_prob: float | Literal["uniform"] = setting(
-        "uniform", "Probability that an access point takes a packet; uniform: one number from [0, 1) each.", ge=0, le=1
+    success_prob: Prob | Literal["uniform"] = setting(
+        "uniform", "Probability that an access point takes a packet; uniform: one number from [0, 1) each."
     )
-    charged: Literal["energy", "drops"] = setting("energy", "What costs 1. energy: a step in which a user sends; drops: a lost packet.")
+    charged: Literal["energy", "drops"] = setting(
+        "energy", "What costs 1. energy: a step in which a user sends; drops: a packet that was not sent in time."
+    )
     seed: int = setting(0, "Seed of the uniform probabilities; they are the same for every `seed` of the run.", ge=0)
     reward: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
     cost: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
@@ -70,16 +75,15 @@ def access(rows: int, columns: int) -> list[list[int]]:
     ]
 
 
-def probabilities(env: Env) -> tuple[Matrix, Matrix]:
-    """p of each user and q of each access point.
+def probabilities(env: WirelessEnv) -> tuple[Matrix, Matrix]:
+    """Arrival probability p of each user and success probability q of each access point.
 
     Args:
-        env: The scenario's section, a `WirelessEnv`.
+        env: The scenario's section.
 
     Returns:
         (n,) and (A,). The uniform ones come from `env.seed`: first those of access points, then those of users.
     """
-    env = cast(WirelessEnv, env)
     rng = np.random.default_rng(env.seed)
     drawn = rng.random((env.rows - 1) * (env.columns - 1)), rng.random(env.rows * env.columns)
     q, p = (
@@ -89,16 +93,15 @@ def probabilities(env: Env) -> tuple[Matrix, Matrix]:
     return p, q
 
 
-def spec(env: Env) -> EnvSpec:
+def spec(env: WirelessEnv) -> EnvSpec:
     """Shape of the grid; without a graph given, `kinematic` joins users that share an access point.
 
     Args:
-        env: The scenario's section, a `WirelessEnv`.
+        env: The scenario's section.
 
     Returns:
         Agents row by row; one cost, with a limit of 0.4 (energy) or 0.2 (drops) per step.
     """
-    env = cast(WirelessEnv, env)
     reach = access(env.rows, env.columns)
     n, horizon = len(reach), EPISODE if env.horizon is None else env.horizon
     return EnvSpec(
@@ -109,26 +112,26 @@ def spec(env: Env) -> EnvSpec:
         horizon=horizon,
         dt=1.0,
         edges=tuple((i, j) for i in range(n) for j in range(i + 1, n) if set(reach[i]) & set(reach[j])),
+        own_costs=env.cost == "local",
     )
 
 
 class WirelessAccess:
     """E copies of the grid.
 
-    Observation of a user: whether it holds a packet with 1, …, d steps to live; the success probabilities of its access points; how
-    its last step went (1 sent, -1 failed, 0 silent). Action: 0 is silent, k sends to its k-th access point. Reward: 1 for a packet
-    sent. Cost: see `WirelessEnv.charged`. Ends: truncation at the horizon. Start: nothing but new packets.
+    Observation of a user: whether it holds a packet with 1, …, d steps to live; the success probabilities of its access points;
+    how its last step went (1 sent, -1 failed, 0 silent). Action: 0 is silent, k sends to its k-th access point. Reward: 1 for a
+    packet sent. Cost: see `WirelessEnv.charged`. Ends: truncation at the horizon. Start: nothing but new packets.
     """
 
-    def __init__(self, env: Env, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, env: WirelessEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
         Args:
-            env: The scenario's section, a `WirelessEnv`.
+            env: The scenario's section.
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams; p and q come from `env.seed`.
         """
-        env = cast(WirelessEnv, env)
         self.spec: EnvSpec = spec(env)
         self.num_envs = env.num_envs
         self.reach = access(env.rows, env.columns)
@@ -144,9 +147,7 @@ class WirelessAccess:
         self._outcome = np.zeros((e, n), np.float32)
         self._chance = np.zeros((e, BLOCK, 2, n))
         self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
-        )
+        self._episodes = Episodes(e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs)
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -256,7 +257,7 @@ def matching(world: WirelessAccess) -> list[Floats]:
     """
     e, n = world.packets.shape[:2]
     chosen = np.zeros((n, e), np.float32)
-    waits, urgency = world.packets.any(axis=2), world.packets.argmax(axis=2)
+    waits, urgency = np.asarray(world.packets.any(axis=2)), world.packets.argmax(axis=2)
     for point in np.argsort(-world.success_prob, kind="stable"):
         near = [user for user in range(n) if point in world.reach[user]]
         rank = urgency[:, near] * 8.0 + np.array([len(world.reach[user]) for user in near])
@@ -272,13 +273,13 @@ def matching(world: WirelessAccess) -> list[Floats]:
 # --- the exact answers ----------------------------------------------------------------------------------------------
 
 
-def as_game(env: Env) -> Game:
+def as_game(env: WirelessEnv) -> Game:
     """The world as a table, for `envs.games.tabular` to answer questions about.
 
     A state's number has one bit per packet; the most significant d bits are user 0's, its most urgent packet first.
 
     Args:
-        env: The scenario's section, a `WirelessEnv`, of few users.
+        env: The scenario's section, of few users.
 
     Returns:
         2^(n·d) states and as many branches each; rewards are the agents' own.
@@ -286,11 +287,10 @@ def as_game(env: Env) -> Game:
     Raises:
         ValueError: More than 10 packets would have to be told apart.
     """
-    env = cast(WirelessEnv, env)
     reach, (p, q) = access(env.rows, env.columns), probabilities(env)
     n, d = len(reach), env.deadline
     if n * d > MAX_BITS:
-        raise ValueError(f"env.deadline: got {d} for {n} users; exact answers exist for up to {MAX_BITS} packets, users x deadline")
+        raise ValueError(f"env.deadline: got {d} for {n} users; users x deadline is at most {MAX_BITS} here")
     size, n_discrete = 2 ** (n * d), tuple(1 + len(points) for points in reach)
     states = np.array(list(product((False, True), repeat=n * d))).reshape(size, n, d)
     weight = 2 ** np.arange(n * d)[::-1].reshape(n, d)
@@ -315,3 +315,6 @@ def as_game(env: Env) -> Game:
     np.add.at(start, news @ weight[:, -1], news_prob)
     successor = np.broadcast_to(np.arange(size), probability.shape)
     return Game(n_discrete=n_discrete, reward=reward, successor=successor, probability=probability, start=start)
+
+
+WORLD: World[WirelessEnv] = World(settings=WirelessEnv, spec=spec, make=WirelessAccess)
