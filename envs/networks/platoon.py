@@ -269,7 +269,10 @@ class Platoon:
                 (h + STEP_S * closing) / HEADWAY - 1.0,
                 u,
             ]
-        return list(np.stack([column.T for column in columns], axis=-1).astype(np.float32))
+        obs = np.empty((*h.T.shape, len(columns)), np.float32)
+        for k, column in enumerate(columns):
+            obs[:, :, k] = column.T
+        return list(obs)
 
 
 # --- controllers that learn nothing ---------------------------------------------------------------------------------
