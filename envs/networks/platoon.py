@@ -46,7 +46,7 @@ MAX_VEHICLES = 256
 
 
 class PlatoonEnv(TeamEnv):
-    """Settings of `cacc_catchup` and `cacc_slowdown`; agents are the followers."""
+    """Vehicles behind a leader, which close a gap or slow down; agents are the followers."""
 
     default_agents: ClassVar[int] = 8
 

@@ -46,7 +46,7 @@ MAX_SIDE = 32
 
 
 class TrafficEnv(Env):
-    """Settings of `traffic_grid`."""
+    """Traffic lights on a grid of streets, an agent each."""
 
     name: str = setting("traffic_grid", "Which world.")
     rows: int = setting(5, "Streets from west to east; there are rows x columns agents.", unit="streets", ge=1, le=MAX_SIDE)

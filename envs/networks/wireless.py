@@ -41,7 +41,7 @@ MAX_BITS = 10  # packets that `as_game` can tell apart: 1024 states
 
 
 class WirelessEnv(Env):
-    """Settings of `wireless`."""
+    """Users on a grid that share access points and send packets before a deadline, an agent each."""
 
     name: str = setting("wireless", "Which world.")
     rows: int = setting(5, "Rows of users; there are rows x columns agents.", unit="users", ge=2, le=MAX_SIDE)

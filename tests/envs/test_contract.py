@@ -20,6 +20,11 @@ TEAMS = [
     *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
     ("network_lq", 6),
     ("network_lq", 1),
+    ("cacc_catchup", 8),
+    ("cacc_slowdown", 1),
+    ("traffic_grid", (5, 5)),
+    ("traffic_grid", (1, 1)),
+    ("wireless", (5, 5)),
     ("matrix_game", 2),
     *(("sharing_game", n) for n in (2, 3, 6)),
     ("stage_game", 2),
@@ -36,6 +41,10 @@ VARIANTS = [
     ("network_lq", 5, {"reward": "local", "observation": "full"}),
     ("network_lq", 3, {"control_limit": 0.1}),
     ("network_lq", 3, {"reward": "local", "cost": "local", "control_limit": 0.1}),
+    ("cacc_catchup", 3, {"reward": "local", "cost": "local", "actions": "continuous", "headway_penalty": 5.0}),
+    ("cacc_slowdown", 3, {"actions": "acceleration", "sensors": "odometer"}),
+    ("traffic_grid", (2, 3), {"reward": "local", "cost": "local", "charged": "wait", "capacity": 4, "arrivals": 4.0}),
+    ("wireless", (2, 3), {"reward": "local", "cost": "local", "charged": "drops", "deadline": 3, "arrival_prob": "uniform"}),
     ("mamujoco_humanoid", "17x1", {"reward": "local", "observation": "full", "action_map": "reference"}),
     ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
     *(("matrix_game", 2, {"payoff": payoff}) for payoff in ("penalty", "miscoordination", "non_monotone")),
@@ -76,7 +85,8 @@ def rehearsal_of(env: Env) -> Rehearsal:
 )
 def rehearsal(request: pytest.FixtureRequest) -> Rehearsal:
     name, team, settings = request.param
-    how_many = {"agents" if isinstance(team, int) else "partition": team}
+    how_many = dict(zip(("rows", "columns"), team, strict=True)) if isinstance(team, tuple) else {}
+    how_many |= {"agents": team} if isinstance(team, int) else {"partition": team} if isinstance(team, str) else {}
     return rehearsal_of(section(name, **{"num_envs": 3, "horizon": 7, **how_many, **settings}))
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from envs.games.games import GameWorld, build, chain_policies, stage_game, taken
+from envs.actions import taken
+from envs.games.games import GameWorld, build, chain_policies, stage_game
 from envs.games.settings import TabularGame
 from envs.games.tabular import Policies, constant, expected_return, optimum, split, uniform
 from envs.interface import Floats
