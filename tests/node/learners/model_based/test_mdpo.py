@@ -135,8 +135,8 @@ class Team:
         """The gradient by which training would set out from a rollout, in units of the reward."""
         learner = self.learner
         assert list(learner.learn_values(0, rollout, rollout.reward))
-        samples, rows = learner._samples(rollout, None), torch.arange(STEPS * COPIES)
-        learner._actor_step(samples, rows, None)
+        samples, rows = learner._samples(rollout), torch.arange(STEPS * COPIES)
+        learner._training._actor_step(samples, rows, None)
         found = learner._actor_trainer.gradient.double().numpy() * learner._metrics["advantage_std"]
         learner._actor_trainer.gradient.zero_()
         return found

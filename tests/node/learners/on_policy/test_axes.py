@@ -439,7 +439,7 @@ def test_macpos_planes_hold_the_excess_per_step_of_the_episodes_that_it_comes_fr
             seen.append(parts["excess"])
             super().__init__(**parts)
 
-    monkeypatch.setattr("node.learners.on_policy.learner.Region", Watched)
+    monkeypatch.setattr("node.learners.on_policy.policy_training.Region", Watched)
     learner = learner_of(name="macpo", cost_limits=(5.0,))
     rollout = rollout_of(learner, n_costs=1)
     rollout.cost[:] = 2.0

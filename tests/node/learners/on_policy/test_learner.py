@@ -537,12 +537,12 @@ def test_cost_advantages_of_a_round_without_costs_are_not_blown_up() -> None:
     stds = []
     for size in (4.0, 0.01):
         learner.take_advantages(0, rollout, signal, [size * signal])
-        stds.append(float(learner._samples(rollout, None).costs[0].std()))
+        stds.append(float(learner._samples(rollout).costs[0].std()))
     assert stds[0] == pytest.approx(1.0, rel=0.03)
     assert stds[1] < 0.01
     learner = Learner(shape(cost_limits=(5.0,)), algorithm(cost_scale="round"))
     learner.take_advantages(0, rollout, signal, [0.01 * signal])
-    assert float(learner._samples(rollout, None).costs[0].std()) == pytest.approx(1.0, rel=0.03)
+    assert float(learner._samples(rollout).costs[0].std()) == pytest.approx(1.0, rel=0.03)
 
 
 @pytest.mark.exact
