@@ -1,24 +1,23 @@
 """The loop of a node: carries out what the protocol decides, over real sockets, and feeds back what happens.
 
-All decisions are in `node.protocol.machine`, all numbers in `node.learners`, messages are kept in `node.runtime.mailbox`
-and made and used in `node.runtime.exchange`. Here are the waits, the effects, virtual time and the rounds; of peers' kinds
-none but STATE is named, which alone may be withheld or be under way at the end. The world says the time of every step; an
+All decisions are in `node.protocol.machine`, all numbers in `node.learners`. Messages are kept in `node.runtime.mailbox`, made
+and used in `node.runtime.exchange`, and sent by `node.runtime.outbox`. `node.runtime.waiting` has the waits,
+`node.runtime.learning` what happens when the agent learns. Here are the effects, virtual time and the rounds; of peers' kinds
+none but STATE is named, which alone may be under way at the end. The world says the time of every step; an
 agent acts `rollout.slack_frac` of a control period later, on what has arrived by then (`node.protocol.neighbour_cache`).
 Between rounds the clock moves on with what learning costs and with what the agent has to wait for: to the arrival of what
 comes, or by `network.patience_s` for what does not.
 
-On real sockets every wait is cut into slices, so that a request to stop is seen, and ends at a deadline with a message
-that names the silent peer. With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing,
-and time is the world's, in real seconds since its first step.
+With `clock: wall` there is no virtual arrival: what is not here at the deadline is missing, and time is the world's, in
+real seconds since its first step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from node.learners.interface import AgentLearner
-from node.numerics.networks import require_all_finite
 from node.protocol.machine import (
     Act,
     Arrived,
@@ -46,26 +45,23 @@ from node.protocol.machine import (
 )
 from node.protocol.routing import AgentRouting
 from node.runtime.clock import Clock
-from node.runtime.compute_time import ComputeTime, Task
+from node.runtime.compute_time import ComputeTime
 from node.runtime.exchange import Exchange
+from node.runtime.learning import Learning
 from node.runtime.mailbox import Floats, Mailbox
-from scenarios.kinds import Kind, Moment
+from node.runtime.outbox import Outbox
+from node.runtime.waiting import Waiting
+from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.finite import DivergedError, NotFiniteError, require_finite
 from topology.link.schedule import Schedule
-from topology.planes.control import AgeRow, Gone, Reports, RoundReport, Stop, Stored
+from topology.planes.control import AgeRow, Reports, RoundReport, Stored
 from topology.planes.peer import PeerPlane
 from topology.planes.world import END_NONE, Sense, WorldPort
-from topology.process import SLICE_S, StopRequested
 from topology.snapshot import State
-from topology.wire.codec import encode, row_bytes
-from topology.wire.frame import KINDS, Delivery, Message, ProtocolError, decode_delivery
+from topology.wire.frame import KINDS, Message, ProtocolError, decode_delivery
 from topology.wire.sockets import PeerLostError
-
-WORLD_PATIENCE = 1.5  # a node waits longer for the world than for a peer: the peer that waits for a silent one reports first
-WALL_SLICE_S = 0.002  # on the wall clock: how long a node listens to the world before it passes on what peers sent
-WALL_GULP = 1000  # on the wall clock: how many messages are taken in at once before the deadline is looked at again
 
 
 class Runtime:
@@ -113,33 +109,50 @@ class Runtime:
         self._obs_dim = deployment.obs_dims[agent]
         self._n_costs = len(deployment.cost_limits)
         self._copies = scenario.env.num_envs
-        self._is_advised = deployment.critic is not None
         self._steps = scenario.rollout.steps
         self._slack_s = scenario.rollout.slack_frac * deployment.dt
         self._learns = deployment.learns
         self._samples = deployment.samples
-        algorithm = scenario.algorithm
-        self._minibatches = algorithm.epochs * algorithm.minibatches if algorithm.recipe.is_coupled else 0
         self._clock = Clock(lockstep=scenario.clock == "virtual", patience_s=scenario.network.patience_s)
         self._lockstep = self._clock.lockstep
         self._mailbox = Mailbox(scenario, deployment)
         self._exchange = Exchange(scenario, deployment, agent, routing, learner, self._mailbox, self._clock)
+        self._outbox = Outbox(agent, self._copies, exchange=self._exchange, mailbox=self._mailbox, clock=self._clock, peers=peers)
+        self._compute_time = ComputeTime(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
+        self._learning = Learning(
+            scenario,
+            deployment,
+            routing,
+            learner=learner,
+            exchange=self._exchange,
+            clock=self._clock,
+            compute_time=self._compute_time,
+            pause=self._pass_on,
+        )
         self._protocol = Protocol(
             agent,
             rounds=scenario.n_rounds,
             steps=self._steps,
             routes=routing.routes,
-            ranked=algorithm.recipe.is_ranked,
-            coupled=self._minibatches,
+            ranked=scenario.algorithm.recipe.is_ranked,
+            coupled=self._learning.minibatches,
             learns=deployment.learns,
             lockstep=self._lockstep,
         )
-        self._compute_time = ComputeTime(scenario.compute, agent, lambda now: schedule.slow_factor(agent, now))
         self._off = False  # down at this step
         self._was_off = False  # down at some step of this round
-        self._sat_out: Mapping[str, float] | None = None  # metrics of a round in which this agent does not learn
-        self._moment: tuple[Phase, int, int] | None = None  # on the wall clock: what is waited for, and until when
-        self._until_s = 0.0
+        self._waiting = Waiting(
+            scenario,
+            deployment,
+            self._protocol,
+            self._clock,
+            peers=peers,
+            world=world,
+            control=control,
+            take=lambda message: self._do(self._take(message)),
+            expire=lambda: self._do(self._protocol.handle(DeadlinePassed())),
+            lose=self.lose,
+        )
 
     def run(self) -> None:
         """Take part in every round of the run.
@@ -152,7 +165,7 @@ class Runtime:
         try:
             self.begin()
             while not self.is_over:
-                message = self._wait() if self._lockstep else self._wait_by_the_wall()
+                message = self._waiting.next()
                 if message is not None:
                     self._handle(message)
         except NotFiniteError as error:
@@ -201,7 +214,7 @@ class Runtime:
         Raises:
             DivergedError: what this agent learns or sends is no longer finite.
         """
-        message = self._receive(0.0)
+        message = self._waiting.receive(0.0)
         if message is not None:
             try:
                 self._handle(message)
@@ -223,69 +236,8 @@ class Runtime:
     def _diverged(self, error: NotFiniteError) -> DivergedError:
         return DivergedError(str(error), (self._protocol.round * self._steps + self._protocol.step) * self._copies)
 
-    def _receive(self, timeout_s: float) -> Message | None:
-        return (self._peers if self._protocol.waits_for_peers else self._world).receive(timeout_s)
-
     def _handle(self, message: Message) -> None:
         self._do(self._take(message) if self._protocol.waits_for_peers else self._told(message))
-
-    # --------------------------------------------------------------- waiting
-
-    def _wait(self) -> Message | None:
-        """The next message of whoever is waited for; None if the wait has ended otherwise."""
-        began = time.monotonic()
-        while (message := self._receive(SLICE_S)) is None:
-            if self._heed_control():
-                return None
-            patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
-            if time.monotonic() - began >= patience * self._scenario.supervision.deadline_s:
-                self._do(self._protocol.handle(DeadlinePassed()))
-        return message
-
-    def _wait_by_the_wall(self) -> Message | None:
-        """The same in real time: peers are heard at all times, and a wait for them ends at its deadline."""
-        moment, now = self._protocol.moment, time.monotonic()
-        if moment != self._moment:
-            self._moment, self._until_s = moment, now + self._allowance_s()
-        left = self._until_s - now
-        if self._protocol.waits_for_peers:
-            message = self._peers.receive(min(left, SLICE_S)) if left > 0 else None
-            if left <= 0:
-                self._catch_up()
-        else:
-            message = self._world.receive(WALL_SLICE_S)
-            closing = moment[:2] == (Phase.SENSING, self._steps)  # what follows needs the world's word
-            if message is None and not closing:
-                self._catch_up()
-        if message is None:
-            if left <= 0 and self._protocol.moment == moment:
-                self._do(self._protocol.handle(DeadlinePassed()))
-            self._heed_control()
-        return message
-
-    def _allowance_s(self) -> float:
-        """How long the wait that begins now may take."""
-        if not self._protocol.waits_for_peers:
-            return WORLD_PATIENCE * self._scenario.supervision.deadline_s
-        return self._slack_s if self._protocol.phase is Phase.GATHERING else self._clock.patience_s
-
-    def _catch_up(self) -> None:
-        """Take in what peers have sent by now, until that changes what is waited for."""
-        moment = self._protocol.moment
-        for _ in range(WALL_GULP):
-            if self._protocol.moment != moment or (message := self._peers.receive(0.0)) is None:
-                return
-            self._do(self._take(message))
-
-    def _heed_control(self) -> bool:
-        """Look at what the coordinator has to say; whether it changed anything."""  # noqa: DOC501  (what `run` raises)
-        order = self._control.receive(0.0)
-        if isinstance(order, Stop):
-            raise StopRequested
-        if isinstance(order, Gone):
-            self.lose(order.agent)
-            return True
-        return False
 
     # ---------------------------------------------------------------- events
 
@@ -361,20 +313,20 @@ class Runtime:
             effect = stack.pop()
             match effect:
                 case Send():
-                    self._send(effect)
+                    self._outbox.send(effect)
                 case Act():
                     self._act(effect)
                 case LearnValues():
-                    self._learn_values(effect.round)
+                    self._learning.values(effect.round, was_off=self._was_off)
                     stack += self._protocol.handle(ValuesLearned())[::-1]
                 case Rank():
                     self._exchange.rank(effect.round)
                     stack += self._ranked()[::-1]
                 case Step():
-                    self._take_step(effect)
+                    self._learning.step(effect.round, effect.minibatch)
                     stack += self._protocol.handle(Stepped())[::-1]
                 case LearnPolicy():
-                    self._learn_policy(effect.round)
+                    self._learning.policy(effect.round)
                     stack += self._protocol.handle(PolicyLearned())[::-1]
                 case EndRound():
                     self._end_round(effect.round)
@@ -385,42 +337,13 @@ class Runtime:
                 case GiveUp():
                     raise PeerLostError(effect.reason)
 
+    def _pass_on(self) -> None:
+        """Handle what peers have sent by now; while the agent learns, others wait for what passes through it."""
+        while (message := self._peers.receive(0.0)) is not None:
+            self._do(self._take(message))
+
     def _say_ready(self, round_: int) -> None:
         self._world.send(Kind.READY, np.zeros(0, np.float32), round_=round_, step=0, send_time=self._clock.now)
-
-    def _send(self, effect: Send) -> None:
-        kind, origin = effect.kind, effect.origin
-        dtype = self._mailbox.forms[kind].dtype
-        if origin == self._agent:
-            data = self._exchange.own(kind, effect.round, effect.step)
-            if kind is not Kind.STATE:  # which is what the world has shown; the learner has no part in it
-                require_finite(data, f"its {kind.name}")
-            null = self._exchange.null if kind is Kind.STATE else None
-            body, sent_at = encode(data, dtype), self._clock.now
-            delivery = None if null is None else Delivery(np.full(self._copies, sent_at), null)
-        else:
-            received = self._mailbox.get(kind, origin, effect.round, effect.step)
-            assert received is not None, "the protocol passes on what has arrived"
-            data, body, sent_at, delivery = received.data, received.body, received.time, received.delivery
-            if delivery is not None and not body:
-                body = bytes(len(data) * row_bytes(data.shape[1], dtype))
-        size = row_bytes(data.shape[1], dtype)
-        row_copy = self._mailbox.row_copies(kind, effect.step)
-        self._peers.send(
-            kind,
-            body,
-            dtype=dtype,
-            to=effect.to,
-            origin=origin,
-            round_=effect.round,
-            step=effect.step,
-            hops_left=effect.hops_left,
-            time=sent_at,
-            addressed=effect.addressed,
-            copy_bytes=size if row_copy is None else np.bincount(row_copy, minlength=self._copies) * size,
-            row_copy=row_copy,
-            delivery=delivery,
-        )
 
     def _act(self, effect: Act) -> None:
         now = self._clock.now
@@ -440,31 +363,6 @@ class Runtime:
         acts_at = until + self._compute_time("forward", now, took_s)
         self._world.send(Kind.ACT, action, round_=effect.round, step=effect.step, send_time=acts_at)
 
-    def _learn_values(self, round_: int) -> None:
-        rollout = self._exchange.rollout
-        if self._minibatches:
-            self._exchange.split(round_)
-        if not self._routing.has_turn(round_):
-            self._sit_out()
-            return
-        if self._is_advised:
-            reward = rollout.reward
-            self._exchange.collect(round_, Moment.ANSWER)
-        else:
-            reward = self._exchange.put_together(round_)
-            self._exchange.collect(round_, Moment.ROLLOUT_END)
-        if self._was_off:
-            self._sit_out()
-        elif self._is_advised:  # the central process has learnt, and its time is in the answer's
-            for _ in self._learner.learn_values(round_, rollout, reward):
-                pass
-        else:
-            self._attend("values", self._learner.learn_values(round_, rollout, reward))
-
-    def _sit_out(self) -> None:
-        self._sat_out = self._learner.sit_out(self._exchange.rollout)
-        self._exchange.sits_out = True
-
     def _ranked(self) -> list[Effect]:
         """What follows from the order being known: first of all, early ratios are judged."""
         effects = self._protocol.handle(Ranked())
@@ -472,41 +370,8 @@ class Runtime:
             self._do(self._take(message))
         return effects
 
-    def _take_step(self, effect: Step) -> None:
-        """Learn from the others' ratios on the minibatch before, and have this agent's own on the next."""
-        others = self._exchange.others_ratios(effect.round, effect.minibatch - 1) if effect.minibatch else []
-        if self._sat_out is None:
-            began = time.perf_counter()
-            self._learner.step_coupled(self._exchange.rollout, others)
-            took_s = time.perf_counter() - began
-            self._clock.now += self._compute_time("policy", self._clock.now, took_s, part=1 / self._minibatches)
-
-    def _learn_policy(self, round_: int) -> None:
-        if self._minibatches:
-            others = self._exchange.others_ratios(round_, self._minibatches - 1)
-            if self._sat_out is None:
-                self._learner.step_coupled(self._exchange.rollout, others)
-            return
-        ratios = self._exchange.earlier_ratios(round_)
-        if self._sat_out is None:
-            self._attend("policy", self._learner.learn_policy(self._exchange.rollout, ratios))
-
-    def _attend(self, task: Task, learning: Iterator[None]) -> None:
-        """Let the learner work, passing messages on between its minibatches; what it takes moves the clock on."""
-        took_s, began = 0.0, time.perf_counter()
-        for _ in learning:
-            took_s += time.perf_counter() - began
-            while (message := self._peers.receive(0.0)) is not None:
-                self._do(self._take(message))
-            began = time.perf_counter()
-        self._clock.now += self._compute_time(task, self._clock.now, took_s + time.perf_counter() - began)
-
     def _end_round(self, round_: int) -> None:
-        metrics: Mapping[str, float] = {}
-        if self._learns:
-            self._exchange.collect(round_, Moment.POLICY_END, Moment.MEAN)
-            metrics = self._learner.end_round(self._exchange.rollout) if self._sat_out is None else self._sat_out
-            require_all_finite(metrics, self._learner.weights())
+        metrics = self._learning.end_round(round_)
         if not self._lockstep:
             self._clock.now = self._clock.world_time()
         if self._learns and self._routing.ends_turn(round_):
@@ -534,7 +399,6 @@ class Runtime:
             )
         )
         self._mailbox.missing, self._mailbox.incidents = {}, []
-        self._sat_out = None
         self._was_off = False
         if self._scenario.stores_after(round_):
             self._control.send(self._store(round_, self.state()))
