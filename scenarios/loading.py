@@ -262,8 +262,10 @@ def _locate(source: str) -> Path:
 def _anchor(data: dict[Any, Any], folder: Path) -> None:
     """Let the paths in a scenario's file start at its folder; a part that occurs twice by a YAML alias is anchored once."""
     topology, network = data.get("topology"), data.get("network")
-    if isinstance(topology, dict) and isinstance(topology.get("file"), str):
-        topology["file"] = str(folder / topology["file"])
+    if isinstance(topology, dict):
+        for key in ("file", "schedule"):
+            if isinstance(topology.get(key), str):
+                topology[key] = str(folder / topology[key])
     if not isinstance(network, dict):
         return
     lists = [network[key] for key in ("edges", "events") if isinstance(network.get(key), list)]

@@ -37,6 +37,13 @@ class Deployment(BaseModel):
         alive_bonus: What the team's reward holds per step for nothing but not having ended.
         horizon: The same for all later episodes; 0: not recorded (runs of older versions).
         edges: The communication graph, pairs i < j, ascending.
+        labels: What people call each agent, by id; (): agents have their numbers alone.
+        places: Where each agent stands in pictures, x and y upwards, by id; None: the picture finds a place; (): for all.
+        edge_latency_ms: Delay of each edge's links from the graph's file; None: it says nothing; (): of none.
+        edge_rate_bps: Rate of each edge's links, likewise.
+        contacts: When each edge can be used, in seconds, ascending and apart; None: always; (): all always.
+        contacts_period_s: The contacts repeat after so many seconds; None: they do not.
+        notes: What was merged, dropped and taken when the graph was read, as sentences.
         critic_edges: Agents that the central critic has an edge to; none: there is no central critic.
         learns: False where the run only evaluates stored policies.
         weights: Folder of the checkpoint to start from, if any.
@@ -47,7 +54,7 @@ class Deployment(BaseModel):
         resumed_after: Round whose stored states the run goes on from; None: it begins at the beginning.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")  # a contact may have no end
 
     obs_dims: tuple[int, ...]
     act_dims: tuple[int, ...]
@@ -59,6 +66,13 @@ class Deployment(BaseModel):
     horizon: int = 0
     first_limits: tuple[int, ...] = ()
     edges: tuple[tuple[int, int], ...]
+    labels: tuple[str, ...] = ()
+    places: tuple[tuple[float, float] | None, ...] = ()
+    edge_latency_ms: tuple[float | None, ...] = ()
+    edge_rate_bps: tuple[float | None, ...] = ()
+    contacts: tuple[tuple[tuple[float, float], ...] | None, ...] = ()
+    contacts_period_s: float | None = None
+    notes: tuple[str, ...] = ()
     critic_edges: tuple[int, ...] = ()
     learns: bool = True
     weights: str | None = None
@@ -85,6 +99,12 @@ class Deployment(BaseModel):
             raise ValueError(f"a size is not within 0 to {MAX_SIZE}")
         if any(not 0 <= i < j < n for i, j in self.edges) or any(not 0 <= i < n for i in self.critic_edges):
             raise ValueError(f"an edge is not between agents of 0 to {n - 1}")
+        for of_agents in (self.labels, self.places):
+            if len(of_agents) not in (0, n):
+                raise ValueError("its labels or places are of another number of agents")
+        for of_edges in (self.edge_latency_ms, self.edge_rate_bps, self.contacts):
+            if len(of_edges) not in (0, len(self.edges)):
+                raise ValueError("its delays, rates or contacts are of another number of edges")
         return self
 
     @property
@@ -107,10 +127,15 @@ class Deployment(BaseModel):
         return bool(self.evaluate_rounds) and (round_ + 1) % self.evaluate_rounds == 0 and round_ + 1 < n_rounds
 
     def graph(self) -> nx.Graph:
-        """The topology, nodes and edges in ascending order."""
-        graph: nx.Graph = nx.Graph()
+        """The topology, nodes and edges in ascending order, with the attributes that `topology.graph.given` tells of."""
+        graph: nx.Graph = nx.Graph(notes=self.notes, period_s=self.contacts_period_s)
         graph.add_nodes_from(range(self.n_agents))
         graph.add_edges_from(sorted(self.edges))
+        for name, of_agents in (("label", self.labels), ("pos", self.places)):
+            nx.set_node_attributes(graph, {i: value for i, value in enumerate(of_agents) if value is not None}, name)
+        for name, of_edges in _ON_EDGES.items():
+            found = zip(self.edges, getattr(self, of_edges), strict=False)
+            nx.set_edge_attributes(graph, {edge: value for edge, value in found if value is not None}, name)
         return graph
 
     @property
@@ -121,6 +146,15 @@ class Deployment(BaseModel):
     def state_file(self, run_dir: Path, role: str) -> Path | None:
         """What a process goes on from; None: from nothing."""
         return None if self.resumed_after is None else state_folder(run_dir, self.resumed_after) / f"{role}.safetensors"
+
+    def called(self, agent: int) -> str:
+        """What people read of an agent: its id, and its label where the graph gives one; the central critic has its id alone.
+
+        Example:
+            >>> Deployment(obs_dims=(1,), act_dims=(1,), cost_limits=(), dt=1, edges=(), labels=("Oslo",)).called(0)
+            '0 (Oslo)'
+        """
+        return f"{agent} ({self.labels[agent]})" if agent < len(self.labels) else str(agent)
 
     @property
     def critic(self) -> int | None:
@@ -160,6 +194,28 @@ class Deployment(BaseModel):
             raise ScenarioError(f"{path}: cannot be read ({place}: {first['msg']})") from None
         except ValueError as error:
             raise ScenarioError(f"{path}: cannot be read ({error})") from None
+
+
+_ON_EDGES = {"latency_ms": "edge_latency_ms", "rate_bps": "edge_rate_bps", "contacts": "contacts"}
+
+
+def graph_fields(graph: nx.Graph) -> dict[str, Any]:
+    """What a deployment says of a graph on 0..n-1, whose attributes may be those that `topology.graph.given` tells of.
+
+    Example:
+        >>> graph_fields(nx.Graph([(1, 0)]))
+        {'edges': ((0, 1),)}
+    """
+    edges = tuple(sorted((min(edge), max(edge)) for edge in graph.edges))
+    found: dict[str, Any] = {"edges": edges, "notes": graph.graph.get("notes", ())}
+    found["labels"] = tuple(graph.nodes[i]["label"] for i in sorted(graph) if "label" in graph.nodes[i])
+    found["contacts_period_s"] = graph.graph.get("period_s")
+    places = tuple(graph.nodes[i].get("pos") for i in sorted(graph))
+    found["places"] = places if any(place is not None for place in places) else ()
+    for name, field in _ON_EDGES.items():
+        values = tuple(graph.edges[edge].get(name) for edge in edges)
+        found[field] = values if any(value is not None for value in values) else ()
+    return {key: value for key, value in found.items() if value not in ((), None)}
 
 
 def evaluation_seed(seed: int) -> int:

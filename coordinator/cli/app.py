@@ -241,14 +241,11 @@ def graph(
     from coordinator.run.plan import plan_of
     from envs.registry import outlook
     from topology.graph.drawing import draw
-    from topology.graph.generators import build
     from topology.graph.neighbourhood import ball, critical_path, diameter, visible
 
     chosen = _load(scenario, overrides, None)
     ready = plan_of(scenario, chosen)
     net = ready.deployment.graph()
-    if chosen.topology.kind != "file":
-        net = build(ready.scenario.topology, ready.spec.n_agents, ready.spec.edges)  # with places, which a deployment has not
     n, across, edges = len(net), diameter(net), net.number_of_edges()
     counted = f"{n} agents, {edges} edge{'' if edges == 1 else 's'}, diameter {across}"
     table = Table(title=f"{chosen.name}: {chosen.topology.kind}, {counted}")
@@ -274,6 +271,8 @@ def graph(
         _refuse(f"--out: {error}")
     console = terminal()
     console.print(table)
+    for note in ready.deployment.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     told = outlook(chosen.env, net)
     for fact in told.facts:
         console.print(fact, highlight=False, soft_wrap=True, markup=False)
@@ -308,9 +307,11 @@ def links(
     if not of:
         console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes nobody says anything", highlight=False)
         return
+    called = ready.deployment.called
     named = [
-        (chosen.network.preset if len(specs) == 1 else f"{len(places)} links, first {places[0][1][0]}→{places[0][1][1]}", spec)
+        (chosen.network.preset if len(specs) == 1 else f"{len(places)} links, first {called(src)}→{called(dst)}", spec)
         for spec, places in specs.items()
+        for _, (src, dst) in places[:1]
     ]
     if presets:
         named += [(name, preset.spec) for name, preset in PRESETS.items() if name != chosen.network.preset]

@@ -62,7 +62,8 @@ def traffic_map(
     Raises:
         ValueError: the graph is empty or not connected.
     """
-    places, height, radius = _fitted(len(graph), tuple(sorted(graph.edges)))
+    stands = tuple(graph.nodes[i].get("pos") for i in range(len(graph)))
+    places, height, radius = _fitted(len(graph), tuple(sorted(graph.edges)), stands)
     unused = np.zeros(len(lengths))
     parts = []
     for src, dst in sorted((*graph.edges, *((b, a) for a, b in graph.edges))):
@@ -73,20 +74,26 @@ def traffic_map(
                 levels(np.array(mean), most),
                 "".join(map(str, levels(rates, most).tolist())),
                 _beside(places[src], places[dst], min(_APART, 0.5 * radius)),
-                src,
-                dst,
+                _called(graph, src),
+                _called(graph, dst),
                 size(mean),
             )
         )
     for i in sorted(graph):
         x, y = places[i]
-        parts.append(Markup('<circle class="node" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(x, y, radius))
+        circle = Markup('<circle class="node" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>')
+        parts.append(circle.format(x, y, radius, _called(graph, i)))
         if radius >= _NAMED_FROM:
             font = radius * (1.0 if i < 100 else 0.75)
             name = Markup('<text class="id" x="{:.1f}" y="{:.1f}" font-size="{:.1f}" text-anchor="middle">{}</text>')
             parts.append(name.format(x, y + 0.36 * font, font, i))
     picture = Markup('<svg class="map" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
     return picture.format(WIDTH, height, title, Markup("").join(parts))
+
+
+def _called(graph: nx.Graph, i: int) -> str:
+    label = graph.nodes[i].get("label")
+    return str(i) if label is None else f"{i} ({label})"
 
 
 def _beside(here: Place, there: Place, apart: float) -> str:
@@ -97,10 +104,12 @@ def _beside(here: Place, there: Place, apart: float) -> str:
 
 
 @lru_cache(maxsize=64)
-def _fitted(n: int, edges: tuple[tuple[int, int], ...]) -> tuple[dict[int, Place], float, float]:
+def _fitted(
+    n: int, edges: tuple[tuple[int, int], ...], stands: tuple[Place | None, ...]
+) -> tuple[dict[int, Place], float, float]:
     # places within the picture, y downwards, how tall it must be for them, and how large circles can be without touching
     graph = nx.Graph()
-    graph.add_nodes_from(range(n))
+    graph.add_nodes_from((i, {} if place is None else {"pos": place}) for i, place in enumerate(stands))
     graph.add_edges_from(edges)
     raw = layout(graph)
     points = np.array([raw[i] for i in range(n)])

@@ -355,7 +355,8 @@ def _maps(of: Sequence[Cell], pictures: Sequence[Carried]) -> dict[str, Any]:
     for one in pictures:
         title = f"{one.cell.name}: links by bytes per round"
         picture = maps.traffic_map(one.graph, one.links, np.diff(one.edges), maps.LEVELS * step, title)
-        drawn.append({"name": one.cell.name, "picture": picture, "runs": one.runs})
+        labels = [f"{i} {one.graph.nodes[i]['label']}" for i in sorted(one.graph) if "label" in one.graph.nodes[i]]
+        drawn.append({"name": one.cell.name, "picture": picture, "runs": one.runs, "labels": labels})
     return {
         "drawn": drawn,
         "levels": [f"up to {size(level * step)}" for level in range(1, maps.LEVELS + 1)] if step else [],

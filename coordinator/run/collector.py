@@ -94,6 +94,7 @@ class Collector:
             watch=watch_evaluations,
             rounds_done=0 if after is None else after + 1,
         )
+        self._called = ready.deployment.called
         self.outcome = Outcome()
         self.finished: set[str] = set()
         self._recorder = recorder
@@ -149,7 +150,7 @@ class Collector:
 
     def diverge(self, agent: int | None, env_step: int, text: str) -> str:
         """Numbers of an agent, or of the central critic (None), are no longer finite; the same as a sentence."""
-        who = "the central critic" if agent is None else f"agent {agent}"
+        who = "the central critic" if agent is None else f"agent {self._called(agent)}"
         self.outcome.diverged.append(Divergence(who=who, agent=agent, env_step=env_step, text=text))
         return spoken(self.outcome.diverged[-1])
 

@@ -28,7 +28,7 @@ from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
 from scenarios.schema import TRACE, Change, Edge, Network, Scenario
-from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment
+from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment, graph_fields
 from topology.files import read_json
 from topology.graph.generators import build
 from topology.graph.neighbourhood import visible
@@ -76,9 +76,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             allowed.
     """
     sinks.check(scenario.record)
-    if scenario.topology.file is not None:  # the run's own copy of the scenario must lead there from anywhere
-        resolved = scenario.topology.model_copy(update={"file": str(Path(scenario.topology.file).resolve())})
-        scenario = scenario.model_copy(update={"topology": resolved})
+    # the run's own copy of the scenario must lead to its files from anywhere
+    paths = {
+        key: str(Path(path).resolve()) for key in ("file", "schedule") if (path := getattr(scenario.topology, key)) is not None
+    }
+    scenario = scenario.model_copy(update={"topology": scenario.topology.model_copy(update=paths)})
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
     spec = env_spec(scenario.env)
     kind = scenario.algorithm.off_policy.representation
@@ -117,7 +119,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         alive_bonus=spec.alive_bonus,
         horizon=spec.horizon,
         first_limits=_first_limits(scenario, spec.horizon) if weights is None else (),
-        edges=tuple(sorted((min(edge), max(edge)) for edge in graph.edges)),
+        **graph_fields(graph),
         critic_edges=_critic_edges(scenario, spec.n_agents) if weights is None else (),
         learns=weights is None,
         weights=None if weights is None else str(weights.resolve()),
@@ -129,7 +131,10 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "
             f"round would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
         )
-    Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
+    schedule = Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
+    for edge, delay_ms in zip(deployment.edges, deployment.edge_latency_ms, strict=False):
+        if delay_ms is not None:
+            schedule.segments(*edge)  # raises if the delay of the file does not go with the jitter of the network
     if weights is not None:
         _check_weights(weights, spec.n_agents)
     return Plan(scenario, spec, deployment)

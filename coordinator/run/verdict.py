@@ -39,7 +39,8 @@ class Evidence:
         costs: Cost of each episode that counts.
         evaluated: How the team was evaluated in them; "": they are of the training, exploration included.
         learns: Whether the team learns in this run; else it is the same all along.
-        worst: With costs of the agents' own: which agent pays most, and how much an episode; None: the cost is the team's.
+        worst: With costs of the agents' own: what the agent that pays most is called, and how much it pays an episode; None: the
+            cost is the team's.
         heeds: Whether the algorithm minds costs at all.
         algorithm: Its name.
         idle: Mean cost of an episode in which all agents give the zero action; None: not measured.
@@ -53,7 +54,7 @@ class Evidence:
     costs: Sequence[float]
     evaluated: str = ""
     learns: bool = True
-    worst: tuple[int, float] | None = None
+    worst: tuple[str, float] | None = None
     heeds: bool = True
     algorithm: str = ""
     idle: float | None = None
@@ -205,7 +206,7 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
                 costs=[episode[u] for episode in costs],
                 evaluated=how_evaluated([ready.draws]) if at_end or not ready.deployment.learns else "",
                 learns=ready.deployment.learns,
-                worst=worst,
+                worst=None if worst is None else (ready.deployment.called(worst[0]), worst[1]),
                 heeds=algorithm.recipe.constraint != "none",
                 algorithm=algorithm.name,
                 idle=None if idle is None else idle[u],

@@ -30,7 +30,7 @@ from scenarios.schema.record import Evaluation, Record
 from scenarios.schema.rollout import Budget, Rollout
 from scenarios.schema.root import Scenario, in_world
 from scenarios.schema.supervision import Supervision
-from scenarios.schema.topology import Topology
+from scenarios.schema.topology import DelayFrom, RateFrom, Topology
 
 __all__ = [
     "DEFAULT_WORLD",
@@ -43,6 +43,7 @@ __all__ = [
     "Codec",
     "Compute",
     "Crash",
+    "DelayFrom",
     "Delivery",
     "Device",
     "Edge",
@@ -58,6 +59,7 @@ __all__ = [
     "Partition",
     "Precision",
     "RandomOutages",
+    "RateFrom",
     "Record",
     "Rollout",
     "Scenario",

@@ -75,7 +75,8 @@ class Scenario(Section):
                     "so on the real network evaluate the team when it is trained: kappahop evaluate RUN"
                 )
             modelled = ("loss_prob", "latency_ms", "jitter_ms", "rate_bps", "edges", "events", "random_outages", "churn")
-            if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled):
+            given = (self.topology.delay_from, self.topology.rate_from, self.topology.schedule)
+            if self.network.preset != "ideal" or any(getattr(self.network, name) for name in modelled) or any(given):
                 raise ValueError("clock: got 'wall'; on the real network nothing is modelled, so leave the links ideal")
             if 3 * self.network.patience_s > self.supervision.deadline_s:  # an agent waits three times between two rounds
                 raise ValueError(
@@ -93,10 +94,19 @@ class Scenario(Section):
             raise ValueError(
                 f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"
             )
-        if (self.topology.kind == "file") != (self.topology.file is not None):
+        for key in ("file", "schedule", "delay_from", "rate_from"):
+            if self.topology.kind != "file" and getattr(self.topology, key) is not None:
+                raise ValueError(
+                    f"topology.{key}: got {getattr(self.topology, key)!r} with topology.kind={self.topology.kind}; "
+                    "it belongs to kind 'file'"
+                )
+        if self.topology.kind == "file" and self.topology.file is None and self.topology.schedule is None:
             raise ValueError(
-                f"topology.file: got {self.topology.file!r} with topology.kind={self.topology.kind}; "
-                "kind 'file' and a path go together"
+                "topology.file: got None with topology.kind=file; kind 'file' needs the path of a graph or a schedule"
+            )
+        if self.topology.schedule_period_s is not None and self.topology.schedule is None:
+            raise ValueError(
+                f"topology.schedule_period_s: got {self.topology.schedule_period_s:g} without topology.schedule, which it repeats"
             )
         batch = self.env.num_envs * self.rollout.steps
         if self.algorithm.recipe.target == "advantage" and self.algorithm.minibatches > batch:

@@ -5,6 +5,24 @@ from typing import Literal
 from scenarios.schema.base import Section, setting
 
 
+class DelayFrom(Section):
+    """The delay of each link from an attribute of its edge in the file."""
+
+    attribute: str = setting(..., "Name of the attribute, such as dist, length or delay.", min_length=1)
+    unit: Literal["s", "ms", "us", "ns", "m", "km"] = setting(
+        ..., "Unit of its values: a time, or a length, of which a kilometre takes 5 µs (light in glass fibre)."
+    )
+    factor: float = setting(1.0, "Every value is multiplied by this, e.g. 0.667 for a length that is crossed by radio.", gt=0)
+
+
+class RateFrom(Section):
+    """The rate of each link from an attribute of its edge in the file."""
+
+    attribute: str = setting(..., "Name of the attribute, such as LinkSpeedRaw or bandwidth.", min_length=1)
+    unit: Literal["bit/s", "kbit/s", "Mbit/s", "Gbit/s"] = setting(..., "Unit of its values.")
+    factor: float = setting(1.0, "Every value is multiplied by this, e.g. 0.01 for a hundredth of the link.", gt=0)
+
+
 class Topology(Section):
     """The communication graph."""
 
@@ -21,11 +39,36 @@ class Topology(Section):
         "barabasi_albert",
         "random_geometric",
         "file",
-    ] = setting("kinematic", "Which graph; kinematic: agents are adjacent where their joints are; file: read `topology.file`.")
+    ] = setting(
+        "kinematic",
+        "Which graph; kinematic: agents are adjacent where their joints are; file: the one of `topology.file`, "
+        "`topology.schedule` or both.",
+    )
     file: str | None = setting(
         None,
-        "Path of an edge list (.edges, .txt), GraphML (.graphml) or node-link JSON (.json); nodes 0..n-1. A relative path in a "
-        "scenario's file starts at that file's folder, on the command line at the present one.",
+        "Path of a graph: edge list (.edges, .edgelist, .txt), adjacency matrix or table of edges (.csv, .tsv), GML, GraphML, "
+        "node-link or Cytoscape JSON (.json, .cyjs), SUMO net (.net.xml), MATPOWER case (.m). Any node names. A relative path "
+        "starts at the scenario file's folder, on the command line at the present one.",
+    )
+    component: Literal["all", "largest"] = setting(
+        "all", "What of a graph from a file is taken: all of it, which must be connected, or its largest connected part."
+    )
+    delay_from: DelayFrom | None = setting(
+        None, "Attribute of the file's edges that gives the delay of their links, unless `network.edges` does; null: none does."
+    )
+    rate_from: RateFrom | None = setting(
+        None, "Attribute of the file's edges that gives the rate of their links, unless `network.edges` does; null: none does."
+    )
+    schedule: str | None = setting(
+        None,
+        "Path of a file that says when edges can be used: lines `from_s until_s a b`, or columns named by a first line. Its "
+        "edges join those of `topology.file`; edges that it does not name can always be used.",
+    )
+    schedule_period_s: float | None = setting(
+        None,
+        "The schedule repeats after so many seconds; null: after its last contact an edge is never used again.",
+        unit="s",
+        gt=0,
     )
     seed: int = setting(0, "Seed of the random graphs; the same graph for every `seed` of the run.", ge=0)
     rows: int | None = setting(

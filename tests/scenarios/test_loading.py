@@ -321,7 +321,10 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("algorithm.minibatches=99999999", "algorithm.minibatches: got 99999999; a round has only"),
         ("algorithm.constraint=cpo", "constraint: got 'cpo' with objective 'clip'; it goes with objective 'trust_region' alone"),
         ("topology.kind=file", "topology.file: got None with topology.kind=file"),
-        ("topology.file=x.edges", "kind 'file' and a path go together"),
+        ("topology.file=x.edges", "got 'x.edges' with topology.kind=kinematic; it belongs to kind 'file'"),
+        ("topology.schedule_period_s=3", "topology.schedule_period_s: got 3 without topology.schedule, which it repeats"),
+        ("topology.kind=file topology.file=x topology.rate_from={attribute: a, unit: bit}", "unit: got 'bit'"),
+        ("clock=wall topology.kind=file topology.schedule=x", "clock: got 'wall'; on the real network nothing is modelled"),
         ("kappa_unit=agents kappa=0", ""),
     ],
 )  # fmt: skip

@@ -1,12 +1,14 @@
 """Pictures of communication graphs, as SVG or PNG.
 
-Where a node stands follows from the graph alone: positions it carries (grids, random geometric graphs), a row for a
-line, a circle for rings and complete graphs, rings around the centre for trees and for graphs too large for springs,
-else springs from a fixed start. The same graph gives the same file, byte for byte. Colours are from *cividis*, which
-reads alike with and without colour vision, and the number that a colour stands for is in the legend.
+Where a node stands follows from the graph alone: positions it carries (grids, random geometric graphs, files; a node without
+one stands beside its neighbours, and one that would cover another a little aside), a row for a line, a circle for rings and
+complete graphs, rings around the centre for trees and for graphs too large for springs, else springs from a fixed start. The
+same graph gives the same file, byte for byte. Colours are from *cividis*, which reads alike with and without colour vision, and
+the number that a colour stands for is in the legend.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,8 @@ Place = tuple[float, float]
 
 SPRINGS_UP_TO = 150  # nodes; beyond, networkx takes over a second (and from 500 on it would need scipy)
 NAMES_UP_TO = 150  # nodes; beyond, ids in the circles are too small to read
+APART = 0.05  # of the picture's width; nodes that would stand nearer to each other than half of it are moved aside
+LABEL_UP_TO = 24  # characters of a label
 LEGEND_UP_TO = 9  # colours listed; more are shown by their ends and a few between
 
 
@@ -30,17 +34,15 @@ def draw(
     graph: nx.Graph,
     path: Path,
     title: str,
-    labels: Mapping[int, str] | None = None,
     *,
     colour: Literal["reach", "centre"] = "reach",
 ) -> None:
     """Writes a picture of the graph; the suffix of the path decides between .svg and .png.
 
     Args:
-        graph: A connected graph on 0..n-1.
+        graph: A connected graph on 0..n-1. The attribute `label` of a node stands beneath it.
         path: Where to write; an existing file is replaced.
         title: Stands above the picture; may be empty.
-        labels: Words beneath the nodes, e.g. the joints of an agent; nodes that are missing have none.
         colour: Nodes are coloured by |N^1|, the size of their ball of one hop, or by their hop distance from the
             centre.
 
@@ -52,7 +54,14 @@ def draw(
     places = layout(graph)
     values = {i: len(neighbourhood.ball(graph, i, 1)) for i in graph} if colour == "reach" else _from_centre(graph)
     wide, high = _size(places)
-    with matplotlib.rc_context({"svg.hashsalt": "kappahop", "font.family": "DejaVu Sans"}):
+    labels = nx.get_node_attributes(graph, "label")
+    # names may be in any script, and a browser finds a font for each if they stay text
+    kind = "none" if labels else "path"
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "kappahop", "font.family": "DejaVu Sans", "svg.fonttype": kind}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(wide, high), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         axes.set_axis_off()
@@ -82,11 +91,11 @@ def draw(
             if n <= NAMES_UP_TO:
                 ink = "white" if _is_dark(shades[values[i]]) else "black"
                 axes.annotate(str(i), places[i], color=ink, fontsize=min(11.0, radius), ha="center", va="center", zorder=3)
-            if labels and labels.get(i):
+            if n <= NAMES_UP_TO and i in labels:
                 below = (0.0, -radius - 3.0)
                 halo = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
                 axes.annotate(
-                    labels[i],
+                    labels[i] if len(labels[i]) <= LABEL_UP_TO else f"{labels[i][: LABEL_UP_TO - 1]}…",
                     places[i],
                     below,
                     textcoords="offset points",
@@ -110,9 +119,9 @@ def layout(graph: nx.Graph) -> dict[int, Place]:
     n = len(graph)
     neighbourhood.diameter(graph)  # refuses what has no layout
     degrees = sorted(degree for _, degree in graph.degree)
-    carried = nx.get_node_attributes(graph, "pos")
-    if len(carried) == n:
-        return {i: (float(x), float(y)) for i, (x, y) in carried.items()}
+    carried = {i: (float(x), float(y)) for i, (x, y) in nx.get_node_attributes(graph, "pos").items()}
+    if len(set(carried.values())) >= min(n, 2):
+        return _completed(graph, carried)
     if n <= 2 or (graph.number_of_edges() == n - 1 and degrees[-1] == 2):
         return _row(graph)
     if degrees[0] == degrees[-1] in {2, n - 1}:
@@ -122,6 +131,36 @@ def layout(graph: nx.Graph) -> dict[int, Place]:
     # springs start from a circle by id: a random start folds chains now and then
     springs = nx.spring_layout(graph, pos=_circle(graph), seed=1, iterations=300)
     return {i: (float(springs[i][0]), float(springs[i][1])) for i in sorted(graph)}
+
+
+def _completed(graph: nx.Graph, carried: Mapping[int, Place]) -> dict[int, Place]:
+    """Places for all nodes, where some carry one, no two alike."""
+    xs, ys = zip(*carried.values(), strict=True)
+    low, span = (min(xs), min(ys)), max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
+    places = dict(carried)
+    # outwards from the nodes with a place: each node at the mean of its neighbours that have one
+    ring = sorted(carried)
+    while ring:
+        ring = sorted({j for i in ring for j in graph.adj[i]} - set(places))
+        had = dict(places)
+        for i in ring:
+            near = [had[j] for j in graph.adj[i] if j in had]
+            places[i] = (sum(x for x, _ in near) / len(near), sum(y for _, y in near) / len(near))
+    taken: set[Place] = set()
+    for i in sorted(places, key=lambda i: (i not in carried, i)):
+        x, y = places[i]
+        step = 0
+        while _cell(places[i], low, span) in taken:
+            step += 1  # a sunflower's spiral: turns of the golden angle, outwards
+            reach, turn = APART * span * math.sqrt(step), step * math.pi * (3 - math.sqrt(5))
+            places[i] = (x + reach * math.cos(turn), y + reach * math.sin(turn))
+        taken.add(_cell(places[i], low, span))
+    return {i: places[i] for i in sorted(places)}
+
+
+def _cell(place: Place, low: Place, span: float) -> tuple[int, int]:
+    edge = APART * span / 2
+    return round((place[0] - low[0]) / edge), round((place[1] - low[1]) / edge)
 
 
 def _row(graph: nx.Graph) -> dict[int, Place]:

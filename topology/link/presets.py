@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from scenarios.schema import TRACE, LinkAttributes
 from topology.link.model import IDEAL, LinkSpec
-from topology.link.traces import read_mahimahi
+from topology.link.traces import read_trace
 
 QUEUE_BYTES = 1 << 16  # a few hundred states, or 43 full frames, of the order of a radio's own queue
 
@@ -176,7 +176,7 @@ ALIASES: Mapping[str, str] = {"5g": "5g-nsa"}
 
 
 def named(name: str) -> LinkSpec:
-    """The spec of a preset's name, or of `trace:PATH`.
+    """The spec of a preset's name, or of `trace:PATH` (see `topology.link.traces.read_trace`).
 
     Raises:
         ValueError: there is no such preset, or the file is no trace; the text begins with `preset:`.
@@ -187,7 +187,7 @@ def named(name: str) -> LinkSpec:
     """
     if name.startswith(TRACE):
         try:
-            trace = read_mahimahi(name.removeprefix(TRACE))
+            trace = read_trace(name.removeprefix(TRACE))
         except ValueError as error:
             raise ValueError(f"preset: {error}") from None
         return LinkSpec(trace=trace, queue_bytes=1_500_000)

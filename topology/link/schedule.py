@@ -1,10 +1,11 @@
 """What holds where and when: the `network` section of a scenario, worked out for every directed link and every agent.
 
-Theory of operation. What a link is like starts with the global preset and attributes; then come `edges` in their order, then
-those `change` events that hold at the moment, in their order. A preset starts afresh at each of these stages, single
-attributes change what holds so far. That is piecewise constant in time, so a link has a list of specs, its segments. What
-takes links or agents down becomes `Downtime`, and rules about it (`LinkDown`, `SenderDown`, `ReceiverDown`) are laid on top
-of the medium as its faults. All copies of a run meet the same events at the same moments.
+Theory of operation. What a link is like starts with the global preset and attributes; then come the delay and the rate that
+the graph's file gives its edge, then `edges` in their order, then those `change` events that hold at the moment, in their order.
+A preset starts afresh at each of these stages, single attributes change what holds so far. That is piecewise constant in time,
+so a link has a list of specs, its segments. What takes links or agents down becomes `Downtime`, and rules about it (`LinkDown`,
+`SenderDown`, `ReceiverDown`) are laid on top of the medium as its faults; outside of the contacts of its edge a link is down. All
+copies of a run meet the same events at the same moments.
 
 Faults by chance are drawn when they are asked for, each edge's and each agent's from a stream of its own keyed by (seed,
 purpose, who). So they are the same on every process, at whatever moment and in whatever order one asks, and no end need be
@@ -13,13 +14,27 @@ known in advance.
 Everything that can be wrong is told when a `Schedule` is made, by one `ValueError` that begins with the path of the key.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
 import networkx as nx
 import numpy as np
 
-from scenarios.schema import Change, Churn, Crash, Edge, Network, Outage, Part, Partition, RandomOutages, Slow, Span
+from scenarios.schema import (
+    Change,
+    Churn,
+    Crash,
+    Edge,
+    LinkAttributes,
+    Network,
+    Outage,
+    Part,
+    Partition,
+    RandomOutages,
+    Slow,
+    Span,
+)
 from topology.link.model import Fate, Fault, Flags, LinkModel, LinkSpec, Times
 from topology.link.presets import changed, named
 
@@ -135,7 +150,8 @@ class Schedule:
 
     Args:
         network: The `network` section.
-        graph: The topology, nodes 0..n-1.
+        graph: The topology, nodes 0..n-1. An edge may carry `latency_ms`, `rate_bps` and `contacts`, the graph `period_s`, as
+            `topology.graph.given` says; outside of its contacts an edge is down.
         seed: The run's; seeds the links and the faults by chance.
 
     Raises:
@@ -210,6 +226,7 @@ class Schedule:
         return (
             *(SenderDown(down) for down in self._downtimes(src)),
             *([LinkDown(Downtime(known))] if known else []),
+            *(LinkDown(down) for down in self._between_contacts(src, dst)),
             *(LinkDown(down) for down in self._drawn_outages(*edge)),
             *(ReceiverDown(down) for down in self._downtimes(dst)),
         )
@@ -257,9 +274,9 @@ class Schedule:
 
     # Media ----------------------------------------------------------------------------------------------------------------
 
-    def _stage(self, spec: LinkSpec, part: Network | Part, path: str) -> LinkSpec:
+    def _stage(self, spec: LinkSpec, part: Network | Part | LinkAttributes, path: str) -> LinkSpec:
         try:
-            if part.preset is not None:
+            if isinstance(part, Network | Part) and part.preset is not None:
                 if part.preset not in self._presets:
                     self._presets[part.preset] = named(part.preset)
                 spec = self._presets[part.preset]
@@ -268,6 +285,10 @@ class Schedule:
             raise ValueError(f"{path}.{error}") from None
 
     def _over_time(self, spec: LinkSpec, src: int, dst: int) -> tuple[tuple[float, LinkSpec], ...]:
+        carried = self._graph.edges[src, dst]
+        if "latency_ms" in carried or "rate_bps" in carried:
+            own = LinkAttributes(latency_ms=carried.get("latency_ms"), rate_bps=carried.get("rate_bps"))
+            spec = self._stage(spec, own, "topology.delay_from, as network")
         for place, edge in enumerate(self._network.edges):
             if _is_about(edge, src, dst):
                 spec = self._stage(spec, edge, f"network.edges[{place}]")
@@ -300,6 +321,16 @@ class Schedule:
             found.append(Downtime(drawn=_absences(self._network.churn, self._stream(_CHURN, agent))))
         return tuple(found)
 
+    def _between_contacts(self, src: int, dst: int) -> tuple[Downtime, ...]:
+        contacts = self._graph.edges[src, dst].get("contacts")
+        if contacts is None:
+            return ()
+        period_s = self._graph.graph.get("period_s")
+        gaps = list(_gaps(contacts, math.inf if period_s is None else period_s))
+        if not gaps:
+            return ()
+        return (Downtime(gaps) if period_s is None else Downtime(drawn=_repeated(gaps, period_s)),)
+
     def _drawn_outages(self, a: int, b: int) -> tuple[Downtime, ...]:
         if self._network.random_outages is None:
             return ()
@@ -325,6 +356,30 @@ def _is_cut(partition: Partition, src: int, dst: int) -> bool:
     inward = src not in partition.agents and dst in partition.agents
     outward = src in partition.agents and dst not in partition.agents
     return (inward and partition.one_way != "out") or (outward and partition.one_way != "in")
+
+
+def _gaps(contacts: Iterable[Interval], until_s: float) -> Iterator[Interval]:
+    """The times from 0 to `until_s` outside of ascending intervals that lie apart."""
+    now = 0.0
+    for start, end in contacts:
+        if start > now:
+            yield now, start
+        now = end
+    if now < until_s:
+        yield now, until_s
+
+
+def _repeated(gaps: list[Interval], period_s: float) -> Iterator[Interval]:
+    """The gaps of one period after the other, without end; one that crosses into the next period is one gap."""
+    if gaps == [(0.0, period_s)]:
+        yield 0.0, math.inf
+    crosses = gaps[0][0] == 0.0 and gaps[-1][1] == period_s
+    if crosses:
+        yield gaps[0]
+        gaps = [*gaps[1:-1], (gaps[-1][0], period_s + gaps[0][1])]
+    for period in itertools.count():
+        for start, end in gaps:
+            yield period * period_s + start, period * period_s + end
 
 
 def _outages(chance: RandomOutages, rng: np.random.Generator) -> Iterator[Interval]:

@@ -97,7 +97,7 @@ def test_a_team_that_does_not_learn_is_not_promised_to_keep_its_limit_in_a_longe
 
 
 def test_where_agents_pay_for_themselves_the_worst_one_decides() -> None:
-    found = verdict([10.0, 11.0], worst=(2, 31.5))
+    found = verdict([10.0, 11.0], worst=("2", 31.5))
     assert (found["kept"], found["mean"], found["low"]) == (False, 31.5, None)
     assert found["text"].startswith("limit 30 on cost exceeded: 31.5 on average for agent 2, which pays most")
 

@@ -45,15 +45,18 @@ def test_pictures_are_the_same_bytes_each_time(tmp_path: Path, subtests: pytest.
         for colour in ("reach", "centre"):
             with subtests.test(suffix=suffix, colour=colour):
                 graph = build(Topology(kind="tree"), 7, [])
+                graph.nodes[0]["label"] = "root"
                 for name in ("a", "b"):
-                    draw(graph, tmp_path / f"{name}{suffix}", "seven agents", {0: "root"}, colour=colour)
+                    draw(graph, tmp_path / f"{name}{suffix}", "seven agents", colour=colour)
                 first = (tmp_path / f"a{suffix}").read_bytes()
                 assert first == (tmp_path / f"b{suffix}").read_bytes()
                 assert first.startswith(b"\x89PNG") == (suffix == ".png")
 
 
 def test_svg_is_sound_xml_even_with_hostile_labels(tmp_path: Path) -> None:
-    draw(nx.path_graph(2), tmp_path / "g.svg", "<a> & $\\x$", {0: "</svg><script>", 1: "$\\nonsense$"})
+    graph = nx.path_graph(3)
+    nx.set_node_attributes(graph, {0: "</svg><script>", 1: "$\\nonsense$", 2: "東京"}, "label")
+    draw(graph, tmp_path / "g.svg", "<a> & $\\x$")
     assert ElementTree.parse(tmp_path / "g.svg").getroot().tag.endswith("svg")
 
 

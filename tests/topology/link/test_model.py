@@ -120,7 +120,7 @@ def test_a_duty_cycle_makes_silence_after_each_fragment() -> None:
 
 
 def test_a_trace_takes_the_place_of_the_rate() -> None:
-    model = link(LinkSpec(trace=Trace([1])))  # 12 Mbit/s
+    model = link(LinkSpec(trace=Trace.of_opportunities([1])))  # 12 Mbit/s
     assert model.carry(1500, at(0.5), reliable=False).arrive == pytest.approx([0.501])
     assert model.carry(150, at(0.5), reliable=False).arrive == pytest.approx([0.5011])
 
@@ -301,7 +301,7 @@ def test_a_burst_is_over_when_a_repeat_comes() -> None:
 def test_a_time_out_takes_in_what_nine_of_ten_messages_need() -> None:
     spec = LinkSpec(rate_bps=12e6, delay_s=0.1, spread=((0.0, 0.0), (0.9, 0.02), (1.0, 9.0)))
     assert spec.timeout_s == pytest.approx(0.001 + 2 * 0.12)
-    assert replace(spec, rate_bps=math.inf, trace=Trace([1])).timeout_s == pytest.approx(0.001 + 2 * 0.12)
+    assert replace(spec, rate_bps=math.inf, trace=Trace.of_opportunities([1])).timeout_s == pytest.approx(0.001 + 2 * 0.12)
     assert IDEAL.timeout_s == 0
 
 
@@ -575,7 +575,7 @@ def test_whatever_limits_is_not_ideal(subtests: pytest.Subtests) -> None:
         {"spread": ((0.0, 0.0), (1.0, 1e-9))},
         {"loss_prob": 1e-9},
         {"queue_bytes": 10**9},
-        {"trace": Trace([1])},
+        {"trace": Trace.of_opportunities([1])},
     ]
     for values in rows:
         with subtests.test(values=values):
@@ -596,7 +596,7 @@ def test_a_spec_that_makes_no_sense_is_told(subtests: pytest.Subtests) -> None:
         ({"queue_bytes": 0}, "queue_bytes: got 0"),
         ({"duty": 0.0}, "duty: got 0.0"),
         ({"duty": 1.1}, "duty: got 1.1"),
-        ({"duty": 0.1, "trace": Trace([1])}, "duty: got 0.1; .* with a trace"),
+        ({"duty": 0.1, "trace": Trace.of_opportunities([1])}, "duty: got 0.1; .* with a trace"),
         ({"spread": ((0.0, 0.0),)}, "spread: .* from probability 0 to 1"),
         ({"spread": ((0.0, 0.0), (0.5, 0.1), (0.4, 0.2), (1.0, 1.0))}, "spread: .* ascending quantiles"),
         ({"spread": ((0.0, 0.0), (0.5, 0.2), (1.0, 0.1))}, "spread: .* ascending seconds"),
@@ -610,7 +610,7 @@ def test_a_spec_that_makes_no_sense_is_told(subtests: pytest.Subtests) -> None:
 def test_the_long_run_rate_takes_in_duty_and_trace() -> None:
     assert PRESETS["lora-sf7"].spec.mean_rate_bps == pytest.approx(48, abs=0.5)
     assert PRESETS["lora-sf12"].spec.mean_rate_bps == pytest.approx(1.5, abs=0.05)
-    assert LinkSpec(trace=Trace([1, 2, 4])).mean_rate_bps == 9e6
+    assert LinkSpec(trace=Trace.of_opportunities([1, 2, 4])).mean_rate_bps == 9e6
 
 
 # ------------------------------------------------------------------------------------------------------------ taken back

@@ -103,7 +103,7 @@ def test_a_trace_is_named_by_its_file(tmp_path: Path) -> None:
     spec = named(f"trace:{tmp_path / 't'}")
     assert spec.mean_rate_bps == 12e6
     assert not spec.is_ideal
-    with pytest.raises(ValueError, match=r"^preset: .*: no such file$"):
+    with pytest.raises(ValueError, match=r"^preset: .*: does not exist$"):
         named(f"trace:{tmp_path / 'none'}")
 
 
@@ -140,7 +140,7 @@ def test_what_is_given_changes_that_and_nothing_else(subtests: pytest.Subtests) 
 
 
 def test_a_rate_takes_the_place_of_a_trace() -> None:
-    spec = LinkSpec(trace=Trace([1]))
+    spec = LinkSpec(trace=Trace.of_opportunities([1]))
     assert changed(spec, LinkAttributes(rate_bps=5e6)) == LinkSpec(rate_bps=5e6)
     assert changed(spec, LinkAttributes(latency_ms=5.0)).trace is spec.trace
 

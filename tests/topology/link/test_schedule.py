@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios.schema import Network
+from scenarios.schema import Edge, Network
 from topology.link.model import Fate, LinkModel
 from topology.link.presets import named
 from topology.link.schedule import Downtime, Schedule
@@ -219,7 +219,7 @@ def test_what_is_down_for_ever_has_no_end() -> None:
 def test_what_cannot_be_is_told_when_the_schedule_is_made_or_its_links_are_asked_for(subtests: pytest.Subtests) -> None:
     rows: list[tuple[dict[str, Any], str]] = [
         ({"preset": "lann"}, "network.preset: got 'lann', did you mean 'lan'?"),
-        ({"preset": "trace:nowhere"}, "network.preset: nowhere: no such file"),
+        ({"preset": "trace:nowhere"}, "network.preset: nowhere: does not exist"),
         ({"jitter_ms": 3}, "network.jitter_ms: got 3.0"),
         ({"loss_prob": 0.9, "loss_burst": 2}, "network.loss_prob: got 0.9 in bursts of 2.0"),
         ({"edges": [{"between": [0, 1]}, {"between": [0, 2]}]}, "network.edges[1].between: got [0, 2]; no edge joins them, the "),
@@ -262,3 +262,46 @@ def test_a_link_has_the_stream_of_its_ends_unless_told() -> None:
     assert len(told) == 4
     with pytest.raises(KeyError):
         plan.link(0, 3, 1)
+
+
+# From the graph's file -----------------------------------------------------------------------------------------------------
+
+
+def contact_fates(contacts: tuple[tuple[float, float], ...], period_s: float | None, moments: list[float]) -> list[bool]:
+    graph = nx.Graph(period_s=period_s)
+    graph.add_edge(0, 1, contacts=contacts)
+    graph.add_edge(1, 2)
+    schedule = Schedule(Network(), graph, seed=0)
+    found = [schedule.link(*link, copies=len(moments)).carry(100, np.array(moments), reliable=False) for link in ((0, 1), (1, 0))]
+    assert (found[0].fate == found[1].fate).all()
+    assert set(np.unique(found[0].fate)) <= {Fate.ARRIVES, Fate.OUTAGE}
+    always = schedule.link(1, 2, copies=1).carry(100, np.array([50.0]), reliable=False)
+    assert always.fate[0] == Fate.ARRIVES
+    return [fate == Fate.ARRIVES for fate in found[0].fate]
+
+
+def test_an_edge_carries_in_its_contacts_alone() -> None:
+    contacts = ((1.0, 2.0), (4.0, math.inf))
+    assert contact_fates(contacts, None, [0.0, 0.9, 1.0, 1.9, 2.0, 3.9, 4.0, 1e6]) == [
+        False, False, True, True, False, False, True, True
+    ]  # fmt: skip
+    assert contact_fates(((0.0, math.inf),), None, [0.0, 1e9]) == [True, True]
+    assert contact_fates(((0.0, 3.0),), None, [0.0, 3.0, 1e9]) == [True, False, False]
+
+
+def test_contacts_repeat_after_their_period() -> None:
+    for contacts in (((1.0, 2.0), (4.0, 5.0)), ((0.0, 2.0), (4.0, 5.0)), ((1.0, 2.0), (4.0, 10.0)), ((0.0, 10.0),)):
+        moments = [number / 4 for number in range(200)]
+        expected = [any(start <= moment % 10 < end for start, end in contacts) for moment in moments]
+        assert contact_fates(contacts, 10.0, moments) == expected
+
+
+def test_delays_and_rates_of_the_graphs_file_hold_unless_the_scenario_says_otherwise() -> None:
+    graph = nx.Graph()
+    graph.add_edge(0, 1, latency_ms=3.0)
+    graph.add_edge(1, 2, latency_ms=4.0, rate_bps=5e6)
+    edges = (Edge(between=(1, 2), latency_ms=9.0, one_way=True),)
+    schedule = Schedule(Network(preset="lan", edges=edges), graph, seed=0)
+    (_, first), (_, there), (_, back) = (schedule.segments(*link)[0] for link in ((1, 0), (1, 2), (2, 1)))
+    assert (first.delay_s, first.rate_bps) == (0.003, 1e9)
+    assert (there.delay_s, there.rate_bps, back.delay_s, back.rate_bps) == (0.009, 5e6, 0.004, 5e6)
