@@ -366,6 +366,14 @@ CONTRACT: tuple[Clause, ...] = (
         "nothing before.",
         _staggers,
     ),
+    Clause(
+        "Measures have different names, and an episode that no fault ended has a finite figure for each.",
+        lambda r: (
+            len({measure.name for measure in r.run.spec.measures}) == len(r.run.spec.measures)
+            and all(len(e.measures) == len(r.run.spec.measures) for s in r.run.steps for e in s.episodes)
+            and all(np.isfinite(e.measures).all() for s in r.run.steps for e in s.episodes if not s.faults[e.copy])
+        ),
+    ),
     Clause("The rehearsal saw at least two episodes end.", lambda r: sum(len(s.episodes) for s in r.run.steps) >= 2),
     Clause("A copy whose episode ended goes on from a fresh start.", lambda r: r.nature == "still" or _restarted(r)),
     Clause("An episode's return, cost and length are the sums over its steps.", _sums_agree),

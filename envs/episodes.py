@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.interface import Bools, Episode, Floats, Transition
+from envs.interface import Bools, Episode, Floats, Measure, Transition
 from topology.snapshot import State
 
 
@@ -18,6 +18,7 @@ class Episodes:
         restart: Begins anew in the copies given by index.
         observe: Per agent the observation of all copies, (E, d_i), in memory of its own.
         n_costs: m, how many costs the world has.
+        measures: The world's own figures.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Episodes:
         restart: Callable[[NDArray[np.intp]], None],
         observe: Callable[[], list[Floats]],
         n_costs: int = 0,
+        measures: Sequence[Measure] = (),
     ) -> None:
         self._horizon = horizon
         self._restart = restart
@@ -36,6 +38,8 @@ class Episodes:
         self._limit = np.full(copies, horizon, np.int64)
         self._ret = np.zeros(copies)
         self._cost = np.zeros((copies, n_costs))
+        self._is_mean = np.array([not measure.is_sum for measure in measures], bool)
+        self._measured = np.zeros((copies, len(measures)))
 
     @property
     def age(self) -> NDArray[np.int64]:
@@ -58,6 +62,7 @@ class Episodes:
         *,
         spent: NDArray[np.float64] | None = None,
         cost: Floats | None = None,
+        measured: NDArray[np.float64] | None = None,
     ) -> Transition:
         """What a step that has been made comes to: episodes that are over begin anew.
 
@@ -68,11 +73,14 @@ class Episodes:
             faults: (E,) where the simulation diverged.
             spent: (E, m) what the step adds to an episode's costs; None in a world without.
             cost: (n, E, m) what each agent is told of them; None in a world without.
+            measured: (E, M) the step's value of each measure; None in a world without.
         """
         self._age += 1
         self._ret += paid
         if spent is not None:
             self._cost += spent
+        if measured is not None:
+            self._measured += measured
         truncated = (self._age >= self._limit) & ~terminated
         obs = self._observe()
         final: list[Floats] | None = None
@@ -87,6 +95,7 @@ class Episodes:
                     length=int(self._age[e]),
                     is_whole=bool(self._limit[e] == self._horizon),
                     is_faulty=bool(faults[e]),
+                    measures=tuple(map(float, np.where(self._is_mean, self._measured[e] / self._age[e], self._measured[e]))),
                 )
                 for e in ended
             )
@@ -100,12 +109,16 @@ class Episodes:
         )  # fmt: skip
 
     def state(self) -> State:
-        """Age, limit, return and costs of every copy's episode."""
-        return {"age": self._age.copy(), "limit": self._limit.copy(), "ret": self._ret.copy(), "cost": self._cost.copy()}
+        """Age, limit, return, costs and measures of every copy's episode."""
+        return {
+            "age": self._age.copy(), "limit": self._limit.copy(), "ret": self._ret.copy(), "cost": self._cost.copy(),
+            "measured": self._measured.copy(),
+        }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Take the episodes of a world made alike."""
         self._age, self._limit, self._ret, self._cost = state["age"], state["limit"], state["ret"], state["cost"]
+        self._measured = state["measured"]
 
     def _begin(self, ids: NDArray[np.intp]) -> None:
         self._restart(ids)
@@ -113,6 +126,7 @@ class Episodes:
         self._limit[ids] = self._horizon
         self._ret[ids] = 0.0
         self._cost[ids] = 0.0
+        self._measured[ids] = 0.0
 
 
 def dealt(own: NDArray[np.float64], is_local: bool) -> Floats:

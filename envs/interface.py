@@ -9,7 +9,7 @@ stay so: agent i's observation has its own width.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -22,6 +22,23 @@ from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A figure of a world's own that evaluations report beside return and cost, such as collisions.
+
+    Attributes:
+        name: As tables and databases have it.
+        unit: Of the figure for a whole episode.
+        meaning: A sentence.
+        is_sum: Whether an episode's figure is the sum over its steps; False: the mean.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    is_sum: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +59,7 @@ class EnvSpec:
         edges: The kinematic agent graph as pairs i < j.
         alive_bonus: What the team's reward holds per step for nothing but not having ended.
         own_costs: Whether each agent is charged what it did itself; False: what the team did.
+        measures: The world's own figures.
     """
 
     obs_dims: tuple[int, ...]
@@ -54,6 +72,7 @@ class EnvSpec:
     one_hot: tuple[tuple[int, ...], ...] = ()
     alive_bonus: float = 0.0
     own_costs: bool = False
+    measures: tuple[Measure, ...] = ()
 
     @property
     def n_agents(self) -> int:
@@ -91,6 +110,7 @@ class Episode:
         cost: Undiscounted sum of the team cost, one entry per cost, shape (m,); nan likewise.
         length: Steps.
         is_whole: False for a first episode that was given a limit of its own; it says nothing of a policy's return.
+        measures: The episode's value of each measure of the world; nan likewise.
     """
 
     copy: int
@@ -98,13 +118,24 @@ class Episode:
     cost: tuple[float, ...]
     length: int
     is_whole: bool = True
+    measures: tuple[float, ...] = ()
 
     @classmethod
-    def ended(cls, *, copy: int, ret: float, cost: tuple[float, ...], length: int, is_whole: bool, is_faulty: bool) -> Self:
+    def ended(
+        cls,
+        *,
+        copy: int,
+        ret: float,
+        cost: tuple[float, ...],
+        length: int,
+        is_whole: bool,
+        is_faulty: bool,
+        measures: tuple[float, ...] = (),
+    ) -> Self:
         """An episode with the sums over its steps; one that a fault ended has none: what it would have come to is not known."""
         if is_faulty:
-            ret, cost = math.nan, (math.nan,) * len(cost)
-        return cls(copy=copy, ret=ret, cost=cost, length=length, is_whole=is_whole)
+            ret, cost, measures = math.nan, (math.nan,) * len(cost), (math.nan,) * len(measures)
+        return cls(copy=copy, ret=ret, cost=cost, length=length, is_whole=is_whole, measures=measures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +196,7 @@ class VecEnv(Protocol):
         ...
 
 
+Controller = Callable[[VecEnv], list[Floats]]  # from a world, all of which it may look at, to each agent's action, (E, a_i)
 Settings = TypeVar("Settings", bound=Env)
 
 
@@ -179,9 +211,12 @@ class World(Generic[Settings]):
         spec: Describes the world without building it; raises ValueError where a setting makes no sense.
         make: Builds the world on a communication graph on 0..n-1, from a seed.
         outlook: What the graph makes of the world; None: its physics does not depend on the graph.
+        baselines: Policies without learning to compare with, by name: each makes a controller for a scenario's section and a
+            communication graph (`kappahop evaluate SCENARIO --policy NAME`). Some are central: they look at all of the world.
     """
 
     settings: type[Settings]
     spec: Callable[[Settings], EnvSpec]
     make: Callable[[Settings, nx.Graph, int], VecEnv]
     outlook: Callable[[Settings, nx.Graph], Outlook] | None = None
+    baselines: Mapping[str, Callable[[Settings, nx.Graph], Controller]] = field(default_factory=dict)

@@ -90,7 +90,11 @@ def half_cheetah(obstacle: bool = True) -> Any:
     Returns:
         The compiled model: nq = nv = 10 with the obstacle, 9 without.
     """
-    spec = mujoco.MjSpec.from_file(str(_asset("half_cheetah.xml")))
+    return _cheetahs(mujoco.MjSpec.from_file(str(_asset("half_cheetah.xml"))), obstacle)
+
+
+def _cheetahs(spec: Any, obstacle: bool) -> Any:
+    """A model with one cheetah or two, with the obstacle if wanted."""
     if obstacle:
         floor = spec.geom("floor")
         floor.pos, floor.size = [65.0, 0.0, 0.0], [150.0, 40.0, 40.0]
@@ -112,6 +116,36 @@ def half_cheetah(obstacle: bool = True) -> Any:
     mujoco.mj_setTotalmass(model, CHEETAH_MASS)
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
+
+
+def coupled_half_cheetah(obstacle: bool = False) -> Any:
+    """Two half cheetahs of gymnasium abreast, tied by a tendon between their torsos, with the moving obstacle if wanted.
+
+    Names of bodies, joints and motors begin with "first_" (at y = -1 m) or "second_" (at y = +1 m). As in multi-agent MuJoCo
+    both weigh 14 kg together, and the tendon pulls weakly wherever it is and strongly when stretched beyond 3.5 m (or pressed
+    below 1.5 m).
+
+    Args:
+        obstacle: As of `half_cheetah`; it is wide enough for both.
+
+    Returns:
+        The compiled model: nq = nv = 18, or 19 with the obstacle.
+
+    Source:
+        Tendon and places after schroederdewitt/multiagent_mujoco, as gymnasium-robotics has them.
+    """
+    spec = mujoco.MjSpec.from_file(str(_asset("half_cheetah.xml")))
+    spec.delete(spec.body("torso"))
+    tendon = spec.add_tendon(name="tendon", limited=True, range=[1.5, 3.5], stiffness=[0.1, 0, 0])
+    for cheetah, y in (("first_", -1.0), ("second_", 1.0)):
+        one = mujoco.MjSpec.from_file(str(_asset("half_cheetah.xml")))
+        one.compiler.settotalmass = -1
+        for spare in (one.geom("floor"), *one.lights, *one.materials, *one.textures):
+            one.delete(spare)
+        spec.attach(one, frame=spec.worldbody.add_frame(pos=[0.0, y, 0.0]), prefix=cheetah)
+        spec.body(f"{cheetah}torso").add_site(name=f"{cheetah}torso")
+        tendon.wrap_site(f"{cheetah}torso")
+    return _cheetahs(spec, obstacle)
 
 
 def plain(asset: str, *, contacts: bool = False) -> Any:

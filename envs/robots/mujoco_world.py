@@ -17,6 +17,7 @@ Source: batch semantics from the docstrings of `mujoco.batch` (4.0.0).
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mujoco  # type: ignore[import-untyped]
@@ -37,6 +38,7 @@ FIRST_FATAL = int(mujoco.mjtWarning.mjWARN_BADQPOS)  # this warning and those af
 MODELS: dict[str, Callable[[Task, Robot, Settings], Any]] = {
     "ant": lambda task, robot, env: models.ant(walls(env)),
     "half_cheetah": lambda task, robot, env: models.half_cheetah(task.obstacle),
+    "coupled_half_cheetah": lambda task, robot, env: models.coupled_half_cheetah(task.obstacle),
     "many_ant": lambda task, robot, env: models.many_ant(robot.segments, walls(env)),
     "hopper": lambda task, robot, env: models.plain("hopper.xml"),
     "walker2d": lambda task, robot, env: models.plain("walker2d_v5.xml"),  # both feet of the same friction
@@ -90,6 +92,8 @@ class MujocoWorld:
         n, copies = self.spec.n_agents, self.num_envs
         self._local_reward = env.reward == "local"
         self._places = self._watched(task.partitions[env.partition]) if has_own_costs(env) else None
+        carriers = [robot.carriers(joints)[0] for joints in task.partitions[env.partition]]
+        self._charged_bodies = np.array(carriers) if robot.parts and has_own_costs(env) else None
         self._age = np.zeros(copies, np.int64)
         self._limit = np.full(copies, self.spec.horizon, np.int64)
         self._ret = np.zeros(copies)
@@ -128,6 +132,11 @@ class MujocoWorld:
             self._inertial = batch.bind("xipos")
             self._shares = self.model.body_mass / self.model.body_mass.sum()
             self._x, self._y = np.zeros(self.num_envs), np.zeros(self.num_envs)
+        self._trunks = tuple(self._qpos[:, self._column(part.forward)] for part in robot.parts)
+        self._tendon: tuple[Array, Array] | None = None
+        if self._trunks:
+            self._x = np.zeros(self.num_envs)
+            self._tendon = batch.bind("ten_length")[:, 0], batch.bind("ten_velocity")[:, 0]
         self._obstacle = self._qpos[:, columns(self.model, "obstacle")[0]] if self._task.obstacle else None
         self._own_q, self._own_v = self._robot_entries()
 
@@ -204,7 +213,7 @@ class MujocoWorld:
             self._ctrl[:, self._drive] = obstacle_drive(self._time)
         x0, y0 = self._x.copy(), self._y.copy()
         faults = self._advance()
-        now = Step(x0=x0, y0=y0, x=self._x, y=self._y, time=self._time, dt=self.spec.dt, obstacle=self._obstacle)
+        now = self._now(x0, y0)
         fallen = self._fallen()
         reward, ret = self._reward(now, control, fallen, faults)
         self._age += 1
@@ -267,11 +276,9 @@ class MujocoWorld:
 
     def _advance(self) -> Bools:
         """Run the physics; (E,) True where it diverged."""
-        placed = self._places is not None or self._inertial is not None
-        stage = mujoco.mjtStage.mjSTAGE_POS if placed else mujoco.mjtStage.mjSTAGE_NONE
         failed: Sequence[int] = ()
         try:
-            self.batch.step(nstep=self._task.frame_skip, stage=int(stage))
+            self.batch.step(nstep=self._task.frame_skip, stage=int(self._stage()))
         except SimulationError as error:
             failed = error.ids
         wild_q, wild_v = (~(np.abs(state) < mujoco.mjMAXVAL) for state in (self._qpos, self._qvel))  # as MuJoCo has it; or nan
@@ -282,11 +289,20 @@ class MujocoWorld:
             faults |= self._fatal.any(axis=1)  # the counters are zeroed by the restart that follows
         if np.count_nonzero(faults):
             self._qpos[wild_q], self._qvel[wild_v] = 0.0, 0.0
-        self._find_mass_centre()
+        self._find_place()
         return faults
 
-    def _find_mass_centre(self) -> None:
-        """Where the task goes by it, let x and y be those of the mass centre."""
+    def _stage(self) -> Any:
+        """How much of what follows from positions and velocities is needed after a step."""
+        if self._tendon is not None:
+            return mujoco.mjtStage.mjSTAGE_VEL
+        placed = self._places is not None or self._inertial is not None
+        return mujoco.mjtStage.mjSTAGE_POS if placed else mujoco.mjtStage.mjSTAGE_NONE
+
+    def _find_place(self) -> None:
+        """Let x and y be the mass centre's where the task goes by it, and x the mean over bodies where there are several."""
+        if self._trunks:
+            self._x[:] = sum(self._trunks) / len(self._trunks)
         if self._inertial is not None:
             self._x[:], self._y[:] = (np.nan_to_num(self._inertial[:, :, axis] @ self._shares) for axis in (0, 1))
 
@@ -322,11 +338,21 @@ class MujocoWorld:
             near = self._rule.cost_at(xpos[:, bodies, 0], xpos[:, bodies, 1])
             assert near is not None
             cost[:, :, 0] = np.logical_or.reduceat(near, starts, axis=1).T | charged
+        if self._charged_bodies is not None:
+            each = np.stack([self._rule.cost(replace(now, trunks=(x,))) for x in self._trunks])
+            cost[:, :, 0] = each[self._charged_bodies] | charged
         return cost, team.astype(np.float64)
 
     def _standing(self) -> Step:
         """The present state as a step that did not move."""
-        return Step(x0=self._x, y0=self._y, x=self._x, y=self._y, time=self._time, dt=self.spec.dt, obstacle=self._obstacle)
+        return self._now(self._x, self._y)
+
+    def _now(self, x0: Array, y0: Array) -> Step:
+        """The present state as a step that came from a place."""
+        return Step(
+            x0=x0, y0=y0, x=self._x, y=self._y, time=self._time, dt=self.spec.dt, obstacle=self._obstacle, trunks=self._trunks,
+            tendon=self._tendon,
+        )  # fmt: skip
 
     def _observe(self, now: Step) -> list[Floats]:
         """What each agent senses, (E, d_i), fresh arrays."""
@@ -350,9 +376,9 @@ class MujocoWorld:
             self._qpos[e, self._own_q] += rng.uniform(-noise, noise, len(self._own_q))
             uniform = self._task.start_motion == "uniform"
             self._qvel[e, self._own_v] = rng.uniform(-noise, noise, size) if uniform else noise * rng.standard_normal(size)
-        if self._inertial is not None:
-            self.batch.forward(ids, stage=int(mujoco.mjtStage.mjSTAGE_POS))
-            self._find_mass_centre()
+        if self._inertial is not None or self._trunks:
+            self.batch.forward(ids, stage=int(self._stage()))
+            self._find_place()
         self._age[ids] = 0
         self._limit[ids] = self.spec.horizon
         self._ret[ids] = 0.0

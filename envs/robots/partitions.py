@@ -10,8 +10,8 @@ Source: hyperedges after schroederdewitt/multiagent_mujoco, with the segment cha
 Walker2d 3x2 and 6x1 and Humanoid 17x1 are ours: dealt along the chain, or in tree order.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -45,6 +45,8 @@ class Robot:
         forward: The channel of x.
         sideways: The channel of y; None for a planar robot.
         hyperedges: Sets of mutually adjacent joints.
+        parts: The robots that it is made of, where they are several bodies; each has a root of its own.
+        prefix: What all its names begin with, where it is a part of a robot.
         segments: Body segments, for the robots that have a choice.
         blind: How many leading (qpos, qvel) numbers after x and y the public code's state vector really holds; None: all.
     """
@@ -56,6 +58,8 @@ class Robot:
     forward: Channel
     sideways: Channel | None
     hyperedges: tuple[frozenset[str], ...]
+    parts: "tuple[Robot, ...]" = ()
+    prefix: str = ""
     segments: int = 1
     blind: tuple[int, int] | None = field(default=None)
 
@@ -76,8 +80,20 @@ class Robot:
         velocities = [c for c in self.state if c.field == "qvel"]
         return (*positions[: self.blind[0]], *velocities[: self.blind[1]])
 
+    @property
+    def bodies(self) -> "tuple[Robot, ...]":
+        """Its parts, or itself where it is one body."""
+        return self.parts or (self,)
+
+    def carriers(self, joints: Sequence[str]) -> tuple[int, ...]:
+        """Which bodies have any of the joints."""
+        return tuple(k for k, body in enumerate(self.bodies) if not set(body.joints).isdisjoint(joints))
+
     def own(self, joints: Sequence[str]) -> tuple[Channel, ...]:
-        """What an agent senses of its joints, then of the root."""
+        """What an agent senses of its joints, then of the root; body by body where it has joints of several."""
+        if self.parts:
+            bodies = [self.parts[k] for k in self.carriers(joints)]
+            return tuple(channel for body in bodies for channel in body.own([j for j in joints if j in body.joints]))
         return (
             *(Channel("qpos", j) for j in joints), *(Channel("qvel", j) for j in joints),
             *self.pose, *self.motion,
@@ -95,6 +111,34 @@ class Robot:
         owner = {joint: agent for agent, joints in enumerate(partition) for joint in joints}
         pairs = {tuple(sorted((owner[a], owner[b]))) for edge in self.hyperedges for a, b in combinations(sorted(edge), 2)}
         return tuple(sorted((i, j) for i, j in pairs if i != j))
+
+    def named(self, prefix: str) -> "Robot":
+        """The same robot with all its names behind a prefix."""
+
+        def channels(old: Iterable[Channel]) -> tuple[Channel, ...]:
+            return tuple(channel._replace(name=prefix + channel.name) for channel in old)
+
+        (forward,) = channels([self.forward])
+        return replace(
+            self, joints=tuple(prefix + joint for joint in self.joints), motors=tuple(prefix + joint for joint in self.motors),
+            pose=channels(self.pose), motion=channels(self.motion), forward=forward,
+            sideways=None if self.sideways is None else channels([self.sideways])[0],
+            hyperedges=tuple(frozenset(prefix + joint for joint in edge) for edge in self.hyperedges), prefix=prefix,
+        )  # fmt: skip
+
+    @classmethod
+    def tied(cls, parts: "Sequence[Robot]", tie: Iterable[str]) -> "Robot":
+        """Several bodies as one robot; the joints at both ends of what ties them are mutually adjacent."""
+        first = parts[0]
+        return cls(
+            joints=tuple(joint for part in parts for joint in part.joints),
+            motors=tuple(joint for part in parts for joint in part.motors),
+            pose=tuple(channel for part in parts for channel in part.pose),
+            motion=tuple(channel for part in parts for channel in part.motion),
+            forward=first.forward, sideways=first.sideways,
+            hyperedges=(*(edge for part in parts for edge in part.hyperedges), frozenset(tie)),
+            parts=tuple(parts),
+        )  # fmt: skip
 
 
 def _free_root(name: str) -> dict[str, Any]:
@@ -159,6 +203,17 @@ CHEETAH_PARTITIONS: Mapping[str, Partition] = {
     "2x3": _dealt(_CHEETAH_JOINTS, 3),
     "3x2": (("bfoot", "bshin"), ("bthigh", "ffoot"), ("fshin", "fthigh")),
     "6x1": _dealt(_CHEETAH_JOINTS, 1),
+}
+
+FIRST, SECOND = "first_", "second_"  # what names of the two cheetahs begin with
+COUPLED_CHEETAHS = Robot.tied(
+    [HALF_CHEETAH.named(FIRST), HALF_CHEETAH.named(SECOND)],
+    tie=[cheetah + thigh for cheetah in (FIRST, SECOND) for thigh in ("bthigh", "fthigh")],
+)
+COUPLED_PARTITIONS: Mapping[str, Partition] = {
+    "1p1": _dealt(COUPLED_CHEETAHS.joints, 6),
+    "4x3": _dealt(COUPLED_CHEETAHS.joints, 3),
+    "12x1": _dealt(COUPLED_CHEETAHS.joints, 1),
 }
 
 

@@ -2,9 +2,9 @@
 
 Theory of operation. A *rule* is the part of a task that is about safety: it charges a cost, adds numbers to the observation and
 may drive an obstacle. Three rules exist: stay off the corridor's lines (`CorridorRule`), keep a gap to a moving obstacle
-(`GapRule`), do not run too fast (`SpeedRule`); tasks without cost have `NoRule`. A *posture* says when an episode may go on. A
-rule sees a `Step`, which holds positions only, a posture the coordinates; neither knows MuJoCo, so each can be tested with a line
-of numbers.
+(`GapRule`, and `PairGapRule` for two bodies), do not run too fast (`SpeedRule`); tasks without cost have `NoRule`, or
+`TiedRule`. A *posture* says when an episode may go on. A rule sees a `Step`, which holds positions only, a posture the
+coordinates; neither knows MuJoCo, so each can be tested with a line of numbers.
 """
 
 import math
@@ -37,6 +37,8 @@ class Step:
         time: Simulated time after [s], (E,).
         dt: Control period [s].
         obstacle: Position of the obstacle's joint after [m], (E,); None without obstacle.
+        trunks: x of each body after [m], (E,) each, where the robot is several; x is then their mean.
+        tendon: Length [m] and rate [m/s] after of the tendon between them, (E,) each; None without.
     """
 
     x0: Array
@@ -46,6 +48,8 @@ class Step:
     time: Array
     dt: float
     obstacle: Array | None = None
+    trunks: tuple[Array, ...] = ()
+    tendon: tuple[Array, Array] | None = None
 
 
 @runtime_checkable
@@ -107,7 +111,7 @@ class GapRule:
 
     def cost(self, step: Step) -> Mask:
         """Where |x_obstacle - x| is below the clearance, (E,)."""
-        return np.abs(_gap(step)) < self.clearance
+        return np.abs(_gap(step, step.x)) < self.clearance
 
     def cost_at(self, x: Array, y: Array) -> Mask | None:
         """None: the obstacle is wider than the robot is long, feet do not matter."""
@@ -115,7 +119,33 @@ class GapRule:
 
     def sense(self, step: Step) -> Sequence[Array]:
         """The obstacle's control now and the gap in tens of metres, clipped to ±5."""
-        return obstacle_drive(step.time), np.clip(_gap(step) / 10.0, -5.0, 5.0)
+        return obstacle_drive(step.time), np.clip(_gap(step, step.x) / 10.0, -5.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PairGapRule:
+    """Charges a pair of bodies of which at least one is nearer than the clearance, along x, to the moving obstacle.
+
+    Attributes:
+        clearance: m.
+    """
+
+    clearance: float = 9.0
+    extras: ClassVar[tuple[str, ...]] = ("u_wall", "first_gap", "second_gap", "tendon", "tendon_rate")
+    charges_falls: ClassVar[bool] = False
+
+    def cost(self, step: Step) -> Mask:
+        """Where any body's |x_obstacle - x| is below the clearance, (E,)."""
+        return np.asarray(np.any([np.abs(_gap(step, x)) < self.clearance for x in step.trunks or (step.x,)], axis=0))
+
+    def cost_at(self, x: Array, y: Array) -> Mask | None:
+        """None: bodies are charged as wholes."""
+        return None
+
+    def sense(self, step: Step) -> Sequence[Array]:
+        """The obstacle's control now, each body's gap in tens of metres, clipped to ±5, and the tendon [m, m/s]."""
+        gaps = (np.clip(_gap(step, x) / 10.0, -5.0, 5.0) for x in step.trunks)
+        return (obstacle_drive(step.time), *gaps, *_tendon(step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +191,17 @@ class NoRule:
     def sense(self, step: Step) -> Sequence[Array]:
         """Nothing."""
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class TiedRule(NoRule):
+    """Charges nothing; lets a pair of bodies sense the tendon between them."""
+
+    extras: ClassVar[tuple[str, ...]] = ("tendon", "tendon_rate")
+
+    def sense(self, step: Step) -> Sequence[Array]:
+        """Length [m] and rate [m/s] of the tendon."""
+        return _tendon(step)
 
 
 @runtime_checkable
@@ -213,9 +254,14 @@ class PlanarPosture:
         return np.asarray((low < z) & (z < high) & (np.abs(pitch) < self.pitch) & bounded)
 
 
-def _gap(step: Step) -> Array:
+def _gap(step: Step, x: Array) -> Array:
     assert step.obstacle is not None, "the gap rule needs a robot with an obstacle"
-    return OBSTACLE_START + step.obstacle - step.x
+    return OBSTACLE_START + step.obstacle - x
+
+
+def _tendon(step: Step) -> tuple[Array, Array]:
+    assert step.tendon is not None, "this rule needs two bodies tied by a tendon"
+    return step.tendon
 
 
 def obstacle_drive(time: Array) -> Array:

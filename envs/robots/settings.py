@@ -29,7 +29,9 @@ class Robot(Env):
 class LimitedRobot(Robot):
     """A robot with a cost."""
 
-    cost: Literal["team", "local"] = setting("team", "One cost for all, or from the agent's own foot where the robot has feet.")
+    cost: Literal["team", "local"] = setting(
+        "team", "One cost for all, or from the agent's own foot where the robot has feet, or own body where it has two."
+    )
 
 
 class CorridorRobot(LimitedRobot):

@@ -5,7 +5,7 @@ rewards, ends and starts of the tasks without cost are those of gymnasium's v5 e
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from envs.robots.partitions import (
     ANT,
     ANT_PARTITIONS,
     CHEETAH_PARTITIONS,
+    COUPLED_CHEETAHS,
+    COUPLED_PARTITIONS,
     HALF_CHEETAH,
     HOPPER,
     HOPPER_PARTITIONS,
@@ -39,10 +41,12 @@ from envs.robots.rules import (
     FreePosture,
     GapRule,
     NoRule,
+    PairGapRule,
     PlanarPosture,
     Posture,
     Rule,
     SpeedRule,
+    TiedRule,
     capped_contact_price,
     contact_price,
 )
@@ -79,7 +83,7 @@ class Task:
         obstacle: Whether the model has the moving obstacle.
     """
 
-    model: Literal["ant", "half_cheetah", "many_ant", "hopper", "walker2d", "humanoid", "swimmer"]
+    model: Literal["ant", "half_cheetah", "coupled_half_cheetah", "many_ant", "hopper", "walker2d", "humanoid", "swimmer"]
     robots: Mapping[str, Robot]
     partitions: Mapping[str, Partition]
     rules: Mapping[str, Rule]
@@ -121,6 +125,15 @@ _CHEETAH_BODY: dict[str, Any] = {
     "frame_skip": 5,
     "control_price": 0.1,
 }
+_COUPLED_BODY: dict[str, Any] = {
+    "model": "coupled_half_cheetah",
+    "robots": dict.fromkeys(COUPLED_PARTITIONS, COUPLED_CHEETAHS),
+    "partitions": COUPLED_PARTITIONS,
+    "dt": 0.05,
+    "frame_skip": 5,
+    "control_price": 0.05,  # the reward is the mean of both cheetahs'
+    "reference": False,
+}
 _PLANAR_HOP: dict[str, Any] = {
     "dt": 0.008,
     "frame_skip": 4,
@@ -143,6 +156,12 @@ TASKS: Mapping[str, Task] = {
         **_CHEETAH_BODY,
         rules=dict.fromkeys(CHEETAH_PARTITIONS, GapRule()),
         cost_limits=dict.fromkeys(CHEETAH_PARTITIONS, 30.0),
+        obstacle=True,
+    ),
+    "safe_coupled_halfcheetah": Task(
+        **_COUPLED_BODY,
+        rules=dict.fromkeys(COUPLED_PARTITIONS, PairGapRule()),
+        cost_limits=dict.fromkeys(COUPLED_PARTITIONS, 30.0),
         obstacle=True,
     ),
     "safe_manyagent_ant": Task(
@@ -178,6 +197,7 @@ TASKS: Mapping[str, Task] = {
         reference=False,
     ),
     "mamujoco_halfcheetah": Task(**_CHEETAH_BODY, rules=dict.fromkeys(CHEETAH_PARTITIONS, NoRule())),
+    "coupled_halfcheetah": Task(**_COUPLED_BODY, rules=dict.fromkeys(COUPLED_PARTITIONS, TiedRule())),
     "mamujoco_hopper": Task(
         **_PLANAR_HOP,
         model="hopper",
@@ -262,8 +282,16 @@ def senses(env: Settings) -> tuple[tuple[Channel, ...], ...]:
     task = TASKS[env.name]
     robot, deal = task.robots[env.partition], task.partitions[env.partition]
     if env.observation == "own":
-        return tuple((*robot.own(joints), *_safety(task, env.partition)) for joints in deal)
+        return tuple((*robot.own(joints), *_safety_of(joints, task, env.partition)) for joints in deal)
     return (state(env),) * len(deal)
+
+
+def _safety_of(joints: Sequence[str], task: Task, partition: str) -> tuple[Channel, ...]:
+    """The safety channels without those of bodies that an agent has no joint of."""
+    robot = task.robots[partition]
+    carriers = robot.carriers(joints)
+    others = tuple(body.prefix for k, body in enumerate(robot.bodies) if k not in carriers)
+    return tuple(channel for channel in _safety(task, partition) if not channel.name.startswith(others))
 
 
 def _safety(task: Task, partition: str) -> tuple[Channel, ...]:
