@@ -320,6 +320,7 @@ class World:
                     ret=episode.ret,
                     cost=episode.cost,
                     length=episode.length,
+                    measures=episode.measures,
                 )
             )
         for copy in np.flatnonzero(transition.faults)[: FAULTS_TOLD - self._faults_told]:  # all are among the episodes

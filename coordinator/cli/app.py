@@ -12,6 +12,7 @@ import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
+from dataclasses import asdict  # noqa: E402
 from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Annotated  # noqa: E402
@@ -109,7 +110,9 @@ def run(
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's directory.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run's directory; with --policy a scenario too.", show_default=False)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -132,12 +135,25 @@ def evaluate(
     film: Annotated[
         Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="Play this baseline of the world instead of a trained team, e.g. `none`.", show_default=False),
+    ] = None,
 ) -> None:
     """Run a trained team without learning, and report its return and cost.
 
     Policies take their mean or likeliest actions. Where the world's cost has a limit they draw their actions, as in training.
     `evaluation.deterministic=true` or `=false` decides otherwise.
+
+    With `--policy` a baseline of the world plays instead, as many episodes at once; it sends no messages. Of a run, what it
+    came to is kept in RUN/baselines.json, and reports draw it as a line.
     """
+    if policy is not None:
+        unused = {"--out": out, "--film": film, "--in-process": in_process, "--checkpoint": checkpoint != "final"}
+        for option in (name for name, given in unused.items() if given):
+            _refuse(f"{option}: means nothing with --policy, which needs no folder, weights or processes")
+        _play(str(folder), _load(_source(folder), overrides, seed), policy, episodes, as_json=as_json)
+        return
     from coordinator.run.session import evaluation, evaluation_folders, weights_of
     from coordinator.study.sweep import one_run
 
@@ -159,6 +175,28 @@ def evaluate(
     with refusals():
         filming.film(ready, film)
     terminal(stderr=True).print(f"film: {film}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _source(place: Path) -> str:
+    """Where a scenario is read from: a run's folder has its own."""
+    return str(place / SCENARIO_FILE if place.is_dir() else place)
+
+
+@refusals()
+def _play(place: str, asked: Scenario, policy: str, episodes: int, *, as_json: bool) -> None:
+    """Play a baseline, print what it came to, and keep it where the place is a run."""
+    from coordinator.cli.progress import baseline
+    from coordinator.evaluation.baselines import keep, play
+    from coordinator.run.plan import plan_of
+
+    ready = plan_of(_source(Path(place)), asked)
+    found = play(ready, policy, episodes)
+    if Path(place).is_dir():
+        keep(found, Path(place), ready)
+    if as_json:
+        typer.echo(json.dumps({"scenario": asked.name, "seed": asked.seed, **asdict(found)}))
+    else:
+        terminal().print(baseline(found, ready))
 
 
 @app.command()
@@ -464,6 +502,10 @@ def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
             progress = "" if final["progress_mean"] is None else f" (progress {final['progress_mean']:.1f})"
             told = f"return {final['return_mean']:.1f}{progress}, cost {final['cost_mean']:.1f} over {over}"
             plain.print(told, highlight=False)
+        if final["eval_measures"]:
+            means = final["eval_measures"].items()
+            figures = ", ".join(f"{name} {'not known' if mean is None else f'{mean:.4g}'}" for name, mean in means)
+            plain.print(f"in the evaluation, on average: {figures}", highlight=False, soft_wrap=True, markup=False)
         for verdict in final["limits"] or ():
             plain.print(f"{verdict['text']}.", highlight=False, soft_wrap=True, markup=False)
         plain.print(

@@ -12,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.evaluation.baselines import Played
 from coordinator.evaluation.evaluations import Evaluated
 from coordinator.run.database import Results
+from coordinator.run.plan import Plan
 from coordinator.study.forecast import Load, crossing, duration
 from scenarios.kinds import sent_by
 from scenarios.recipes import AXES, RECIPES
@@ -130,6 +132,22 @@ def summary(results: Results, *, cost_limit: float | None) -> Table:
         counts = [quarter.episodes, *([quarter.faulty] if are_faulty else [])]
         means = ("–" if math.isnan(mean) else f"{mean:.1f}" for mean in (quarter.ret, quarter.cost))
         table.add_row(str(place), *map(str, counts), *means)
+    return table
+
+
+def baseline(found: Played, ready: Plan) -> Table:
+    """What a baseline of the world came to."""
+    table = Table(title=f"{ready.scenario.name}: {found.policy}, {found.episodes} episodes")
+    for heading in ("of an episode", "mean", "standard deviation", "unit"):
+        table.add_column(heading, justify="left" if heading in ("of an episode", "unit") else "right")
+    limits = ready.deployment.cost_limits
+    rows = [
+        ("return", found.ret, "reward"),
+        *(("cost", cost, f"limit {limit:g}") for cost, limit in zip(found.costs, limits, strict=True)),
+        *((measure.name, found.measures[measure.name], measure.unit) for measure in ready.spec.measures),
+    ]
+    for name, spread, unit in rows:
+        table.add_row(name, f"{spread.mean:,.4g}", f"{spread.std:,.3g}", unit)
     return table
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from coordinator.report import maps
 from coordinator.report.charts import Line, Point, rounded_up
-from coordinator.study.comparison import Comparison, compare_runs, complete, grouped
+from coordinator.study.comparison import Comparison, compare_runs, complete, grouped, world_of
 from coordinator.study.runs import Cell, Curve, Judged, Run, Traffic, cells, find, judged_by
 from coordinator.study.statistics import curve_interval, interquartile_mean, known_at
 from topology.deployment import Deployment
@@ -255,13 +255,26 @@ def _courses(found: Comparison, judged: Judged, styles: Styles, what: Literal["r
         over: dict[X, list[Line]] = {}
         for x, positions in _POSITIONS.items():
             if any(positions(curve).any() for _, curves in of for curve in curves):
-                over[x] = [
+                lines = [
                     _line(cell, styles, [(positions(one), one.ret if what == "return" else one.cost) for one in curves])
                     for cell, curves in of
                 ]
+                known = found.baselines.get(world_of(found.rows, rows[0]), {})
+                levels = {name: one.ret if what == "return" else one.cost for name, one in known.items()}
+                over[x] = [*lines, *_levels(levels, lines, first_style=len(styles))]
         best = max((row.optimum for row in rows if row.optimum is not None), default=None)
         limit = next((row.cost_limit for row in rows), None)
         yield Curves(group, y_title, over, limit if what == "cost" else None, best if what == "return" else None)
+
+
+def _levels(levels: Mapping[str, float], lines: Sequence[Line], *, first_style: int) -> list[Line]:
+    """What does not change, such as a baseline, as a line as long as the longest of some."""
+    ends = np.array([0.0, max(float(line.x[-1]) for line in lines)])
+    none = np.full(2, np.nan)
+    return [
+        Line(first_style + place, f"baseline {name}", ends, np.full(2, level), none, none)
+        for place, (name, level) in enumerate(levels.items())
+    ]
 
 
 def _line(cell: Cell, styles: Styles, known: Sequence[tuple[Array, Array]]) -> Line:

@@ -141,10 +141,13 @@ def cell_words(found: Comparison) -> tuple[list[str], list[tuple[str, list[str]]
         if with_cost:
             words.append(figure(row.cost) + ("" if row.cost_limit is None else f" ({row.cost_limit:g})"))
         lines.append((row.cell.name, words))
-    for world, idle in found.idle.items():
-        words = ["–", *(["–"] if have_diverged else []), figure(idle.ret)]
+    yardsticks = [("does nothing", world, idle) for world, idle in found.idle.items()]
+    for world, each in found.baselines.items():
+        yardsticks += [(f"baseline {name}", world, played) for name, played in each.items()]
+    for name, world, yardstick in yardsticks:
+        words = ["–", *(["–"] if have_diverged else []), figure(yardstick.ret)]
         words += [*["–"] * (1 + found.knows_optimum + found.has_progress), "0.0", *["–"] * len(found.uneven)]
-        lines.append((f"does nothing{f' ({world})' if world else ''}", words + ([figure(idle.cost)] if with_cost else [])))
+        lines.append((f"{name}{f' ({world})' if world else ''}", words + ([figure(yardstick.cost)] if with_cost else [])))
     return headings, lines
 
 

@@ -65,6 +65,7 @@ class Recorder:
     Args:
         run_dir: The run's directory.
         env_steps_per_round: E·T.
+        measures: Names of the world's own figures.
         sinks: What is told every scalar; closed with the recorder.
         resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
         reopened: Whether the run is over, and only something is added.
@@ -82,6 +83,7 @@ class Recorder:
         run_dir: Path,
         *,
         env_steps_per_round: int,
+        measures: Sequence[str] = (),
         sinks: Sequence[Sink] = (),
         resumed_after: int | None = None,
         reopened: bool = False,
@@ -90,6 +92,7 @@ class Recorder:
         self._waiting: list[tuple[str, list[tuple[Any, ...]]]] = []  # statements since the last commit, each with its rows
         self._locked_since: float | None = None
         self._per_round = env_steps_per_round
+        self._measures = tuple(measures)
         self._sinks = list(sinks)
         self.wall_s = 0.0
         try:
@@ -127,11 +130,21 @@ class Recorder:
             cost = sum(episode.cost)
             costs = json.dumps([_number(part) for part in episode.cost])
             self._keep(
-                "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(episode.round, episode.env_step, episode.copy_index, episode.ret, cost, costs, episode.length)],
-            )
+                "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        episode.round, episode.env_step, episode.copy_index, episode.ret, cost, costs, episode.length,
+                        self._measured(episode),
+                    )
+                ],
+            )  # fmt: skip
             if math.isfinite(episode.ret):
                 self._tell_sinks(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
+
+    def _measured(self, episode: EpisodeRow) -> str:
+        """The world's own figures of an episode, as JSON by name; a world process that gives others gives none."""
+        known = len(episode.measures) == len(self._measures)
+        return json.dumps(dict(zip(self._measures, map(_number, episode.measures), strict=True)) if known else {})
 
     def round(self, report: RoundReport, wall_s: float) -> None:
         """Keep a node's figures of a round, and its traffic."""
@@ -156,8 +169,10 @@ class Recorder:
         found = []
         for episode in episodes:
             cost, costs = sum(episode.cost), json.dumps([_number(part) for part in episode.cost])
-            found.append((round_, env_step, episode.copy_index, episode.ret, cost, costs, episode.length, at_end))
-        self._keep("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", found)
+            found.append((
+                round_, env_step, episode.copy_index, episode.ret, cost, costs, episode.length, at_end, self._measured(episode),
+            ))  # fmt: skip
+        self._keep("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", found)
         self._keep(
             f"INSERT INTO evaluation_traffic VALUES ({', '.join('?' * (len(Row._field_defaults) + 4))})",
             [(round_, at_end, row.plane, row.kind, *row.counts) for row in traffic],
@@ -411,6 +426,20 @@ class Results:
         """Every cost of every episode, in order of their end; nan where it has none."""
         found = self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")
         return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
+
+    def measures(self, *, evaluated: bool) -> dict[str, float | None]:
+        """Means of the world's own figures over the last evaluation, or over all episodes; None where a fault ended one.
+
+        Empty where the world has none, no episode ended, or an older version recorded the run.
+        """
+        if not self._database.has("episodes", "measures"):
+            return {}
+        latest = "(SELECT round, at_end FROM evaluations ORDER BY round DESC, at_end DESC LIMIT 1)"
+        where = f"evaluations WHERE (round, at_end) = {latest}" if evaluated else "episodes"
+        rows = self._rows(f"SELECT measures FROM {where}")
+        found = [json.loads(measures) for (measures,) in rows]
+        names = found[0] if found else ()
+        return {name: _number(float(np.mean([_or_nan(measures[name]) for measures in found]))) for name in names}
 
     def costs_at_end(self, round_: int) -> list[list[float]]:
         """The same of the episodes of the evaluation at the end of the policies after a round; [] if there was none."""

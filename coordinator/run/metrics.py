@@ -25,6 +25,7 @@ Places = NDArray[np.int64]
 class Evaluated(TypedDict):
     """What evaluations of a run came to; null, and 0 episodes, without any; null if a fault ended one.
 
+    `eval_measures` are means of the world's own figures over the same episodes as `eval_return_mean`, by name.
     `eval_drawn` says whether policies drew their actions in them, as in training, or took their mean or likeliest ones.
     `eval_return_mean` and `eval_cost_mean` are means over the episodes of the last policies (while the run goes on: of the last
     ones evaluated), `best_return_mean` and `best_cost_mean` those of the best policies, which are the ones after `best_round`,
@@ -35,6 +36,7 @@ class Evaluated(TypedDict):
     eval_cost_mean: float | None
     eval_episodes: int
     eval_drawn: bool | None
+    eval_measures: dict[str, float | None]
     best_return_mean: float | None
     best_cost_mean: float | None
     best_round: int | None
@@ -106,6 +108,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
     if not ready.deployment.learns:  # all its episodes are an evaluation
         told["eval_return_mean"], told["eval_cost_mean"] = (_mean(values[ended, 1]) for values in (returns, costs))
         told["eval_episodes"], told["eval_drawn"] = int(behind - first), ready.deployment.samples
+        told["eval_measures"] = results.measures(evaluated=False)
     return Report(
         run_dir=str(run_dir),
         scenario=ready.scenario.name,
@@ -164,6 +167,7 @@ def evaluated(ready: Plan, results: Results, best_round: int | None) -> Evaluate
         eval_cost_mean=_mean(last[:, 1]),
         eval_episodes=len(last),
         eval_drawn=ready.draws if len(last) else None,
+        eval_measures=results.measures(evaluated=True),
         best_return_mean=_mean(best[:, 0]),
         best_cost_mean=_mean(best[:, 1]),
         best_round=best_round if len(best) else None,

@@ -19,7 +19,7 @@ from typing import Any
 from scenarios.loading import ScenarioError
 
 DATABASE = "run.sqlite"
-VERSION = 2  # of the schema, in the file's `user_version`; files of the time before it was counted have 0
+VERSION = 3  # of the schema, in the file's `user_version`; files of the time before it was counted have 0
 BUSY_MS = 100  # how long a run's writing may hold up the command; then it tries again later
 QUERY_S = 60.0  # one query; the largest of a report on 10^6 episodes takes 4 s
 MAX_ROWS = 20_000_000  # of one query
@@ -30,7 +30,7 @@ SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE episodes(
   round INTEGER NOT NULL, env_step INTEGER NOT NULL, copy INTEGER NOT NULL,
-  return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL,
+  return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL, measures TEXT NOT NULL,
   PRIMARY KEY (env_step, copy)) WITHOUT ROWID;
 CREATE TABLE rounds(
   round INTEGER NOT NULL, agent INTEGER NOT NULL, env_step INTEGER NOT NULL, wall_s REAL NOT NULL, virtual_s REAL NOT NULL,
@@ -51,6 +51,7 @@ CREATE TABLE ages(
 CREATE TABLE evaluations(
   round INTEGER NOT NULL, env_step INTEGER NOT NULL, copy INTEGER NOT NULL,
   return REAL, cost REAL, costs TEXT NOT NULL, length INTEGER NOT NULL, at_end INTEGER NOT NULL,
+  measures TEXT NOT NULL,
   PRIMARY KEY (round, at_end, copy)) WITHOUT ROWID;
 CREATE TABLE evaluation_traffic(
   round INTEGER NOT NULL, at_end INTEGER NOT NULL, plane TEXT NOT NULL, kind TEXT NOT NULL,
@@ -167,6 +168,10 @@ class Reader:
         if len(rows) > MAX_ROWS:
             raise ScenarioError(f"{self._path}: cannot be read (more than {MAX_ROWS:,} rows: {sql})")
         return [column[0] for column in found.description], rows
+
+    def has(self, table: str, column: str) -> bool:
+        """Whether the file has such a column; one of an older schema may lack it."""
+        return column in (name for name, _ in _columns(self._database).get(table, ()))
 
     def close(self) -> None:
         """Close the database."""

@@ -181,6 +181,7 @@ class Session:
         recorder = Recorder(
             self.folder,
             env_steps_per_round=self._per_round,
+            measures=[measure.name for measure in ready.spec.measures],
             sinks=sinks.open_sinks(ready.scenario.record, self.folder, after=after),
             resumed_after=resumed_after,
         )
@@ -334,7 +335,9 @@ def make_missing_evaluations(folder: Path, spectator: Spectator, stop: StopFlag 
         ready, wall_s = reopened(folder, None), run.metrics["wall_s"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(claim_run(folder))
-        recorder = stack.enter_context(contextlib.closing(Recorder(folder, env_steps_per_round=0, reopened=True)))
+        names = [measure.name for measure in ready.spec.measures]
+        recorder = Recorder(folder, env_steps_per_round=0, measures=names, reopened=True)
+        stack.enter_context(contextlib.closing(recorder))
         evaluations = Evaluations(
             ready,
             folder,

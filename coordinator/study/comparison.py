@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.evaluation.baselines import kept as kept_baselines
 from coordinator.run.collector import spoken
 from coordinator.run.verdict import how_evaluated
 from coordinator.study.optimum import optimum
@@ -141,6 +142,7 @@ class Comparison:
         how: The same in words, with what policies did in evaluations.
         unevaluated: Runs without an evaluation, where evaluations were asked for: they are left out, or all runs are such.
         idle: What a team that does nothing gets, by world as on a command line ("" if there is one), where it was measured.
+        baselines: What the world's own policies get that were played in one of the runs' worlds, by world likewise and by name.
         left_out: Folders of runs that are not complete.
         diverged: Runs that diverged, each with the name of its cell.
     """
@@ -155,6 +157,7 @@ class Comparison:
     how: str
     unevaluated: list[Path] = field(default_factory=list)
     idle: dict[str, Known] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Known]] = field(default_factory=dict)
     left_out: list[Path] = field(default_factory=list)
     diverged: list[tuple[str, Run]] = field(default_factory=list)
 
@@ -188,6 +191,9 @@ class Comparison:
             "how": self.how,
             "unevaluated": [str(folder) for folder in self.unevaluated],
             "idle": {world: known._asdict() for world, known in self.idle.items()},
+            "baselines": {
+                world: {name: known._asdict() for name, known in each.items()} for world, each in self.baselines.items()
+            },
             "left_out": [str(folder) for folder in self.left_out],
             "diverged": [
                 {"cell": cell, "seed": run.scenario.seed, "run": str(run.folder), **one}
@@ -312,21 +318,40 @@ def compare_runs(
         "in training, exploration included" if judged == "training" else f"evaluated {how_evaluated([run.draws for run in runs])}"
     )
     idle = _idle(rows)
-    return Comparison(rows, answers, overall, positions, uneven, threshold, judged, how, lacking, idle, list(left_out), lost)
+    baselines = _baselines(rows)
+    return Comparison(
+        rows, answers, overall, positions, uneven, threshold, judged, how, lacking, idle, baselines, list(left_out), lost
+    )
 
 
 def _idle(rows: Sequence[Row]) -> dict[str, Known]:
     found: dict[str, list[Known]] = {}
-    worlds = _worlds(rows)
     for row in rows:
         for run in row.cell.runs:
             if (ret := run.metrics.get("idle_return")) is not None:
                 cost = sum(run.metrics["idle_costs"] or ())
-                found.setdefault(row.cell.said(worlds), []).append(Known(ret, cost))
-    return {
-        world: Known(float(np.mean([one.ret for one in each])), float(np.mean([one.cost for one in each])))
-        for world, each in found.items()
-    }
+                found.setdefault(world_of(rows, row), []).append(Known(ret, cost))
+    return {world: _mean(each) for world, each in found.items()}
+
+
+def _baselines(rows: Sequence[Row]) -> dict[str, dict[str, Known]]:
+    """The mean over runs beside which a baseline was kept: each was played with the seed of its run."""
+    found: dict[str, dict[str, list[Known]]] = {}
+    for row in rows:
+        for run in row.cell.runs:
+            for name, played in kept_baselines(run.folder).items():
+                known = Known(played.ret.mean, sum(cost.mean for cost in played.costs))
+                found.setdefault(world_of(rows, row), {}).setdefault(name, []).append(known)
+    return {world: {name: _mean(known) for name, known in each.items()} for world, each in found.items()}
+
+
+def _mean(known: Sequence[Known]) -> Known:
+    return Known(float(np.mean([one.ret for one in known])), float(np.mean([one.cost for one in known])))
+
+
+def world_of(rows: Sequence[Row], row: Row) -> str:
+    """The world of one of some rows, as on a command line; "" if all are in one."""
+    return row.cell.said(_worlds(rows))
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -82,6 +82,7 @@ class EpisodeRow(_Message):
     ret: float
     cost: tuple[float, ...]
     length: int
+    measures: tuple[float, ...] = ()
 
 
 class AgeRow(NamedTuple):
