@@ -18,12 +18,14 @@ from typing import TypeVar
 
 import networkx as nx
 import numpy as np
+from pydantic import ValidationError
 
 from coordinator.run import sinks
 from coordinator.run.run_sqlite import DATABASE
 from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec
+from envs.settings import TeamEnv
 from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
@@ -31,6 +33,7 @@ from scenarios.schema import TRACE, Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment, graph_fields
 from topology.files import read_json
 from topology.graph.generators import build
+from topology.graph.given import read_graph
 from topology.graph.neighbourhood import visible
 from topology.link.schedule import Schedule
 from topology.snapshot import read_tensors
@@ -82,6 +85,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     }
     scenario = scenario.model_copy(update={"topology": scenario.topology.model_copy(update=paths)})
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
+    scenario = _with_counted_agents(scenario, graph)
     spec = env_spec(scenario.env)
     kind = scenario.algorithm.off_policy.representation
     if kind != "network" and not all(spec.n_discrete):
@@ -225,6 +229,25 @@ def kept_graph(source: str, asked: Scenario) -> nx.Graph | None:
         return None
     had, asks = ((one.topology, one.env.name, env_spec(one.env).edges) for one in (load(source), asked))
     return Deployment.read(path.parent).graph() if had == asks else None
+
+
+def _with_counted_agents(scenario: Scenario, graph: nx.Graph | None) -> Scenario:
+    """The scenario with a number of agents, if its world can have any and it says none: that of the graph, where one is given.
+
+    Raises:
+        ScenarioError: the graph's file cannot be read, or the world cannot have so many agents.
+    """
+    env, topology = scenario.env, scenario.topology
+    if not isinstance(env, TeamEnv) or env.agents is not None:
+        return scenario
+    if graph is None and topology.kind != "file":
+        return scenario.model_copy(update={"env": env.model_copy(update={"agents": env.default_agents})})
+    count = len(read_graph(topology)) if graph is None else len(graph)
+    try:
+        counted = type(env).model_validate({**env.model_dump(), "agents": count})
+    except ValidationError:
+        raise ScenarioError(f"topology.file: got a graph of {count} nodes; {env.name} cannot have so many agents") from None
+    return scenario.model_copy(update={"env": counted})
 
 
 def _check_weights(weights: Path, n_agents: int) -> None:

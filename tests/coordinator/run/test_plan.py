@@ -79,6 +79,18 @@ def test_a_partition_that_the_robot_does_not_have_is_told(partition: str) -> Non
     assert "env.partition: got" in refused(load("quickstart", [f"env.partition='{partition}'"]))
 
 
+def test_a_world_of_any_number_of_agents_takes_that_of_the_graphs_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.edges"
+    path.write_text("0 1\n1 2\n2 3\n3 4\n")
+    file = ["topology.kind=file", f"topology.file={path}"]
+    ready = plan(load("quickstart", ["env.name=network_lq", *file]))
+    assert (ready.spec.n_agents, ready.scenario.env.model_dump()["agents"]) == (5, 5)
+    assert plan(load("quickstart", ["env.name=network_lq"])).scenario.env.model_dump()["agents"] == 6
+    refusal = refused(load("matrix_climbing", [*file, "env.agents=null"]))
+    assert "topology.file: got a graph of 5 nodes; matrix_game cannot have so many agents" in refusal
+    assert "the world has 4 agents" in refused(lq(*file))  # a number that is given stays
+
+
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
     (tmp_path / "agent-2.safetensors").touch()
     with pytest.raises(ScenarioError, match=r"no stored weights of agents \[0, 1, 3\]"):
