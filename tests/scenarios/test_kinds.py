@@ -17,10 +17,11 @@ def test_every_kind_has_one_row_in_each_table() -> None:
     assert tuple(ROWS) == peer_kinds()
 
 
-@pytest.mark.parametrize("kind", peer_kinds(), ids=lambda kind: kind.name)
-def test_the_settings_of_a_kind_exist_and_no_setting_is_without_a_kind(kind: Kind) -> None:
-    assert FACTS[kind].settings in Delivery.model_fields
-    assert FACTS[kind].exact or FACTS[kind].settings in Codec.model_fields
+def test_the_settings_of_a_kind_exist_and_no_setting_is_without_a_kind(subtests: pytest.Subtests) -> None:
+    for kind in peer_kinds():
+        with subtests.test(kind=kind):
+            assert FACTS[kind].settings in Delivery.model_fields
+            assert FACTS[kind].exact or FACTS[kind].settings in Codec.model_fields
 
 
 def test_every_setting_of_codec_and_delivery_belongs_to_a_kind() -> None:

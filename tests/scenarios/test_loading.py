@@ -35,20 +35,22 @@ def mistake(source: str, *overrides: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ what is shipped
 
 
-@pytest.mark.parametrize("name", list(shipped()))
-def test_every_shipped_scenario_loads_and_says_what_it_shows(name: str) -> None:
-    scenario = load(name)
-    assert scenario.name == name
-    assert scenario.description.endswith(".")
-    assert len(scenario.description) > 20
+def test_every_shipped_scenario_loads_and_says_what_it_shows(subtests: pytest.Subtests) -> None:
+    for name in shipped():
+        with subtests.test(name=name):
+            scenario = load(name)
+            assert scenario.name == name
+            assert scenario.description.endswith(".")
+            assert len(scenario.description) > 20
 
 
-@pytest.mark.parametrize("name", list(shipped()))
-def test_a_dumped_scenario_loads_back_to_itself(name: str, tmp_path: Path) -> None:
-    scenario = load(name)
-    again = load(written(tmp_path, dump(scenario), "other.yaml"))
-    assert again == scenario
-    assert dump(again) == dump(scenario)
+def test_a_dumped_scenario_loads_back_to_itself(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for name in shipped():
+        with subtests.test(name=name):
+            scenario = load(name)
+            again = load(written(tmp_path, dump(scenario), "other.yaml"))
+            assert again == scenario
+            assert dump(again) == dump(scenario)
 
 
 def test_a_dump_names_every_knob(tmp_path: Path) -> None:
@@ -70,15 +72,16 @@ def fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("key", all_keys())
-def test_every_knob_has_a_default_a_unit_and_a_meaning(key: str) -> None:
-    found = fields(Scenario)
+def test_every_knob_has_a_default_a_unit_and_a_meaning(subtests: pytest.Subtests) -> None:
+    known = fields(Scenario)
     for name in WORLDS.own:
-        found |= fields(in_world(world_settings(name)))
-    field = found[key]
-    assert not field.is_required()
-    assert field.description.endswith(".")
-    assert field.json_schema_extra["unit"]
+        known |= fields(in_world(world_settings(name)))
+    for key in all_keys():
+        with subtests.test(key=key):
+            field = known[key]
+            assert not field.is_required()
+            assert field.description.endswith(".")
+            assert field.json_schema_extra["unit"]
 
 
 def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
@@ -91,9 +94,8 @@ def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
     assert (recipe.factor, recipe.critic_scope, recipe.actor_scope) == ("none", "khop", "global")
 
 
-@pytest.mark.parametrize(
-    "axes",
-    [
+def test_axes_that_do_not_go_together_are_refused_by_name(subtests: pytest.Subtests) -> None:
+    rows: list[dict[str, str]] = [
         {"constraint": "cpo"},
         {"order": "simultaneous", "factor": "khop"},
         {"order": "alternating", "factor": "khop"},
@@ -103,13 +105,12 @@ def test_every_recipe_can_be_named_and_every_axis_overridden() -> None:
         {"name": "qmix", "order": "alternating"},
         {"name": "qmix", "actor_scope": "khop"},
         {"name": "qmix", "constraint": "lagrangian"},
-    ],
-    ids=str,
-)
-def test_axes_that_do_not_go_together_are_refused_by_name(axes: dict[str, str]) -> None:
-    first = next(axis for axis in ("constraint", "factor", "trace", "target", "order", "actor_scope") if axis in axes)
-    with pytest.raises(ValueError, match=rf"{first}: got '{axes[first]}' with"):
-        Algorithm.model_validate(axes)
+    ]
+    for axes in rows:
+        with subtests.test(axes=axes):
+            first = next(axis for axis in ("constraint", "factor", "trace", "target", "order", "actor_scope") if axis in axes)
+            with pytest.raises(ValueError, match=rf"{first}: got '{axes[first]}' with"):
+                Algorithm.model_validate(axes)
 
 
 # ------------------------------------------------------------------------------------------------------------ how it is read
@@ -121,16 +122,19 @@ def test_overrides_stand_above_the_file_and_the_file_above_the_defaults(tmp_path
     assert (scenario.kappa, scenario.env.num_envs, scenario.seed, scenario.name) == (2, 9, 0, "mine")
 
 
-@pytest.mark.parametrize("text", ["1e6", "1E6", "1.0e+6", "1_000_000", "1000000", "1000000.0"])
-def test_a_million_may_be_written_as_people_write_it(text: str, tmp_path: Path) -> None:
-    assert load("quickstart", [f"budget.env_steps={text}"]).budget.env_steps == 1_000_000
-    assert load(written(tmp_path, f"budget: {{env_steps: {text}}}")).budget.env_steps == 1_000_000
+def test_a_million_may_be_written_as_people_write_it(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for text in ("1e6", "1E6", "1.0e+6", "1_000_000", "1000000", "1000000.0"):
+        with subtests.test(text=text):
+            assert load("quickstart", [f"budget.env_steps={text}"]).budget.env_steps == 1_000_000
+            assert load(written(tmp_path, f"budget: {{env_steps: {text}}}")).budget.env_steps == 1_000_000
 
 
-@pytest.mark.parametrize(("text", "value"), [("5e-4", 5e-4), (".5", 0.5), ("1", 1.0), ("0.25", 0.25), ("3e-07", 3e-7)])
-def test_small_numbers_too(text: str, value: float, tmp_path: Path) -> None:
-    assert load("quickstart", [f"algorithm.actor_lr={text}"]).algorithm.actor_lr == value
-    assert load(written(tmp_path, f"algorithm: {{actor_lr: {text}}}")).algorithm.actor_lr == value
+def test_small_numbers_too(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, float]] = [("5e-4", 5e-4), (".5", 0.5), ("1", 1.0), ("0.25", 0.25), ("3e-07", 3e-7)]
+    for text, value in rows:
+        with subtests.test(text=text):
+            assert load("quickstart", [f"algorithm.actor_lr={text}"]).algorithm.actor_lr == value
+            assert load(written(tmp_path, f"algorithm: {{actor_lr: {text}}}")).algorithm.actor_lr == value
 
 
 def test_lists_null_flags_and_words_are_read_from_overrides() -> None:
@@ -156,15 +160,16 @@ def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path
     assert load("quickstart").algorithm.std != "sigmoid"
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_the_paper_preset_is_that_of_the_algorithm(name: str) -> None:
-    found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
-    for section, settings in PAPER[name].items():
-        assert {setting: found[section][setting] for setting in settings} == settings
-    assert (
-        load("quickstart", [f"algorithm.name={name}"]).algorithm
-        != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
-    )
+def test_the_paper_preset_is_that_of_the_algorithm(subtests: pytest.Subtests) -> None:
+    for name in PAPER:
+        with subtests.test(name=name):
+            found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
+            for section, settings in PAPER[name].items():
+                assert {setting: found[section][setting] for setting in settings} == settings
+            assert (
+                load("quickstart", [f"algorithm.name={name}"]).algorithm
+                != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
+            )
 
 
 def test_what_no_paper_gives_settings_for_is_refused() -> None:
@@ -240,9 +245,8 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
-    [
+def test_a_network_that_cannot_be_is_told(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str]] = [
         ("network.loss_prob=1.5", "network.loss_prob: got 1.5; input should be less than or equal to 1"),
         ("network.loss_burst=0.5", "network.loss_burst: got 0.5; a burst has at least 1 fragment (0: no bursts)"),
         ("network.rate_bps=-1", "network.rate_bps: got -1; input should be greater than or equal to 0"),
@@ -277,18 +281,17 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
         ("network.edges=[{preset: lan}]", "network.edges.0.between: "),
         ("network.churn={mean_on_s: 0, mean_off_s: 1}", "network.churn.mean_on_s: got 0"),
         ("network.random_outages={mean_up_s: 1}", "network.random_outages.mean_down_s: "),
-    ],
-)  # fmt: skip
-def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
-    assert told in mistake("quickstart", override)
+    ]
+    for override, told in rows:
+        with subtests.test(override=override):
+            assert told in mistake("quickstart", override)
 
 
 # --------------------------------------------------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize(
-    ("override", "told"),
-    [
+def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str]] = [
         ("kapa=1", "kapa: unknown key, did you mean 'kappa'?"),
         ("env.num_env=1", "env.num_env: unknown key, did you mean 'env.num_envs'?"),
         ("algorithm.lr=1", "algorithm.lr: unknown key"),
@@ -326,15 +329,14 @@ def test_a_network_that_cannot_be_is_told(override: str, told: str) -> None:
         ("topology.kind=file topology.file=x topology.rate_from={attribute: a, unit: bit}", "unit: got 'bit'"),
         ("clock=wall topology.kind=file topology.schedule=x", "clock: got 'wall'; on the real network nothing is modelled"),
         ("kappa_unit=agents kappa=0", ""),
-    ],
-)  # fmt: skip
-def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: str, told: str) -> None:
-    assert told in mistake("quickstart", *re.split(r" (?=[\w.]+=)", override))
+    ]
+    for override, told in rows:
+        with subtests.test(override=override):
+            assert told in mistake("quickstart", *re.split(r" (?=[\w.]+=)", override))
 
 
-@pytest.mark.parametrize(
-    ("overrides", "told"),
-    [
+def test_what_agents_could_not_agree_on_is_refused(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[list[str], str]] = [
         (["algorithm.name=a2po", "clock=wall"], "algorithm.order: got 'semi_greedy' with clock 'wall'"),
         (
             ["algorithm.name=a2po", "supervision.on_node_death=continue"],
@@ -353,10 +355,10 @@ def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(override: s
             "got 'recurrent'; with critic_scope 'central'",
         ),
         (["algorithm.critic_scope=central", "algorithm.reward=khop_mean"], "algorithm.reward: got 'khop_mean'"),
-    ],
-)
-def test_what_agents_could_not_agree_on_is_refused(overrides: list[str], told: str) -> None:
-    assert told in mistake("quickstart", *overrides)
+    ]
+    for overrides, told in rows:
+        with subtests.test(overrides=overrides):
+            assert told in mistake("quickstart", *overrides)
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -366,9 +368,8 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert "env.nam: unknown key, did you mean 'env.name'?" in told
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
+def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str]] = [
         ("kappa: [1", "cannot be read as YAML"),
         ("kappa: 1\n\tseed: 2", "cannot be read as YAML"),
         ("kappa 1", "expected a mapping of keys to values, got str"),
@@ -388,13 +389,13 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("[" * 20_000, "cannot be read as YAML"),
         ("a: 1\n---\nb: 2\n", "cannot be read as YAML"),
         ("kappa: *nobody", "cannot be read as YAML"),
-    ],
-)  # fmt: skip
-def test_a_wrong_file_is_told_with_its_name(text: str, told: str, tmp_path: Path) -> None:
-    source = written(tmp_path, text)
-    message = mistake(source)
-    assert told in message
-    assert message.startswith(source)
+    ]
+    for text, told in rows:
+        with subtests.test(text=text):
+            source = written(tmp_path, text)
+            message = mistake(source)
+            assert told in message
+            assert message.startswith(source)
 
 
 def test_a_tag_runs_nothing(tmp_path: Path) -> None:
@@ -465,24 +466,27 @@ def test_a_merge_key_is_a_key_as_any(tmp_path: Path) -> None:
     assert "env.<<: unknown key" in mistake(written(tmp_path, "kappa: 1\nenv: {<<: {copies: 2}}"))
 
 
-@pytest.mark.parametrize("kind", ["timestamp", "bool", "int", "set", "omap", "binary"])
-def test_a_value_that_does_not_fit_its_tag_is_told(tmp_path: Path, kind: str) -> None:
-    assert f"tag tag:yaml.org,2002:{kind} is not taken" in mistake(written(tmp_path, f"kappa: !!{kind} word"))
-    assert load(written(tmp_path, "name: !!str 5")).name == "5"
+def test_a_value_that_does_not_fit_its_tag_is_told(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for kind in ("timestamp", "bool", "int", "set", "omap", "binary"):
+        with subtests.test(kind=kind):
+            assert f"tag tag:yaml.org,2002:{kind} is not taken" in mistake(written(tmp_path, f"kappa: !!{kind} word"))
+            assert load(written(tmp_path, "name: !!str 5")).name == "5"
 
 
-@pytest.mark.parametrize(
-    "name", ["/tmp/x", "../../x", "a/b", ".", "..", ".hidden", "", "a\0b", "a\nb", "\x1b[31m", "x" * 151, "κ" * 80]
-)
-def test_a_name_is_no_path(name: str) -> None:
-    assert re.search(
-        r"name: got .*(printable|at least 1 character)", mistake("quickstart", f"name={json.dumps(name, ensure_ascii=False)}")
-    )
+def test_a_name_is_no_path(subtests: pytest.Subtests) -> None:
+    rows: list[str] = ["/tmp/x", "../../x", "a/b", ".", "..", ".hidden", "", "a\0b", "a\nb", "\x1b[31m", "x" * 151, "κ" * 80]
+    for name in rows:
+        with subtests.test(name=name):
+            assert re.search(
+                r"name: got .*(printable|at least 1 character)",
+                mistake("quickstart", f"name={json.dumps(name, ensure_ascii=False)}"),
+            )
 
 
-@pytest.mark.parametrize("name", ["mein Lauf κ=1 – größer 🐆", "[red]x [@click=y] :smile:", "x" * 150, "-x", "a.b"])
-def test_names_of_people_are_taken(name: str) -> None:
-    assert load("quickstart", [f"name={json.dumps(name, ensure_ascii=False)}"]).name == name
+def test_names_of_people_are_taken(subtests: pytest.Subtests) -> None:
+    for name in ("mein Lauf κ=1 – größer 🐆", "[red]x [@click=y] :smile:", "x" * 150, "-x", "a.b"):
+        with subtests.test(name=name):
+            assert load("quickstart", [f"name={json.dumps(name, ensure_ascii=False)}"]).name == name
 
 
 @pytest.mark.parametrize("compute", [[], ["compute.devices.pi.policy_ms=0", "compute.agents=[pi]", "compute.forward_ms=3"]])
@@ -560,9 +564,8 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
         assert told
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_learners_refuse_what_they_do_not_know(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[list[str], str]] = [
         (["algorithm.name=ma2ql", "algorithm.factor=khop"], "factor: got 'khop' with order 'alternating'"),
         (["algorithm.name=iql", "algorithm.order=fixed", "algorithm.factor=khop"], "factor: got 'khop' with target 'q'"),
         (["algorithm.name=i2q", "algorithm.constraint=lagrangian"], "constraint: got 'lagrangian' with target 'ideal_q'"),
@@ -578,21 +581,21 @@ def test_any_text_as_an_override_is_taken_or_told(text: str) -> None:
         (["algorithm.name=mdpo", "algorithm.order=fixed", "algorithm.trace=preopc"], "trace: got 'preopc' with model 'latent'"),
         (["algorithm.name=mdpo", "algorithm.critic_scope=khop"], "critic_scope: got 'khop' with model 'latent'"),
         (["algorithm.name=mdpo", "algorithm.critic_scope=central"], "critic_scope: got 'central' with model 'latent'"),
-    ],
-)
-def test_learners_refuse_what_they_do_not_know(words: list[str], told: str) -> None:
-    with pytest.raises(ScenarioError, match=told):
-        load("stage_game", words)
+    ]
+    for words, told in rows:
+        with subtests.test(words=words), pytest.raises(ScenarioError, match=told):
+            load("stage_game", words)
 
 
-@pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
-def test_what_is_nested_without_end_is_told_in_one_line(tmp_path: Path, opening: str) -> None:
-    path = tmp_path / "deep.yaml"
-    path.write_text(opening * 200_000)
-    with pytest.raises(ScenarioError, match=r"deep\.yaml: cannot be read as YAML: nested more than 100 deep$"):
-        load(str(path))
-    with pytest.raises(ScenarioError, match=r"cannot be read as YAML: nested more than 100 deep$"):
-        load("quickstart", [f"kappa={opening * 200_000}"])
+def test_what_is_nested_without_end_is_told_in_one_line(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for opening in ("[", "- ", "{a: ", "? "):
+        with subtests.test(opening=opening):
+            path = tmp_path / "deep.yaml"
+            path.write_text(opening * 200_000)
+            with pytest.raises(ScenarioError, match=r"deep\.yaml: cannot be read as YAML: nested more than 100 deep$"):
+                load(str(path))
+            with pytest.raises(ScenarioError, match=r"cannot be read as YAML: nested more than 100 deep$"):
+                load("quickstart", [f"kappa={opening * 200_000}"])
 
 
 def test_relative_paths_in_a_file_start_at_its_folder_and_those_of_overrides_at_the_present_one(

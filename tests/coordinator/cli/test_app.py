@@ -213,23 +213,25 @@ def contents(folder: Path) -> list[tuple[str, int]]:
     return sorted((str(path.relative_to(folder)), path.stat().st_mtime_ns) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_costs_one_line_and_exit_code_2_no_process_and_no_folder(call: Call, tmp_path: Path, case: str) -> None:
+def test_wrong_input_costs_one_line_and_exit_code_2_no_process_and_no_folder(
+    call: Call, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("all of it")
     (tmp_path / "file").write_text("x")
     (tmp_path / "three.edges").write_text("0 1\n1 2\n")
     (tmp_path / "apart.edges").write_text("0 1\n2 3\n")
     (tmp_path / "broken.yaml").write_text("kappa: [1\n")
-    before = contents(tmp_path)
-    words, told = WRONG[case]
-    ran = call(*words)
-    assert ran.code == 2
-    assert ran.out.strip() == ""
-    assert ran.err.startswith("kappahop: ")
-    assert ran.err.count("\n") == 1
-    assert told in ran.err
-    assert contents(tmp_path) == before
+    for case, (words, told) in WRONG.items():
+        with subtests.test(case):
+            before = contents(tmp_path)
+            ran = call(*words)
+            assert ran.code == 2
+            assert ran.out.strip() == ""
+            assert ran.err.startswith("kappahop: ")
+            assert ran.err.count("\n") == 1
+            assert told in ran.err
+            assert contents(tmp_path) == before
 
 
 def test_a_port_in_use_is_told_in_one_line(call: Call, tmp_path: Path) -> None:

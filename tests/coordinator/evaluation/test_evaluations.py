@@ -368,20 +368,19 @@ def test_the_episodes_that_choose_the_best_are_none_of_those_that_judge_it(tmp_p
     assert recorded == {episode.ret for episode in chooses.episodes}
 
 
-@pytest.mark.parametrize(
-    ("words", "every"),
-    [
+def test_how_often_follows_from_what_it_costs(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[list[str], int]] = [
         (["env.horizon=8", "budget.env_steps=16000"], 100),  # ten times at most
         (["env.horizon=80", "budget.env_steps=16000"], 100),
         (["env.horizon=800", "budget.env_steps=16000"], 1000),  # once, at the end
         (["evaluation.every_rounds=7"], 7),
         (["evaluation.every_rounds=0"], 0),
         (["clock=wall"], 0),
-    ],
-)
-def test_how_often_follows_from_what_it_costs(words: list[str], every: int) -> None:
-    words = [word for word in SMALL if not word.startswith("evaluation.every")] + ["env.name=network_lq", *words]
-    assert plan(load("quickstart", words)).deployment.evaluate_rounds == every
+    ]
+    for words, every in rows:
+        with subtests.test(words=words):
+            words = [word for word in SMALL if not word.startswith("evaluation.every")] + ["env.name=network_lq", *words]
+            assert plan(load("quickstart", words)).deployment.evaluate_rounds == every
 
 
 def test_on_the_wall_clock_there_are_none() -> None:

@@ -51,22 +51,28 @@ def test_traffic_keeps_left() -> None:
         assert (y - centre) * ahead < 0
 
 
-@pytest.mark.parametrize(
-    "graph", [nx.complete_graph(1), nx.path_graph(2), nx.grid_2d_graph(10, 10), nx.star_graph(60), nx.cycle_graph(200)]
-)
-def test_circles_neither_touch_nor_leave_the_picture(graph: nx.Graph) -> None:
-    plain = nx.convert_node_labels_to_integers(graph)
-    root = ElementTree.fromstring(traffic_map(plain, {}, np.array([1], dtype=np.int64), 1.0, "a map"))
-    _, _, wide, tall = map(float, root.get("viewBox", "").split())
-    circles = [tuple(float(one.get(key, "")) for key in ("cx", "cy", "r")) for one in root.iter("circle")]
-    assert len(circles) == len(plain)
-    places = np.array(circles)
-    radius = places[0, 2]
-    assert (places[:, :2] >= radius).all()
-    assert (places[:, 0] <= wide - radius).all()
-    assert (places[:, 1] <= tall - radius).all()
-    gaps = np.linalg.norm(places[:, None, :2] - places[None, :, :2], axis=-1) + np.eye(len(places)) * 1e9
-    assert gaps.min() > 2 * radius
+def test_circles_neither_touch_nor_leave_the_picture(subtests: pytest.Subtests) -> None:
+    rows: list[nx.Graph] = [
+        nx.complete_graph(1),
+        nx.path_graph(2),
+        nx.grid_2d_graph(10, 10),
+        nx.star_graph(60),
+        nx.cycle_graph(200),
+    ]
+    for graph in rows:
+        with subtests.test(graph=graph):
+            plain = nx.convert_node_labels_to_integers(graph)
+            root = ElementTree.fromstring(traffic_map(plain, {}, np.array([1], dtype=np.int64), 1.0, "a map"))
+            _, _, wide, tall = map(float, root.get("viewBox", "").split())
+            circles = [tuple(float(one.get(key, "")) for key in ("cx", "cy", "r")) for one in root.iter("circle")]
+            assert len(circles) == len(plain)
+            places = np.array(circles)
+            radius = places[0, 2]
+            assert (places[:, :2] >= radius).all()
+            assert (places[:, 0] <= wide - radius).all()
+            assert (places[:, 1] <= tall - radius).all()
+            gaps = np.linalg.norm(places[:, None, :2] - places[None, :, :2], axis=-1) + np.eye(len(places)) * 1e9
+            assert gaps.min() > 2 * radius
 
 
 def test_ids_are_left_out_where_circles_are_too_small() -> None:

@@ -128,11 +128,12 @@ def test_free_ports_are_free_again_after_the_check() -> None:
         check_ports(lq("network.transport=tcp", f"network.port={first}"), 4)
 
 
-@pytest.mark.parametrize("port", [0, 47000])
-@pytest.mark.parametrize("host", ["203.0.113.7", "no such host"])
-def test_a_host_that_is_not_this_machine_is_told(host: str, port: int) -> None:
-    with pytest.raises(ScenarioError, match=rf"network\.host: got '{host}'"):
-        check_ports(lq("network.transport=tcp", f"network.host='{host}'", f"network.port={port}"), 4)
+def test_a_host_that_is_not_this_machine_is_told(subtests: pytest.Subtests) -> None:
+    for port in (0, 47000):
+        for host in ("203.0.113.7", "no such host"):
+            told = rf"network\.host: got '{host}'"
+            with subtests.test(port=port, host=host), pytest.raises(ScenarioError, match=told):
+                check_ports(lq("network.transport=tcp", f"network.host='{host}'", f"network.port={port}"), 4)
 
 
 def test_a_temporary_folder_too_deep_for_ipc_sockets_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,21 +209,18 @@ def test_traces_lead_to_their_file_from_anywhere(tmp_path: Path, monkeypatch: py
     assert [getattr(event, "preset", "none") for event in network.events] == [wanted, "none"]
 
 
-@pytest.mark.parametrize(
-    ("words", "limits", "cut"),
-    [
+def test_first_episodes_end_one_after_the_other_where_rounds_are_shorter(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]] = [
         (("env.num_envs=3", "env.horizon=100", "rollout.steps=20"), (34, 67, 100), (0, 1)),
         (("env.num_envs=1", "env.horizon=100", "rollout.steps=20"), (100,), ()),
         (("env.num_envs=3", "env.horizon=100", "rollout.steps=100"), (), ()),  # a round holds every phase anyway
         (("env.num_envs=3", "env.horizon=100", "rollout.steps=20", "env.stagger=false"), (), ()),
         (("env.num_envs=4", "env.horizon=100", "rollout.steps=20", "algorithm.preset=paper"), (), ()),
-    ],
-)
-def test_first_episodes_end_one_after_the_other_where_rounds_are_shorter(
-    words: tuple[str, ...], limits: tuple[int, ...], cut: tuple[int, ...]
-) -> None:
-    deployment = plan(lq(*words)).deployment
-    assert (deployment.first_limits, deployment.cut_copies) == (limits, cut)
+    ]
+    for words, limits, cut in rows:
+        with subtests.test(words=words):
+            deployment = plan(lq(*words)).deployment
+            assert (deployment.first_limits, deployment.cut_copies) == (limits, cut)
 
 
 def test_an_evaluation_starts_all_copies_together(tmp_path: Path) -> None:

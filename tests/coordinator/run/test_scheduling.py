@@ -24,17 +24,16 @@ UP_S = 20.0
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
 
-@pytest.mark.parametrize(
-    ("n_agents", "free", "dealt"),
-    [
+def test_blocks_are_of_one_size_or_none(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[int, list[int], list[int]]] = [
         (6, [0, 1], [0, 0, 0, 1, 1, 1]),
         (4, [2, 5, 6, 7], [2, 5, 6, 7]),
         (5, [0, 1], []),  # a core with three would keep the other waiting
         (3, [0, 1, 2, 3], []),
-    ],
-)
-def test_blocks_are_of_one_size_or_none(n_agents: int, free: list[int], dealt: list[int]) -> None:
-    assert deal(n_agents, free) == tuple((core,) for core in dealt)
+    ]
+    for n_agents, free, dealt in rows:
+        with subtests.test(n_agents=n_agents):
+            assert deal(n_agents, free) == tuple((core,) for core in dealt)
 
 
 def treatment(pid: int) -> set[tuple[frozenset[int], bool]]:

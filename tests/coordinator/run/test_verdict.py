@@ -58,9 +58,8 @@ RISING = [0.1 * k for k in range(40)]
 REST = [1.5] * 40
 
 
-@pytest.mark.parametrize(
-    ("known", "because"),
-    [
+def test_causes_of_an_exceeded_limit(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[dict[str, Any], list[str]]] = [
         ({"heeds": False, "idle": 34.1}, ["mappo_l minds no costs"]),
         ({"idle": 34.1, "multipliers": REST}, ["the limit is below what doing nothing costs (34.1)"]),
         ({"idle": 29.0, "multipliers": REST}, []),
@@ -77,14 +76,16 @@ REST = [1.5] * 40
                 "actions have hardly any spread left to learn by (0.01 of 0.5)",
             ],
         ),
-    ],
-)
-def test_causes_of_an_exceeded_limit(known: dict[str, Any], because: list[str]) -> None:
-    found = verdict([44.0, 45.0, 46.0], **known)
-    assert found["kept"] is False
-    assert found["because"] == because
-    last = " and ".join(because) if because else "no cause found, a longer run may keep it"
-    assert found["text"] == f"limit 30 on cost exceeded: 45 on average over 3 episodes, 95 % interval 42.5 to 47.5; {last}"
+    ]
+    for known, because in rows:
+        with subtests.test(known=known):
+            found = verdict([44.0, 45.0, 46.0], **known)
+            assert found["kept"] is False
+            assert found["because"] == because
+            last = " and ".join(because) if because else "no cause found, a longer run may keep it"
+            assert (
+                found["text"] == f"limit 30 on cost exceeded: 45 on average over 3 episodes, 95 % interval 42.5 to 47.5; {last}"
+            )
 
 
 def test_causes_are_told_only_where_the_limit_was_exceeded() -> None:

@@ -130,6 +130,8 @@ def test_the_command_shows_every_preset_and_kind() -> None:
     assert "nobody says anything" in silent.stdout
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(1e-5, "0.01 ms"), (119.0, "119 s"), (121.0, "2.02 min"), (7200.0, "2 h")])
-def test_durations_read_well(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_durations_read_well(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[float, str]] = [(1e-5, "0.01 ms"), (119.0, "119 s"), (121.0, "2.02 min"), (7200.0, "2 h")]
+    for seconds, text in rows:
+        with subtests.test(seconds=seconds):
+            assert duration(seconds) == text

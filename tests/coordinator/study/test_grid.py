@@ -21,10 +21,11 @@ def test_seeds_are_every_number_of_every_range_once_and_ascending(ranges: list[t
         assert seeds(text) == sorted(meant)
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "3..1", "-1", "1.5", "0..4294967296", "0..999999", "0...2", "99999999999"])
-def test_what_is_no_list_of_seeds_is_refused(text: str) -> None:
-    with pytest.raises(ScenarioError, match=r"^--seeds: got "):
-        seeds(text)
+def test_what_is_no_list_of_seeds_is_refused(subtests: pytest.Subtests) -> None:
+    rows: list[str] = ["", "a", "1,,2", "3..1", "-1", "1.5", "0..4294967296", "0..999999", "0...2", "99999999999"]
+    for text in rows:
+        with subtests.test(text=text), pytest.raises(ScenarioError, match=r"^--seeds: got "):
+            seeds(text)
 
 
 def test_commas_within_brackets_and_quotes_divide_nothing() -> None:
@@ -42,10 +43,10 @@ def test_parts_joined_by_commas_come_apart_again(parts: list[str]) -> None:
     assert split(",".join(parts)) == parts
 
 
-@pytest.mark.parametrize("text", ["[1,2", "1,2]", "[1,2}", "'a,b", "1],[2", "1,,2", ",", "a, #b", "[" * 5000 + ","])
-def test_what_is_no_list_of_values_is_refused(text: str) -> None:
-    with pytest.raises(ScenarioError, match=r"^got .*; expected values with commas between them \("):
-        split(text)
+def test_what_is_no_list_of_values_is_refused(subtests: pytest.Subtests) -> None:
+    for text in ("[1,2", "1,2]", "[1,2}", "'a,b", "1],[2", "1,,2", ",", "a, #b", "[" * 5000 + ","):
+        with subtests.test(text=text), pytest.raises(ScenarioError, match=r"^got .*; expected values with commas between them"):
+            split(text)
 
 
 def test_cells_are_all_combinations_the_last_knob_fastest() -> None:
@@ -100,9 +101,8 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
     assert max(map(len, names)) <= MAX_NAME + 2
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_a_cell_that_cannot_be_run_is_told_before_anything_starts(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[list[str], str]] = [
         (["kappa"], "'kappa': expected key=value"),
         (["=1,2"], "'=1,2': expected key=value"),
         (["kappa=1,,2"], "kappa: got '1,,2'; expected values with commas between them"),
@@ -124,10 +124,10 @@ def test_folders_are_told_apart_and_not_too_long() -> None:
             [f"algorithm.{setting}=" + ",".join(f"0.{i:03}" for i in range(1, 251)) for setting in ("gamma", "clip")],
             "125,000 runs",
         ),
-    ],
-)
-def test_a_cell_that_cannot_be_run_is_told_before_anything_starts(words: list[str], told: str) -> None:
-    with pytest.raises(ScenarioError) as refused:
-        cells("quickstart", [*LQ, *words], [0, 1])
-    assert str(refused.value).startswith(told)
-    assert "\n" not in str(refused.value)
+    ]
+    for words, told in rows:
+        with subtests.test(words=words):
+            with pytest.raises(ScenarioError) as refused:
+                cells("quickstart", [*LQ, *words], [0, 1])
+            assert str(refused.value).startswith(told)
+            assert "\n" not in str(refused.value)

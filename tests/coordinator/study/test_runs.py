@@ -125,12 +125,12 @@ def test_the_same_run_twice_is_refused(tmp_path: Path, record_run: RecordRun) ->
         cells(find([tmp_path]))
 
 
-@pytest.mark.parametrize(
-    "word", ["kappa=3", "algorithm.hidden=[64,64]", "record.tensorboard=false", "topology.file=null", "name=x"]
-)
-def test_a_knob_is_shown_as_it_is_typed(word: str) -> None:
-    key, _, text = word.partition("=")
-    assert shown(value_of(load("quickstart", [word]), key)) == text
+def test_a_knob_is_shown_as_it_is_typed(subtests: pytest.Subtests) -> None:
+    rows: list[str] = ["kappa=3", "algorithm.hidden=[64,64]", "record.tensorboard=false", "topology.file=null", "name=x"]
+    for word in rows:
+        with subtests.test(word=word):
+            key, _, text = word.partition("=")
+            assert shown(value_of(load("quickstart", [word]), key)) == text
 
 
 def test_tables_come_with_all_their_columns_and_with_nan_for_what_is_missing(tmp_path: Path, record_run: RecordRun) -> None:

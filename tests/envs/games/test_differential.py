@@ -21,15 +21,16 @@ def at(z: float, n: int) -> float:
     return float(ring(np.full((1, n), z / np.sqrt(2.0)))[0])
 
 
-@pytest.mark.parametrize("n", DISC)
-def test_ring_pays_most_in_the_centre_nothing_in_the_gap_and_little_beyond(n: int) -> None:
-    assert at(0.0, n) == 1.0
-    assert at(DISC[n] / 2, n) == pytest.approx(0.5)
-    assert at(DISC[n], n) == pytest.approx(0.0, abs=1e-6)
-    assert at((DISC[n] + 0.6) / 2, n) == 0.0
-    assert at(0.8, n) == pytest.approx(0.3)
-    assert at(1.01, n) == 0.0
-    assert max(at(z, n) for z in np.linspace(DISC[n], 1.4, 500)) <= 0.3
+def test_ring_pays_most_in_the_centre_nothing_in_the_gap_and_little_beyond(subtests: pytest.Subtests) -> None:
+    for n in DISC:
+        with subtests.test(n=n):
+            assert at(0.0, n) == 1.0
+            assert at(DISC[n] / 2, n) == pytest.approx(0.5)
+            assert at(DISC[n], n) == pytest.approx(0.0, abs=1e-6)
+            assert at((DISC[n] + 0.6) / 2, n) == 0.0
+            assert at(0.8, n) == pytest.approx(0.3)
+            assert at(1.01, n) == 0.0
+            assert max(at(z, n) for z in np.linspace(DISC[n], 1.4, 500)) <= 0.3
 
 
 def test_ring_depends_on_the_distance_only() -> None:
@@ -88,16 +89,18 @@ def test_basin_is_played_once() -> None:
     assert [episode.ret for episode in out.episodes] == [9.0] * 3
 
 
-@pytest.mark.parametrize("landscape", ["ring", "basin"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12])
-def test_divergence_is_a_fault_and_ends_the_copy(landscape: str, bad: float) -> None:
-    world = world_of(2, landscape=landscape)
-    world.reset()
-    action = np.zeros((3, 1), np.float32)
-    action[1] = bad
-    out = world.step([action, np.zeros((3, 1), np.float32)])
-    assert out.faults.tolist() == [False, True, False]
-    assert out.terminated[1]
-    assert (out.reward[:, 1] == 0).all()
-    assert np.isnan(next(episode.ret for episode in out.episodes if episode.copy == 1))  # what it would have come to is not known
-    assert np.isfinite(out.reward).all()
+def test_divergence_is_a_fault_and_ends_the_copy(subtests: pytest.Subtests) -> None:
+    for landscape in ("ring", "basin"):
+        for bad in (np.nan, np.inf, 1e12):
+            with subtests.test(landscape=landscape, bad=bad):
+                world = world_of(2, landscape=landscape)
+                world.reset()
+                action = np.zeros((3, 1), np.float32)
+                action[1] = bad
+                out = world.step([action, np.zeros((3, 1), np.float32)])
+                assert out.faults.tolist() == [False, True, False]
+                assert out.terminated[1]
+                assert (out.reward[:, 1] == 0).all()
+                (ended,) = (episode for episode in out.episodes if episode.copy == 1)
+                assert np.isnan(ended.ret)  # what it would have come to is not known
+                assert np.isfinite(out.reward).all()

@@ -88,14 +88,15 @@ def test_occupancy_of_an_endless_game_sums_to_the_horizon_and_gives_the_return()
     assert rho @ paid == pytest.approx(performance(game, policies, 0.9))
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_performance_difference_lemma(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    game, gamma = with_own_rewards(small(seed), rng), 0.9
-    old, new = some_policies(game, rng), some_policies(game, rng)
-    advantage = (action_values(game, old, gamma) - values(game, old, gamma)[:, :, None]).mean(axis=0)
-    gain = occupancy(game, new, gamma) @ (joint(new) * advantage).sum(axis=1)
-    assert performance(game, new, gamma) - performance(game, old, gamma) == pytest.approx(gain, abs=1e-12)
+def test_performance_difference_lemma(subtests: pytest.Subtests) -> None:
+    for seed in range(10):
+        with subtests.test(seed=seed):
+            rng = np.random.default_rng(seed)
+            game, gamma = with_own_rewards(small(seed), rng), 0.9
+            old, new = some_policies(game, rng), some_policies(game, rng)
+            advantage = (action_values(game, old, gamma) - values(game, old, gamma)[:, :, None]).mean(axis=0)
+            gain = occupancy(game, new, gamma) @ (joint(new) * advantage).sum(axis=1)
+            assert performance(game, new, gamma) - performance(game, old, gamma) == pytest.approx(gain, abs=1e-12)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])

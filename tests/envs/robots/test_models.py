@@ -9,9 +9,8 @@ import pytest
 from envs.robots import models
 
 
-@pytest.mark.parametrize(
-    ("build", "nq", "nv", "nu"),
-    [
+def test_sizes(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[Any, int, int, int]] = [
         (lambda: models.ant(), 15, 14, 8),
         (lambda: models.ant("static"), 15, 14, 8),
         (lambda: models.ant("free"), 57, 50, 8),
@@ -25,40 +24,23 @@ from envs.robots import models
         (lambda: models.many_ant(6, "free"), 45, 42, 24),
         (lambda: models.many_ant(8), 39, 38, 32),
         (lambda: models.many_ant(8, "free"), 53, 50, 32),
-    ],
-    ids=[
-        "ant",
-        "ant static",
-        "ant free",
-        "cheetah",
-        "plain cheetah",
-        "hopper",
-        "walker",
-        "humanoid",
-        "swimmer",
-        "6 segments",
-        "6 free",
-        "8 segments",
-        "8 free",
-    ],
-)
-def test_sizes(build: Any, nq: int, nv: int, nu: int) -> None:
-    model = build()
-    assert (model.nq, model.nv, model.nu) == (nq, nv, nu)
+    ]
+    for build, nq, nv, nu in rows:
+        with subtests.test(build=build):
+            model = build()
+            assert (model.nq, model.nv, model.nu) == (nq, nv, nu)
 
 
-@pytest.mark.parametrize(
-    ("build", "mass"),
-    [
+def test_masses(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[Any, float]] = [
         (lambda: models.ant(), 0.9109),
         (lambda: models.half_cheetah(), 14.0),
         (lambda: models.many_ant(6), 19.47),
         (lambda: models.many_ant(8), 27.14),
-    ],
-    ids=["ant", "cheetah", "6 segments", "8 segments"],
-)
-def test_masses(build: Any, mass: float) -> None:
-    assert build().body_mass.sum() == pytest.approx(mass, abs=6e-3 if mass > 15 else 5e-5)
+    ]
+    for build, mass in rows:
+        with subtests.test(build=build):
+            assert build().body_mass.sum() == pytest.approx(mass, abs=6e-3 if mass > 15 else 5e-5)
 
 
 def test_obstacle_is_light_and_damped() -> None:

@@ -398,46 +398,44 @@ def test_cheetah_is_truncated_at_the_horizon_and_never_terminates() -> None:
         assert out.truncated.all() == (t % 30 == 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "partition"),
-    [
+def test_diverged_copy_is_reported_and_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    robots = [
         ("safe_ant", "4x2"),
         ("safe_halfcheetah", "6x1"),
         ("safe_manyagent_ant", "6x1"),
         ("mamujoco_humanoid", "9|8"),
         ("mamujoco_hopper", "3x1"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("where", "bad"),  # 1e12: finite, and beyond what MuJoCo takes for a number; a finite action it clamps
-    [("qpos", np.nan), ("qpos", 1e12), ("qvel", np.nan), ("qvel", 1e12), ("action", np.nan)],
-)
-def test_diverged_copy_is_reported_and_restarted(
-    name: str, partition: str, where: str, bad: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    world = world_of(name=name, partition=partition, num_envs=3)
-    other = world_of(name=name, partition=partition, num_envs=3)
-    world.reset()
-    other.reset()
-    actions = still(world)
-    if where == "action":
-        actions[0][1] = bad
-    else:
-        getattr(world.batch, where)[1, 3] = bad
-    out, untouched = world.step(actions), other.step(still(other))
-    assert list(out.faults) == list(out.terminated) == [False, True, False]
-    assert (out.reward[:, 1] == 0).all()
-    assert (out.cost[:, 1] == 1).all()
-    assert [(episode.copy, episode.length) for episode in out.episodes] == [(1, 1)]
-    assert np.isnan([out.episodes[0].ret, *out.episodes[0].cost]).all()
-    assert all(np.isfinite(block).all() for block in [*out.obs, *(out.final_obs or [])])
-    for mine, theirs in zip(out.obs, untouched.obs, strict=True):
-        assert (mine[[0, 2]] == theirs[[0, 2]]).all()
-    after = world.step(still(world))
-    assert not after.faults.any()
-    assert not after.terminated.any()
-    assert os.listdir(tmp_path) == []
+    ]
+    # 1e12: finite, and beyond what MuJoCo takes for a number; a finite action it clamps
+    harms = [("qpos", np.nan), ("qpos", 1e12), ("qvel", np.nan), ("qvel", 1e12), ("action", np.nan)]
+    for name, partition in robots:
+        for where, bad in harms:
+            with subtests.test(name=name, where=where, bad=bad):
+                monkeypatch.chdir(tmp_path)
+                world = world_of(name=name, partition=partition, num_envs=3)
+                other = world_of(name=name, partition=partition, num_envs=3)
+                world.reset()
+                other.reset()
+                actions = still(world)
+                if where == "action":
+                    actions[0][1] = bad
+                else:
+                    getattr(world.batch, where)[1, 3] = bad
+                out, untouched = world.step(actions), other.step(still(other))
+                assert list(out.faults) == list(out.terminated) == [False, True, False]
+                assert (out.reward[:, 1] == 0).all()
+                assert (out.cost[:, 1] == 1).all()
+                assert [(episode.copy, episode.length) for episode in out.episodes] == [(1, 1)]
+                assert np.isnan([out.episodes[0].ret, *out.episodes[0].cost]).all()
+                assert all(np.isfinite(block).all() for block in [*out.obs, *(out.final_obs or [])])
+                for mine, theirs in zip(out.obs, untouched.obs, strict=True):
+                    assert (mine[[0, 2]] == theirs[[0, 2]]).all()
+                after = world.step(still(world))
+                assert not after.faults.any()
+                assert not after.terminated.any()
+                assert os.listdir(tmp_path) == []
 
 
 # --- costs ----------------------------------------------------------------------------------------------------------

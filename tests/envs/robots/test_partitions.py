@@ -19,9 +19,8 @@ def graph_of(name: str, partition: str) -> nx.Graph:
 HIPS = {(0, 2), (0, 4), (0, 6), (2, 4), (2, 6), (4, 6)}
 
 
-@pytest.mark.parametrize(
-    ("name", "partition", "edges", "diameter"),
-    [
+def test_agent_graph(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str, set[tuple[int, int]], int]] = [
         ("safe_ant", "2x4", {(0, 1)}, 1),
         ("safe_ant", "2x4d", {(0, 1)}, 1),
         ("safe_ant", "4x2", set(nx.complete_graph(4).edges), 1),
@@ -45,45 +44,43 @@ HIPS = {(0, 2), (0, 4), (0, 6), (2, 4), (2, 6), (4, 6)}
         ("mamujoco_hopper", "3x1", set(nx.path_graph(3).edges), 2),
         ("mamujoco_swimmer", "2x1", {(0, 1)}, 1),
         ("mamujoco_humanoid", "9|8", {(0, 1)}, 1),
-    ],
-)
-def test_agent_graph(name: str, partition: str, edges: set[tuple[int, int]], diameter: int) -> None:
-    graph = graph_of(name, partition)
-    assert set(graph.edges) == edges
-    assert nx.diameter(graph) == diameter
+    ]
+    for name, partition, edges, diameter in rows:
+        with subtests.test(name=name, partition=partition):
+            graph = graph_of(name, partition)
+            assert set(graph.edges) == edges
+            assert nx.diameter(graph) == diameter
 
 
-@pytest.mark.parametrize(
-    ("name", "partition", "sizes"),
-    [
+def test_neighbourhoods_have_the_tabled_sizes(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[str, str, list[list[int]]]] = [
         ("safe_ant", "8x1", [[5, 2] * 4, [8, 5] * 4, [8] * 8]),
         ("safe_halfcheetah", "6x1", [[3, 3, 2, 3, 3, 2]]),
         ("safe_halfcheetah", "3x2", [[2, 3, 2], [3, 3, 3]]),
         ("mamujoco_walker2d", "6x1", [[2, 3, 3, 3, 3, 2], [3, 4, 5, 5, 4, 3], [4, 5, 6, 6, 5, 4]]),
         ("mamujoco_hopper", "3x1", [[2, 3, 2], [3, 3, 3]]),
-    ],
-)
-def test_neighbourhoods_have_the_tabled_sizes(name: str, partition: str, sizes: list[list[int]]) -> None:
-    graph = graph_of(name, partition)
-    for kappa, expected in enumerate(sizes, start=1):
-        assert [len(nx.ego_graph(graph, i, kappa)) for i in graph] == expected
+    ]
+    for name, partition, sizes in rows:
+        with subtests.test(name=name, partition=partition):
+            graph = graph_of(name, partition)
+            for kappa, expected in enumerate(sizes, start=1):
+                assert [len(nx.ego_graph(graph, i, kappa)) for i in graph] == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "partition"), [(name, partition) for name, task in TASKS.items() for partition in task.partitions]
-)
-def test_partition_deals_every_joint_once(name: str, partition: str) -> None:
-    robot, deal = TASKS[name].robots[partition], TASKS[name].partitions[partition]
-    dealt = [joint for own in deal for joint in own]
-    assert sorted(dealt) == sorted(robot.joints) == sorted(robot.motors)
-    if "x" not in partition:
-        assert [len(own) for own in deal] == {"9|8": [9, 8], "1p1": [6, 6]}[partition]
-        return
-    agents, per_agent = partition.rstrip("d").split("x")
-    assert len(deal) == int(agents)
-    assert len({len(own) for own in deal}) == 1
-    if name != "safe_manyagent_ant":
-        assert len(deal[0]) == int(per_agent)
+def test_partition_deals_every_joint_once(subtests: pytest.Subtests) -> None:
+    for name, partition in [(name, partition) for name, task in TASKS.items() for partition in task.partitions]:
+        with subtests.test(name=name, partition=partition):
+            robot, deal = TASKS[name].robots[partition], TASKS[name].partitions[partition]
+            dealt = [joint for own in deal for joint in own]
+            assert sorted(dealt) == sorted(robot.joints) == sorted(robot.motors)
+            if "x" not in partition:
+                assert [len(own) for own in deal] == {"9|8": [9, 8], "1p1": [6, 6]}[partition]
+                continue
+            agents, per_agent = partition.rstrip("d").split("x")
+            assert len(deal) == int(agents)
+            assert len({len(own) for own in deal}) == 1
+            if name != "safe_manyagent_ant":
+                assert len(deal[0]) == int(per_agent)
 
 
 def test_graph_of_the_humanoids_joints_has_the_published_figures() -> None:

@@ -36,15 +36,25 @@ def standing(x: float, y: float = 0.0, obstacle: float | None = None, x0: float 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("x", "middle"),
-    [
-        (-10, -10), (0, 0), (10, 10), (20, 20), (30, 10), (40, 0), (50, -10), (60, -20), (70, -10), (80, 0), (100, 20), (120, 20),
+def test_middle_line_folds_at_20_60_and_100(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[int, int]] = [
+        (-10, -10),
+        (0, 0),
+        (10, 10),
+        (20, 20),
+        (30, 10),
+        (40, 0),
+        (50, -10),
+        (60, -20),
+        (70, -10),
+        (80, 0),
+        (100, 20),
+        (120, 20),
         (500, 20),
-    ],
-)  # fmt: skip
-def test_middle_line_folds_at_20_60_and_100(x: int, middle: int) -> None:
-    assert off(float(x), middle * T30) == pytest.approx(0.0, abs=1e-12)
+    ]
+    for x, middle in rows:
+        with subtests.test(x=x):
+            assert off(float(x), middle * T30) == pytest.approx(0.0, abs=1e-12)
 
 
 @given(st.floats(-50, 200), st.floats(0, 1e-3))
@@ -52,15 +62,16 @@ def test_offset_is_continuous(x: float, step: float) -> None:
     assert abs(off(x + step) - off(x)) <= T30 * step + 1e-9
 
 
-@pytest.mark.parametrize("middle_at", [(0.0, 0.0), (40.0, 0.0), (120.0, 20 * T30)])
-@pytest.mark.parametrize("side", [1.0, -1.0])
-@pytest.mark.parametrize(("half_width", "band"), [(5.0, (3.2, 6.8)), (4.5, (2.7, 6.3))])
-def test_cost_band(middle_at: tuple[float, float], side: float, half_width: float, band: tuple[float, float]) -> None:
-    x, middle = middle_at
-    rule = CorridorRule(half_width)
-    places = [edge + nudge for edge in band for nudge in (-0.01, 0.01)]
-    costs = [bool(rule.cost(standing(x, middle + side * y))[0]) for y in places]
-    assert costs == [False, True, True, False]
+def test_cost_band(subtests: pytest.Subtests) -> None:
+    for middle_at in ((0.0, 0.0), (40.0, 0.0), (120.0, 20 * T30)):
+        for side in (1.0, -1.0):
+            for half_width, band in ((5.0, (3.2, 6.8)), (4.5, (2.7, 6.3))):
+                with subtests.test(middle_at=middle_at, side=side, half_width=half_width):
+                    x, middle = middle_at
+                    rule = CorridorRule(half_width)
+                    places = [edge + nudge for edge in band for nudge in (-0.01, 0.01)]
+                    costs = [bool(rule.cost(standing(x, middle + side * y))[0]) for y in places]
+                    assert costs == [False, True, True, False]
 
 
 def test_middle_of_the_corridor_and_far_outside_are_free() -> None:
@@ -100,9 +111,8 @@ def test_obstacle_is_driven_with_a_period_of_three_pi_seconds() -> None:
     np.testing.assert_allclose(obstacle_drive(time + 3 * math.pi), drive, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("z", "tilt", "fine"),
-    [
+def test_ant_is_healthy_between_two_heights_and_not_on_its_back(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[float, float, bool]] = [
         (0.2, 0.0, True),
         (0.19, 0.0, False),
         (1.0, 0.0, True),
@@ -110,18 +120,17 @@ def test_obstacle_is_driven_with_a_period_of_three_pi_seconds() -> None:
         (0.5, 134.0, True),
         (0.5, 135.0, False),
         (math.nan, 0.0, False),
-    ],
-)
-def test_ant_is_healthy_between_two_heights_and_not_on_its_back(z: float, tilt: float, fine: bool) -> None:
-    half = math.sin(math.radians(tilt) / 2)  # cos 134° = -0.695, cos 135° = -0.707
-    posture, qvel = FreePosture((0.2, 1.0), MIN_UPRIGHT), np.zeros((1, 6))
-    assert bool(posture.kept(np.array([[0, 0, z, 0, half, 0, 0]], float), qvel)[0]) is fine
-    assert bool(posture.kept(np.array([[0, 0, z, 0, 0, half, 0]], float), qvel)[0]) is fine
+    ]
+    for z, tilt, fine in rows:
+        with subtests.test(z=z):
+            half = math.sin(math.radians(tilt) / 2)  # cos 134° = -0.695, cos 135° = -0.707
+            posture, qvel = FreePosture((0.2, 1.0), MIN_UPRIGHT), np.zeros((1, 6))
+            assert bool(posture.kept(np.array([[0, 0, z, 0, half, 0, 0]], float), qvel)[0]) is fine
+            assert bool(posture.kept(np.array([[0, 0, z, 0, 0, half, 0]], float), qvel)[0]) is fine
 
 
-@pytest.mark.parametrize(
-    ("z", "pitch", "joint", "speed", "fine"),
-    [
+def test_hopper_stands_high_straight_and_bounded(subtests: pytest.Subtests) -> None:
+    rows: list[tuple[float, float, float, float, bool]] = [
         (1.2, 0.0, 0.0, 0.0, True),
         (0.69, 0.0, 0.0, 0.0, False),
         (9.0, -0.19, 0.0, 0.0, True),
@@ -129,12 +138,12 @@ def test_ant_is_healthy_between_two_heights_and_not_on_its_back(z: float, tilt: 
         (1.2, 0.0, -101.0, 0.0, False),
         (1.2, 0.0, 0.0, 101.0, False),
         (1.2, math.nan, 0.0, 0.0, False),
-    ],
-)
-def test_hopper_stands_high_straight_and_bounded(z: float, pitch: float, joint: float, speed: float, fine: bool) -> None:
-    posture = PlanarPosture((0.7, math.inf), 0.2, bound=100.0)
-    qpos, qvel = np.array([[500.0, z, pitch, joint]]), np.array([[0.0, 0.0, speed]])
-    assert bool(posture.kept(qpos, qvel)[0]) is fine
+    ]
+    for z, pitch, joint, speed, fine in rows:
+        with subtests.test(z=z):
+            posture = PlanarPosture((0.7, math.inf), 0.2, bound=100.0)
+            qpos, qvel = np.array([[500.0, z, pitch, joint]]), np.array([[0.0, 0.0, speed]])
+            assert bool(posture.kept(qpos, qvel)[0]) is fine
 
 
 def test_contact_forces_are_clipped_before_squaring() -> None:

@@ -1,6 +1,5 @@
 """Who acts by weights of somebody else: which ones a copy acts by, and that they are what was learnt."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,22 @@ from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from node.protocol.kinds import policy_width
 from scenarios.schema import Algorithm
+from tests.builders import shape
 from topology.snapshot import read, write
 
 E, WIDTHS, CHOICES, SEED = 4, (2, 3), (3, 2), 7
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def algorithm(name: str = "qmix", **settings: Any) -> Algorithm:
     return Algorithm.model_validate({"name": name, "hidden": [6], "head_gain": 1.0, "critic_lr": 0.05, **settings})
 
 
-def shape(agent: int) -> Shape:
-    return Shape(
-        agent=agent, seed=SEED, steps=1, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=WIDTHS[agent], critic_width=WIDTHS[agent], act_dim=1, n_discrete=CHOICES[agent], cost_limits=(),
-    )  # fmt: skip
+def sizes(agent: int) -> Shape:
+    return shape(agent=agent, seed=SEED, copies=E, width=WIDTHS[agent], n_discrete=CHOICES[agent])
 
 
 def executor(agent: int = 0, **settings: Any) -> Executor:
-    one = Executor(shape(agent), algorithm(**settings))
+    one = Executor(sizes(agent), algorithm(**settings))
     one.begin_round(0, explore=False)
     return one
 
@@ -126,7 +114,7 @@ def test_a_copy_acts_by_what_has_reached_it_and_forgotten_is_what_none_acts_by(t
 def test_a_checkpoint_of_it_is_one_of_independent_learning_and_what_does_not_fit_is_refused() -> None:
     one, observation = executor(), np.random.default_rng(3).normal(size=(E, 2)).astype(np.float32)
     one.take_policy(np.tile(taught().policy(0), (E, 1)), np.ones(E, np.bool_))
-    alone = OffPolicyLearner(shape(0), slice(0, 2), algorithm("iql"))
+    alone = OffPolicyLearner(sizes(0), slice(0, 2), algorithm("iql"))
     other = executor()
     for each in (alone, other):
         each.load_policy(one.weights())

@@ -127,13 +127,14 @@ def test_single_precision_inputs_are_added_up_in_double() -> None:
     assert found[0] == pytest.approx(many * float(np.float32(0.1)), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["gamma", "lam"])
-@pytest.mark.parametrize("bad", [-0.01, 1.01, np.nan])
-def test_discount_and_trace_outside_the_unit_interval_are_refused(name: str, bad: float) -> None:
-    none, never = np.zeros(1), np.zeros(1, np.bool_)
-    settings = {"gamma": 0.9, "lam": 0.9, name: bad}
-    with pytest.raises(ValueError, match=rf"{name}: got .*, expected a number in \[0, 1\]"):
-        gae(none, none, none, never, never, gamma=settings["gamma"], lam=settings["lam"])
+def test_discount_and_trace_outside_the_unit_interval_are_refused(subtests: pytest.Subtests) -> None:
+    for name in ("gamma", "lam"):
+        for bad in (-0.01, 1.01, np.nan):
+            with subtests.test(name=name, bad=bad):
+                none, never = np.zeros(1), np.zeros(1, np.bool_)
+                settings = {"gamma": 0.9, "lam": 0.9, name: bad}
+                with pytest.raises(ValueError, match=rf"{name}: got .*, expected a number in \[0, 1\]"):
+                    gae(none, none, none, never, never, gamma=settings["gamma"], lam=settings["lam"])
 
 
 # --- scaling ----------------------------------------------------------------------------------------------------------

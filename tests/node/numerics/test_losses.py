@@ -41,13 +41,14 @@ CLIP_CASES = [  # ratio, advantage, objective, its slope in the ratio; clip 0.2
 ]
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "objective", "slope"), CLIP_CASES)
-def test_objective_and_its_slope_by_hand(ratio: float, advantage: float, objective: float, slope: float) -> None:
-    rho = torch.tensor([ratio], dtype=torch.float64, requires_grad=True)
-    found = clip_objective(rho, torch.tensor([advantage], dtype=torch.float64), clip=0.2)
-    (gradient,) = torch.autograd.grad(found.sum(), rho)
-    assert float(found.detach()) == pytest.approx(objective)
-    assert float(gradient) == pytest.approx(slope)
+def test_objective_and_its_slope_by_hand(subtests: pytest.Subtests) -> None:
+    for ratio, advantage, objective, slope in CLIP_CASES:
+        with subtests.test(ratio=ratio):
+            rho = torch.tensor([ratio], dtype=torch.float64, requires_grad=True)
+            found = clip_objective(rho, torch.tensor([advantage], dtype=torch.float64), clip=0.2)
+            (gradient,) = torch.autograd.grad(found.sum(), rho)
+            assert float(found.detach()) == pytest.approx(objective)
+            assert float(gradient) == pytest.approx(slope)
 
 
 def test_positive_factor_commutes_with_the_minimum() -> None:
@@ -176,16 +177,15 @@ VALUE_CASES = [  # value, old value, target, clip, huber, loss, its slope in the
 ]
 
 
-@pytest.mark.parametrize(("value", "old", "target", "clip", "huber", "loss", "slope"), VALUE_CASES)
-def test_value_loss_and_its_slope_by_hand(
-    value: float, old: float, target: float, clip: float | None, huber: float | None, loss: float, slope: float
-) -> None:
-    v = torch.tensor([value], dtype=torch.float64, requires_grad=True)
-    fixed = (torch.tensor([number], dtype=torch.float64) for number in (old, target))
-    found = value_loss(v, *fixed, value_clip=clip, huber_delta=huber)
-    (gradient,) = torch.autograd.grad(found, v)
-    assert float(found.detach()) == pytest.approx(loss)
-    assert float(gradient) == pytest.approx(slope)
+def test_value_loss_and_its_slope_by_hand(subtests: pytest.Subtests) -> None:
+    for value, old, target, clip, huber, loss, slope in VALUE_CASES:
+        with subtests.test(value=value):
+            v = torch.tensor([value], dtype=torch.float64, requires_grad=True)
+            fixed = (torch.tensor([number], dtype=torch.float64) for number in (old, target))
+            found = value_loss(v, *fixed, value_clip=clip, huber_delta=huber)
+            (gradient,) = torch.autograd.grad(found, v)
+            assert float(found.detach()) == pytest.approx(loss)
+            assert float(gradient) == pytest.approx(slope)
 
 
 def test_signed_threshold_lets_large_negative_errors_through_as_squares() -> None:

@@ -28,6 +28,7 @@ from node.numerics import products
 from node.numerics.critics import Critics, Shape
 from node.numerics.rollout import Rollout
 from scenarios.schema import Algorithm
+from tests import builders
 from topology.snapshot import State
 
 pytestmark = pytest.mark.exact
@@ -36,15 +37,6 @@ LINE = 64  # bytes of a cache line, and of the widest registers
 SHIFTS = range(4, LINE, 4)
 T, E, D, A = 6, 4, 13, 3
 Floats = NDArray[np.float32]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- the probe ------------------------------------------------------------------------------------------------------------
@@ -132,11 +124,8 @@ def flat(found: Any, name: str = "") -> dict[str, bytes]:
 
 
 def shape(**sizes: Any) -> Shape:
-    usual: dict[str, Any] = {
-        "agent": 0, "seed": 0, "steps": T, "copies": E, "rounds": 10, "actor_columns": slice(None), "actor_width": D,
-        "critic_columns": slice(None), "critic_width": D, "act_dim": A, "cost_limits": (1.0,),
-    }  # fmt: skip
-    return Shape(**usual | sizes)
+    usual = {"steps": T, "copies": E, "rounds": 10, "width": D, "act_dim": A, "cost_limits": (1.0,)}
+    return builders.shape(**usual | sizes)
 
 
 def algorithm(name: str = "scal_mappo_l", **settings: Any) -> Algorithm:

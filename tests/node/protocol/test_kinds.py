@@ -11,11 +11,11 @@ from coordinator.run import in_process
 from coordinator.run.database import Recorder
 from coordinator.run.plan import make_run_dir, plan
 from node.learners.on_policy.learner import make_actor
-from node.numerics.critics import Shape
 from node.protocol.kinds import largest_peer_body, policy_size, sent
 from scenarios.kinds import Kind
 from scenarios.loading import ScenarioError, load
 from scenarios.recipes import RECIPES
+from tests.builders import shape
 from topology.planes.control import Control, encode_control, largest_report
 from topology.planes.world import largest_world_body
 from topology.wire.frame import LEAST_LIMIT, MAX_ARRAY_BYTES, decode_header, frame_limit
@@ -64,26 +64,24 @@ def test_no_message_of_a_run_is_larger_than_its_sockets_take(tmp_path: Path, mon
     assert of_world == largest_world_body(ready.deployment, 3)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_an_evaluation_says_states_alone(case: str) -> None:
-    ready = plan(load("quickstart", CASES[case]))
-    judged = ready.deployment.model_copy(update={"learns": False})
-    assert set(sent(ready.scenario, judged)) <= {Kind.STATE}
-    assert largest_peer_body(ready.scenario, judged) <= largest_peer_body(ready.scenario, ready.deployment)
+def test_an_evaluation_says_states_alone(subtests: pytest.Subtests) -> None:
+    for case in CASES:
+        with subtests.test(case=case):
+            ready = plan(load("quickstart", CASES[case]))
+            judged = ready.deployment.model_copy(update={"learns": False})
+            assert set(sent(ready.scenario, judged)) <= {Kind.STATE}
+            assert largest_peer_body(ready.scenario, judged) <= largest_peer_body(ready.scenario, ready.deployment)
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["layer_norm=true"], ["input_norm=layer"], ["hidden=[]"], ["hidden=[3,9]", "activation=tanh"]]
-)
-@pytest.mark.parametrize(("act_dim", "n_discrete"), [(3, 0), (1, 5)])
-def test_a_policy_has_as_many_weights_as_counted(words: list[str], act_dim: int, n_discrete: int) -> None:
-    algorithm = load("quickstart", [f"algorithm.{word}" for word in words]).algorithm
-    shape = Shape(
-        agent=0, seed=0, steps=1, copies=1, rounds=1, actor_columns=slice(None), critic_columns=slice(0), actor_width=7,
-        critic_width=0, act_dim=act_dim, n_discrete=n_discrete, cost_limits=(),
-    )  # fmt: skip
-    counted = sum(parameter.numel() for parameter in make_actor(shape, algorithm).parameters())
-    assert policy_size(7, act_dim, n_discrete, algorithm) == counted
+def test_a_policy_has_as_many_weights_as_counted(subtests: pytest.Subtests) -> None:
+    nets: list[list[str]] = [[], ["layer_norm=true"], ["input_norm=layer"], ["hidden=[]"], ["hidden=[3,9]", "activation=tanh"]]
+    for words in nets:
+        for act_dim, n_discrete in ((3, 0), (1, 5)):
+            with subtests.test(words=words, act_dim=act_dim):
+                algorithm = load("quickstart", [f"algorithm.{word}" for word in words]).algorithm
+                sizes = shape(width=7, act_dim=act_dim, n_discrete=n_discrete)
+                counted = sum(parameter.numel() for parameter in make_actor(sizes, algorithm).parameters())
+                assert policy_size(7, act_dim, n_discrete, algorithm) == counted
 
 
 def test_shipped_scenarios_need_little() -> None:

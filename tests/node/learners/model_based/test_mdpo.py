@@ -1,6 +1,5 @@
 """MDPO's learner: how branches become a rollout, and that samples of a perfect model pull the policy where real ones do."""
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -18,22 +17,13 @@ from envs.games.tabular import Array, chain, joint, values
 from node.learners.making import make_on_policy_learner
 from node.learners.model_based.mdpo import ImaginingLearner, Model, branched
 from node.learners.on_policy.learner import Learner
-from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from node.protocol.routing import AgentRouting
 from scenarios.loading import load
 from scenarios.schema import Algorithm
+from tests.builders import shape
 
 Floats = NDArray[np.float32]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- branches ---------------------------------------------------------------------------------------------------------
@@ -155,10 +145,7 @@ class Perfect:
         return np.eye(S, dtype=np.float32)[following], self.paid[state, act].astype(np.float32), never
 
 
-SHAPE = Shape(
-    agent=0, seed=0, steps=STEPS, copies=COPIES, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-    actor_width=S, critic_width=S, act_dim=1, n_discrete=A, one_hot=(slice(0, S),), cost_limits=(),
-)  # fmt: skip
+SHAPE = shape(steps=STEPS, copies=COPIES, rounds=10, width=S, n_discrete=A, one_hot=(slice(0, S),))
 LINEAR: dict[str, Any] = {
     "name": "ippo", "hidden": [], "input_norm": "none", "value_norm": False, "critic_lr": 0.0, "gamma": GAMMA,
     "epochs": 1, "minibatches": 1,

@@ -1,7 +1,6 @@
 """The world model: its window, what it learns of categories, numbers and ends, and what its prediction is good for."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,19 @@ from numpy.typing import NDArray
 
 from node.learners.model_based.world_model import WorldModel
 from node.learners.off_policy.action_values import Samples
-from node.numerics.critics import Shape
 from scenarios.schema import Algorithm
+from tests.builders import shape
 from topology.snapshot import read, write
 
 Floats = NDArray[np.float32]
 B, S = 400, 4
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def model(width: int = S, *, n_discrete: int = 2, one_hot: bool = True, seed: int = 0, **settings: Any) -> WorldModel:
-    shape = Shape(
-        agent=0, seed=seed, steps=20, copies=B // 20, rounds=20, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, act_dim=1, n_discrete=n_discrete,
-        one_hot=(slice(0, width),) if one_hot else (), cost_limits=(),
-    )  # fmt: skip
+    parts = (slice(0, width),) if one_hot else ()
+    sizes = shape(seed=seed, steps=20, copies=B // 20, rounds=20, width=width, n_discrete=n_discrete, one_hot=parts)
     settings = {"latent": 4, "hidden": [32, 32], "lr": 1e-3} | settings
-    return WorldModel(shape, Algorithm.model_validate({"name": "mdpo", "world_model": settings}))
+    return WorldModel(sizes, Algorithm.model_validate({"name": "mdpo", "world_model": settings}))
 
 
 def learn(one: WorldModel, samples: Samples, round_: int) -> None:

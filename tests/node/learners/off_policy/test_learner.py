@@ -1,7 +1,6 @@
 """Off-policy learners: what they put into replay, how they explore, what they learn, and turns through a whole run."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from envs.games.settings import StageGame
 from envs.games.tabular import optimum
 from node.learners.off_policy.action_values import Batch, DoubleQ, Ideal, Lagging, Samples, TwinDelayed
 from node.learners.off_policy.learner import OffPolicyLearner
-from node.numerics.critics import Shape
 from node.numerics.networks import MLP
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
@@ -28,20 +26,12 @@ from node.protocol.turns import holder
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Algorithm
+from tests.builders import shape
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 from topology.snapshot import read, write
 from topology.wire.frame import FLOAT32, VERSION, WORLD, Header, Message
 
 T, E = 6, 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def algorithm(name: str = "iql", **off_policy: Any) -> Algorithm:
@@ -52,11 +42,8 @@ def algorithm(name: str = "iql", **off_policy: Any) -> Algorithm:
 
 
 def learner(n_discrete: int, width: int = 1, name: str = "iql", **off_policy: Any) -> OffPolicyLearner:
-    shape = Shape(
-        agent=1, seed=3, steps=T, copies=E, rounds=9, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=width, critic_width=width, act_dim=1, n_discrete=n_discrete, cost_limits=(),
-    )  # fmt: skip
-    return OffPolicyLearner(shape, slice(0, width), algorithm(name, **off_policy))
+    sizes = shape(agent=1, seed=3, steps=T, copies=E, width=width, n_discrete=n_discrete)
+    return OffPolicyLearner(sizes, slice(0, width), algorithm(name, **off_policy))
 
 
 def sensed(obs: np.ndarray, end: np.ndarray, final: np.ndarray | None) -> Sense:

@@ -1,6 +1,5 @@
 """QMIX's mixer: what it promises for every state, and the game that no such function can describe."""
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,6 @@ from scenarios.schema import Algorithm
 from topology.snapshot import read, write
 
 N, WIDTH, ACTIONS = 3, 4, 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node: for networks of this size more threads cost ten times the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mixer(seed: int) -> tuple[Mixer, torch.Generator]:

@@ -1,6 +1,5 @@
 """Values that remember: what they forget when, what they learn from, and a task that cannot be done without memory."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,6 @@ from node.learners.off_policy.recurrent import UNITS, RecurrentQ
 from scenarios.schema import Algorithm
 
 LENGTH, COPIES = 4, 16  # of an episode; of the world
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in a node."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def algorithm(**off_policy: Any) -> Algorithm:

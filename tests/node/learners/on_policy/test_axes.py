@@ -11,12 +11,13 @@ from torch import Tensor
 
 from node.learners.on_policy.learner import Learner
 from node.learners.on_policy.trust_region import Region
-from node.numerics.critics import Critics, Shape
+from node.numerics.critics import Critics
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.turns import holder, semi_greedy
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm
+from tests.builders import shape
 
 Floats = NDArray[np.float32]
 T, E, D = 12, 4, 5
@@ -33,12 +34,9 @@ def algorithm(**settings: Any) -> Algorithm:
 def learner_of(
     *, n_discrete: int = 0, cost_limits: tuple[float, ...] = (), agent: int = 0, reach: int = 4, **settings: Any
 ) -> Learner:
-    shape = Shape(
-        agent=agent, seed=0, steps=T, copies=E, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=D, critic_width=D, act_dim=1 if n_discrete else 2, n_discrete=n_discrete,
-        cost_limits=cost_limits, reach=reach,
-    )  # fmt: skip
-    return Learner(shape, algorithm(**settings))
+    act_dim = 1 if n_discrete else 2
+    sizes = {"act_dim": act_dim, "n_discrete": n_discrete, "cost_limits": cost_limits, "reach": reach}
+    return Learner(shape(agent=agent, steps=T, copies=E, rounds=10, width=D, **sizes), algorithm(**settings))
 
 
 def rollout_of(learner: Learner, *, seed: int = 0, n_costs: int = 0, n_discrete: int = 0, round_: int = 0) -> Rollout:
@@ -414,11 +412,7 @@ def test_advantages_from_a_central_critic_teach_what_the_agents_own_would() -> N
     own = learner_of(name="happo", cost_limits=())
     rollout = rollout_of(own)
     learn(own, rollout, [ratios(1)])
-    shape = Shape(
-        agent=0, seed=0, steps=T, copies=E, rounds=10, actor_columns=slice(None), critic_columns=slice(None),
-        actor_width=D, critic_width=D, act_dim=2, cost_limits=(),
-    )  # fmt: skip
-    elsewhere = Critics(shape, algorithm(name="happo"))
+    elsewhere = Critics(shape(steps=T, copies=E, rounds=10, width=D, act_dim=2), algorithm(name="happo"))
     elsewhere.begin(rollout)
     (estimate,) = elsewhere.advantages(rollout, rollout.reward)
     far = learner_of(name="happo", critic_scope="central")

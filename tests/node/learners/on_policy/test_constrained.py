@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from node.learners.on_policy.learner import Learner
-from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from scenarios.schema import Algorithm
+from tests.builders import shape
 
 pytestmark = pytest.mark.slow
 
@@ -26,15 +26,9 @@ def bandit(name: str, seed: int, **more: Any) -> tuple[NDArray[np.float64], floa
     steps, copies, n = 1, 256, 2
     limits = () if settings.recipe.constraint == "none" else (LIMIT,)
     learners = [
-        Learner(
-            Shape(
-                agent=i, seed=seed, steps=steps, copies=copies, rounds=ROUNDS, actor_columns=slice(None),
-                critic_columns=slice(None), actor_width=2, critic_width=2, act_dim=1, cost_limits=limits, reach=n,
-            ),
-            settings,
-        )
+        Learner(shape(agent=i, seed=seed, copies=copies, rounds=ROUNDS, width=2, cost_limits=limits, reach=n), settings)
         for i in range(n)
-    ]  # fmt: skip
+    ]
     rollouts = [Rollout.make(steps, copies, 2, 1, 1) for _ in range(n)]
     rng = np.random.default_rng(seed)
     paid, earned = [], []

@@ -25,6 +25,7 @@ from scenarios.kinds import Kind
 from scenarios.loading import check
 from scenarios.recipes import RECIPES
 from scenarios.schema import Algorithm, Scenario
+from tests import builders
 from topology.deployment import Deployment
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
 from topology.snapshot import read, write
@@ -42,12 +43,7 @@ def algorithm(**settings: Any) -> Algorithm:
 
 
 def shape(**sizes: Any) -> Shape:
-    usual: dict[str, Any] = {"agent": 0, "seed": 0, "steps": T, "copies": E, "rounds": 10, "act_dim": A, "cost_limits": ()}
-    sizes = usual | sizes
-    for part in ("actor", "critic"):
-        sizes.setdefault(f"{part}_columns", slice(None))
-        sizes.setdefault(f"{part}_width", D)
-    return Shape(**sizes)
+    return builders.shape(**{"steps": T, "copies": E, "rounds": 10, "width": D, "act_dim": A} | sizes)
 
 
 def rollout_of(
