@@ -140,6 +140,9 @@ class World:
         self._steps = scenario.rollout.steps
         self._rounds = scenario.n_rounds
         self._dt = deployment.dt
+        # training needs no sums of its own here: every agent keeps those of what it is charged with
+        sums = np.zeros((self._n, self._copies, env.spec.n_costs))
+        self._own = sums if env.spec.own_costs and not deployment.learns else None
         self._first_limits = deployment.first_limits or None
         self._paced = scenario.clock == "wall"
         self._patience_s = PATIENCE * scenario.supervision.deadline_s
@@ -309,7 +312,14 @@ class World:
 
     def _note(self, transition: Transition, round_: int, step: int) -> None:
         env_step = (round_ * self._steps + step + 1) * self._copies
+        if self._own is not None:
+            self._own += transition.cost
         for episode in transition.episodes:
+            own: tuple[tuple[float, ...], ...] = ()
+            if self._own is not None:
+                sums = np.where(transition.faults[episode.copy], np.nan, self._own[:, episode.copy])
+                own = tuple(tuple(map(float, each)) for each in sums.T)
+                self._own[:, episode.copy] = 0.0
             if not episode.is_whole and not transition.faults[episode.copy]:
                 continue
             self._episodes.append(
@@ -321,6 +331,7 @@ class World:
                     cost=episode.cost,
                     length=episode.length,
                     measures=episode.measures,
+                    own=own,
                 )
             )
         for copy in np.flatnonzero(transition.faults)[: FAULTS_TOLD - self._faults_told]:  # all are among the episodes

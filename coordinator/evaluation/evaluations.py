@@ -7,7 +7,8 @@ process, or how often: the episodes are the same. Policies lie in the run's dire
 that goes on finds there what is still to be done. What was recorded is not done again.
 
 These evaluations choose the best policies: those of the highest mean return; with a recipe that heeds limits, of those that kept
-them in the mean; if none did, those that exceeded them least. They stay in `RUN/checkpoints/best/`.
+them in the mean; if none did, those that exceeded them least. With `env.cost: local` the agent that pays most decides. The best
+stay in `RUN/checkpoints/best/`.
 
 When training is over, the last policies play ten times as many episodes, and so do the best ones, if they are earlier ones
 (the "absolute metric" of Gorsane et al. 2022, arXiv:2209.10485). These episodes come from other random streams than those that
@@ -208,7 +209,7 @@ class Evaluations:
         """
         env_step = (job.round + 1) * self._per_round
         self._recorder.evaluation(job.round, env_step, result.episodes, result.traffic, at_end=job.at_end)
-        mean = self._means[job.round, job.at_end] = Mean.of([(episode.ret, episode.cost) for episode in result.episodes])
+        mean = self._means[job.round, job.at_end] = Mean.of([(episode.ret, episode.charged) for episode in result.episodes])
         self._leave(job)
         if self._recorder.commit():
             for folder, round_ in self._policies():

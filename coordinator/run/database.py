@@ -41,18 +41,24 @@ _ROUND_COLUMNS = (
 )  # fmt: skip
 
 
+Cost = float | Sequence[float]  # of an episode: the team's, or that of every agent
+
+
 class Mean(NamedTuple):
-    """Of an evaluation: mean return, and mean of each cost; nan where a fault ended an episode."""
+    """Of an evaluation: mean return, and mean of each cost; nan where a fault ended an episode.
+
+    Where agents are charged with costs of their own, a cost is that of the agent that pays most on average.
+    """
 
     ret: float
     costs: tuple[float, ...]
 
     @classmethod
-    def of(cls, episodes: Sequence[tuple[float, Sequence[float]]]) -> "Mean":
-        """That of some episodes, given as their return and their costs."""
-        return cls(
-            float(np.mean([ret for ret, _ in episodes])), tuple(np.mean([costs for _, costs in episodes], axis=0).tolist())
-        )
+    def of(cls, episodes: Sequence[tuple[float, Sequence[Cost]]]) -> "Mean":
+        """That of some episodes, given as their return and what was charged."""
+        costs = np.mean([charged for _, charged in episodes], axis=0)
+        most = costs.max(axis=1) if costs.ndim == 2 else costs
+        return cls(float(np.mean([ret for ret, _ in episodes])), tuple(most.tolist()))
 
 
 class RecordingError(Exception):
@@ -125,10 +131,10 @@ class Recorder:
         self._keep("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()])
 
     def episodes(self, episodes: Iterable[EpisodeRow]) -> None:
-        """Keep finished episodes; `cost` is the sum over costs, `costs` lists them. What is no number becomes null."""
+        """Keep finished episodes; `cost` is the sum over the team's costs, `costs` lists what was charged (`_written`)."""
         for episode in episodes:
             cost = sum(episode.cost)
-            costs = json.dumps([_number(part) for part in episode.cost])
+            costs = _written(episode)
             self._keep(
                 "INSERT INTO episodes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -168,7 +174,7 @@ class Recorder:
         """Keep an evaluation of the policies after a round."""
         found = []
         for episode in episodes:
-            cost, costs = sum(episode.cost), json.dumps([_number(part) for part in episode.cost])
+            cost, costs = sum(episode.cost), _written(episode)
             found.append((
                 round_, env_step, episode.copy_index, episode.ret, cost, costs, episode.length, at_end, self._measured(episode),
             ))  # fmt: skip
@@ -186,10 +192,10 @@ class Recorder:
         Returns:
             By round, and whether it was an evaluation at the end.
         """
-        found: dict[tuple[int, bool], list[tuple[float, list[float]]]] = {}
+        found: dict[tuple[int, bool], list[tuple[float, list[Cost]]]] = {}
         rows = self._database.execute('SELECT round, at_end, "return", costs FROM evaluations ORDER BY round, at_end, copy')
         for round_, at_end, ret, costs in rows:
-            found.setdefault((round_, bool(at_end)), []).append((_or_nan(ret), [_or_nan(part) for part in json.loads(costs)]))
+            found.setdefault((round_, bool(at_end)), []).append((_or_nan(ret), _read(costs)))
         return {key: Mean.of(each) for key, each in found.items()}
 
     def traffic(self, rows: Iterable[Row]) -> None:
@@ -343,6 +349,15 @@ def _or_nan(value: float | int | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def _written(episode: EpisodeRow) -> str:
+    """What was charged for an episode as JSON: a number per cost, or a list with every agent's. What is no number is null."""
+    return json.dumps([_number(part) if isinstance(part, float) else [*map(_number, part)] for part in episode.charged])
+
+
+def _read(costs: str) -> list[Cost]:
+    return [[*map(_or_nan, part)] if isinstance(part, list) else _or_nan(part) for part in json.loads(costs)]
+
+
 def _number(value: float) -> float | None:
     """The value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
@@ -422,10 +437,9 @@ class Results:
         found = self._rows(f'SELECT env_step, "{column}" FROM episodes ORDER BY env_step, copy')
         return [(step, _or_nan(figure)) for step, figure in found]
 
-    def costs(self) -> list[list[float]]:
-        """Every cost of every episode, in order of their end; nan where it has none."""
-        found = self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")
-        return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
+    def costs(self) -> list[list[Cost]]:
+        """What was charged for every episode, cost by cost, in order of their end; nan where it has none."""
+        return [_read(costs) for (costs,) in self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")]
 
     def measures(self, *, evaluated: bool) -> dict[str, float | None]:
         """Means of the world's own figures over the last evaluation, or over all episodes; None where a fault ended one.
@@ -441,10 +455,10 @@ class Results:
         names = found[0] if found else ()
         return {name: _number(float(np.mean([_or_nan(measures[name]) for measures in found]))) for name in names}
 
-    def costs_at_end(self, round_: int) -> list[list[float]]:
+    def costs_at_end(self, round_: int) -> list[list[Cost]]:
         """The same of the episodes of the evaluation at the end of the policies after a round; [] if there was none."""
         found = self._rows(f"SELECT costs FROM evaluations WHERE round = {round_} AND at_end ORDER BY copy")
-        return [[_or_nan(part) for part in json.loads(costs)] for (costs,) in found]
+        return [_read(costs) for (costs,) in found]
 
     def by_round(self, metric: str) -> list[float]:
         """A metric of nodes as a mean over those that reported it, round by round; rounds without it are left out."""

@@ -20,7 +20,7 @@ SHARE = 20  # of the run's steps at most 1/SHARE are spent on it; a run too shor
 
 
 class Idle(NamedTuple):
-    """Means over the episodes of a team that does nothing: return, and each cost."""
+    """Means over the episodes of a team that does nothing: return, and each cost (agents' own: of the one that pays most)."""
 
     ret: float
     costs: list[float]
@@ -41,15 +41,23 @@ def measure(ready: Plan) -> Idle | None:
         world.reset()
         still = [np.zeros((copies, width), np.float32) for width in spec.act_dims]
         first: dict[int, Episode] = {}  # of each copy: of all that end within a horizon, short ones would be too many
+        charged = np.zeros((spec.n_agents, copies, spec.n_costs))  # with costs of their own: each agent, until then
         for _ in range(spec.horizon):
-            for episode in world.step(still).episodes:
+            step = world.step(still)
+            if spec.own_costs:
+                under_way = [copy for copy in range(copies) if copy not in first]
+                charged[:, under_way] += step.cost[:, under_way]
+            for episode in step.episodes:
                 first.setdefault(episode.copy, episode)
     finally:
         world.close()
     found = list(first.values())
     if not all(np.isfinite([episode.ret, *episode.cost]).all() for episode in found):
         return None
-    costs = np.mean([episode.cost for episode in found], axis=0) if spec.n_costs else ()
+    if spec.own_costs:
+        costs = charged.mean(axis=1).max(axis=0)
+    else:
+        costs = np.mean([episode.cost for episode in found], axis=0) if spec.n_costs else np.zeros(0)
     return Idle(float(np.mean([episode.ret for episode in found])), [float(mean) for mean in costs])
 
 

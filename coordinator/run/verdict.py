@@ -4,8 +4,9 @@ Theory of operation. `evidence` collects what a run recorded about one limit, `j
 judged is the mean over the episodes of the evaluation at the end, in which policies draw their actions unless the scenario says
 otherwise: the multiplier holds the cost of the policy that draws, and the mean action is another policy. Where there was no
 evaluation, it is the mean over the training episodes that the run's metrics are about. Where each agent is charged with its own
-cost (`env.cost: local`) it is that of the worst agent, as a mean over the rounds of the last tenth, because a limit then holds
-for every agent and the recorded cost of an episode is the team's.
+cost (`env.cost: local`) a limit holds for every agent, so it is that of the agent that pays most. Evaluations record what each
+agent is charged with. Training records the team's cost of an episode, and the agents' own as means over rounds: there it is the
+mean over the last tenth of the rounds.
 
 Causes are facts that explain an exceeded limit each by itself; several may hold at once.
 """
@@ -36,11 +37,11 @@ class Evidence:
     Attributes:
         name: What the cost is called.
         limit: b.
-        costs: Cost of each episode that counts.
+        costs: Cost of each episode that counts; with costs of the agents' own that of `worst`, if it is known by episode.
         evaluated: How the team was evaluated in them; "": they are of the training, exploration included.
         learns: Whether the team learns in this run; else it is the same all along.
-        worst: With costs of the agents' own: what the agent that pays most is called, and how much it pays an episode; None: the
-            cost is the team's.
+        worst: With costs of the agents' own: what the agent that pays most is called, and how much it pays on average (None:
+            `costs` are its own). None: the cost is the team's.
         heeds: Whether the algorithm minds costs at all.
         algorithm: Its name.
         idle: Mean cost of an episode in which all agents give the zero action; None: not measured.
@@ -54,7 +55,7 @@ class Evidence:
     costs: Sequence[float]
     evaluated: str = ""
     learns: bool = True
-    worst: tuple[str, float] | None = None
+    worst: tuple[str, float | None] | None = None
     heeds: bool = True
     algorithm: str = ""
     idle: float | None = None
@@ -116,14 +117,16 @@ def judge(found: Evidence) -> Verdict:
             cost=found.name, limit=found.limit, mean=None, low=None, high=None, episodes=0, kept=None, because=[], text=text
         )  # fmt: skip
     low = high = None
-    if found.worst is None:
+    agent, mean = found.worst or (None, None)
+    if mean is None:
         mean = float(known.mean())
         low, high = _interval(known)
         interval = "" if low is None else f", 95 % interval {low:.3g} to {high:.3g}"
         kind = f" evaluated {found.evaluated}" if found.evaluated else ""
-        measured = f"{mean:.3g} on average over {len(known)} {'episode' if len(known) == 1 else 'episodes'}{kind}{interval}"
+        whose = "" if agent is None else f" for agent {agent}, which pays most,"
+        over = f"{len(known)} {'episode' if len(known) == 1 else 'episodes'}"
+        measured = f"{mean:.3g} on average{whose} over {over}{kind}{interval}"
     else:
-        agent, mean = found.worst
         measured = f"{mean:.3g} on average for agent {agent}, which pays most"
     kept = mean <= found.limit
     because = [] if kept else _causes(found)
@@ -196,14 +199,20 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
     costs = at_end or results.costs()[first:behind]
     found = []
     for u, limit in enumerate(limits):
-        own = results.by_agent(f"episode_cost_{u}") if ready.spec.own_costs else {}
-        own = {agent: mean for agent, mean in own.items() if agent < n}
-        worst = max(own.items(), key=lambda pair: pair[1]) if len(set(own.values())) > 1 else None
+        charged = np.array([episode[u] for episode in costs])
+        worst: tuple[int, float | None] | None = None
+        if charged.ndim == 2:  # what each agent was charged with
+            agent = int(charged.mean(axis=0).argmax())
+            worst = None if (charged == charged[:, :1]).all() else (agent, None)  # in some worlds nothing is an agent's own
+            charged = charged[:, agent]
+        elif ready.spec.own_costs:
+            own = {agent: mean for agent, mean in results.by_agent(f"episode_cost_{u}").items() if agent < n}
+            worst = max(own.items(), key=lambda pair: pair[1]) if len(set(own.values())) > 1 else None
         found.append(
             Evidence(
                 name="cost" if len(limits) == 1 else f"cost {u}",
                 limit=limit,
-                costs=[episode[u] for episode in costs],
+                costs=charged.tolist(),
                 evaluated=how_evaluated([ready.draws]) if at_end or not ready.deployment.learns else "",
                 learns=ready.deployment.learns,
                 worst=None if worst is None else (ready.deployment.called(worst[0]), worst[1]),

@@ -157,7 +157,10 @@ class Run:
         if judged == "training":
             return self.so_far
         course = self.evaluated_curve
+        limits = self.metrics.get("limits") or ()
         ret, cost, length = (float(values[-1]) if len(values) else np.nan for values in (course.ret, course.cost, course.length))
+        if getattr(self.scenario.env, "cost", "team") == "local" and limits and all(one["mean"] is not None for one in limits):
+            cost = sum(one["mean"] for one in limits)  # a limit is each agent's, so that of the one that pays most counts
         return self.so_far | {"return_mean": ret, "progress_mean": self.deployment.progress(ret, length), "cost_mean": cost}
 
     @property

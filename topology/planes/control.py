@@ -74,7 +74,11 @@ class Gone(_Message):
 
 
 class EpisodeRow(_Message):
-    """One finished episode; env_step counts over all copies."""
+    """One finished episode; env_step counts over all copies.
+
+    `cost` is the team's, an entry per cost. `own` is there in evaluations with `env.cost: local`: of each cost what each agent
+    was charged with.
+    """
 
     round: int
     env_step: int
@@ -83,6 +87,12 @@ class EpisodeRow(_Message):
     cost: tuple[float, ...]
     length: int
     measures: tuple[float, ...] = ()
+    own: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def charged(self) -> tuple[float, ...] | tuple[tuple[float, ...], ...]:
+        """What limits are about: of each cost the team's, or that of every agent."""
+        return self.own or self.cost
 
 
 class AgeRow(NamedTuple):

@@ -212,11 +212,12 @@ class Kept:
             report = RoundReport(role=f"node-{agent}", agent=agent, round=round_, virtual_s=0.0, metrics={}, traffic=())
             self.made.stored(report)
 
-    def evaluate(self, ret: float, cost: float = 0.0) -> Job:
+    def evaluate(self, ret: float, cost: float = 0.0, own: tuple[float, ...] = ()) -> Job:
         job = self.made.next()
         assert job is not None
         episodes = tuple(
-            EpisodeRow(round=0, env_step=0, copy_index=copy, ret=ret, cost=(cost,), length=11) for copy in range(job.episodes)
+            EpisodeRow(round=0, env_step=0, copy_index=copy, ret=ret, cost=(cost,), length=11, own=(own,) if own else ())
+            for copy in range(job.episodes)
         )
         self.made.record(job, Result(episodes, (Row(0, "peer", "", "", "STATE", 3, 2, 1),)))
         return job
@@ -254,6 +255,19 @@ def test_the_best_are_those_of_the_highest_return_that_keep_the_limits(
     assert kept.made.next() is None
     kept.made.conclude()
     assert sorted(path.name for path in (kept.folder / CHECKPOINTS).iterdir()) == ["best"]
+
+
+def test_with_costs_of_their_own_the_agent_that_pays_most_decides(tmp_path: Path) -> None:
+    """The team's cost is below the limit of 0.011 both times. The same is known once the run goes on."""
+    kept = Kept(tmp_path, *LIMITED, "env.cost=local", "algorithm.name=scal_mappo_l")
+    for round_, ret, own in ((1, 5.0, (0.005,) * 4), (3, 9.0, (0.0, 0.0, 0.02, 0.0))):
+        kept.store(round_)
+        kept.evaluate(ret, 0.005, own)
+    assert kept.made.best() == 1
+    kept.recorder.close()
+    with contextlib.closing(Recorder(tmp_path, env_steps_per_round=16, reopened=True)) as recorder:
+        again = Evaluations(reopened(tmp_path, None), tmp_path, recorder, note=pytest.fail, rounds_done=4)
+        assert again.best() == 1
 
 
 def test_without_a_constraint_limits_do_not_matter(tmp_path: Path) -> None:

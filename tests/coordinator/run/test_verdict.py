@@ -213,6 +213,36 @@ def test_an_evaluation_at_the_end_is_what_counts(tmp_path: Path) -> None:
     assert "on average over 20 episodes evaluated with drawn actions, " in found["text"]
 
 
+def test_evaluations_judge_the_agent_that_pays_most_of_its_own_cost(tmp_path: Path) -> None:
+    """Its mean over the episodes, which is neither the team's nor the mean of each episode's greatest."""
+    words = ["env.control_limit=0.25", "env.cost=local", "evaluation.every_rounds=5", "evaluation.episodes=2"]
+    final, _ = told(tmp_path / "run", *words)
+    with contextlib.closing(Results(tmp_path / "run")) as results:
+        charged = np.array(results.costs_at_end(9))
+    assert charged.shape == (20, 1, 3)
+    assert charged.mean() == pytest.approx(final["eval_cost_mean"], rel=1e-5)  # in this world the team's cost is the agents' mean
+    (found,) = final["limits"]
+    assert found["mean"] == pytest.approx(charged.mean(axis=0).max())
+    assert found["low"] < found["mean"] < found["high"]
+    assert f" for agent {charged.mean(axis=0)[0].argmax()}, which pays most, over 20 episodes evaluated with " in found["text"]
+
+
+def test_of_idle_agents_the_one_that_pays_most_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = plan(load("quickstart", [*LQ, "env.control_limit=0.25", "env.cost=local", "budget.env_steps=480"]))
+
+    class Charging(Falling):
+        """Agent i is charged with i in every step; the team's cost is said to be 8 at most."""
+
+        def step(self, actions: object) -> Any:
+            charged = np.broadcast_to(np.arange(3.0)[:, None, None], (3, 4, 1))
+            return SimpleNamespace(episodes=super().step(actions).episodes, cost=charged)
+
+    monkeypatch.setattr(idle, "make", lambda *_: Charging())
+    measured = measure(ready)
+    assert measured is not None
+    assert measured.costs == pytest.approx([2 * (1 + 4 + 6 + 6) / 4])  # copies end after 1, 4, and not in 6 steps
+
+
 @pytest.mark.parametrize("cost", ["team", "local"])
 def test_who_is_charged_with_what(tmp_path: Path, cost: str) -> None:
     """The team's cost: all agents are charged with the same sum. Costs of their own: the team's is their mean."""
