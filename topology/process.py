@@ -31,6 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the system call's number; C libraries do not know it yet
 LONG_TURN_NS = 20_000_000  # usual are 3 ms; the most is 100 ms, which gains no more
 SHORT_TURN_NS = 100_000  # the least; who wants little is served first
+PARENT = "KAPPAHOP_PARENT"  # variable of the environment: the process id of what started this one
 SLICE_S = 0.25  # the longest part of a wait: then requests to stop, and orders, are looked at
 
 
@@ -43,19 +44,22 @@ class StopFlag:
 
     Attributes:
         asked: Whether there is a request; looked at by whatever computes or waits.
+        count: How many requests there have been.
         reason: Where it comes from, as the beginning of a sentence.
     """
 
-    __slots__ = ("_wake", "asked", "reason")
+    __slots__ = ("_wake", "asked", "count", "reason")
 
     def __init__(self) -> None:
         self.asked = False
+        self.count = 0
         self.reason = "interrupted"
         self._wake: Callable[[str], object] | None = None
 
     def ask(self, reason: str = "interrupted") -> None:
         """Ask, from any thread or from a signal's handler."""
         self.asked, self.reason = True, reason
+        self.count += 1
         if (wake := self._wake) is not None:
             wake(reason)
 
@@ -147,6 +151,16 @@ def when_parent_dies(parent: int, number: signal.Signals) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         raise StopRequested
+
+
+def die_with_starter() -> None:
+    """Where the environment says who started this process (`PARENT`), ask for SIGTERM when that process dies.
+
+    Raises:
+        StopRequested: it has died already.
+    """
+    if (parent := os.environ.pop(PARENT, "")).isdecimal():
+        when_parent_dies(int(parent), signal.SIGTERM)
 
 
 def _ask(signum: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, war
 from scenarios.loading import load, shipped  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
-from topology.process import StopFlag, stopped_by  # noqa: E402
+from topology.process import StopFlag, StopRequested, die_with_starter, stopped_by  # noqa: E402
 
 if TYPE_CHECKING:
     from coordinator.run.metrics import Report
@@ -417,6 +417,10 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of the command."""
     replace_what_cannot_be_shown()
+    try:
+        die_with_starter()
+    except StopRequested:  # the sweep that wants this run is gone
+        sys.exit(EXIT_INTERRUPTED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what asks a run to end, asks any other work to end as well
     try:
         code = app(prog_name="kappahop", standalone_mode=False)

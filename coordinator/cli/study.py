@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refusals, refuse
 from coordinator.cli.terminal import terminal, warning
+from topology.process import StopFlag, stopped_by
 
 if TYPE_CHECKING:
     from coordinator.study.comparison import Comparison
@@ -65,8 +67,10 @@ def sweep(
         place = out or Path("runs") / f"{points[0].scenario.name}-sweep"
         with reading(place):
             plan = sweeping.plan_sweep(scenario, points, numbers, place, in_process=in_process)
-        with sweeping.open_sweep(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress:
-            went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch)
+        stop = StopFlag()
+        asking = stopped_by(signal.SIGINT, signal.SIGTERM, stop=stop, twice_kills=False)
+        with sweeping.open_sweep(plan, sys.argv[1:]) as lock, SweepProgress(console, plan, quiet=quiet) as progress, asking:
+            went_through = sweeping.run(plan, lock, at_once=at_once, watch=progress.watch, stop=stop)
     done, diverged = (sum(job.state == state for job in plan.jobs) for state in ("done", "diverged"))
     if not went_through:
         refuse(f"interrupted; {done + diverged} of {len(plan.jobs)} runs are done, the same command goes on", EXIT_INTERRUPTED)

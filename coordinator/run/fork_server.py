@@ -8,7 +8,9 @@ children (SIGTERM, then SIGKILL), removes the folder of the sockets and ends.
 
 No process outlives the command, whatever state it is in. If the fork server itself is killed, the kernel kills its children
 (`topology.process.when_parent_dies`): SIGKILL, because a child that is stuck or was stopped hears nothing else. If the command is
-killed while the fork server is stopped, the kernel lets the fork server continue, which then finds its input closed.
+killed while the fork server is stopped, the kernel lets the fork server continue, which then finds its input closed. A program
+that uses the Python API may have forked children of its own, which hold that input open. So the fork server also looks whether
+its parent is still there.
 
 It must stay single-threaded and must open no ZeroMQ context before forking; tests/system/test_processes.py kills each
 part in turn.
@@ -40,24 +42,28 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: dict[int, str] = {}
     try:
-        when_parent_dies(os.getppid(), signal.SIGCONT)
+        parent = os.getppid()
+        when_parent_dies(parent, signal.SIGCONT)
         _preload()
         wake_out, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, signal.SIGCONT):
+            signal.signal(number, lambda *_: None)
         _say({"ready": os.getpid()})
-        _serve(children, wake_out)
+        _serve(children, wake_out, parent)
         _end(children, wake_out)
     finally:
         shutil.rmtree(sys.argv[1], ignore_errors=True)  # the sockets' folder, which a killed command leaves behind
 
 
-def _serve(children: dict[int, str], wake_out: int) -> None:
-    """Fork as told, and tell of deaths, until the input closes."""
+def _serve(children: dict[int, str], wake_out: int, parent: int) -> None:
+    """Fork as told, and tell of deaths, until the input closes or the parent is gone."""
     pending = b""
     while True:
         readable = _wait(wake_out, 0)
         _reap(children)
+        if os.getppid() != parent:
+            return
         if 0 in readable:
             data = os.read(0, 1 << 16)
             if not data:
@@ -105,7 +111,8 @@ def _fork(order: dict[str, Any]) -> int:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
         os.close(0)
         os.open(os.devnull, os.O_RDONLY)
         when_parent_dies(parent, signal.SIGKILL)

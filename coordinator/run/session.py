@@ -353,3 +353,17 @@ def make_missing_evaluations(folder: Path, spectator: Spectator, stop: StopFlag 
             recorder.meta(**made_up(ready, results, run.metrics, evaluations.best()))
         recorder.commit_at_last()
         evaluations.conclude()
+
+
+class RunFailedError(RuntimeError):
+    """A run or a sweep did not do all its work.
+
+    Attributes:
+        cause: Why, as a sentence.
+        folder: Where what was recorded is; None: nothing was.
+    """
+
+    def __init__(self, cause: str, folder: Path | None) -> None:
+        super().__init__(cause if folder is None else f"{cause}; what was recorded is in {folder}")
+        self.cause = cause
+        self.folder = folder

@@ -121,7 +121,7 @@ class Run:
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
         try:
             return {
-                column: np.array(values, dtype=_DTYPES.get(kinds[column], np.object_))
+                column: np.array(values, dtype=_dtype(kinds[column], values))
                 for column, values in zip(names, columns, strict=True)
             }
         except (ValueError, TypeError, OverflowError) as error:
@@ -485,6 +485,12 @@ def _run_folders(place: Path) -> Iterator[Path]:
 
 def _has_tables(folder: Path) -> bool:
     return bool(_query(folder, "SELECT 1 FROM sqlite_master WHERE name = 'events'")[1])  # the last that is made
+
+
+def _dtype(kind: str, values: Sequence[Any]) -> type[np.generic]:
+    if kind == "INTEGER" and None in values:  # only floating point has a word for what is missing
+        return np.float64
+    return _DTYPES.get(kind, np.object_)
 
 
 def _query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

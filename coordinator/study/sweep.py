@@ -6,11 +6,12 @@ the run diverged, and at no other moment: the run is then over, and would end al
 started again therefore passes over what is done, goes on with what failed or was interrupted where it last stored its state
 (`coordinator.run.checkpoints`), and begins the rest. `OUT/sweep.json` says what belongs there.
 
-A run is a child process, so that its crash harms nobody else; it dies with the sweep (PDEATHSIG), in its own session, so
-that Ctrl-C reaches it through the sweep only, which then lets it stop cleanly. The children inherit a lock on the folder:
+A run is a child process, so that its crash harms nobody else. It dies with the sweep (PDEATHSIG, for which it asks itself: code
+between fork and exec could hang where the sweep's program has threads). It has a session of its own, so that Ctrl-C reaches it
+through the sweep only, which then lets it stop cleanly. The children inherit a lock on the folder:
 a sweep that was killed outright leaves it locked until the last of them is gone, and no second one works there meanwhile.
 
-There is one thread, and it waits on the children's process descriptors; forking is therefore safe.
+One thread does all this; it waits on the children's process descriptors.
 """
 
 import fcntl
@@ -38,11 +39,12 @@ from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
 from topology.files import fresh, read_json, replace
-from topology.process import when_parent_dies
+from topology.process import PARENT, STOP, StopFlag
 
 MANIFEST_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
 FORMAT = 1
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 LOOK_S = 0.5  # how often the display hears that nothing has happened
 STOP_S = 12.0  # a run may take `supervision.stop_s` (at most 8 s) to stop its nodes, and a little more for itself
 
@@ -198,7 +200,7 @@ def open_sweep(sweep: Sweep, command: Sequence[str]) -> Iterator[int]:
         os.close(lock)
 
 
-def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None]) -> bool:
+def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None], stop: StopFlag = STOP) -> bool:
     """Run what is not done yet.
 
     Args:
@@ -206,19 +208,16 @@ def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None]
         lock: Descriptor from `open_sweep`.
         at_once: Runs at a time, at least 1.
         watch: Called whenever a run began or ended, and every `LOOK_S`.
+        stop: Ends the sweep when it is asked to; asked again, it waits for no run that is ending.
 
     Returns:
-        False if a signal ended it; runs that were under way then are waiting again.
+        False if it was asked to stop; runs that were under way then are waiting again.
     """
-    signals: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: signals.append(number)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     waiting = [job for job in sweep.jobs if job.state == "waiting"]
     children: dict[int, _Child] = {}
     ends = select.poll()
     try:
-        while (waiting or children) and not signals:
+        while (waiting or children) and not stop.asked:
             while waiting and len(children) < at_once:
                 child = _begin(sweep, waiting.pop(0), lock)
                 children[child.descriptor] = child
@@ -230,11 +229,9 @@ def run(sweep: Sweep, lock: int, *, at_once: int, watch: Callable[[Sweep], None]
             for child in children.values():
                 child.job.wall_s = time.monotonic() - child.began
     finally:
-        _stop(list(children.values()), signals)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _stop(list(children.values()), stop)
     watch(sweep)
-    return not signals
+    return not stop.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,17 +255,15 @@ def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
     if not job.can_go_on:
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    parent = os.getpid()
     with fresh(job.log) as log, fresh(_answer(job)) as answer:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "kappahop", *sweep.command(job)],
             stdin=subprocess.DEVNULL,
             stdout=answer,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **ONE_THREAD, PARENT: str(os.getpid())},
             start_new_session=True,
             pass_fds=(lock,),
-            preexec_fn=lambda: when_parent_dies(parent, signal.SIGTERM),
         )
     job.state = "running"
     return _Child(job, process, os.pidfd_open(process.pid), time.monotonic())
@@ -303,13 +298,13 @@ def _recognise(job: Job) -> None:
     job.state, job.error = ("diverged", spoken(diverged[0])) if diverged else ("done", "")
 
 
-def _stop(children: list[_Child], signals: list[int]) -> None:
+def _stop(children: list[_Child], stop: StopFlag) -> None:
     """End the runs that are under way: SIGTERM, and SIGKILL when patience or the user's is over. They will go on."""
     for child in children:
         child.process.terminate()
-    deadline = time.monotonic() + STOP_S
+    deadline, asked = time.monotonic() + STOP_S, stop.count
     for child in children:
-        while child.process.poll() is None and time.monotonic() < deadline and len(signals) < 2:
+        while child.process.poll() is None and time.monotonic() < deadline and stop.count == asked:
             select.select([child.descriptor], [], [], 0.1)
         if child.process.poll() is None:
             os.killpg(child.process.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from node.numerics.rollout import Rollout
 from scenarios.kinds import Kind
@@ -117,6 +117,14 @@ class AgentLearner(ABC):
         Raises:
             ValueError: the checkpoint does not fit.
         """
+
+    def module(self) -> nn.Module:
+        """The policy's network with the statistics of its inputs: means of actions, or logits or values of choices.
+
+        Raises:
+            LookupError: the policy is no network that looks at one observation alone.
+        """
+        raise LookupError(f"{type(self).__name__} has no network that looks at one observation alone")
 
     @abstractmethod
     def state(self) -> State:

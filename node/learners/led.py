@@ -17,7 +17,7 @@ from node.learners.off_policy.action_values import fitting, network
 from node.learners.off_policy.learner import Exploration
 from node.numerics.critics import Shape
 from node.numerics.networks import torch_stream
-from node.numerics.normalise import InputNorm
+from node.numerics.normalise import InputNorm, Standardised
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
 from scenarios.kinds import Kind
@@ -89,6 +89,11 @@ class Executor(AgentLearner):
         width = self._shape.actor_width
         weights, inputs = self._versions[-1].split([len(self._versions[-1]) - 2 * width, 2 * width])
         return {"q": weights, "inputs": inputs.view(2, width)}
+
+    def module(self) -> nn.Module:
+        """See `AgentLearner.module`: values of choices, by the newest weights."""
+        self._load(self._versions[-1])
+        return Standardised(self._norm, self._net)
 
     def load_policy(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what acting needs from a checkpoint.

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from topology.snapshot import State
 
@@ -124,6 +124,25 @@ class InputNorm:
         scale = 1.0 / self._moments.std
         self._offset = torch.from_numpy((-self._moments.mean * scale).astype(np.float32))
         self._scale = torch.from_numpy(scale.astype(np.float32))
+
+
+class Standardised(nn.Module):
+    """A network with the statistics of its inputs: from inputs as they are to what the network makes of them.
+
+    Args:
+        norm: The inputs' statistics, as they are now.
+        net: The network.
+    """
+
+    def __init__(self, norm: InputNorm, net: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in) -> (B, n_out)."""
+        output: Tensor = self.net(self.norm(x))
+        return output
 
 
 class ValueNorm:

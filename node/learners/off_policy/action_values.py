@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
 from node.numerics.networks import MLP, Trainer
-from node.numerics.normalise import InputNorm
+from node.numerics.normalise import InputNorm, Standardised
 from node.numerics.replay import Replay
 from scenarios.schema import Algorithm
 from topology.snapshot import State, restore_streams, streams
@@ -470,6 +470,10 @@ class Networked(ActionValues):
         self.replay.restore(state["replay"])
 
     @abstractmethod
+    def module(self) -> nn.Module:
+        """What actions follow from, with the statistics of its inputs."""
+
+    @abstractmethod
     def _learning(self) -> list[Trainer]:
         """The networks that learn, but the ideal's."""
 
@@ -512,6 +516,10 @@ class DoubleQ(Networked):
         """The first among the best choices."""
         with torch.inference_mode():
             return np.asarray(self._net(self._norm(torch.from_numpy(observation))).argmax(1, keepdim=True).numpy(), np.float32)
+
+    def module(self) -> nn.Module:
+        """Values of choices."""
+        return Standardised(self._norm, self._net)
 
     def weights(self) -> dict[str, Tensor]:
         """The network and its inputs' statistics, and the ideal's two networks."""
@@ -580,6 +588,10 @@ class TwinDelayed(Networked):
             return np.asarray(
                 (self._bound * torch.tanh(self._actor(self._norm(torch.from_numpy(observation))))).numpy(), np.float32
             )
+
+    def module(self) -> nn.Module:
+        """Actions before they are brought within their bound."""
+        return Standardised(self._norm, self._actor)
 
     def weights(self) -> dict[str, Tensor]:
         """Policy, critics, their inputs' statistics, and the ideal's two networks."""

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from node.learners.interface import AgentLearner, Floats
-from node.learners.off_policy.action_values import ActionValues, DoubleQ, Samples, Tabular, TwinDelayed
+from node.learners.off_policy.action_values import ActionValues, DoubleQ, Networked, Samples, Tabular, TwinDelayed
 from node.learners.off_policy.recurrent import RecurrentQ
 from node.numerics.critics import Shape
 from node.numerics.networks import torch_stream
@@ -173,6 +173,12 @@ class OffPolicyLearner(AgentLearner):
     def weights(self) -> dict[str, Tensor]:
         """All that is learnt, by name, in a fixed order."""
         return self._values.weights()
+
+    def module(self) -> nn.Module:
+        """See `AgentLearner.module`: values of choices, or actions before they are brought within their bound."""
+        if not isinstance(self._values, Networked):
+            return super().module()
+        return self._values.module()
 
     def load_policy(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what acting needs from a checkpoint.

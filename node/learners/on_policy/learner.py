@@ -40,13 +40,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from node.learners.interface import AgentLearner, Bools, Floats
 from node.learners.on_policy.policy_training import PolicyTraining, Samples, total_log_ratio
 from node.numerics.critics import Critics, Estimate, Shape
 from node.numerics.networks import MLP, Trainer, torch_stream
-from node.numerics.normalise import InputNorm
+from node.numerics.normalise import InputNorm, Standardised
 from node.numerics.policies import Actor, CategoricalActor, GaussianActor
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
@@ -118,6 +118,10 @@ class Learner(AgentLearner):
     def act(self, step: int, observation: Floats) -> Floats:
         """Actions (E, A) for the observation (E, D) of one step; a choice is its index, A = 1."""
         return self._actor.action(self._output(observation), self._noise[step])
+
+    def module(self) -> nn.Module:
+        """See `AgentLearner.module`: means of actions, or logits of choices."""
+        return Standardised(self._actor_norm, self._actor.net)
 
     def sampled(self, observation: Floats, draw: np.random.Generator) -> Floats:
         """The same for any number of observations (B, D), with fresh chance."""
