@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.interface import Bools, Floats
+from envs.interface import Bools, Controller, Floats, VecEnv
+from scenarios.schema import Env
 from topology.wire.frame import ProtocolError
 
 
@@ -46,3 +48,18 @@ def controls(actions: Sequence[Floats]) -> tuple[NDArray[np.float64], Bools]:
     given = np.stack(actions, axis=1).astype(np.float64)
     faults: Bools = np.logical_not(np.isfinite(given).all(axis=(1, 2)), dtype=np.bool_)
     return np.nan_to_num(given), faults
+
+
+def at_random(env: Env, graph: nx.Graph) -> Controller:
+    """The baseline of every world: each agent draws one of its choices, or numbers from [-1, 1], in every step."""
+    rng = np.random.default_rng(0)
+
+    def control(world: VecEnv) -> list[Floats]:
+        return [
+            (rng.integers(count, size=(world.num_envs, 1)) if count else rng.uniform(-1, 1, (world.num_envs, width))).astype(
+                np.float32
+            )
+            for count, width in zip(world.spec.n_discrete, world.spec.act_dims, strict=True)
+        ]
+
+    return control

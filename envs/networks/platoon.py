@@ -18,16 +18,16 @@ public code's latest version has other actions (five values of the full-speed he
 `docs/reference/worlds.md` lists them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.actions import controls, taken
+from envs.actions import at_random, controls, taken
 from envs.episodes import Episodes, dealt
-from envs.interface import Bools, EnvSpec, Floats, Transition, World
+from envs.interface import Bools, Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
 from topology.snapshot import State, restore_streams, streams
@@ -43,6 +43,10 @@ UNSAFE_HEADWAY, UNSAFE_STEPS = 10.0, 10.0  # m; limit of the cost: so many steps
 BRAKING = 300  # steps in which the leader of cacc_slowdown reaches the goal's speed
 GAINS = np.array([(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])  # (α, β) by action
 MAX_VEHICLES = 256
+MEASURES = (
+    Measure(name="collisions", unit="episodes", meaning="Whether the platoon collided.", is_sum=True),
+    Measure(name="headway_error", unit="m", meaning="Mean of |h - 20 m| over vehicles and steps."),
+)
 
 
 class PlatoonEnv(TeamEnv):
@@ -88,6 +92,7 @@ def spec(env: PlatoonEnv) -> EnvSpec:
         dt=STEP_S,
         edges=tuple((i, i + 1) for i in range(n - 1)),
         own_costs=env.cost == "local",
+        measures=MEASURES,
     )
 
 
@@ -170,8 +175,9 @@ class Platoon:
         self._entry = np.full(self.num_envs, SPEED)  # the leader's speed at the start
         self._collided = np.zeros(self.num_envs, bool)
         self._episodes = Episodes(
-            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
-        )
+            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs,
+            measures=MEASURES,
+        )  # fmt: skip
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -192,6 +198,7 @@ class Platoon:
         return self._episodes.conclude(
             paid.mean(axis=1), dealt(paid, self._env.reward == "local"), terminated, faults,
             spent=unsafe.mean(axis=1, keepdims=True), cost=dealt(unsafe, self._env.cost == "local")[:, :, None],
+            measured=np.stack([collides, np.abs(self.headway - HEADWAY).mean(axis=1)], axis=1),
         )  # fmt: skip
 
     def state(self) -> State:
@@ -299,4 +306,15 @@ def constant(world: Platoon, alpha: float, beta: float) -> list[Floats]:
     return list(np.full((n, e, 1), index, np.float32))
 
 
-WORLD: World[PlatoonEnv] = World(settings=PlatoonEnv, spec=spec, make=Platoon)
+def gains(alpha: float, beta: float) -> Callable[[PlatoonEnv, nx.Graph], Controller]:
+    """The baseline that keeps to these gains; see `constant`."""
+
+    def control(world: VecEnv) -> list[Floats]:
+        assert isinstance(world, Platoon)
+        return constant(world, alpha, beta)
+
+    return lambda env, graph: control
+
+
+BASELINES = {"random": at_random, "hold": gains(0.0, 0.0), "constant": gains(0.5, 0.5)}
+WORLD: World[PlatoonEnv] = World(settings=PlatoonEnv, spec=spec, make=Platoon, baselines=BASELINES)

@@ -14,16 +14,16 @@ Source: our own model with the parameters of environments note, section 5.4; sto
 after Varaiya 2013 (doi:10.1016/j.trc.2013.08.014).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.actions import taken
+from envs.actions import at_random, taken
 from envs.episodes import Episodes, dealt
-from envs.interface import EnvSpec, Floats, Transition, World
+from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from scenarios.schema import Env, setting
 from topology.snapshot import State, restore_streams, streams
 
@@ -43,6 +43,10 @@ LONG_WAIT = 12  # steps: 60 s
 BLOCK = 16  # steps of random numbers drawn at once per copy
 SCALE = 10.0  # vehicles per unit of the observation
 MAX_SIDE = 32
+MEASURES = (
+    Measure(name="waiting", unit="vehicles", meaning="Mean number of vehicles that wait at an intersection."),
+    Measure(name="changes", unit="1", meaning="Part of the lights that change their phase in a step."),
+)
 
 
 class TrafficEnv(Env):
@@ -87,6 +91,7 @@ def spec(env: TrafficEnv) -> EnvSpec:
         dt=STEP_S,
         edges=tuple(sorted([*east, *south])),
         own_costs=env.cost == "local",
+        measures=MEASURES,
     )
 
 
@@ -143,7 +148,9 @@ class TrafficGrid:
         self._entering = np.zeros((e, BLOCK, len(self.streets.border), 3), np.uint8)
         self._turning = np.zeros((e, BLOCK, 4 * n, SATURATION.max()), np.uint8)
         self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs)
+        self._episodes = Episodes(
+            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
+        )
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -153,7 +160,7 @@ class TrafficGrid:
         """Advance all copies by 5 s under each light's phase, (E, 1)."""
         chosen = np.stack(taken(actions, self.spec.n_discrete), axis=1)
         served = self._served(chosen)
-        self.phase = chosen
+        changes, self.phase = (chosen != self.phase).mean(axis=1), chosen
         arrived = self._travel(served)
         self._enter(arrived)
         waiting = self.queue.sum(axis=2)
@@ -166,6 +173,7 @@ class TrafficGrid:
         return self._episodes.conclude(
             own.mean(axis=1), dealt(own, self._env.reward == "local"), never, never,
             spent=cost.mean(axis=1, keepdims=True), cost=dealt(cost, self._env.cost == "local")[:, :, None],
+            measured=np.stack([-own.mean(axis=1), changes], axis=1),
         )  # fmt: skip
 
     def state(self) -> State:
@@ -274,4 +282,15 @@ def _most(world: TrafficGrid, weight: Matrix, *, counts_change: bool = False) ->
     return list(np.ascontiguousarray(best.T)[:, :, None])
 
 
-WORLD: World[TrafficEnv] = World(settings=TrafficEnv, spec=spec, make=TrafficGrid)
+def baseline(policy: Callable[[TrafficGrid], list[Floats]]) -> Callable[[TrafficEnv, nx.Graph], Controller]:
+    """One of the policies above, as a world's baseline."""
+
+    def control(world: VecEnv) -> list[Floats]:
+        assert isinstance(world, TrafficGrid)
+        return policy(world)
+
+    return lambda env, graph: control
+
+
+BASELINES = {"random": at_random, "fixed": baseline(fixed), "greedy": baseline(greedy), "max_pressure": baseline(max_pressure)}
+WORLD: World[TrafficEnv] = World(settings=TrafficEnv, spec=spec, make=TrafficGrid, baselines=BASELINES)

@@ -14,7 +14,7 @@ Source: Qu, Wierman & Li 2020 (arXiv:1912.02906), section 5, and Lin et al. 2021
 note, section 5.1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Annotated, Literal
 
@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from envs.actions import taken
+from envs.actions import at_random, taken
 from envs.episodes import Episodes, dealt
 from envs.games.tabular import Game
-from envs.interface import EnvSpec, Floats, Transition, World
+from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from scenarios.schema import Env, setting
 from topology.snapshot import State, restore_streams, streams
 
@@ -37,6 +37,10 @@ Prob = Annotated[float, Field(ge=0, le=1)]
 EPISODE = 50  # steps
 BLOCK = 32  # steps of random numbers drawn at once per copy
 MAX_SIDE = 32
+MEASURES = (
+    Measure(name="sent", unit="1", meaning="Part of the users that send in a step, with a packet or without."),
+    Measure(name="dropped", unit="1", meaning="Part of the users that lose a packet in a step because its time is up."),
+)
 MAX_BITS = 10  # packets that `as_game` can tell apart: 1024 states
 
 
@@ -113,6 +117,7 @@ def spec(env: WirelessEnv) -> EnvSpec:
         dt=1.0,
         edges=tuple((i, j) for i in range(n) for j in range(i + 1, n) if set(reach[i]) & set(reach[j])),
         own_costs=env.cost == "local",
+        measures=MEASURES,
     )
 
 
@@ -147,7 +152,9 @@ class WirelessAccess:
         self._outcome = np.zeros((e, n), np.float32)
         self._chance = np.zeros((e, BLOCK, 2, n))
         self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs)
+        self._episodes = Episodes(
+            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
+        )
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
         """See `VecEnv.reset`."""
@@ -169,6 +176,7 @@ class WirelessAccess:
         return self._episodes.conclude(
             own.mean(axis=1), dealt(own, self._env.reward == "local"), never, never,
             spent=cost.mean(axis=1, keepdims=True), cost=dealt(cost, self._env.cost == "local")[:, :, None],
+            measured=np.stack([sends.mean(axis=1), drops.mean(axis=1)], axis=1),
         )  # fmt: skip
 
     def state(self) -> State:
@@ -270,6 +278,31 @@ def matching(world: WirelessAccess) -> list[Floats]:
     return list(chosen[:, :, None])
 
 
+def aloha_with(prob: float, *, weighted: bool = True) -> Callable[[WirelessEnv, nx.Graph], Controller]:
+    """The baseline of these arguments of `aloha`; its draws have the seed 0."""
+
+    def made(env: WirelessEnv, graph: nx.Graph) -> Controller:
+        rng = np.random.default_rng(0)
+
+        def control(world: VecEnv) -> list[Floats]:
+            assert isinstance(world, WirelessAccess)
+            return aloha(world, rng, prob, weighted=weighted)
+
+        return control
+
+    return made
+
+
+def matched(env: WirelessEnv, graph: nx.Graph) -> Controller:
+    """The baseline `matching`."""
+
+    def control(world: VecEnv) -> list[Floats]:
+        assert isinstance(world, WirelessAccess)
+        return matching(world)
+
+    return control
+
+
 # --- the exact answers ----------------------------------------------------------------------------------------------
 
 
@@ -317,4 +350,13 @@ def as_game(env: WirelessEnv) -> Game:
     return Game(n_discrete=n_discrete, reward=reward, successor=successor, probability=probability, start=start)
 
 
-WORLD: World[WirelessEnv] = World(settings=WirelessEnv, spec=spec, make=WirelessAccess)
+BASELINES = {
+    "random": at_random,
+    "aloha_30": aloha_with(0.3),
+    "aloha_50": aloha_with(0.5),
+    "aloha_70": aloha_with(0.7),
+    "aloha_100": aloha_with(1.0),
+    "aloha_even": aloha_with(1.0, weighted=False),
+    "matching": matched,
+}
+WORLD: World[WirelessEnv] = World(settings=WirelessEnv, spec=spec, make=WirelessAccess, baselines=BASELINES)
