@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from envs.actions import at_random, taken
 from envs.episodes import Episodes, dealt
@@ -37,6 +37,7 @@ Prob = Annotated[float, Field(ge=0, le=1)]
 EPISODE = 50  # steps
 BLOCK = 32  # steps of random numbers drawn at once per copy
 MAX_SIDE = 32
+LIMITS = {"energy": 0.4, "drops": 0.2}  # of the cost, per step
 MEASURES = (
     Measure(name="sent", unit="1", meaning="Part of the users that send in a step, with a packet or without."),
     Measure(name="dropped", unit="1", meaning="Part of the users that lose a packet in a step because its time is up."),
@@ -57,12 +58,19 @@ class WirelessEnv(Env):
     success_prob: Prob | Literal["uniform"] = setting(
         "uniform", "Probability that an access point takes a packet; uniform: one number from [0, 1) each."
     )
-    charged: Literal["energy", "drops"] = setting(
-        "energy", "What costs 1. energy: a step in which a user sends; drops: a packet that was not sent in time."
+    charged: Literal["energy", "drops"] | None = setting(
+        None,
+        "What costs 1. energy: a step in which a user sends; drops: a packet not sent in time. null: the world has no cost.",
     )
     seed: int = setting(0, "Seed of the uniform probabilities; they are the same for every `seed` of the run.", ge=0)
     reward: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
-    cost: Literal["team", "local"] = setting("team", "The mean over users for all agents, or each user its own.")
+    cost: Literal["team", "local"] = setting("team", "With charged: the mean over users for all agents, or each user its own.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "WirelessEnv":
+        if self.cost == "local" and self.charged is None:
+            raise ValueError("cost: got 'local'; without charged this world has no cost")
+        return self
 
 
 def access(rows: int, columns: int) -> list[list[int]]:
@@ -104,7 +112,7 @@ def spec(env: WirelessEnv) -> EnvSpec:
         env: The scenario's section.
 
     Returns:
-        Agents row by row; one cost, with a limit of 0.4 (energy) or 0.2 (drops) per step.
+        Agents row by row; a cost if one is charged, with a limit of 0.4 (energy) or 0.2 (drops) per step.
     """
     reach = access(env.rows, env.columns)
     n, horizon = len(reach), EPISODE if env.horizon is None else env.horizon
@@ -112,7 +120,7 @@ def spec(env: WirelessEnv) -> EnvSpec:
         obs_dims=tuple(env.deadline + len(points) + 1 for points in reach),
         act_dims=(1,) * n,
         n_discrete=tuple(1 + len(points) for points in reach),
-        cost_limits=((0.4 if env.charged == "energy" else 0.2) * horizon,),
+        cost_limits=() if env.charged is None else (LIMITS[env.charged] * horizon,),
         horizon=horizon,
         dt=1.0,
         edges=tuple((i, j) for i in range(n) for j in range(i + 1, n) if set(reach[i]) & set(reach[j])),
@@ -171,13 +179,16 @@ class WirelessAccess:
         succeeds = sends & (users[place] == 1) & self.packets.any(axis=2) & (takes < self._takes[target])
         drops = self._advance(succeeds, arrives < self.arrival_prob)
         self._outcome = np.where(sends, np.where(succeeds, 1.0, -1.0), 0.0).astype(np.float32)
-        own, cost = succeeds.astype(np.float64), (sends if self._env.charged == "energy" else drops).astype(np.float64)
+        own = succeeds.astype(np.float64)
         never = np.zeros(self.num_envs, bool)
-        return self._episodes.conclude(
-            own.mean(axis=1), dealt(own, self._env.reward == "local"), never, never,
-            spent=cost.mean(axis=1, keepdims=True), cost=dealt(cost, self._env.cost == "local")[:, :, None],
-            measured=np.stack([sends.mean(axis=1), drops.mean(axis=1)], axis=1),
-        )  # fmt: skip
+        paid, reward = own.mean(axis=1), dealt(own, self._env.reward == "local")
+        measured = np.stack([sends.mean(axis=1), drops.mean(axis=1)], axis=1)
+        if self._env.charged is None:
+            return self._episodes.conclude(paid, reward, never, never, measured=measured)
+        cost = (sends if self._env.charged == "energy" else drops).astype(np.float64)
+        told = dealt(cost, self._env.cost == "local")[:, :, None]
+        spent = cost.mean(axis=1, keepdims=True)
+        return self._episodes.conclude(paid, reward, never, never, spent=spent, cost=told, measured=measured)
 
     def state(self) -> State:
         """See `VecEnv.state`."""

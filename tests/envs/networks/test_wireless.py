@@ -122,3 +122,9 @@ def test_matching_is_nearly_the_best_that_four_users_can_do_and_never_better() -
 def test_large_cases_have_no_exact_answer() -> None:
     with pytest.raises(ValueError, match=r"env\.deadline: got 2 for 6 users; users x deadline is at most 10"):
         as_game(section_of(rows=2, columns=3))
+
+
+def test_costs_of_their_own_need_something_that_costs() -> None:
+    assert spec(section_of()).n_costs == 0
+    with pytest.raises(ValueError, match=r"cost: got 'local'; without charged this world has no cost"):
+        section_of(cost="local")
