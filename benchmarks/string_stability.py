@@ -6,7 +6,7 @@ message too). A message per step and follower goes over a link of our link model
 follower's speed as a multiple of the leader's, over the last two periods; the greatest over five periods of the swing is
 printed. Above 1 the platoon is string-unstable: the longer it is, the larger the swing at its end.
 
-It prints a table and writes `docs/results/data/string-stability.json` and `.svg`. Less than a minute.
+It prints a table and writes `docs/results/data/string-stability.json` and `.svg`. About two minutes of one core.
 """
 
 import argparse
