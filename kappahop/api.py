@@ -41,7 +41,7 @@ from node.numerics import products
 from scenarios.loading import ScenarioError, check, dotted_keys, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
-from topology.planes.control import Control, Progress, RoundReport
+from topology.planes.control import Control, Gone, Progress, RoundReport
 from topology.process import SLICE_S, StopFlag
 
 T = TypeVar("T")
@@ -235,8 +235,7 @@ class Run:
 
     def _with_costs(self, name: stored.TableName) -> Columns:
         found = self._table(name)
-        costs = [json.loads(text) for text in found["costs"]]
-        return expanded(found, "costs", [{f"cost_{u}": cost for u, cost in enumerate(row)} for row in costs])
+        return expanded(found, "costs", [_charged(json.loads(text)) for text in found["costs"]])
 
 
 class Sweep:
@@ -698,7 +697,7 @@ def _carried_out(
             def tell(report: Control) -> None:
                 if display is not None:
                     aside(lambda: display.watch(report))
-                if rounds is not None and (ended := rounds.take(report)) is not None:
+                for ended in () if rounds is None else rounds.take(report):
                     aside(ended, wait=in_process)
 
             def evaluated(evaluated: Evaluated) -> None:
@@ -732,40 +731,38 @@ def _judge(verdict: bool | None, stop: StopFlag) -> None:
 
 
 class _Rounds:
-    """Puts together what the processes report of a round.
+    """Puts together what the processes report of a round: it is over when every node that is not gone has reported it.
 
-    A round is over when every node has reported it, or when one has reported the next: then the others have died.
+    Reports of different nodes may overtake each other, so those of the next round may come before the last ones of this.
     """
 
     def __init__(self, ready: Plan, tell: Callable[[Round], None]) -> None:
-        self._n_nodes = ready.deployment.n_nodes
+        after = ready.deployment.resumed_after
+        self._nodes = set(range(ready.deployment.n_nodes))
         self._per_round = ready.scenario.env.num_envs * ready.scenario.rollout.steps
         self._tell = tell
-        self._reports: dict[int, RoundReport] = {}
+        self._round = 0 if after is None else after + 1
+        self._reports: dict[int, dict[int, RoundReport]] = {}
         self._episodes: list[tuple[float, float]] = []
 
-    def take(self, report: Control) -> Callable[[], None] | None:
-        """Take a report in; what is to be called if a round is over."""
+    def take(self, report: Control) -> Iterator[Callable[[], None]]:
+        """Take a report in; what is to be called of the rounds that are then over."""
         if isinstance(report, Progress):
             self._episodes += [(episode.ret, sum(episode.cost)) for episode in report.episodes]
-        if not isinstance(report, RoundReport):
-            return None
-        known = next(iter(self._reports.values()), report)
-        over = None
-        if report.round > known.round:
-            over = self._ended()
-        if report.round >= known.round:
-            self._reports[report.agent] = report
-        return self._ended() if len(self._reports) == self._n_nodes else over
+        elif isinstance(report, Gone):
+            self._nodes.discard(report.agent)
+        elif isinstance(report, RoundReport):
+            self._reports.setdefault(report.round, {})[report.agent] = report
+        while (here := self._reports.get(self._round)) and self._nodes <= here.keys():
+            yield self._ended(self._reports.pop(self._round))
 
-    def _ended(self) -> Callable[[], None]:
-        reports = {agent: self._reports[agent] for agent in sorted(self._reports)}
+    def _ended(self, reports: dict[int, RoundReport]) -> Callable[[], None]:
+        reports = {agent: reports[agent] for agent in sorted(reports)}
         names = dict.fromkeys(name for one in reports.values() for name in one.metrics)
         returns, costs = np.array(self._episodes, np.float64).reshape(-1, 2).T
-        number = next(iter(reports.values())).round
         ended = Round(
-            round=number,
-            env_step=(number + 1) * self._per_round,
+            round=self._round,
+            env_step=(self._round + 1) * self._per_round,
             virtual_s=max(one.virtual_s for one in reports.values()),
             returns=returns,
             costs=costs,
@@ -775,8 +772,19 @@ class _Rounds:
             agents={agent: dict(one.metrics) for agent, one in reports.items()},
             wire_bytes=sum(row.wire_bytes for one in reports.values() for row in one.traffic if row.plane != "world"),
         )
-        self._reports, self._episodes = {}, []
+        self._round, self._episodes = self._round + 1, []
         return lambda: self._tell(ended)
+
+
+def _charged(costs: list[float | list[float | None] | None]) -> dict[str, float | None]:
+    """Costs of an episode by name: `cost_0` of the team, or `cost_0_agent_2` where agents are charged with costs of their own."""
+    found: dict[str, float | None] = {}
+    for u, cost in enumerate(costs):
+        if isinstance(cost, list):
+            found |= {f"cost_{u}_agent_{i}": own for i, own in enumerate(cost)}
+        else:
+            found[f"cost_{u}"] = cost
+    return found
 
 
 def _check_products() -> None:

@@ -10,7 +10,7 @@ from coordinator.evaluation.evaluations import ROLE, Evaluations, EvaluationWatc
 from coordinator.run.checkpoints import Checkpoints
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
-from topology.planes.control import Control, Finished, Hello, Progress, RoundReport, Stored
+from topology.planes.control import Control, Finished, Gone, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0
 
@@ -157,6 +157,7 @@ class Collector:
     def lose(self, agent: int, story: str) -> None:
         """An agent is gone for good, and the others go on without it."""
         self.outcome.gone.add(agent)
+        self._watch(Gone(agent=agent))
         self.note("coordinator", f"{story}; the others go on")
         self.evaluations.lose()
 

@@ -15,9 +15,11 @@ import psutil
 import pytest
 
 import kappahop as kh
+from coordinator.run.plan import plan
 from coordinator.study.columns import Columns
 from kappahop import api
 from scenarios.schema import Scenario
+from topology.planes.control import Gone, RoundReport
 from topology.process import StopFlag
 
 LQ: dict[str, Any] = {
@@ -337,3 +339,25 @@ def test_a_sweep_goes_on_compares_and_reports(tmp_path: Path) -> None:
         kh.sweep("quickstart", {"kappa": [-1]}, seeds=[3], out=tmp_path / "other", **settings)
     with pytest.raises(kh.ScenarioError, match="a sweep, not a run"):
         kh.open_run(tmp_path / "sweep")
+
+
+def test_rounds_are_told_whole_and_in_order_however_reports_overtake_each_other() -> None:
+    ready = plan(kh.load_scenario("quickstart", **LQ))
+    told: list[kh.Round] = []
+    rounds = api._Rounds(ready, told.append)
+
+    def reported(*pairs: tuple[int, int]) -> None:
+        for agent, number in pairs:
+            report = RoundReport(
+                role=f"node-{agent}", agent=agent, round=number, virtual_s=1.0, metrics={"kl": float(agent)}, traffic=()
+            )
+            for tell in rounds.take(report):
+                tell()
+
+    reported((0, 0), (1, 0), (0, 1), (1, 1))
+    assert told == []
+    reported((2, 0))
+    assert [(one.round, one.env_step, sorted(one.agents), one.metrics) for one in told] == [(0, 40, [0, 1, 2], {"kl": 1.0})]
+    for tell in rounds.take(Gone(agent=2)):
+        tell()
+    assert [(one.round, sorted(one.agents)) for one in told[1:]] == [(1, [0, 1])]
