@@ -108,7 +108,7 @@ MODES: dict[str, list[tuple[float, tuple[str, ...]]]] = {
     "hold the last state": [(prob, ()) for prob in LOSSES],
     "zeros instead": [(prob, ("network.on_missing=zero",) if prob else ()) for prob in LOSSES],
     "sent again": [(prob, ("network.delivery.state=reliable",) if prob else ()) for prob in LOSSES],
-    "actor hears nobody": [(prob, ("algorithm.actor_scope=local",)) for prob in (LOSSES[0], LOSSES[-1])],
+    "local actor": [(prob, ("algorithm.actor_scope=local",)) for prob in (LOSSES[0], LOSSES[-1])],
 }
 LOSS = {
     mode: {
