@@ -6,7 +6,7 @@ seed the control spent as a part of the limit, and what states and controls cost
 episodes that ended in the last tenth of the steps, exploration included. The least is that of an endless run; an episode, which
 starts from rest, may cost a little less.
 
-Every row is a command that anybody can run; what is finished in the folder is kept and not made again. Runs are made in one
+Every row is a command that can be run by itself; what is finished in the folder is kept and not made again. Runs are made in one
 process, which gives the same numbers as one process per agent and is faster for small agents.
 """
 
@@ -63,7 +63,7 @@ def train(algorithm: str, seed: int, root: Path) -> Outcome:
     folder = root / f"{algorithm}-s{seed}"
     finished = folder.with_suffix(".json")
     if not finished.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
         how = ("--in-process", "--quiet", "--json", "--out", str(folder))
         done = subprocess.run(
             [sys.executable, "-P", "-m", "kappahop", "run", *words(algorithm, seed), *how],

@@ -1,7 +1,7 @@
 """The on-policy family side by side: `python benchmarks/family.py`.
 
 Trains every model-free on-policy row of the recipe table on one scenario, one whole `kappahop run` after the other; rows whose
-critic sees everybody run with the central critic, where they allow it, and with `--both` without it too. Everything
+critic sees all agents run with the central critic, where they allow it, and with `--both` without it too. Everything
 else is as the scenario has it, and alike for all, but for `--settings FILE`: YAML with settings per algorithm, such as
 `mappo_l: [algorithm.clip=0.1]`, found with equally many tries for each. Rows that take turns make 1/n of the updates per agent at
 equal samples; `--equal-updates` gives them n times the steps. The first row is a team that does nothing.
@@ -140,7 +140,7 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
         print("there already:", command, file=sys.stderr, flush=True)
         return Figures(**json.loads(finished.read_text()))
     print(command, file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
     done = subprocess.run(
         [sys.executable, "-P", "-m", "kappahop", "run", *words, "--out", str(folder), "--json"],
         check=False,
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=500_000, help="of each run (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run each (default 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/family"), help="folder of runs and table (default %(default)s)")
-    parser.add_argument("--both", action="store_true", help="critics that see everybody also as the agents' own")
+    parser.add_argument("--both", action="store_true", help="critics that see all agents also as the agents' own")
     parser.add_argument("--settings", type=Path, help="YAML with further key=value words by algorithm")
     parser.add_argument("--equal-updates", action="store_true", help="rows that take turns get as many updates per agent")
     parser.add_argument("overrides", nargs="*", help="key=value, the same for all")

@@ -6,7 +6,7 @@ the average cost per node and step as a multiple of the exact optimum, against t
 evaluation. Then Safe HalfCheetah 6x1, whose states are wider: teams trained on links without limits, evaluated with other
 codecs and thresholds.
 
-Every row is two commands that anybody can run by themselves; what is finished in the folder is kept and not made again.
+Every row is two commands that can be run by themselves; what is finished in the folder is kept and not made again.
 The figures go to `docs/figures/`, the tables to standard output; docs/results/index.md quotes them.
 """
 
@@ -159,7 +159,7 @@ def train(row: Row, seed: int, root: Path) -> None:
     if (folder / "checkpoints" / "final").exists():
         return
     print("kappahop", *row.run(seed), file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
     kappahop(*row.run(seed), "--out", str(folder))
 
 

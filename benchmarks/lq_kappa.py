@@ -51,7 +51,7 @@ def main() -> None:
         for seed in SEEDS:
             folder = root / f"k{kappa}-s{seed}"
             if not (folder / "checkpoints" / "final").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+                shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
                 kappahop("run", "lq_line20", f"kappa={kappa}", "--seed", str(seed), "--out", str(folder))
             judged = folder.with_suffix(".json")
             if not judged.exists():

@@ -79,7 +79,7 @@ def show(root: Path) -> str:
 
 
 def rate(rounds: int) -> Table:
-    """How fast the loop and its parts are, by task and algorithm; whoever takes turns leaves cores idle and is left out."""
+    """How fast the loop and its parts are, by task and algorithm; algorithms with turns leave cores idle and are left out."""
     cores = len(os.sched_getaffinity(0))
     table = Table(title=f"off-policy, {cores} cores, CPU seconds per round of 1000 steps")
     for heading in ("task", "algorithm", "world", "acting", "updates", "steps/s", "efficiency"):

@@ -32,7 +32,7 @@ def measure(folder: Path, steps: int, *, on: bool) -> tuple[float, float]:
     words = ["run", *SETTINGS, f"budget.env_steps={steps}", "--out", str(folder), *(() if on else OFF)]
     start = [sys.executable, "-m", "kappahop"] if on else [sys.executable, __file__, UNRECORDED]
     began, before = time.perf_counter(), os.times()
-    # rich draws where it is told that somebody looks
+    # rich draws where it is told of a terminal
     told = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "120"}
     subprocess.run([*start, *words], env=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     after = os.times()

@@ -1,6 +1,6 @@
 """Make the results page's runs, figures and tables: `python benchmarks/results.py`.
 
-Every row is one command that anybody can run by itself; finished runs in the folder are kept and not run again. The
+Every row is one command that can be run by itself; finished runs in the folder are kept and not run again. The
 figures and a table of rows go to `docs/figures/` and to standard output; docs/results/index.md quotes the table.
 """
 
@@ -56,7 +56,7 @@ def make(row: Row, root: Path) -> dict[str, float]:
     summary = folder.with_suffix(".json")
     if not summary.exists():
         print(row.command, file=sys.stderr, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made anew
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
         _, *words = row.command.split()
         done = subprocess.run(
             [sys.executable, "-m", "kappahop", *words, "--out", str(folder), "--json"],

@@ -124,7 +124,7 @@ def learning_alone(ready: Plan, repeats: int = 2) -> tuple[float, float]:
     for agent in range(spec.n_agents):
         routing = AgentRouting(scenario, ready.deployment, agent)
         learner = make_learner(scenario, ready.deployment, agent, routing)
-        assert not isinstance(learner, Executor), "whoever is led learns nothing"
+        assert not isinstance(learner, Executor), "an agent that is led learns nothing"
         rollout = Rollout.make(
             scenario.rollout.steps, scenario.env.num_envs, routing.observation.width, spec.act_dims[agent], spec.n_costs
         )

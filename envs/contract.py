@@ -1,4 +1,4 @@
-"""What every world must keep, as English sentences with a check each: for whoever adds one.
+"""What every world must keep, as English sentences with a check each: for the author of a new one.
 
 Theory of operation. `rehearse` runs a world several times under the same random actions: twice alike, with another seed, with
 another number of threads, with the first copy's actions changed, and taken apart half-way. Each `Clause` then looks at the
@@ -392,7 +392,7 @@ CONTRACT: tuple[Clause, ...] = (
     ),
     Clause("The number of native threads changes nothing.", lambda r: _same(r.run, r.threaded)),
     Clause(
-        "A world made anew that takes the stored state of another goes on as that would have.",
+        "A world made again that takes the stored state of another goes on as that would have.",
         lambda r: (
             _same(r.run, r.resumed)
             and [step.episodes for step in r.run.steps] == [step.episodes for step in r.resumed.steps]

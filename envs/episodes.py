@@ -15,7 +15,7 @@ class Episodes:
     Args:
         copies: E.
         horizon: Steps after which an episode is cut.
-        restart: Begins anew in the copies given by index.
+        restart: Begins again in the copies given by index.
         observe: Per agent the observation of all copies, (E, d_i), in memory of its own.
         n_costs: m, how many costs the world has.
         measures: The world's own figures.
@@ -47,7 +47,7 @@ class Episodes:
         return self._age
 
     def begin(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """Start every copy anew, with limits as `VecEnv.reset` takes them; the first observations."""
+        """Start every copy, with limits as `VecEnv.reset` takes them; the first observations."""
         self._begin(np.arange(len(self._age)))
         if limits is not None:
             self._limit[:] = limits
@@ -64,7 +64,7 @@ class Episodes:
         cost: Floats | None = None,
         measured: NDArray[np.float64] | None = None,
     ) -> Transition:
-        """What a step that has been made comes to: episodes that are over begin anew.
+        """What a step that has been made comes to: episodes that are over begin again.
 
         Args:
             paid: (E,) what the step adds to an episode's return.

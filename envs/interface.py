@@ -171,7 +171,7 @@ class VecEnv(Protocol):
     num_envs: int
 
     def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """Start every copy anew; per agent the first observation, (E, d_i).
+        """Start every copy; per agent the first observation, (E, d_i).
 
         Args:
             limits: Per copy, the steps after which its first episode is truncated; None: the horizon. Later episodes have

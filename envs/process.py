@@ -1,7 +1,7 @@
 """The world process: steps all copies, shows each agent its own part, gathers the actions.
 
 Theory of operation. One loop: SENSE to every agent, ACT from every agent, step. It waits for all agents before it
-steps, so it is the barrier that keeps steps apart: the world cannot move without everybody. After the last step of a
+steps, so it is the barrier that keeps steps apart: the world cannot move without all agents. After the last step of a
 round it shows the first observation of the next, which closes the old round too; then it stands still until every agent
 is READY, and says GO.
 
@@ -230,7 +230,7 @@ class World:
         self._go_on()
 
     def _go_on(self) -> None:
-        """If everybody who lives has been heard: the next thing that happens."""
+        """If all living agents have been heard: the next thing that happens."""
         if len(self._heard.keys() | self._gone) < self._n:
             return
         heard, self._heard = self._heard, {}
@@ -250,7 +250,7 @@ class World:
             ])
 
     def _advance(self, actions: list[NDArray[np.float32]]) -> None:
-        """One step of the environment, and what follows from it for everybody."""
+        """One step of the environment, and what follows from it for all agents."""
         transition = self._env.step(actions)
         round_, step = self._round, self._step
         self._round, self._step = divmod(round_ * self._steps + step + 1, self._steps)
@@ -260,7 +260,7 @@ class World:
             due = self._began + (step + 1) * self._dt
             self._now = max(due, self._latest)
             self._began += self._now - due
-        self._show(transition, self._round, self._step)  # first of all: until then everybody waits
+        self._show(transition, self._round, self._step)  # first of all: until then all agents wait
         self._note(transition, round_, step)
         if self._step == 0:
             self._report(round_, self._steps, end=True)
@@ -270,7 +270,7 @@ class World:
                 self._port.send(store(self._run_dir, ROLE, round_, self._state()))
 
     def _state(self) -> State:
-        """All that later rounds depend on, as it is when a round has just been shown to its end and nobody is ready."""
+        """All that later rounds depend on, as it is when a round has just been shown to its end and no agent is ready."""
         return {
             "now": self._now, "began": self._began, "latest": self._latest, "env": self._env.state(), "hub": self._hub.state(),
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 `kappahop run … --by-hand 2,3` waits for nodes 2 and 3 and prints the line that starts each. The run directory must hold the
 scenario and the deployment that the command wrote there and, on tcp, the keys: `keys/public.json` and this node's own secret,
-nobody else's.
+no other process's.
 """
 
 import argparse

@@ -42,7 +42,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
         The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
 
     Raises:
-        ValueError: the run's directory lacks the scenario or this node's keys, without which nobody can be told.
+        ValueError: the run's directory lacks the scenario or this node's keys, without which no error can be reported.
     """
     scenario = load(str(run_dir / SCENARIO_FILE), resolve_worlds=False)
     keys = Keyring.of(run_dir, role_of(agent), scenario.network)

@@ -10,10 +10,10 @@ The rules that couple the axes (`conflict` tells a breach of them):
 
 - `factor` other than "none" makes the update sequential, because an agent then needs the final ratios of the agents
 before it in the order. With `factor: none` the order changes nothing, unless agents take turns (`alternating`).
-- In the order "simultaneous" nobody is earlier, so a factor can only be the ratios as they are at every minibatch; the
+- In the order "simultaneous" no agent is earlier, so a factor can only be the ratios as they are at every minibatch; the
 objective "double_clip" is the one that takes them.
 - The constraint "cpo" bends the step of a trust region and knows no other.
-- A `model` makes up samples that nobody else has, without costs: neither factors, constraints, corrected traces nor a
+- A `model` makes up samples that no other agent has, without costs: neither factors, constraints, corrected traces nor a
 central critic go with it, and it makes them up whole, so actor and critic take the same inputs.
 
 `PAPER` holds the settings of the on-policy rows that are printed in, or taken over by, papers or their public code (which of
@@ -42,12 +42,12 @@ class Recipe:
     """One algorithm as a point on the axes.
 
     Attributes:
-        actor_scope: Whose states the actor sees: its own, its κ-hop ball's, everybody's.
+        actor_scope: Whose states the actor sees: its own, its κ-hop ball's, all agents'.
         critic_scope: The same for the value critic and the cost critics; "central": they are the coordinator's. With values of
-            actions it then learns for all, and sends everybody the weights to act by.
+            actions it then learns for all, and sends all agents the weights to act by.
         order: In which order agents update within a round. All at once, by ascending id, drawn from the shared seed
             each round, half drawn and half by the largest advantage, or one agent per turn while the others rest.
-        factor: Whose ratios multiply an agent's advantage: nobody's, those of earlier agents in its ball, of all
+        factor: Whose ratios multiply an agent's advantage: none, those of earlier agents in its ball, of all
             earlier agents.
         objective: What a policy maximises, and how far it may go: the clipped ratio; the clipped joint ratio; prices on
             the divergence; a natural-gradient step within a bound on it; the divergence from the best policy within one.

@@ -1,6 +1,6 @@
-"""How a file of a run is written: whole or not at all, and never through what somebody else has put there.
+"""How a file of a run is written: whole or not at all, and never through what another program has put there.
 
-A file is written beside its place under a name that nobody can guess, opened so that nothing may lie there yet (a symbolic
+A file is written beside its place under a name that cannot be guessed, opened so that nothing may lie there yet (a symbolic
 link included), and then takes its place by renaming. So a reader sees the old contents or the new, and a link in the place
 itself is replaced and not followed. That survives the death of a process, not of the machine: nothing is forced to the disk.
 """

@@ -8,9 +8,9 @@ A node and the world are started by the coordinator's fork server, which ends th
 itself dies, the kernel kills them, whatever they are doing; so a killed command leaves no orphan.
 
 Many processes share few cores, and what a change of process costs is above all cold caches: six learners on two cores take a
-sixth more processor time than one after the other. So in lockstep, where nobody gains by being served at once, each asks the
-scheduler for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before anybody goes on
-computing. What else may be asked for while nobody else uses the machine is the coordinator's business
+sixth more processor time than one after the other. So in lockstep, where no process gains by being served at once, each asks the
+scheduler for long turns, and for its ZeroMQ thread for short ones: what has been sent is carried before any process goes on
+computing. What else may be asked for while no other program uses the machine is the coordinator's business
 (`coordinator.run.scheduling`).
 """
 

@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 
 class CentralCritic(Mind):
-    """Critics of everybody's reward and costs.
+    """Critics of all agents' rewards and costs.
 
     Args:
         scenario: The scenario.

@@ -12,10 +12,10 @@ agents improve their policies as the recipe says; `coordinator.central.qmix` lea
 it sends (POLICY). Nothing here depends on which.
 
 In virtual time it waits for half of `network.patience_s` after the last agent has spoken, so that agents, who wait for
-all of it, hear of it even if somebody is silent. What has not come then is 0, and the mind is told so. When it is down itself
-(`crash` of agent n) it learns nothing.
+all of it, hear of it even if an agent is silent. What has not come then is 0, and the central learner is told so.
+When it is down itself (`crash` of agent n) it learns nothing.
 
-In wall time its wait has no end of its own, since agents are silent for as long as a round takes; whoever supervises the
+In wall time its wait has no end of its own, since agents are silent for as long as a round takes; the supervisor of the
 run ends it. If it dies the run stops and says so. Runs without it have no such process.
 """
 
@@ -63,12 +63,12 @@ class Told:
     """A round as agents have told it; what has not come is 0.
 
     Attributes:
-        rollout: Everybody's blocks, ascending, in `observation` and `cut_observation`; everybody's actions, where they are told;
+        rollout: All agents' blocks, ascending, in `observation` and `cut_observation`; all agents' actions, where they are sent;
         in `cost`
             the mean of what each cost is to those who told it.
         reward: (T, E), the mean of what they were rewarded.
-        is_whole: (E,), whether everybody's part of the round has come.
-        has_last: (E,), whether everybody's last observations have.
+        is_whole: (E,), whether every agent's part of the round has come.
+        has_last: (E,), whether every agent's last observation has.
     """
 
     rollout: Rollout
@@ -285,7 +285,7 @@ class Central:
             self._end_round(clock)
 
     def _share(self) -> None:
-        """Everybody's weights are here: tell everybody the mean of those that have come in any copy; copies feed one learner."""
+        """All agents' weights are here: send all agents the mean of those that have come in any copy; copies feed one learner."""
         clock, there = self._arrived(max(message.header.send_time for message, _ in self._heard.values()))
         came = [
             self._parameters(message, delivery)[there[key].argmax()]

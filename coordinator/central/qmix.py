@@ -1,7 +1,7 @@
 """QMIX's coordinator: learns every agent's values together and sends each the weights to act by.
 
-It keeps the team's replay. Of a round it keeps the copies in which everybody's part has come: a transition without somebody's
-action teaches nothing about the team. Where somebody's last observation has not come, the sample before it is left out. What
+It keeps the team's replay. Of a round it keeps the copies in which every agent's part has come: a transition without an agent's
+action teaches nothing about the team. Where an agent's last observation has not come, the sample before it is left out. What
 an agent is sent is the same for every copy.
 """
 

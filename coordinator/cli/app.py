@@ -343,7 +343,7 @@ def links(
     of = loads(ready)
     console = terminal()
     if not of:
-        console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes nobody says anything", highlight=False)
+        console.print(f"{chosen.name}: with κ = {chosen.kappa} and these scopes no agent sends anything", highlight=False)
         return
     called = ready.deployment.called
     named = [
@@ -363,7 +363,7 @@ def links(
 def algorithms() -> None:
     """List the algorithms by axis, and what agents that follow them tell each other.
 
-    Where "central critic" says "needed", the coordinator learns for all and sends everybody weights to act by. In all other
+    Where "central critic" says "needed", the coordinator learns for all and sends all agents weights to act by. In all other
     rows every agent learns by itself. Where it says "may", the override algorithm.critic_scope=central gives all agents one
     critic that is the coordinator's; of values of actions that makes QMIX.
     """

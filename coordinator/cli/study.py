@@ -156,7 +156,7 @@ def watch(
 ) -> None:
     """Show the report of a run while it goes on, in a browser on this machine, until Ctrl-C.
 
-    The address that it prints holds a secret; without it nobody sees the page.
+    The address that it prints holds a secret; without it the page cannot be seen.
     """
     from coordinator.report.watch import serve
     from coordinator.study.sweep import one_run
@@ -210,7 +210,7 @@ def decay(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the scenario.", show_default=False)
     ] = None,
     part: Annotated[
-        float, typer.Option(min=0, max=1, help="How much of what matters at κ = 0 the suggested κ may leave out.")
+        float, typer.Option(min=0, max=1, help="Largest share of the influence at κ = 0 that the suggested κ may miss.")
     ] = 0.05,
     episodes: Annotated[int, typer.Option(min=1, help="RUN: at least so many episodes per κ.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="RUN: seed of the world.")] = 0,

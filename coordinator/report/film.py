@@ -97,7 +97,7 @@ def film(evaluated: Plan, path: Path) -> None:
         ScenarioError: a node could not go on, or the file cannot be written.
     """
     scenario, graph, weights = evaluated.scenario, evaluated.deployment.graph(), evaluated.deployment.weights
-    assert weights is not None, "whoever is evaluated has weights"
+    assert weights is not None, "an evaluated agent has weights"
     horizon, dt = evaluated.spec.horizon, evaluated.spec.dt
     every = max(1, round(1.0 / (PER_SECOND * dt)))
     steps = min(horizon, max(every, round(FILM_S / dt)))

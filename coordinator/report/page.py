@@ -62,8 +62,8 @@ _GLOSS = {
     "queue": "refused by a full queue",
     "outage": "sent while the link was down",
     "crash": "sent to a node that was down",
-    "gave_up": "retransmitted as often as allowed, in vain",
-    "late": "too late to be of use to anybody",
+    "gave_up": "retransmitted as often as allowed, without success",
+    "late": "too late to be of use",
 }
 
 Array = NDArray[np.float64]

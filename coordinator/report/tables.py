@@ -211,8 +211,8 @@ def answers(found: Comparison) -> list[str]:
         if frugal is not best:
             sure = "a single seed gives no probability"
             if answer.improvement is not None:
-                sure = f"which a run of the former beats with probability {answer.improvement:.2f}"
-            sentence += f"; not surely less: {_priced(frugal, whole=whole)}, {sure}"
+                sure = f"P(best > this) = {answer.improvement:.2f}"
+            sentence += f"; no significant difference: {_priced(frugal, whole=whole)}, {sure}"
         told.append(sentence)
     return told
 

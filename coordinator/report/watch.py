@@ -45,7 +45,7 @@ Signature = tuple[tuple[int, int], ...]
 
 
 class LivePage:
-    """A run's page as it is now, made anew when the run's database has changed.
+    """A run's page as it is now, made again when the run's database has changed.
 
     Args:
         folder: The run.
@@ -82,7 +82,7 @@ class LivePage:
             return self._page
 
     def _renew(self, asked: float) -> None:
-        """Read the run again if it has changed, unless it was read after somebody asked."""
+        """Read the run again if it has changed, unless it was read after the request."""
         if self._began < asked and self._signature() != self._seen:
             self._read()
 

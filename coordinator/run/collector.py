@@ -108,7 +108,7 @@ class Collector:
         self._is_closed = False
 
     def begin(self) -> None:
-        """Everybody is up: time counts from now, or goes on."""
+        """All processes are up: time counts from now, or goes on."""
         self._began = time.monotonic() - self._recorder.wall_s
 
     def take(self, message: Control) -> None:
@@ -162,7 +162,7 @@ class Collector:
         self.evaluations.lose()
 
     def end_training(self) -> None:
-        """Everybody has finished: time stops, and what is left are evaluations."""
+        """All processes have finished: time stops, and what is left are evaluations."""
         self._ended = time.monotonic()
         self.evaluations.end_training()
 

@@ -2,8 +2,8 @@
 
 Theory of operation. The same parts as in a run with processes, on other carriers: the protocol, the learner, the planes
 and the ledger cannot tell the difference, and so the same scenario and seed give the same weights and the same ledger,
-byte for byte (tests/system/test_processes.py). Whoever has a message it waits for takes a turn, the world first, then
-the nodes in ascending id, the central critic last; if nobody has, nobody ever will, and that is a fault of ours. For
+byte for byte (tests/system/test_processes.py). A process whose awaited message is there takes a turn, the world first, then
+the nodes in ascending id, the central critic last; if no process has one, none ever will, and that is a fault of ours. For
 debugging (one stack, one debugger), for teaching, and as the reference that processes are compared with.
 
 Evaluations are always made so: in the run's own process between two turns, or in a process of their own beside a run with
@@ -265,7 +265,7 @@ class _Company:
                     diverged(agent, error)
                     self._lose(agent, diverged)
                     moved = True
-            assert moved, "everybody waits and nothing is on its way"
+            assert moved, "all processes wait and nothing is on its way"
             between()
 
     def _present(self) -> "list[tuple[int, Runtime | Central]]":

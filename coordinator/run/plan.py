@@ -43,7 +43,7 @@ from topology.wire.socket_folder import PREFIX
 
 MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
-OWN_DESCRIPTORS = 50  # of a process that talks to nobody: 16 to 20, and some for what it opens now and then
+OWN_DESCRIPTORS = 50  # of a process without links: 16 to 20, and some for what it opens now and then
 MANY_DESCRIPTORS = 1 << 16
 EVALUATED_FRAC = 0.15  # of the steps: evaluations cost a quarter of what training does for a step, see decision 0020
 MOST_EVALUATIONS = 10  # in the course of a run, if the scenario does not say otherwise

@@ -1,6 +1,6 @@
 """The file that a run is recorded in: its tables, their version, and how it is open_database, for writing and for reading.
 
-Theory of operation. A run writes its own database, and reads databases of runs that may come from anybody: a colleague's
+Theory of operation. A run writes its own database, and reads databases of runs that may come from anywhere: a colleague's
 folder on a shared disk, an archive, a download. So a reader opens the file read-only and trusts nothing in it. Views,
 triggers, virtual tables and generated columns are refused, because no kappahop makes them and each can compute without end;
 one query may take `QUERY_S` and give `MAX_ROWS`. Whatever is wrong ends in one sentence that names the file.
@@ -95,7 +95,7 @@ def open_database(run_dir: Path) -> sqlite3.Connection:
                 if _columns(database).get(table) != columns:
                     raise ScenarioError(
                         f"{path}: its table {table} is not as this kappahop writes it (another version recorded it); "
-                        "go on with that version, or begin the run anew"
+                        "go on with that version, or begin the run again"
                     )
         begin_writing(database)
     except sqlite3.Error as error:

@@ -1,15 +1,16 @@
-"""How a run's processes use the cores: undisturbed while they are alone on the machine, like everybody else in company.
+"""How a run's processes use the cores: undisturbed while they are alone on the machine, like all other processes otherwise.
 
-Theory of operation. In lockstep nobody gains by cutting in, every agent has the same amount to do, and agents with ids close
-to each other talk most. The scheduler knows none of that: it lets a process that wakes cut in on one that computes, and moves
-it to wherever nobody runs at that instant; caches grow cold. So while a run is alone its processes are told not to cut in
+Theory of operation. In lockstep no process gains by preempting another, every agent has the same amount to do, and agents with
+close ids exchange most. The scheduler knows none of that: it lets a process that wakes cut in on one that computes, and moves
+it to a core that is idle at that instant; caches grow cold. So while a run is alone its processes are told not to cut in
 (SCHED_BATCH), and agents are dealt to cores in blocks of equal size. Each takes a tenth or more off the time of rollouts.
 
-In company both would be a folly. Whoever does not cut in waits even for work of the lowest priority: beside two processes at
-nice 19 a run would be seven times slower. Whoever is bound to a core suffers from who else uses it: beside one busy process a
-run would be half as slow again. So once a second it is measured what others have used of the cores, which is what these were
-busy less what the run's own processes took. If that is more than a little, the run is in company, and alone again only after
-some quiet seconds; twice as many each time, since those who wait for their turn are quiet too.
+When other programs use the machine, both settings slow the run. SCHED_BATCH processes wait even for work of the lowest
+priority: beside two processes at nice 19 a run would be seven times slower. Pinned processes cannot move away from a busy
+core: beside one busy process a run would be half as slow again. So once a second the coordinator measures what other programs
+have used of the cores: the busy time of the cores less the time of the run's own processes. If that is more than a little,
+both settings are taken back. They return only after some quiet seconds, twice as many each time, since programs that wait for
+their turn are quiet too.
 """
 
 import contextlib

@@ -98,7 +98,7 @@ class Session:
         ready: The plan.
         place: The run's folder, or folders of which the first that is free is taken.
         in_process: Whether all agents run in this process.
-        by_hand: Agents whose nodes somebody else starts.
+        by_hand: Agents whose nodes are started from outside.
 
     Raises:
         ScenarioError: the plan cannot be carried out here and now, or its folder cannot be had. Another ValueError: as
@@ -220,7 +220,7 @@ class Session:
         try:
             self._recorder.commit_at_last()
             with contextlib.closing(Results(self.folder)) as results:
-                # what the dead had sent to others over their neighbours' links is in nobody's books
+                # what the dead had sent to others over their neighbours' links is in no ledger
                 complete = ready.scenario.clock == "virtual" and not (outcome.gone and ready.scenario.routing == "direct")
                 if outcome.error is None and complete:
                     outcome.error = results.imbalance(outcome.gone)
@@ -310,12 +310,12 @@ def resumption(folder: Path) -> Resumption:
         if run.diverged:
             raise ScenarioError(f"{folder}: {spoken(run.diverged[0])}; it would again, so there is nothing to go on with")
         if not run.deployment.learns:
-            raise ScenarioError(f"{folder}: an evaluation that did not end; run it anew: kappahop evaluate RUN")
+            raise ScenarioError(f"{folder}: an evaluation that did not end; run it again: kappahop evaluate RUN")
         round_, wrong = latest_good(folder)
         if round_ is None:
             why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
-            anew = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
-            raise ScenarioError(f"{folder}: no stored state to go on from ({why}); to begin anew: {anew}")
+            command = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
+            raise ScenarioError(f"{folder}: no stored state to go on from ({why}); to begin again: {command}")
         ready = reopened(folder, round_)
         return Resumption(ready, wrong, changes_since(folder, ready.scenario))
 

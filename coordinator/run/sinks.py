@@ -106,7 +106,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases in `wandb/`, to be sent on by `wandb sync` if anybody wants to."""
+    """A run of Weights & Biases in `wandb/`, which `wandb sync` can send on."""
 
     def __init__(self, run_dir: Path, *, after: int | None = None) -> None:
         os.environ.update(_SILENCE, WANDB_CACHE_DIR=str((run_dir / WANDB / "cache").resolve()))  # else its logs go home

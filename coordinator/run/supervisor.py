@@ -4,16 +4,16 @@ Theory of operation. Three sources feed one queue: the control plane (what proce
 who died), and requests to stop (`topology.process.StopFlag`). It installs no signal handler, so it runs in any thread. The
 supervisor takes one item after the other and moves through
 
-    starting ─everybody said Hello─► running ─everybody Finished and exited 0─► done
-        └───── somebody died, reported a Fault, was late, or a request to stop ────────► failed
+    starting ─all have sent Hello──► running ─all Finished and exited with 0──► done
+        └───── a process died, reported a Fault, was late, or a request to stop ────────► failed
 
 and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
 process's own Fault explains more than its exit code, so a death waits a moment for one.
 
 Evaluations (`coordinator.evaluation.evaluations`) are made one after the other by a process of their own, which takes of the
-processor only what the training leaves. When the training is over, the one under way is begun anew as a process like any
+processor only what the training leaves. When the training is over, the one under way is begun again as a process like any
 other, and the rest follow. One that fails is told and left out; the run goes on. One that does not get on for
-`supervision.deadline_s` is ended. Beside the training the machine may have left it no processor time, so it is begun anew when
+`supervision.deadline_s` is ended. Beside the training the machine may have left it no processor time, so it is begun again when
 the training is over, and so are all others; then it is left out too.
 """
 
@@ -84,7 +84,7 @@ def run(
         run_dir: Where it is.
         recorder: Takes what processes report.
         watch: Called with every report, for a progress display.
-        by_hand: Agents whose nodes somebody else starts; the run waits for their hello like for all others'.
+        by_hand: Agents whose nodes are started from outside; the run waits for their hello like for all others'.
         say: Called with the command that starts each of them.
         watch_evaluations: Called with every evaluation, for the same display.
         stop: Ends the run when it is asked to; asked again while processes are ending, it kills them.
@@ -134,7 +134,7 @@ class _Supervisor:
         self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
-        self._hub: ControlHub | None = None  # once everybody is up
+        self._hub: ControlHub | None = None  # once all processes are up
         self._job: Job | None = None  # the evaluation under way
         self._evaluator: int | None = None  # its process, once it is born
         self._evaluates_beside = True  # the training
@@ -268,7 +268,7 @@ class _Supervisor:
             await self._end_evaluator()
 
     async def _evaluate_rest(self, fork_server: asyncio.subprocess.Process) -> None:
-        """Training is over: make the evaluations that are left, with nobody else to leave the processor to."""
+        """Training is over: make the evaluations that are left, with no training to leave the processor to."""
         self._collector.end_training()
         if self._job is not None:
             await self._end_evaluator()
@@ -306,7 +306,7 @@ class _Supervisor:
                 self._evaluator = None
                 job, self._job = self._job, None
                 result = Result.take(self._run_dir)
-                if job is None:  # it was ended on purpose, and is begun anew if at all
+                if job is None:  # it was ended on purpose, and is begun again if at all
                     return
                 if result is None:
                     why = self._problem or f"its process {_how(status)} (see {LOGS}/evaluation.log)"
@@ -438,7 +438,7 @@ class _Supervisor:
             deadline = time.monotonic() + patience_s
             while self._alive and time.monotonic() < deadline:
                 item = await self._next(min(0.1, deadline - time.monotonic()))
-                if self._orphaned:  # nobody tells of deaths any more
+                if self._orphaned:  # no deaths are reported any more
                     self._alive = {role: pid for role, pid in self._alive.items() if psutil.pid_exists(pid)}
                 match item:
                     case {"born": role, "pid": pid}:  # born while the run was failing
@@ -486,7 +486,7 @@ class _Supervisor:
         return f"the {role}" if role == FORK_SERVER else role.replace("-", " ")
 
     def _halted(self) -> str:
-        """Who was stopped from outside (SIGSTOP, a debugger): that explains a silence better than whoever noticed it."""
+        """The processes that were stopped from outside (SIGSTOP, a debugger): they explain a silence best."""
         halted = []
         for role, pid in {**self._alive, FORK_SERVER: self._fork_server_pid}.items():
             with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with

@@ -5,9 +5,9 @@ cell of which a run diverged is the best only if there is no other kind, since i
 well. A run's score is the mean return of its last evaluation. A run without an evaluation is left out, and named: its training
 returns hold the price of exploration. Where no run has an evaluation, or the training is asked for, all are judged by the
 training episodes that ended last. A cell's score is the interquartile mean over its seeds.
-Cells that spent differently are also compared where all have spent the same: every run's curve is asked what was known by as
-many steps, bytes or virtual seconds as the one that spent least (of bytes: the least of those that sent any). The resampling
-is seeded, so the same runs give the same table.
+Cells that spent differently are also compared where all have spent the same: each run is read off at the smallest budget
+(steps, bytes or virtual seconds) that any run used; of bytes, at the smallest of the runs that sent any. The resampling is
+seeded, so the same runs give the same table.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ class Row:
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
         equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
         violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
-            rounds of the episode; of the whole training. Nothing without a limit, or if nobody heard of others.
+            rounds of the episode; of the whole training. Nothing without a limit, or if no agent heard of others.
         reached: When the threshold was reached; None: none was asked for.
         diverged: How many further runs of the cell diverged.
         optimum: The best return that a team of this κ can be expected to reach, where the world knows it.

@@ -1,7 +1,7 @@
 """How fast the influence of others fades with hops, and what κ that speaks for.
 
 Theory of operation. For every κ from 0 to the diameter of the graph there is a number that says how much of what lies
-beyond κ hops still matters; it is 0 where everybody is heard. Where the answer is known exactly, it comes from the world:
+beyond κ hops still matters; it is 0 where all agents are heard. Where the answer is known exactly, it comes from the world:
 
 - `network_lq`: J_κ/J* - 1, by how much the best linear policy that hears κ hops is worse than the best of all
 (`envs.networks.lq.kappa_curve`).
@@ -12,7 +12,7 @@ For any other world a team that has learnt is asked (`of_team`). It plays withou
 to hear; at every state it meets, each agent's action is compared with the one it would have taken had the blocks of those
 beyond κ hops been what they are on average: root mean square for numbers, part that changed for choices. Then the team plays
 once more for each κ with those blocks so replaced all the time, which gives the return that κ would leave it. Nothing is
-learnt anew, so that return is a lower bound of what training at κ can reach.
+learnt again, so that return is a lower bound of what training at κ can reach.
 
 φ is the slope of a straight line through the logarithms of these numbers, φ^κ·const, by least squares; those that have
 vanished are left out. The κ that is suggested is the smallest that leaves no more than a given part of what matters at
@@ -135,13 +135,13 @@ def of_team(run_dir: Path, *, episodes: int, seed: int) -> Decay:
         seed: Of the world.
 
     Raises:
-        ScenarioError: there are no final weights, or the policies hear nobody.
+        ScenarioError: there are no final weights, or the policies hear no neighbour.
     """
     weights = run_dir / CHECKPOINTS / "final"
     graph = Deployment.read(run_dir).graph()
     ready = plan(load(str(run_dir / SCENARIO_FILE), [f"seed={seed}"]), weights=weights, graph=graph)
     if ready.scenario.algorithm.recipe.actor_scope == "local":
-        raise ScenarioError(f"{run_dir}: its policies hear nobody (actor_scope: local), so there is nothing to fade")
+        raise ScenarioError(f"{run_dir}: its policies hear no neighbour (actor_scope: local), so there is nothing to fade")
     team = _Team(ready, weights)
     heard = diameter(team.graph) if ready.scenario.algorithm.recipe.actor_scope == "global" else team.reach()
     kappas = range(heard + 1)

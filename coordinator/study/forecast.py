@@ -4,7 +4,7 @@ Theory of operation. A scenario fixes how many bytes each kind of message has (o
 goes how often, and when it is due: states at the deadline of their step, everything else within `network.patience_s`.
 From the spec of a link follows what one message meets there when nothing else is on the link: airtime, delay, loss. What
 cannot work at all follows too, and is worth a warning before hours are spent: more bytes per step than the link carries,
-states that are late every time, a message that takes longer than anybody waits, or does not fit the queue.
+states that are late every time, a message that takes longer than any agent waits, or does not fit the queue.
 """
 
 import math

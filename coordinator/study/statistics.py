@@ -117,7 +117,7 @@ def performance_profile(scores: Array, thresholds: Array) -> Array:
 
 
 def resampled(statistic: Statistic, *samples: Array, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
-    """A statistic of score matrices whose runs are drawn anew, with replacement, within each task.
+    """A statistic of score matrices whose runs are drawn again, with replacement, within each task.
 
     Args:
         statistic: Of as many stacks of matrices as there are samples.

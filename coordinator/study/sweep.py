@@ -6,7 +6,7 @@ the run diverged, and at no other moment: the run is then over, and would end al
 started again therefore passes over what is done, goes on with what failed or was interrupted where it last stored its state
 (`coordinator.run.checkpoints`), and begins the rest. `OUT/sweep.json` says what belongs there.
 
-A run is a child process, so that its crash harms nobody else. It dies with the sweep (PDEATHSIG, for which it asks itself: code
+A run is a child process, so that its crash harms no other run. It dies with the sweep (PDEATHSIG, for which it asks itself: code
 between fork and exec could hang where the sweep's program has threads). It has a session of its own, so that Ctrl-C reaches it
 through the sweep only, which then lets it stop cleanly. The children inherit a lock on the folder:
 a sweep that was killed outright leaves it locked until the last of them is gone, and no second one works there meanwhile.

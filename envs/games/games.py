@@ -2,7 +2,7 @@
 
 Theory of operation. Each builder returns a `tabular.Game`, which is data; `GameWorld` steps E copies of whatever game it is
 given, and `envs.games.tabular` answers questions about the same data exactly. A state is a tuple of *parts*: in most games one
-part that everybody sees, in the chain one part per agent, of which an agent sees its own. Payoffs are drawn from `env.seed`,
+part that every agent sees, in the chain one part per agent, of which an agent sees its own. Payoffs are drawn from `env.seed`,
 never from the run's seed: a game stays the same game while runs of it differ.
 
 What must not change: the order in which a builder draws its numbers, because published and stored figures belong to instances.
@@ -97,7 +97,7 @@ def stage_game(stages: int, seed: int) -> Game:
     width = STAGE_CHOICES**2
     inner, nodes = (width**stages - 1) // (width - 1), (width ** (stages + 1) - 1) // (width - 1)
     paid = np.random.default_rng(seed).uniform(-1.0, 1.0, nodes)
-    paid[inner:] = 0.0  # nobody leaves a leaf
+    paid[inner:] = 0.0  # no path leaves a leaf
     child = width * np.arange(nodes)[:, None] + np.arange(width) + 1
     goes_on = np.arange(nodes) < (inner - 1) // width  # the children of the others are leaves
     return Game(
@@ -248,8 +248,8 @@ def advantage_spreads(game: Game, policies: tabular.Policies, agent: int, gamma:
     """
     own = tabular.values(game, policies, gamma)[agent]
     advantage = game.reward[agent] + gamma * game.expect(own) - own[:, None]
-    everybody = range(game.n_agents)
-    return [spread(advantage, [k for k in everybody if abs(k - agent) <= kappa]) for kappa in everybody]
+    agents = range(game.n_agents)
+    return [spread(advantage, [k for k in agents if abs(k - agent) <= kappa]) for kappa in agents]
 
 
 # --- which game, which shape ----------------------------------------------------------------------------------------

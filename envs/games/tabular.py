@@ -218,10 +218,10 @@ def nash_gap(game: Game, policies: Policies, gamma: float) -> float:
 def respond(
     game: Game, policies: Policies, gamma: float, *, turns: Literal["alternating", "simultaneous"]
 ) -> Iterator[tuple[Array, ...]]:
-    """Let agents best-respond until nobody changes anything: one at a time in ascending order, or all at once.
+    """Let agents best-respond until no agent changes anything: one at a time in ascending order, or all at once.
 
     One at a time the return never decreases where all share one reward, and it ends in a Nash equilibrium; all at once
-    neither holds and the iteration may never end, so whoever iterates must set a limit.
+    neither holds and the iteration may never end, so the caller must set a limit.
 
     Args:
         game: The game.

@@ -1,4 +1,4 @@
-"""MuJoCo models of the robots in their worlds, built from gymnasium's assets or from scratch; no XML of anybody else.
+"""MuJoCo models of the robots in their worlds, built from gymnasium's assets or from scratch; no XML from elsewhere.
 
 Each builder returns a compiled model. Names are the contract: the joints of `envs.robots.partitions`, "obstacle" for the
 cheetah's moving wall, "wall0".."wall5" for the corridor's. Where contact forces are priced an accelerometer is mounted on the

@@ -2,7 +2,7 @@
 
 Theory of operation. `mujoco.batch.Batch` owns the states; its state arrays are live views, bound once here and never rebound.
 One step is: write controls, let the batch run `frame_skip` physics steps on its own threads, then compute reward, cost and ends
-from a handful of columns. All numbers that anybody senses lie in one float32 table (positions | velocities | the rule's
+from a handful of columns. All numbers that agents sense lie in one float32 table (positions | velocities | the rule's
 numbers); an observation is a choice of its columns, so `own`, `full` and `reference` differ by index arrays only. Columns are
 found by joint name.
 
@@ -254,7 +254,7 @@ class MujocoWorld:
         )  # fmt: skip
 
     def state(self) -> State:
-        """See `VecEnv.state`; the batch's rows hold all of the physics, from which every step derives the rest anew."""
+        """See `VecEnv.state`; the batch's rows hold all of the physics, from which every step derives the rest."""
         return {
             "physics": self.batch.state.copy(), "x": self._x.copy(), "y": self._y.copy(), "age": self._age.copy(),
             "limit": self._limit.copy(), "ret": self._ret.copy(), "charged": self._charged.copy(), "streams": streams(self._rngs),
@@ -329,7 +329,7 @@ class MujocoWorld:
         return ~self._task.posture.kept(self._qpos, self._qvel)
 
     def _cost(self, now: Step, charged: Bools) -> tuple[Floats, Array]:
-        """Each agent's cost (n, E, m) and the team's (E,); where `charged`, everybody pays whatever the rule says."""
+        """Each agent's cost (n, E, m) and the team's (E,); where `charged`, all agents pay whatever the rule says."""
         team = self._rule.cost(now) | charged
         cost = np.empty((*self._shape, self.spec.n_costs), np.float32)
         cost[:] = team[:, None]

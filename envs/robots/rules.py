@@ -64,7 +64,7 @@ class Rule(Protocol):
         ...
 
     def cost_at(self, x: Array, y: Array) -> Mask | None:
-        """Where somebody at (x, y), (E, P), would be charged; None if this rule is about the whole robot only."""
+        """Where a body at (x, y), (E, P), would be charged; None if this rule is about the whole robot only."""
         ...
 
     def sense(self, step: Step) -> Sequence[Array]:

@@ -1,6 +1,6 @@
 """An agent that acts on values learnt elsewhere: by the weights that it was sent last, and at random with probability ε.
 
-Theory of operation. It begins with the weights that follow from the shared seed, as whoever learns does, and takes new ones at
+Theory of operation. It begins with the weights that follow from the shared seed, as the learner's do, and takes new ones at
 the end of a round. Environment copies are deployments of their own: one that new weights have not reached acts by those that
 it has. So there may be several versions in use; one that no copy acts by is forgotten.
 """
@@ -26,7 +26,7 @@ from topology.snapshot import State
 
 
 class Executor(AgentLearner):
-    """One agent's choices by weights of somebody else.
+    """One agent's choices by weights that another process has learned.
 
     Args:
         shape: Sizes.

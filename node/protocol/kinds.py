@@ -39,7 +39,7 @@ class Scopes:
     both: Audiences
 
     @property
-    def nobody(self) -> Audiences:
+    def no_audience(self) -> Audiences:
         """No receivers, for every agent."""
         return [()] * len(self.visible)
 
@@ -54,7 +54,7 @@ class Scopes:
         """The agents whose advantage an agent's ratios multiply."""
         factor = self.algorithm.recipe.factor
         if factor == "none":
-            return self.nobody
+            return self.no_audience
         return audiences(self.visible) if factor == "khop" else self.others
 
 
@@ -139,7 +139,7 @@ def _shared(sizes: Sizes, agent: int) -> int:
 def _next_holders(scopes: Scopes) -> Audiences:
     n = len(scopes.visible)
     takes_turns = scopes.algorithm.recipe.order == "alternating" and n > 1
-    return [(turns.holder(j + 1, n),) for j in range(n)] if takes_turns else scopes.nobody
+    return [(turns.holder(j + 1, n),) for j in range(n)] if takes_turns else scopes.no_audience
 
 
 ROWS: dict[Kind, Row] = {
@@ -148,27 +148,30 @@ ROWS: dict[Kind, Row] = {
         lambda scopes: audiences(scopes.critics), lambda sizes, agent: sizes.deployment.obs_dims[agent], per="cut"
     ),
     Kind.REWARD: Row(
-        lambda scopes: audiences(scopes.visible) if scopes.algorithm.reward == "khop_mean" else scopes.nobody,
+        lambda scopes: audiences(scopes.visible) if scopes.algorithm.reward == "khop_mean" else scopes.no_audience,
         lambda sizes, agent: sizes.steps,
     ),
-    Kind.JOINT: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.steps * joint_width(sizes, agent)),
-    Kind.ADVANTAGE: Row(lambda scopes: scopes.nobody, lambda sizes, agent: sizes.steps * sizes.signals),
+    Kind.JOINT: Row(lambda scopes: scopes.no_audience, lambda sizes, agent: sizes.steps * joint_width(sizes, agent)),
+    Kind.ADVANTAGE: Row(lambda scopes: scopes.no_audience, lambda sizes, agent: sizes.steps * sizes.signals),
     Kind.POLICY: Row(
-        lambda scopes: scopes.nobody,
+        lambda scopes: scopes.no_audience,
         lambda sizes, agent: policy_width(sizes.deployment.obs_dims[agent], sizes.deployment.n_discrete[agent], sizes.algorithm),
     ),
-    Kind.SCORE: Row(lambda scopes: scopes.others if scopes.algorithm.recipe.is_ranked else scopes.nobody, lambda sizes, agent: 1),
+    Kind.SCORE: Row(
+        lambda scopes: scopes.others if scopes.algorithm.recipe.is_ranked else scopes.no_audience, lambda sizes, agent: 1
+    ),
     Kind.RATIO_MB: Row(
-        lambda scopes: scopes.factor if scopes.algorithm.recipe.is_coupled else scopes.nobody,
+        lambda scopes: scopes.factor if scopes.algorithm.recipe.is_coupled else scopes.no_audience,
         lambda sizes, agent: 1,
         per="sample",
     ),
     Kind.RATIO: Row(
-        lambda scopes: scopes.nobody if scopes.algorithm.recipe.is_coupled else scopes.factor, lambda sizes, agent: sizes.steps
+        lambda scopes: scopes.no_audience if scopes.algorithm.recipe.is_coupled else scopes.factor,
+        lambda sizes, agent: sizes.steps,
     ),
     Kind.TOKEN: Row(_next_holders, lambda sizes, agent: turns.TOKEN_WIDTH),
-    Kind.PARAMETERS: Row(lambda scopes: scopes.nobody, _shared),
-    Kind.SHARED: Row(lambda scopes: scopes.nobody, _shared),
+    Kind.PARAMETERS: Row(lambda scopes: scopes.no_audience, _shared),
+    Kind.SHARED: Row(lambda scopes: scopes.no_audience, _shared),
 }
 
 

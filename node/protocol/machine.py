@@ -25,24 +25,24 @@ passes through it. Where all share one policy the critic hears the weights of ea
 agent is RELAYING until their mean (SHARED) is here too.
 
 Rules that couple the agents and must not change:
-1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so nobody waits for
-somebody who merely learns.
+1. Inboxes are read while an agent waits for peers and between the minibatches of its learning; so no agent waits for
+one that merely learns.
 2. An agent leaves a step, and a round, only after it has handled every message that comes its way (`Routes.awaited`),
 used or relayed.
 3. What the world sends after the last step of a round is the first observation of the next: it ends one round, and once
-everybody has learned (`Started`) it begins another.
+all agents have learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
 and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, JOINT,
 ADVANTAGE, POLICY, SCORE, RATIO, TOKEN, PARAMETERS, SHARED. The link model needs that order to be the same in every run.
-Nobody waits in a circle for it: whoever says something of one of these kinds has handled every message of those before it.
+This order cannot deadlock: an agent sends a kind only after it has processed all messages of the kinds before it.
 RATIO_MB of successive minibatches leave one after the other, because over every link that carries any an agent's own goes
 first.
 5. A RATIO that comes before the order is known cannot be judged: it is handed back (`Later`) and in again after `Ranked`.
 
 Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
 one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
-(`Died`) is waited for no longer, nor is anybody whose messages would have to come through it. tests/node/protocol/test_machine.py
-drives whole networks of these machines through every order of delivery that hypothesis can think of.
+(`Died`) is waited for no longer, nor is any agent whose messages would have to come through it.
+tests/node/protocol/test_machine.py drives whole networks of these machines through every order of delivery that hypothesis can think of.
 
 On the wall clock (`lockstep=False`) nothing is certain to come: `DeadlinePassed` ends a wait with what is there instead
 of giving up, messages are passed on as they come, and a STATE that is late is still accepted while its round lasts.
@@ -54,7 +54,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from scenarios.kinds import Kind, Moment, at
-from topology.graph.routes import NOBODY, Routes
+from topology.graph.routes import NO_ROUTES, Routes
 
 
 class Sensed(NamedTuple):
@@ -75,7 +75,7 @@ class Arrived(NamedTuple):
 
 
 class Started(NamedTuple):
-    """Everybody is ready: the world has opened round `round`."""
+    """All agents are ready: the world has opened round `round`."""
 
     round: int
 
@@ -288,7 +288,7 @@ class Protocol:
         self._ranked = ranked
         self._coupled = coupled
         self._state = routes(Kind.STATE, 0)
-        self._ratios = routes(Kind.RATIO_MB, 0) if learns else NOBODY
+        self._ratios = routes(Kind.RATIO_MB, 0) if learns else NO_ROUTES
         self._per_round: dict[tuple[Kind, int], Routes] = {}
         self._arrived: dict[Key, set[int]] = {}  # origins, this agent too once it has said its own
         self._left: dict[Key, list[int]] = {}  # per outgoing link, how many messages have left or will never come
@@ -377,8 +377,8 @@ class Protocol:
 
     def _is_to_be_judged_later(self, event: Arrived) -> bool:
         unknown = self._ranked and self.phase in (Phase.SCORING, Phase.RANKING)
-        everybody = self._routes(Kind.SCORE, self.round).awaited
-        return unknown and (event.round, event.step) == (self.round, 0) and event.origin in everybody
+        awaited = self._routes(Kind.SCORE, self.round).awaited
+        return unknown and (event.round, event.step) == (self.round, 0) and event.origin in awaited
 
     def _objection(self, event: Arrived, routes: Routes, key: Key) -> str | None:
         if event.origin not in routes.awaited:
@@ -518,7 +518,7 @@ class Protocol:
         return effects
 
     def _pass_on_all(self) -> list[Effect]:
-        """What may leave now that somebody has died whose message others had to wait for."""
+        """What may leave now that an agent has died whose message others had to wait for."""
         if not self._lockstep:
             return []
         return [effect for key in sorted(self._left) for effect in self._pass_on(key, self._routes(key[0], key[1]), self._agent)]
@@ -550,9 +550,9 @@ class Protocol:
         if kind is Kind.RATIO_MB:
             return self._ratios
         if kind is Kind.RATIO and self._ranked and self.phase not in _RANKED:
-            return NOBODY
+            return NO_ROUTES
         if kind not in self._at_the_end or round_ != self.round or not self._learns:
-            return NOBODY
+            return NO_ROUTES
         found = self._per_round.get((kind, round_))
         if found is None:
             found = self._per_round[kind, round_] = self._routes_of(kind, round_)

@@ -16,7 +16,7 @@ from scenarios.kinds import FACTS, Kind, peer_kinds
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
 from topology.graph.neighbourhood import visible
-from topology.graph.routes import NOBODY, Answering, Routes, Routing
+from topology.graph.routes import NO_ROUTES, Answering, Routes, Routing
 
 CENTRAL = tuple(kind for kind in peer_kinds() if FACTS[kind].plane == "central" or kind is Kind.BOOTSTRAP)
 _LEARNED_FROM = (Kind.BOOTSTRAP, Kind.REWARD)
@@ -148,7 +148,7 @@ class AgentRouting:
             return self._fixed[kind]
         receivers = self._needs.receivers[kind]
         if not any(receivers):
-            return NOBODY
+            return NO_ROUTES
         if kind is Kind.RATIO:
             order = self.order(round_)
             return self._needs.of_moment(kind, order, lambda: _later(receivers, order)).part(self._agent, order)
@@ -157,7 +157,7 @@ class AgentRouting:
             to_holder = self._needs.of_moment(kind, now, lambda: [(now,) if now in audience else () for audience in receivers])
             return to_holder.part(self._agent)
         if (round_ + 1) % self._turn_rounds:
-            return NOBODY
+            return NO_ROUTES
         from_holder = self._needs.of_moment(kind, now, lambda: [receivers[j] if j == now else () for j in range(self._n)])
         return from_holder.part(self._agent)
 

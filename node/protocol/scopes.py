@@ -2,7 +2,7 @@
 
 One function builds every scope, so that κ ≥ diameter gives byte-identical inputs to `global`: only the list of agents
 differs. Nothing else enters the inputs. An agent's id, and its neighbours', would be constants to a network that it
-shares with nobody, and a bias already is one (docs/decisions/0003-inputs.md).
+shares with no other agent, and a bias already is one (docs/decisions/0003-inputs.md).
 """
 
 from collections.abc import Sequence

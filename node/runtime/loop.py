@@ -158,7 +158,7 @@ class Runtime:
         """Take part in every round of the run.
 
         Raises:
-            PeerLostError: somebody was silent beyond the deadline.
+            PeerLostError: a peer was silent beyond the deadline.
             StopRequested: the coordinator said stop.
             DivergedError: what this agent learns or sends is no longer finite.
         """

@@ -1,6 +1,6 @@
 """How a node waits on real sockets: in slices, so that a request to stop is seen, and never beyond a deadline.
 
-In lockstep the next message is certain to come, and a deadline that passes means that somebody is gone. On the wall clock
+In lockstep the next message is certain to come, and a deadline that passes means that a process is gone. On the wall clock
 nothing is certain to come: peers are heard at all times, and a wait for them ends when it has lasted long enough.
 """
 
@@ -67,7 +67,7 @@ class Waiting:
         self._until_s = 0.0
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next message of whoever the node waits for, if it comes in time."""
+        """The next message that the node waits for, if it comes in time."""
         return (self._peers if self._protocol.waits_for_peers else self._world).receive(timeout_s)
 
     def next(self) -> Message | None:

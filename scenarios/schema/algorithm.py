@@ -147,7 +147,7 @@ class Algorithm(Section):
     )
     share_policy: bool = setting(
         False,
-        "One policy for all agents: they start alike, and after every round the central node sends everybody the mean of their "
+        "One policy for all agents: they start alike, and after every round the central node sends all agents the mean of their "
         "weights. Needs critic_scope: central.",
     )
     ratio: Literal["joint", "per_dim"] = setting(

@@ -148,6 +148,6 @@ def test_contract_notices_a_careless_world() -> None:
         "final_obs is None if no episode ended, and shaped like obs if one did.",
         "A limit given for a copy's first episode truncates that one, marks it where it is below the horizon, and changes "
         "nothing before.",
-        "A world made anew that takes the stored state of another goes on as that would have.",
+        "A world made again that takes the stored state of another goes on as that would have.",
     ):
         assert sentence in found

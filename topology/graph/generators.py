@@ -1,7 +1,7 @@
 """The communication graph of a run: generators by name, and files.
 
 Theory of operation. `build` turns the `topology` section of a scenario into one simple, undirected, connected networkx
-graph on the nodes 0..n-1, inserted in ascending order. Every process of a run builds it anew and must get the same
+graph on the nodes 0..n-1, inserted in ascending order. Every process of a run builds it again and must get the same
 graph, so nothing here depends on anything but the section, n and the world's own edges: random graphs draw from
 `topology.seed` alone. A random graph that comes out disconnected is drawn again, from a seed derived from
 `topology.seed` and the number of the try. Files are read by `topology.graph.given`.

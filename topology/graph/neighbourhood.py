@@ -227,7 +227,7 @@ def critical_path(order: Sequence[int], visible: Sequence[Iterable[int]]) -> int
         visible: Per agent whose blocks it sees.
 
     Returns:
-        Number of agents on the longest chain: 1 if nobody waits, len(order) if all update in turn, 0 for an empty order.
+        Number of agents on the longest chain: 1 if no agent waits, len(order) if all update in turn, 0 for an empty order.
 
     Example:
         >>> critical_path([0, 2, 1], [(0, 1), (0, 1, 2), (1, 2)])

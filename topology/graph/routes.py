@@ -9,7 +9,7 @@ what keeps a relay from starving those behind it.
 
 Over each link the messages of one kind and moment leave in one order, the same in every run however the processes are
 scheduled: by how far they have come, then by origin (or in a given order of origins). A link's queue and its random
-numbers depend on that order. Nobody can wait in a circle for it: a message waits only for such as have come less far, or
+numbers depend on that order. This order cannot deadlock: a message waits only for such as have come less far, or
 as far on the same link.
 
 The trees of a kind of message are the same for all agents, so `Routing` works them out once and gives each agent its part.
@@ -33,7 +33,7 @@ class Routes:
         uses: Those of them that are meant for it.
         next_hops: Per origin, itself included, whom to send the message on to; ascending.
         hops_left: Per awaited origin, the hop budget of the message as it arrives here (for the agent itself, if its message
-            is meant for anybody: as if it had arrived).
+            is meant for any agent: as if it had arrived).
         addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.
         outgoing: Per node to send to, ascending, the origins whose messages go there, in the order in which they leave.
         via: Per awaited origin, the nodes that its message crosses on its way here, the origin included.
@@ -48,7 +48,7 @@ class Routes:
     via: dict[int, frozenset[int]]
 
 
-NOBODY = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset(), outgoing=(), via={})
+NO_ROUTES = Routes(awaited=frozenset(), uses=frozenset(), next_hops={}, hops_left={}, addressed=frozenset(), outgoing=(), via={})
 
 
 class Routing:

@@ -554,7 +554,7 @@ class _Reservations:
 
     def _first_gap(self, spec: LinkSpec, ready: Times, size: int | Sizes) -> tuple[Times, Times, Times]:
         live = self._log.live
-        _, taken, ended, _, _ = live[:, (live[2] > ready).any(axis=1)]  # the others are over and in nobody's way
+        _, taken, ended, _, _ = live[:, (live[2] > ready).any(axis=1)]  # the others are over and in the way of none
         copies = np.arange(len(ready))
         order = np.argsort(taken, axis=0, kind="stable")
         taken, ended = taken[order, copies], np.maximum.accumulate(ended[order, copies], axis=0)

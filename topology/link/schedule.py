@@ -47,7 +47,7 @@ class Downtime:
 
     Args:
         known: Intervals in any order; they may overlap.
-        drawn: Further ones, ascending, without overlap and without end, taken as far as somebody asks. Either these or
+        drawn: Further ones, ascending, without overlap and without end, taken as far as they are asked for. Either these or
             known ones.
 
     Example:

@@ -1,7 +1,7 @@
 """The control plane: start, progress, reports, stop; between the coordinator and every process it started.
 
 Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are
-DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with everybody's addresses.
+DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with all addresses.
 From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
 against the models below; a frame that does not fit is ignored and counted.
 
@@ -52,7 +52,7 @@ class Hello(_Message):
 
 
 class Start(_Message):
-    """Everybody is up: where the world and every node listen."""
+    """All processes are up: where the world and every node listen."""
 
     type: Literal["start"] = "start"
     world: str
@@ -230,7 +230,7 @@ def largest_report(n_nodes: int, steps: int) -> int:
 
 
 def refused_at(gate: Gate | None, role: str) -> list[Refused]:
-    """What there is to report of a process's gate: nothing, if there is none or nobody was kept out."""
+    """What there is to report of a process's gate: nothing, if there is none or no connection was kept out."""
     if gate is None or gate.outside == 0:
         return []
     return [Refused(role=role, connections=gate.outside, reasons=tuple(gate.refused.texts))]
@@ -291,7 +291,7 @@ class ControlPort:
 
         Args:
             work: It.
-            log: Where more can be read of an error that nobody foresaw.
+            log: Where more can be read of an unforeseen error.
 
         Returns:
             The process's exit code: 0 done or asked to stop, 1 failed.

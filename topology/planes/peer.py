@@ -9,7 +9,7 @@ otherwise find different orders of updates.
 
 Application bytes are booked on the link where they reach an addressee. `receive` decodes and checks who may speak; what
 the node then accepts is booked as delivered (`taken`). Anything malformed is refused, counted and forgotten: a bad frame
-harms nobody.
+harms no other agent.
 
 With direct routing every overlay connection has the links of its path to itself: connections do not queue behind each
 other at the nodes between (docs/explanation/limitations.md).

@@ -34,7 +34,7 @@ class WorldHub:
         n_agents: n.
         copies: E.
         frame_extra: Bytes that encryption adds to each frame.
-        forgiving: Whether an agent that cannot be reached is passed over, since somebody will tell of its death.
+        forgiving: Whether an agent that cannot be reached is passed over, since another process will report its death.
     """
 
     def __init__(self, links: Links, *, n_agents: int, copies: int, frame_extra: int = 0, forgiving: bool = False) -> None:

@@ -7,16 +7,16 @@ together with the run's directory:
       public.json       public keys by role, for all to read
       ROLE.secret       0600, for that role alone
 
-A role reads everybody's public keys and its own secret, and nothing else. Whoever dials knows from the public key whom it
-will reach, and proves who it is. Whoever listens has a `Gate`: libzmq holds every handshake until the gate has said
+A role reads all public keys and its own secret, and nothing else. A connecting role knows from the public key which role it
+will reach, and proves its own. A listening role has a `Gate`: libzmq holds every handshake until the gate has said
 whether that key may come in, and under which name. The name then rides on every frame that comes over the connection
 (ZMTP calls it the User-Id), so a sender is who its key says, whatever its messages claim. What is not admitted is counted.
 
 Keys are good for one run. Its sockets are the only ones that ever knew them, so afterwards they open nothing; the next
 run makes its own. To start a node on another machine take there the run's directory without the others' secrets.
 
-What must not change: that a socket whose gate is gone refuses everybody (ZAP_ENFORCE_DOMAIN); without it libzmq would let
-everybody in.
+What must not change: that a socket whose gate is gone refuses every connection (ZAP_ENFORCE_DOMAIN); without it libzmq would
+let all in.
 
 Source: CurveZMQ (ZeroMQ RFC 26) and the ZeroMQ Authentication Protocol (RFC 27).
 """
@@ -83,7 +83,7 @@ def make_keys(run_dir: Path, n_nodes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """One role's keys: its own secret, and everybody's public keys.
+    """One role's keys: its own secret, and all public keys.
 
     Attributes:
         role: Whose.
@@ -122,7 +122,7 @@ class Keyring:
             raise ValueError(f"{role}: cannot read its keys: {error.strerror} ({error.filename})") from None
         except (AttributeError, KeyError, ValueError, zmq.ZMQError):
             pass
-        raise ValueError(f"{role}: {file} and {PUBLIC_FILE} beside it hold no key pair of it")
+        raise ValueError(f"{role}: {file} does not match the public key of {role} in {PUBLIC_FILE}; generate the keys again")
 
     def others(self) -> list[str]:
         """All roles but this one."""
@@ -133,7 +133,7 @@ class Keyring:
         return [role for role in self.public if role not in (COORDINATOR, WORLD_ROLE)]
 
     def dial(self, socket: "zmq.Socket[Any]", role: str) -> None:
-        """Let a socket that is about to connect reach `role` and nobody else."""
+        """Let a socket that is about to connect reach `role` and no other."""
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public[self.role])
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.public[role])
@@ -208,7 +208,7 @@ class Gate:
             self._seen.close(0)
 
     def _answer(self, question: list[bytes]) -> None:
-        _, request, _, address, _, _, key = question  # RFC 27; nobody but libzmq can ask, and only for CURVE
+        _, request, _, address, _, _, key = question  # RFC 27; only libzmq can ask, and only for CURVE
         role = self._roles.get(key)
         if role in self._admits:
             reply = (b"200", b"OK", role.encode())

@@ -1,14 +1,14 @@
 """The ledger: what crossed every directed link, by plane and kind, and what became of it.
 
-Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. Whoever puts a message on a link
+Theory of operation. A row belongs to a directed link (src, dst), a plane and a kind. The sender that puts a message on a link
 books `messages`, `payload_bytes` and `wire_bytes`, and what the link did to it: the link model's verdict is known at
-once. Whoever takes it off books `delivered`. What is accepted but lies in the future when the run ends is `in_flight`.
+once. The receiver that takes it off books `delivered`. What is accepted but lies in the future when the run ends is `in_flight`.
 So for every row of a whole run
 
     messages = delivered + dropped + in_flight,    dropped = the sum of its reasons,
 
 which the command checks when a run is over (`imbalance`). `payload_bytes` counts the application's bytes on the link
-where they reach somebody they are meant for, so their sum does not depend on the routing; `wire_bytes` counts everything
+where they reach an agent that they are meant for, so their sum does not depend on the routing; `wire_bytes` counts everything
 that a link carries, headers, framing, transit and retransmissions included.
 
 A frame carries E copies of a message; the books count each, in sizes that one deployed copy would send.
@@ -45,8 +45,8 @@ class Row(NamedTuple):
         queue: Refused by a full queue.
         outage: Sent while the link was down.
         crash: Sent to a node that was down.
-        gave_up: Retransmitted as often as allowed, in vain.
-        late: Too late to be of use to anybody (on the wall clock, or when somebody has died).
+        gave_up: Retransmitted as often as allowed, without success.
+        late: Too late to be of use (on the wall clock, or when an agent has died).
         in_flight: On the way when the run ended.
         nulls: The part of `messages` that said only that nothing had changed (event-triggered states).
     """

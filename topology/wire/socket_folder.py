@@ -1,4 +1,4 @@
-"""The private folder in which the sockets of a run lie, and the end of such folders that nobody uses any more.
+"""The private folder in which the sockets of a run lie, and the end of such folders that no process uses any more.
 
 Theory of operation. Each command makes a folder of its own among the temporary files and holds a lock on it (`flock`). The
 processes that it starts inherit the lock, so the kernel keeps it for as long as any of them lives, and gives it up when the last

@@ -10,10 +10,10 @@ process; `RouterLinks` and `DealerLinks` join the world to its nodes. All meet t
 (tests/topology/wire/test_sockets.py).
 
 With keys (`topology.wire.keys`, tcp only) every connection is encrypted and authenticated: an inbox admits those whom its node
-may hear and nobody else, and `sender` is who the connection's key says.
+may hear and no others, and `sender` is who the connection's key says.
 
-Depths. A link that holds more unread messages than lockstep can leave there leads to somebody who does not read: it is
-full, and whoever sends on it is told when the deadline passes. So every socket has a depth of its own, and none is left
+Depths. A link that holds more unread messages than lockstep can leave there leads to a process that does not read: it is
+full, and its sender is told when the deadline passes. So every socket has a depth of its own, and none is left
 to ZeroMQ's thousand.
 
 What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond
@@ -230,7 +230,7 @@ class DealerLinks:
         self.sender: int | None = None
 
     def send(self, to: int, frames: Frames) -> None:
-        """Put a multipart on the link to the world; there is nobody else at the other end.
+        """Put a multipart on the link to the world; there is no other process at the other end.
 
         Raises:
             PeerLostError: the link stayed full past the deadline.
@@ -269,7 +269,7 @@ class MemoryLinks:
         self._inboxes[to].append((self._agent, [bytes(frame) for frame in frames]))
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
-        """See `Links.receive`; never waits, since nobody else could run meanwhile."""
+        """See `Links.receive`; never waits, since no other role could run meanwhile."""
         if not self._inbox:
             return None
         self.sender, frames = self._inbox.popleft()

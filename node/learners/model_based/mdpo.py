@@ -5,7 +5,7 @@ begin at states of the round, drawn evenly, and go on for a few steps with the a
 (`algorithm.world_model.branch`). Laid end to end in E columns of T steps they are a rollout like any other, so advantages,
 critics and the objective are those of `node.learners.on_policy.learner`, which knows of no model. A branch that has had its
 steps counts as cut by a time limit: it is bootstrapped with the value of the observation that it led to. A branch that the model
-terminates bootstraps nothing, and the rest of its steps begins anew at another state of the round.
+terminates bootstraps nothing, and the rest of its steps begins again at another state of the round.
 
 Input statistics and episodes' metrics remain the real round's.
 """

@@ -13,8 +13,8 @@ and, asked with the window shifted by one, f tells the z of the round to come. T
    there is no window to shift; then o' and whether the episode ends from P, and r = R.
 
 One-hot parts of an observation are categories; of numbers the change is Gaussian, in units of its own spread, with one
-spread per column. Time limits are none of the world's and not modelled, terminations are. What must not change: a sample held
-out stays so for as long as it is kept; chance is drawn by agent and round.
+spread per column. The model predicts terminations but not time limits, which are not part of the environment.
+What must not change: a sample held out stays so for as long as it is kept; chance is drawn by agent and round.
 
 Source:
     Luo, Jiang and Lu 2023 (arXiv:2302.08139), MDPO. Sizes, l, the way of fitting, terminations and what holds before the window

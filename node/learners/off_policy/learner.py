@@ -4,9 +4,9 @@ Theory of operation. It is driven as `node.learners.on_policy.learner.Learner` i
 none. During a round it acts on what it likes best: with choices it takes any of them at random with probability ε, otherwise it
 adds Gaussian noise. After the round it puts the samples into its replay and learns from as many minibatches as the samples have
 earned (`updates_per_step`). What followed a sample is the next one of its copy, or the observation at the cut; where an episode
-terminated, it is what the agent itself saw last, which matters to nobody but I2Q.
+terminated, it is what the agent itself saw last, which matters to I2Q alone.
 
-With turns (`order: alternating`) a round is somebody's: whoever does not hold the turn `sit_out`s the round, and does not explore
+With turns (`order: alternating`) a round belongs to one agent: the others `sit_out` the round, and do not explore
 in it. When a turn comes back and replay is `per_turn`, all that is older is forgotten, because the others were others then.
 
 What must not change: chance is drawn by agent and round, whatever was learnt before.

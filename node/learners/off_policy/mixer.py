@@ -77,7 +77,7 @@ class Mixer(nn.Module):
 
 
 class TeamValue(nn.Module):
-    """Q_tot of everybody's choices.
+    """Q_tot of all agents' choices.
 
     Args:
         widths: d_i, of each agent's block of the state.
@@ -131,7 +131,7 @@ class Team:
         self._loss = 0.0
 
     def take(self, fresh: Samples) -> None:
-        """Keep transitions of the team: observations (B, D) of all, everybody's actions (B, n)."""
+        """Keep transitions of the team: observations (B, D) of all agents, and their actions (B, n)."""
         if len(fresh.reward):
             self._replay.add(fresh.observation, fresh.action, fresh.reward, fresh.following, fresh.terminated)
 

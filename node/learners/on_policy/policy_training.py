@@ -160,7 +160,7 @@ class PolicyTraining:
         """
         assert self._objective is not None
         self.mults.step(self.costs)
-        self._objective.begin(self._shape.reach, self._shape.reach)  # nobody is earlier: all have the last one's room
+        self._objective.begin(self._shape.reach, self._shape.reach)  # no agent is earlier: all have the last one's room
         tally = Tally()
         for permutation in permutations:
             for rows in permutation.tensor_split(self._algorithm.minibatches):

@@ -494,7 +494,7 @@ def test_to_resume_a_finished_run_is_to_be_told_its_results(call: Call, finished
     (Path(finished) / "checkpoints" / "final" / "agent-2.safetensors").unlink()  # as if it had died before it stored them
     ran = call("resume", finished)
     assert ran.code == 2
-    assert ran.err.endswith("; to begin anew: kappahop run run/scenario.yaml\n")
+    assert ran.err.endswith("; to begin again: kappahop run run/scenario.yaml\n")
 
 
 @pytest.mark.parametrize("module", ["coordinator/cli/guard.py", "coordinator/cli/app.py", "coordinator/__init__.py"])

@@ -161,7 +161,7 @@ def test_an_evaluation_is_made_once_however_often_the_run_is_interrupted(tmp_pat
             left.conclude()
     else:
         rounds = complete_rounds(folder)
-        if not rounds:  # such a run begins anew
+        if not rounds:  # such a run begins again
             return
         round_ = rounds[-1]
         drop_others(folder, round_)

@@ -110,7 +110,7 @@ def test_first_episodes_that_are_cut_short_are_not_recorded_and_every_round_sees
     recorder.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "run" / DATABASE)) as database:
         found = database.execute("SELECT env_step / 4, copy, length FROM episodes ORDER BY env_step, copy").fetchall()
-    # copies 0, 1, 2 are cut after 6, 12, 18 steps and start anew; 72 steps in all
+    # copies 0, 1, 2 are cut after 6, 12, 18 steps and start again; 72 steps in all
     assert found == [
         (24, 3, 24),
         (30, 0, 24),

@@ -78,8 +78,8 @@ def test_the_answer_is_the_best_kappa_and_the_cheapest_that_it_does_not_surely_b
     assert answer.frugal.cell.settings == {"kappa": 1}
     assert answer.improvement == pytest.approx(6 / 9)
     (told,) = tables.answers(compare([runs]))
-    assert "with κ=3 at 15.0 B per agent and step; not surely less: 52.0 " in told
-    assert told.endswith("with κ=1 at 5.0 B per agent and step, which a run of the former beats with probability 0.67")
+    assert "with κ=3 at 15.0 B per agent and step; no significant difference: 52.0 " in told
+    assert told.endswith("with κ=1 at 5.0 B per agent and step, P(best > this) = 0.67")
 
 
 def test_every_graph_gets_its_own_answer(tmp_path: Path, record_run: RecordRun) -> None:
@@ -136,7 +136,7 @@ def test_an_answer_says_when_its_cost_is_above_the_limit(tmp_path: Path, record_
             database.execute("UPDATE meta SET value = ? WHERE key = 'cost_mean'", (str(0.5 + kappa),))
             database.commit()
     (told,) = tables.answers(compare([tmp_path]))
-    assert "with κ=1 at 0.1 B per agent and step (its cost 1.5 is above the limit 0.6); not surely less: 10.0 –" in told
+    assert "with κ=1 at 0.1 B per agent and step (its cost 1.5 is above the limit 0.6); no significant difference: 10.0 –" in told
     assert told.endswith("with κ=0 at 0.0 B per agent and step, a single seed gives no probability")
 
 

@@ -127,7 +127,7 @@ def test_the_command_shows_every_preset_and_kind() -> None:
     assert all(name in shown.stdout for name in PRESETS)
     assert shown.stdout.count("RATIO (r)") == len(PRESETS)
     silent = CliRunner().invoke(app, ["links", "quickstart", "kappa=0"])
-    assert "nobody says anything" in silent.stdout
+    assert "no agent sends anything" in silent.stdout
 
 
 def test_durations_read_well(subtests: pytest.Subtests) -> None:

@@ -9,7 +9,7 @@ from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
-from topology.graph.routes import NOBODY
+from topology.graph.routes import NO_ROUTES
 
 GRAPHS: "dict[str, nx.Graph]" = {"line": nx.path_graph(5), "ring": nx.cycle_graph(5), "star": nx.star_graph(4)}
 KINDS = (Kind.STATE, Kind.BOOTSTRAP, Kind.REWARD, Kind.RATIO)
@@ -87,7 +87,7 @@ def test_ratios_go_only_to_later_agents_of_the_ball() -> None:
 
 def test_without_a_factor_no_ratio_is_ever_sent() -> None:
     assert all(
-        mine.routes(Kind.RATIO, 3) == NOBODY for mine in all_routings(GRAPHS["ring"], kappa=3, factor="none", order="random")
+        mine.routes(Kind.RATIO, 3) == NO_ROUTES for mine in all_routings(GRAPHS["ring"], kappa=3, factor="none", order="random")
     )
 
 
@@ -124,4 +124,4 @@ def test_the_token_goes_from_turn_to_turn_and_one_agent_at_most_has_it(routing: 
 def test_without_turns_everybody_learns_and_there_is_no_token() -> None:
     for mine in [*all_routings(GRAPHS["line"], name="iql"), *all_routings(nx.empty_graph(1), name="ma2ql")]:
         assert all(mine.has_turn(round_) for round_ in range(4))
-        assert all(mine.routes(Kind.TOKEN, round_) == NOBODY for round_ in range(4))
+        assert all(mine.routes(Kind.TOKEN, round_) == NO_ROUTES for round_ in range(4))

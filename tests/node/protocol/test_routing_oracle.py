@@ -15,7 +15,7 @@ from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.graph import neighbourhood
 from topology.graph.neighbourhood import audiences, visible
-from topology.graph.routes import NOBODY, Routes, answers, routes
+from topology.graph.routes import NO_ROUTES, Routes, answers, routes
 
 # ------------------------------------------------------------------ the oracle: every tree anew, over the whole graph
 
@@ -229,7 +229,7 @@ def test_with_a_fixed_radius_the_set_up_of_all_agents_of_a_process_costs_in_prop
         found = 0
         deployment = deployed(nx.cycle_graph(n))
         parts = [AgentRouting(scenario, deployment, i).routes(Kind.STATE, 0) for i in range(n)]
-        assert all(part != NOBODY for part in parts)
+        assert all(part != NO_ROUTES for part in parts)
         cost[n] = found
     assert cost[256] <= 4.01 * cost[64]  # before: 64 times as many
     assert cost[256] < 256 * 50
