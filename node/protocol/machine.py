@@ -42,7 +42,8 @@ first.
 Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
 one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
 (`Died`) is waited for no longer, nor is any agent whose messages would have to come through it.
-tests/node/protocol/test_machine.py drives whole networks of these machines through every order of delivery that hypothesis can think of.
+tests/node/protocol/test_machine.py drives whole networks of these machines through every order of delivery that hypothesis can
+think of.
 
 On the wall clock (`lockstep=False`) nothing is certain to come: `DeadlinePassed` ends a wait with what is there instead
 of giving up, messages are passed on as they come, and a STATE that is late is still accepted while its round lasts.

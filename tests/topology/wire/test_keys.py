@@ -105,7 +105,10 @@ def test_a_role_needs_no_secret_but_its_own(tmp_path: Path) -> None:
 def test_files_that_do_not_belong_together_are_told(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     make_keys(tmp_path, 3)
     spoil(tmp_path / KEYS)
-    with pytest.raises(ValueError, match=r"^node-1: .*node-1\.secret does not match the public key of node-1 in public\.json; generate the keys again$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^node-1: .*node-1\.secret does not match the public key of node-1 in public\.json; generate the keys again$",
+    ):
         ring(tmp_path, 1)
 
 
