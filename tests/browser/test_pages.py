@@ -468,7 +468,7 @@ def test_the_live_page_follows_the_run_to_its_end(browser: Any, recorded: Record
                 visit.page.select_option("#return-x", "virtual")
                 visit.page.focus("#return-0-chart")
             with closing(sqlite3.connect(folder / DATABASE)) as database:
-                database.execute("INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+                database.execute("INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5, '{}')")
                 database.commit()
             for visit in visits:
                 visit.page.wait_for_selector(".answer:has-text('Return 50.0')")

@@ -116,7 +116,7 @@ def test_what_has_not_changed_is_not_sent_again_and_what_has_is(server: Server, 
     path = f"/{server.token}/content"
     tag = ask(server, path)[2]["ETag"]
     assert ask(server, path, If_None_Match=tag)[:2] == (304, "")
-    change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+    change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5, '{}')")
     status, text, headers = ask(server, path, If_None_Match=tag)
     assert status == 200
     assert headers["ETag"] != tag
@@ -140,7 +140,7 @@ def test_a_run_that_cannot_be_read_any_more_is_told(server: Server, folder: Path
 
 def test_a_deployment_that_is_removed_is_told(server: Server, folder: Path) -> None:
     (folder / DEPLOYMENT_FILE).unlink()
-    change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+    change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5, '{}')")
     for name in ("", "content"):
         status, text, _ = ask(server, f"/{server.token}/{name}")
         assert (status, text) == (503, f"{folder}/deployment.json: cannot be read (No such file or directory)")
@@ -159,7 +159,7 @@ def test_two_hundred_clients_at_once_are_all_answered_and_cost_few_readings(
     request = f"GET /{server.token}/ HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", server.server_port), 60)) for _ in range(200)]
-        change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5)")
+        change(folder, "INSERT INTO episodes VALUES (4, 40, 1, 99.0, 0.5, '[]', 5, '{}')")
         for client in clients:
             client.sendall(request)
         answers = [stack.enter_context(client.makefile("rb")).read() for client in clients]

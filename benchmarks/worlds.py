@@ -1,0 +1,63 @@
+"""How fast every world without a robot steps by itself: `python benchmarks/worlds.py [NAME ...]`.
+
+Prints environment steps per second of 64 copies on one core, with random actions and observations made: no agents, no
+messages. Keep the machine free meanwhile.
+"""
+
+import argparse
+import os
+import time
+
+import numpy as np
+
+from envs.interface import Floats, VecEnv
+from envs.registry import make, section, spec
+from envs.robots.tasks import TASKS
+from scenarios.registry import WORLDS
+from scenarios.schema import Topology
+from topology.graph.generators import build
+
+COPIES, SECONDS = 64, 2.0
+
+
+def random_actions(world: VecEnv, rng: np.random.Generator) -> list[Floats]:
+    """One action of each agent in every copy."""
+    shape = world.spec
+    return [
+        (rng.integers(count, size=(COPIES, 1)) if count else rng.uniform(-1.0, 1.0, (COPIES, width))).astype(np.float32)
+        for width, count in zip(shape.act_dims, shape.n_discrete, strict=True)
+    ]
+
+
+def steps_per_second(name: str) -> tuple[int, float]:
+    """How many agents a world has by default, and its environment steps per second over all copies."""
+    env = section(name, num_envs=COPIES)
+    shape = spec(env)
+    world = make(env, build(Topology(), shape.n_agents, shape.edges), 0)
+    rng = np.random.default_rng(0)
+    batches = [random_actions(world, rng) for _ in range(8)]
+    world.reset()
+    steps, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < SECONDS:
+        world.step(batches[steps % len(batches)])
+        steps += 1
+    world.close()
+    return shape.n_agents, COPIES * steps / passed
+
+
+def main() -> None:
+    """Print the table."""
+    there = [name for name in WORLDS.own if name not in TASKS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*there, []], help=f"of {', '.join(there)}; default: all")
+    names = parser.parse_args().names or there
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # matrix products share the one core
+    print("| world | agents | environment steps/s |")
+    print("|---|---|---|")
+    for name in names:
+        agents, rate = steps_per_second(name)
+        print(f"| `{name}` | {agents} | {rate:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
