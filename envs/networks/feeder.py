@@ -45,7 +45,6 @@ class Feeder:
         reactive_load: (K,) nominal reactive load [Mvar].
         r: (K, K) effect of injected active power on squared voltages [p.u.² per MW].
         x: (K, K) effect of injected reactive power on squared voltages [p.u.² per Mvar].
-        below: (K, K) 1 at (k, l) where the line above bus l + 1 feeds bus k + 1.
     """
 
     upstream: Buses
@@ -55,8 +54,9 @@ class Feeder:
     reactive_load: Matrix
     r: Matrix
     x: Matrix
-    below: Matrix
-    _lost: tuple[Matrix, Matrix, Matrix]
+    _of_active: Matrix  # what an injection adds to squared voltages, and to the flow of each line: (K, 2K)
+    _of_reactive: Matrix
+    _of_current: Matrix  # what a squared current takes from squared voltages, and adds to active and reactive flows: (K, 3K)
 
     def __len__(self) -> int:
         """How many buses there are, the substation among them."""
@@ -72,15 +72,17 @@ class Feeder:
         Returns:
             Voltages, (E, K) [p.u.].
         """
-        linear = 1.0 + active @ self.r + reactive @ self.x
-        square = np.maximum(linear, LEAST_SQUARE)
-        p_plain, q_plain = -active @ self.below, -reactive @ self.below
-        drop, p_lost, q_lost = self._lost
-        current = np.zeros_like(linear)
-        for _ in range(SWEEPS):
-            p, q = p_plain + current @ p_lost, q_plain + current @ q_lost
+        buses, lost = active.shape[1], np.empty((0, 0))
+        raised_p, p_plain = np.split(active @ self._of_active, 2, axis=1)
+        raised_q, q_plain = np.split(reactive @ self._of_reactive, 2, axis=1)
+        linear = 1.0 + raised_p + raised_q
+        p, q, square = p_plain, q_plain, np.maximum(linear, LEAST_SQUARE)
+        for sweep in range(SWEEPS):
+            if sweep:
+                p, q = p_plain + lost[:, buses : 2 * buses], q_plain + lost[:, 2 * buses :]
             current = np.minimum((p * p + q * q) / square, MOST_CURRENT)
-            square = np.maximum(linear - current @ drop, LEAST_SQUARE)
+            lost = current @ (self._of_current if sweep < SWEEPS - 1 else self._of_current[:, :buses])
+            square = np.maximum(linear - lost[:, :buses], LEAST_SQUARE)
         return np.asarray(np.sqrt(square))
 
     @property
@@ -116,9 +118,21 @@ def feeder(name: str) -> Feeder:
     drop = of_line * r_up + of_loop * x_up + (of_line**2 + of_loop**2) * below.T
     found = Feeder(
         upstream=upstream, resistance=resistance, reactance=reactance, load=table[:, 4] / 1e3, reactive_load=table[:, 5] / 1e3,
-        r=r, x=x, below=below, _lost=(drop, of_line * below_up, of_loop * below_up),
+        r=r, x=x, _of_active=np.hstack([r, -below]), _of_reactive=np.hstack([x, -below]),
+        _of_current=np.hstack([drop, of_line * below_up, of_loop * below_up]),
     )  # fmt: skip
-    for array in (upstream, resistance, reactance, found.load, found.reactive_load, r, x, below, *found._lost):
+    for array in (
+        upstream,
+        resistance,
+        reactance,
+        found.load,
+        found.reactive_load,
+        r,
+        x,
+        found._of_active,
+        found._of_reactive,
+        found._of_current,
+    ):
         array.flags.writeable = False
     return found
 

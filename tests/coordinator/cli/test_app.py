@@ -258,6 +258,18 @@ def test_a_run_that_ends_no_episode_says_so_instead_of_an_empty_table(call: Call
 MARKUP = "[red]x [@click=y] [/ :smile:"
 
 
+def test_a_policy_of_the_worlds_own_plays_a_scenario_and_needs_no_folder(call: Call, tmp_path: Path) -> None:
+    ran = call("evaluate", "voltage_33", "env.horizon=4", "--policy", "droop", "--episodes", "2", "--json")
+    assert not ran.code
+    told = json.loads(ran.out)
+    assert (told["policy"], told["episodes"]) == ("droop", 2)
+    assert told["measures"].keys() == {"out of limits", "controllable", "voltage deviation", "reactive power"}
+    assert "reactive power" in call("evaluate", "voltage_33", "env.horizon=4", "--policy", "none").out
+    refused = call("evaluate", "voltage_33", "--policy", "none", "--in-process")
+    assert (refused.code, refused.err.startswith("kappahop: --in-process: means nothing with --policy")) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_with_markup_are_shown_as_they_are(call: Call, tmp_path: Path) -> None:
     name = MARKUP.replace("/", "")
     for verb in ("graph", "links"):
