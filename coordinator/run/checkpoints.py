@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coordinator.run.plan import MANIFEST_FILE
 from envs.process import ROLE
 from scenarios.loading import ScenarioError
 from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, SCENARIO_FILE, Deployment, state_folder
@@ -34,7 +35,7 @@ from topology.planes.control import Stored
 from topology.wire.keys import COORDINATOR, role_of
 
 COMPLETE_FILE = "state.json"
-FORMAT = 2  # 1 had no digests
+FORMAT = 3  # of the index and of the trees in the processes' files: 1 had no digests, 2 had no "training" in on-policy learners
 KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 
 
@@ -107,7 +108,8 @@ def _objection(run_dir: Path, round_: int) -> str | None:
         told = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
         index = told["index"] if told.get("format") is None else told  # format 1 was flat
         if index["format"] != FORMAT:
-            return f"another version of kappahop stored it (format {str(index['format'])[:20]}; this one reads {FORMAT})"
+            got = str(index["format"])[:20]
+            return f"{COMPLETE_FILE}: got format {got}; expected {FORMAT} (the commit in {MANIFEST_FILE} can resume it)"
         if told["sha256"] != _digest(index):
             return f"{COMPLETE_FILE} has changed since it was written"
         files = dict(index["files"])

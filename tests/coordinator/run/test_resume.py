@@ -17,6 +17,7 @@ from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
 from coordinator.run.run_sqlite import DATABASE
+from coordinator.run.session import resumption
 from scenarios.loading import ScenarioError, load
 from topology import snapshot
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE, state_folder
@@ -194,6 +195,24 @@ def test_a_state_that_this_version_cannot_read_is_not_good(tmp_path: Path, text:
     assert round_ is None
     assert why.startswith("state-6: ")
     assert len(why) < 300
+
+
+def test_states_of_another_format_are_refused_with_both_formats_and_how_to_go_on(tmp_path: Path) -> None:
+    perform(begun(tmp_path, *LQ), tmp_path, Interrupter(150))
+    rounds = complete_rounds(tmp_path)[::-1]
+    for round_ in rounds:
+        index_file = state_folder(tmp_path, round_) / COMPLETE_FILE
+        index = {**json.loads(index_file.read_text())["index"], "format": 2}
+        digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+        index_file.write_text(json.dumps({"index": index, "sha256": digest}))
+    said = "state.json: got format 2; expected 3 (the commit in manifest.json can resume it)"
+    told = "; ".join(f"state-{round_ + 1}: {said}" for round_ in rounds)
+    with pytest.raises(ScenarioError) as refused:
+        resumption(tmp_path)
+    assert rounds
+    assert str(refused.value) == (
+        f"{tmp_path}: no stored state to go on from ({told}); to begin again: kappahop run {tmp_path / SCENARIO_FILE}"
+    )
 
 
 def flip(path: Path, place: float = 0.5) -> None:
