@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         resume,
         run,
         sweep,
+        to_pettingzoo,
     )
     from node.learners.policy import Policy
     from scenarios.loading import ScenarioError
@@ -53,6 +54,7 @@ __all__ = [
     "resume",
     "run",
     "sweep",
+    "to_pettingzoo",
 ]
 
 _ELSEWHERE = {

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
 from topology.planes.control import Control, Gone, Progress, RoundReport
 from topology.process import SLICE_S, StopFlag
+
+if TYPE_CHECKING:
+    from envs.adapters.pettingzoo_out import Parallel
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -605,6 +608,42 @@ def make_env(scenario: Source, num_envs: int | None = None, **settings: Any) -> 
         source, chosen = _chosen(scenario, settings)
         ready = plan(chosen) if source is None else plan_of(source, chosen)
         return make(ready.scenario.env, ready.deployment.graph(), ready.deployment.seed(ready.scenario))
+
+
+def to_pettingzoo(scenario: Source, **settings: Any) -> "Parallel":
+    """A scenario's world as a PettingZoo `ParallelEnv`, one copy; needs the extra `pettingzoo`.
+
+    Args:
+        scenario: As `run`.
+        settings: As `run`. `seed` is what the world is made from until `reset` is given another.
+
+    Returns:
+        The environment, an `envs.adapters.pettingzoo_out.Parallel`. Costs are in `infos[agent]["cost"]`, their limits in the
+        attribute `cost_limits`, and the agents' graph in the attribute `graph`.
+
+    Raises:
+        ScenarioError: a setting is wrong, or PettingZoo is not installed.
+
+    Example:
+        >>> env = to_pettingzoo("quickstart", env={"name": "network_lq", "agents": 3})
+        >>> obs, infos = env.reset(seed=1)
+        >>> obs, rewards, terminations, truncations, infos = env.step({a: env.action_space(a).sample() for a in env.agents})
+        >>> env.agents, obs["agent_0"].shape
+        (['agent_0', 'agent_1', 'agent_2'], (1,))
+        >>> env.close()
+    """
+    settings["env.num_envs"] = 1
+    with _refusals():
+        try:
+            from envs.adapters.pettingzoo_out import Parallel
+        except ModuleNotFoundError as error:
+            raise ScenarioError(
+                f"to_pettingzoo: {error.name} is not installed; install the extra: kappahop[pettingzoo]"
+            ) from None
+        source, chosen = _chosen(scenario, settings)
+        ready = plan(chosen) if source is None else plan_of(source, chosen)
+        env, graph = ready.scenario.env, ready.deployment.graph()
+        return Parallel(lambda seed: make(env, graph, seed), ready.deployment.seed(ready.scenario), env.name)
 
 
 # ---------------------------------------------------------------------- pieces

@@ -1,0 +1,1 @@
+"""Worlds of others as worlds of ours, and the other way round."""
