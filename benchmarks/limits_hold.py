@@ -78,7 +78,7 @@ def outcome(run: Run) -> Outcome:
     kind = "margin_0" if run.scenario.algorithm.recipe.constraint == "cpo" else "multiplier_0"
     prices = [price for agent, price in results.by_agent(kind).items() if agent < run.deployment.n_agents]
     results.close()
-    figures = run.figures
+    figures = run.metrics
     evaluated = figures.get("eval_cost_mean") is not None
     return Outcome(
         algorithm=run.scenario.algorithm.name,
@@ -142,7 +142,7 @@ def table(found: Sequence[Outcome]) -> str:
 def main() -> None:
     """Make what is missing, print the tables, store them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", choices=TASKS, metavar="TASK", help=f"which of {', '.join(TASKS)} to run")
+    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK", help=f"which of {', '.join(TASKS)} to run")
     parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of the sweeps (default %(default)s)")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: what the cores carry)")
     given = parser.parse_args()
@@ -152,7 +152,7 @@ def main() -> None:
         folder = given.root / f"limits-{task}"
         if not folder.is_dir():
             continue
-        found = [outcome(run) for run in find([folder]) if run.is_complete and run.figures["return_mean"] is not None]
+        found = [outcome(run) for run in find([folder]) if run.is_complete and run.metrics["return_mean"] is not None]
         found.sort(key=lambda one: ([*_names(task)].index(one.algorithm), one.seed))
         if found:
             print(f"## {task}\n\n{table(found)}\n", flush=True)

@@ -163,12 +163,12 @@ def test_the_paper_preset_lies_beneath_the_values_of_file_and_overrides(tmp_path
 def test_the_paper_preset_is_that_of_the_algorithm(subtests: pytest.Subtests) -> None:
     for name in PAPER:
         with subtests.test(name=name):
-            found = load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
+            found = load("safe_halfcheetah_6x1", [f"algorithm.name={name}", "algorithm.preset=paper"]).model_dump(mode="json")
             for section, settings in PAPER[name].items():
                 assert {setting: found[section][setting] for setting in settings} == settings
             assert (
-                load("quickstart", [f"algorithm.name={name}"]).algorithm
-                != load("quickstart", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
+                load("safe_halfcheetah_6x1", [f"algorithm.name={name}"]).algorithm
+                != load("safe_halfcheetah_6x1", [f"algorithm.name={name}", "algorithm.preset=paper"]).algorithm
             )
 
 
