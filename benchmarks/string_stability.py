@@ -1,10 +1,10 @@
 """How far a platoon amplifies a disturbance when messages are late or lost: `python benchmarks/string_stability.py`.
 
 The leader's speed swings by 0.5 m/s. Every follower drives by the optimal-velocity law with α = β = 0.5 and adds the
-acceleration of the vehicle ahead, as the last message said (`--radar`: its speed comes from the radar; otherwise from that
-message too). A message per step and follower goes over a link of our link model. The amplification is the spread of the last
-follower's speed as a multiple of the leader's, over the last two periods; the greatest over five periods of the swing is
-printed. Above 1 the platoon is string-unstable: the longer it is, the larger the swing at its end.
+acceleration of the vehicle ahead, as the last message said (with radar its speed is seen, without it comes from that message
+too). A message per step and follower goes over a link of our link model. The amplification is the spread of the last follower's
+speed as a multiple of the leader's, over the last two periods; the greatest over five periods of the swing is printed. Above 1
+the platoon is string-unstable: the longer it is, the larger the swing at its end.
 
 It prints a table and writes `docs/results/data/string-stability.json` and `.svg`. About two minutes of one core.
 """
