@@ -11,13 +11,10 @@ process, which gives the same numbers as one process per agent and is faster for
 """
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.runs import made
 from coordinator.run.plan import plan
 from envs.networks.lq import dynamics, limited_cost, optimal_cost
 from scenarios.loading import load
@@ -61,18 +58,7 @@ def least_cost() -> tuple[float, float]:
 def train(algorithm: str, seed: int, root: Path) -> Outcome:
     """What comes of a run made now or before."""
     folder = root / f"{algorithm}-s{seed}"
-    finished = folder.with_suffix(".json")
-    if not finished.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
-        how = ("--in-process", "--quiet", "--json", "--out", str(folder))
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "kappahop", "run", *words(algorithm, seed), *how],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        finished.write_text(done.stdout)
-    printed = json.loads(finished.read_text())
+    printed = made(words(algorithm, seed), folder, in_process=True).metrics
     spec = plan(load(SCENARIO)).spec
     return Outcome(
         spent=printed["cost_mean"] / spec.cost_limits[0],

@@ -13,17 +13,16 @@ again. Bytes are wire bytes. Rates are only comparable where the machine did not
 import argparse
 import hashlib
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+import kappahop
 from benchmarks.idle import idle
+from benchmarks.runs import made
 from coordinator.run.database import Results
 from coordinator.run.plan import plan
 from scenarios.loading import load
@@ -139,18 +138,11 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
     if finished.exists():
         print("there already:", command, file=sys.stderr, flush=True)
         return Figures(**json.loads(finished.read_text()))
-    print(command, file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "kappahop", "run", *words, "--out", str(folder), "--json"],
-        check=False,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        print(f"failed with exit code {done.returncode}: {command}", file=sys.stderr, flush=True)
+    try:
+        printed = made(words, folder).metrics
+    except kappahop.RunFailedError as error:
+        print(f"{error}: {command}", file=sys.stderr, flush=True)
         return None
-    printed: dict[str, Any] = json.loads(done.stdout)
     results = Results(folder)
     wire = {"peer": 0, "central": 0, "world": 0}
     for part in results.by_kind():

@@ -11,21 +11,21 @@ The figures go to `docs/figures/`, the tables to standard output; docs/results/i
 """
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import kappahop
+from benchmarks.runs import made
 from coordinator.run.plan import plan
 from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
@@ -141,36 +141,20 @@ Value = Callable[[Point], float]
 Spot = tuple[float, float]
 
 
-def kappahop(*words: str) -> dict[str, Any]:
-    """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "kappahop", *words, "--in-process", "--quiet", "--json"],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def train(row: Row, seed: int, root: Path) -> None:
     """Make the run of a row unless it is there."""
-    folder = row.folder(root, seed)
-    if (folder / "checkpoints" / "final").exists():
-        return
-    print("kappahop", *row.run(seed), file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
-    kappahop(*row.run(seed), "--out", str(folder))
+    made(row.run(seed)[1:], row.folder(root, seed), in_process=True)
 
 
 def judge(row: Row, seed: int, root: Path) -> Point:
     """The evaluation of a row, made now or before."""
     folder = row.verdict(root, seed)
-    printed = folder.with_name(folder.name + ".json")
-    if not printed.exists():
+    if not (folder / "run.sqlite").exists() or not kappahop.open_run(folder).is_complete:
         shutil.rmtree(folder, ignore_errors=True)
-        printed.write_text(json.dumps(kappahop(*row.evaluate(str(row.folder(root, seed))), "--out", str(folder))))
-    found = json.loads(printed.read_text())
+        *words, _, episodes = (*row.judged, *row.task.judged)
+        settings = dict(word.split("=", 1) for word in words)
+        kappahop.evaluate(row.folder(root, seed), out=folder, episodes=int(episodes), in_process=True, **settings)
+    found = kappahop.open_run(folder).metrics
     return Point(**{field.name: found[field.name] for field in fields(Point)})
 
 
@@ -179,10 +163,10 @@ def everything(rows: Sequence[Row], root: Path, jobs: int) -> Found:
     points = [(row, seed) for row in rows for seed in row.task.seeds]
     teams = {row.folder(root, seed): (row, seed) for row, seed in points}  # several rows may share one
     verdicts = {row.verdict(root, seed): (row, seed) for row, seed in points}
-    with ThreadPoolExecutor(jobs) as pool:
-        for _ in pool.map(lambda team: train(team[0], team[1], root), teams.values()):
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(train, *zip(*teams.values(), strict=True), repeat(root)):
             pass
-        found = dict(zip(verdicts, pool.map(lambda point: judge(point[0], point[1], root), verdicts.values()), strict=True))
+        found = dict(zip(verdicts, pool.map(judge, *zip(*verdicts.values(), strict=True), repeat(root)), strict=True))
     return {row: [found[row.verdict(root, seed)] for seed in row.task.seeds] for row in rows}
 
 

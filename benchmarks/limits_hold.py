@@ -12,8 +12,6 @@ On two cores, a run at a time on each: quickstart about 10 minutes, halfcheetah 
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
+import kappahop
 from coordinator.run.database import Results
 from coordinator.study.runs import Run, find
 from coordinator.study.statistics import interquartile_mean
 
-ALGORITHMS = "algorithm.name=scal_mappo_l,mappo_l,macpo,mafocops"
-TASKS: dict[str, tuple[str, ...]] = {
-    "quickstart": ("quickstart", "algorithm.name=scal_mappo_l"),
+ALGORITHMS = ("scal_mappo_l", "mappo_l", "macpo", "mafocops")
+TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "quickstart": ("quickstart", ("scal_mappo_l",)),
     "halfcheetah": ("safe_halfcheetah_6x1", ALGORITHMS),
     "ant": ("safe_ant_4x2", ALGORITHMS),
 }
-SEEDS = "0..4"
+SEEDS = range(5)
 TENTHS = 10
 
 
@@ -65,9 +64,8 @@ class Outcome:
 def sweep(task: str, root: Path, *, jobs: int | None) -> Path:
     """Make what is missing of a task; its folder."""
     folder = root / f"limits-{task}"
-    words = [*TASKS[task], "--seeds", SEEDS, "--out", str(folder), "--in-process", "--quiet"]
-    words += [] if jobs is None else ["--jobs", str(jobs)]
-    subprocess.run([sys.executable, "-P", "-m", "kappahop", "sweep", *words], check=True, stdout=sys.stderr)
+    scenario, algorithms = TASKS[task]
+    kappahop.sweep(scenario, {"algorithm.name": algorithms}, seeds=SEEDS, jobs=jobs, out=folder, in_process=True, progress=True)
     return folder
 
 

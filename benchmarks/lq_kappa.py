@@ -6,13 +6,10 @@ policy restricted to κ hops can reach.
 """
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+import kappahop
+from benchmarks.runs import made
 from coordinator.run.plan import plan
 from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
@@ -20,18 +17,6 @@ from scenarios.loading import load
 KAPPAS = (0, 1)
 SEEDS = (0, 1, 2)
 EPISODES, LENGTH = 64, 1000  # 64 000 steps: the average cost of a policy is then known to about 0.5 %
-
-
-def kappahop(*words: str) -> dict[str, Any]:
-    """The JSON object of a command; in one process, which gives the same bytes and is faster for many small agents."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kappahop", *words, "--in-process", "--quiet", "--json"],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def main() -> None:
@@ -50,14 +35,11 @@ def main() -> None:
         ratios = []
         for seed in SEEDS:
             folder = root / f"k{kappa}-s{seed}"
-            if not (folder / "checkpoints" / "final").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
-                kappahop("run", "lq_line20", f"kappa={kappa}", "--seed", str(seed), "--out", str(folder))
-            judged = folder.with_suffix(".json")
-            if not judged.exists():
-                found = kappahop("evaluate", str(folder), f"env.horizon={LENGTH}", "--episodes", str(EPISODES))
-                judged.write_text(json.dumps(found))
-            ratios.append(-json.loads(judged.read_text())["return_mean"] / LENGTH / optimum)
+            run = made(["lq_line20", f"kappa={kappa}", "--seed", str(seed)], folder, in_process=True)
+            judged = folder.with_name(f"{folder.name}-judged")
+            if not (judged / "run.sqlite").exists():
+                kappahop.evaluate(run, out=judged, episodes=EPISODES, in_process=True, env={"horizon": LENGTH})
+            ratios.append(-kappahop.open_run(judged).metrics["return_mean"] / LENGTH / optimum)
         print(f"| {kappa} | {bound:.4f} | {' | '.join(f'{ratio:.4f}' for ratio in ratios)} |")
 
 

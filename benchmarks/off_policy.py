@@ -10,8 +10,7 @@ with the rest), draws the learning curves to docs/figures/off_policy.svg and pri
 
 import argparse
 import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from throughput import WARM_UP_ROUNDS, learning_alone, seconds_per_round, world_alone
 
+import kappahop
 from coordinator.run.database import Results
 from coordinator.run.plan import plan
 from scenarios.loading import load
@@ -31,25 +31,14 @@ SETTINGS = ("env.num_envs=5", "rollout.steps=200", "algorithm.off_policy.replay=
 WARM_UP = "algorithm.off_policy.warm_up_steps"
 
 
-def swept(scenario: str, env_steps: int, seeds: str, root: Path) -> Path:
+def swept(scenario: str, env_steps: int, seeds: Sequence[int], root: Path) -> Path:
     """The folder of a task's runs, all of them finished."""
-    words = [f"algorithm.name={','.join(ALGORITHMS)}", f"budget.env_steps={env_steps}", *SETTINGS, f"{WARM_UP}=10000"]
     out = root / scenario
-    command = [
-        "kappahop",
-        "sweep",
-        scenario,
-        *words,
-        "record.state_rounds=50",
-        "--seeds",
-        seeds,
-        "--jobs",
-        "1",
-        "--out",
-        str(out),
-    ]
-    print(" ".join(command), file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-P", "-m", "kappahop", *command[1:]], check=True, stdout=subprocess.DEVNULL)
+    same = dict(setting.split("=") for setting in SETTINGS) | {WARM_UP: 10_000, "record.state_rounds": 50}
+    kappahop.sweep(
+        scenario, {"algorithm.name": ALGORITHMS}, seeds=seeds, jobs=1, out=out, progress=True,
+        **{"budget.env_steps": env_steps}, **same,
+    )  # fmt: skip
     return out
 
 
@@ -102,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("runs/off_policy"), help="folder of the runs (default %(default)s)")
     parser.add_argument("--env-steps", type=int, default=300_000, help="of each run (default %(default)s)")
-    parser.add_argument("--seeds", default="0..1", help="as in kappahop sweep (default %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="(default %(default)s)")
     parser.add_argument("--rate", action="store_true", help="measure the rate instead")
     parser.add_argument("--rounds", type=int, default=6, help="rounds measured per run with --rate (default %(default)s)")
     given = parser.parse_args()

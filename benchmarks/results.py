@@ -5,10 +5,6 @@ figures and a table of rows go to `docs/figures/` and to standard output; docs/r
 """
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from benchmarks.runs import made
 from coordinator.run.database import Results
 
 BINS = 50
@@ -52,19 +49,8 @@ ROWS = [
 
 def make(row: Row, root: Path) -> dict[str, float]:
     """The figures of a row, from a run made now or before."""
-    folder = row.folder(root)
-    summary = folder.with_suffix(".json")
-    if not summary.exists():
-        print(row.command, file=sys.stderr, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted run is not continued but made again
-        _, *words = row.command.split()
-        done = subprocess.run(
-            [sys.executable, "-m", "kappahop", *words, "--out", str(folder), "--json"],
-            check=True, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        summary.write_text(done.stdout)
-    found: dict[str, float] = json.loads(summary.read_text())
-    return found
+    _, _, *words = row.command.split()
+    return made(words, row.folder(root)).metrics
 
 
 def curve(folder: Path, column: Literal["return", "cost"]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
