@@ -140,7 +140,7 @@ def make(row: Row, common: Sequence[str], seed: int, out: Path) -> Figures | Non
         return Figures(**json.loads(finished.read_text()))
     try:
         printed = made(words, folder).metrics
-    except kappahop.RunFailedError as error:
+    except (kappahop.RunFailedError, kappahop.ScenarioError) as error:
         print(f"{error}: {command}", file=sys.stderr, flush=True)
         return None
     results = Results(folder)

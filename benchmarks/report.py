@@ -56,7 +56,7 @@ def main() -> None:
 
 def write(run_dir: Path, kind: str, kappa: int, seed: int, n_rounds: int) -> None:
     """A run's folder, as if it had been run."""
-    words = [f"topology.kind={kind}", f"kappa={kappa}", f"seed={seed}", "env.agents=8", f"env.num_envs={COPIES}"]
+    words = [f"topology.kind={kind}", f"kappa={kappa}", f"seed={seed}", "env.partition=8x1", f"env.num_envs={COPIES}"]
     words += ["network.preset=uav-mesh", f"rollout.steps={STEPS}", f"budget.env_steps={n_rounds * COPIES * STEPS}"]
     ready = plan(load("safe_ant_8x1", words))
     make_run_dir(run_dir, ready)

@@ -51,7 +51,7 @@ def test_the_first_row_is_a_team_that_does_nothing() -> None:
 def test_a_finished_run_is_kept_and_a_failed_one_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = ["quickstart", *SMALL, "record.tensorboard=false"]
     row = Row("mappo", ("algorithm.name=mappo", "algorithm.critic_scope=central"))
-    assert make(row, [*common, "env.partition=nonsense"], 0, tmp_path) is None
+    assert make(row, [*common, "env.agents=nonsense"], 0, tmp_path) is None
     found = make(row, common, 3, tmp_path)
     assert found is not None
     assert (found.critic, found.seed, found.peer_bytes) == ("central", 3, 0.0)
