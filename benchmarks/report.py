@@ -79,7 +79,7 @@ def tables(ready: Plan, n_rounds: int, draw: np.random.Generator) -> Iterator[tu
         end, now = (place + 1) * COPIES * STEPS, 5.0 * (place + 1)
         for copy in range(COPIES):
             ret, cost = kappa + place / 100 + draw.normal(), 50 + 10 * draw.normal()
-            episodes.append((place, end, copy, ret, cost, json.dumps([cost]), STEPS))
+            episodes.append((place, end, copy, ret, cost, json.dumps([cost]), STEPS, "{}"))
         for agent in range(n):
             rounds.append((place, agent, end, 0.3 * place, now, *draw.normal(size=10).tolist(), '{"late": 1.0}'))
             peers = sorted({*ball(graph, agent, kappa)} - {agent})
