@@ -153,6 +153,21 @@ def when_parent_dies(parent: int, number: signal.Signals) -> None:
         raise StopRequested
 
 
+def how_it_ended(status: int) -> str:
+    """How a process ended, for a sentence about it.
+
+    Args:
+        status: Its exit code; minus the signal's number if a signal ended it.
+
+    Example:
+        >>> how_it_ended(-9)
+        'was killed by SIGKILL'
+    """
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return "ended before its work was done" if status == 0 else f"exited with status {status}"
+
+
 def die_with_starter() -> None:
     """Where the environment says who started this process (`PARENT`), ask for SIGTERM when that process dies.
 

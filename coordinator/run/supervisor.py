@@ -29,13 +29,15 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from coordinator.evaluation.evaluations import ROLE as EVALUATION
-from coordinator.evaluation.evaluations import EvaluationWatcher, Job, Result, ignore, order
+from coordinator.evaluation.evaluations import EvaluationWatcher, ignore
+from coordinator.evaluation.evaluator import Evaluator
 from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
@@ -55,7 +57,7 @@ from topology.planes.control import (
     largest_report,
     refused_at,
 )
-from topology.process import STOP, StopFlag
+from topology.process import STOP, StopFlag, how_it_ended
 from topology.wire.keys import COORDINATOR, Keyring, role_of
 from topology.wire.socket_folder import socket_folder
 from topology.wire.sockets import ipc_endpoint
@@ -135,11 +137,8 @@ class _Supervisor:
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
         self._hub: ControlHub | None = None  # once all processes are up
-        self._job: Job | None = None  # the evaluation under way
-        self._evaluator: int | None = None  # its process, once it is born
+        self._evaluator = Evaluator(run_dir, collector.evaluations, self._scenario.supervision.deadline_s)
         self._evaluates_beside = True  # the training
-        self._got_on = 0.0  # when the evaluation was last heard of
-        self._problem = ""  # why it could not be made, as its process told
         self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
         self._stop = stop
@@ -195,7 +194,7 @@ class _Supervisor:
             await asyncio.sleep(REVIEW_S)
             agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
             helpers = set(self._alive.values()) - set(agents.values())
-            idlers = {os.getpid(), fork_server.pid, *([] if self._evaluator is None else [self._evaluator])}
+            idlers = {os.getpid(), fork_server.pid, *([] if self._evaluator.pid is None else [self._evaluator.pid])}
             now = time.monotonic()
             with contextlib.suppress(OSError):  # the system does not tell what it does
                 cores.review(agents, helpers, idlers, now - looked)
@@ -247,76 +246,47 @@ class _Supervisor:
                 raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
             await self._on(item)
             if self._alive and self._evaluates_beside:
-                self._begin_evaluation(fork_server, beside_training=True)
+                self._evaluator.begin(partial(_send, fork_server), beside_training=True)
                 await self._heed_evaluator()
         await self._evaluate_rest(fork_server)
 
-    def _begin_evaluation(self, fork_server: asyncio.subprocess.Process, *, beside_training: bool) -> None:
-        """Have the next evaluation made, if there is one and no other is under way."""
-        if self._job is None and (job := self._collector.evaluations.next()) is not None:
-            assert fork_server.stdin is not None
-            fork_server.stdin.write(json.dumps(order(self._run_dir, job, beside_training=beside_training)).encode() + b"\n")
-            self._job, self._problem, self._got_on = job, "", time.monotonic()
-
     async def _heed_evaluator(self) -> None:
         """End the evaluation under way, and leave all others for the end, if it has not got on within the deadline."""
-        deadline_s = self._scenario.supervision.deadline_s
-        if self._job is not None and time.monotonic() - self._got_on > deadline_s:
-            told = f"{self._job} did not get on for {deadline_s:g} s beside the training; evaluations are made when it is over"
-            self._collector.note(EVALUATION, told)
+        if self._evaluator.is_late():
+            deadline_s = self._scenario.supervision.deadline_s
+            told = f"{self._evaluator.job} did not get on for {deadline_s:g} s beside the training"
+            self._collector.note(EVALUATION, f"{told}; evaluations are made when it is over")
             self._evaluates_beside = False
             await self._end_evaluator()
 
     async def _evaluate_rest(self, fork_server: asyncio.subprocess.Process) -> None:
         """Training is over: make the evaluations that are left, with no training to leave the processor to."""
         self._collector.end_training()
-        if self._job is not None:
+        if self._evaluator.job is not None:
             await self._end_evaluator()
         deadline_s = self._scenario.supervision.deadline_s
         while True:
-            self._begin_evaluation(fork_server, beside_training=False)
-            if self._job is None:
+            self._evaluator.begin(partial(_send, fork_server), beside_training=False)
+            if (job := self._evaluator.job) is None:
                 return
             item = await self._next(deadline_s)
             if item is not None:
                 await self._on(item)
-            elif self._job is not None:
-                self._collector.evaluations.fail(self._job, f"it did not get on for {deadline_s:g} s")
+            else:
+                self._collector.evaluations.fail(job, f"it did not get on for {deadline_s:g} s")
                 await self._end_evaluator()
 
     async def _end_evaluator(self) -> None:
         """End the evaluation under way, which then is one that may be begun again."""
-        self._job = None
-        while self._evaluator is None:  # ordered, and not born yet
+        self._evaluator.job = None
+        while self._evaluator.pid is None:  # ordered, and not born yet
             item = await self._next(KILL_S)
             if item is None:
                 return
             await self._on(item)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._evaluator, signal.SIGKILL)
-        while self._evaluator is not None and (item := await self._next(KILL_S)) is not None:
+        self._evaluator.kill()
+        while self._evaluator.pid is not None and (item := await self._next(KILL_S)) is not None:
             await self._on(item)
-
-    def _on_evaluator(self, item: dict[str, Any]) -> None:
-        self._got_on = time.monotonic()
-        match item:
-            case {"born": _, "pid": pid}:
-                self._evaluator = pid
-            case {"dead": _, "status": status}:
-                self._evaluator = None
-                job, self._job = self._job, None
-                result = Result.take(self._run_dir)
-                if job is None:  # it was ended on purpose, and is begun again if at all
-                    return
-                if result is None:
-                    why = self._problem or f"its process {_how(status)} (see {LOGS}/evaluation.log)"
-                    self._collector.evaluations.fail(job, why)
-                else:
-                    self._collector.evaluations.record(job, result)
-            case {"evaluating": str(problem)}:
-                self._problem = problem
-            case {"evaluating": done} if self._job is not None:
-                self._collector.evaluations.progress(self._job, done)
 
     async def _next(self, timeout_s: float) -> "_Item | None":
         try:
@@ -325,14 +295,13 @@ class _Supervisor:
             return None
 
     def _order_births(self, fork_server: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
-        assert fork_server.stdin is not None
         for place, role in enumerate(self._roles):
             if role in self._by_hand:
                 agent, bind = place - 1, self._address(folder, role, place)
                 words = ["--run", str(self._run_dir.resolve()), "--agent", str(agent), "--control", hub.endpoint, "--bind", bind]
                 self._say(shlex.join([sys.executable, "-P", "-m", "node", *words]))
                 continue
-            order: dict[str, object] = {
+            order: dict[str, Any] = {
                 "role": role,
                 "run_dir": str(self._run_dir.resolve()),
                 "control": hub.endpoint,
@@ -340,7 +309,7 @@ class _Supervisor:
             }
             if role != "world":
                 order |= {"agent": place - 1, "critic": role == self._critic}
-            fork_server.stdin.write(json.dumps(order).encode() + b"\n")
+            _send(fork_server, order)
 
     async def _on(self, item: "_Item") -> None:
         if isinstance(item, _Asked):
@@ -371,8 +340,8 @@ class _Supervisor:
         self._diverged[item.role] = story
 
     async def _on_fork_server(self, item: dict[str, Any]) -> None:
-        if EVALUATION in (item.get("born"), item.get("dead")) or "evaluating" in item:
-            self._on_evaluator(item)
+        if self._evaluator.is_meant(item):
+            self._evaluator.take(item)
         elif "born" in item:
             self._alive[item["born"]] = item["pid"]
         elif "dead" in item:
@@ -380,19 +349,22 @@ class _Supervisor:
             pid = self._alive.pop(role, 0)
             await self._hear_last_words()
             if status != 0 or role not in self._collector.finished:
-                story = self._diverged.get(role) or f"{self._spoken(role)} (pid {pid}) {_how(status)}{self._collector.where()}"
+                story = (
+                    self._diverged.get(role)
+                    or f"{self._spoken(role)} (pid {pid}) {how_it_ended(status)}{self._collector.where()}"
+                )
                 if not self._may_go_on_without(role):
                     raise _Failure(story)
                 await self._tell_gone(role, story)
-        elif "closed" in item and self._needs_nursery():
+        elif "closed" in item and self._needs_fork_server():
             self._orphaned = True
             raise _Failure(
                 f"the fork server, the parent of all processes, has died{self._collector.where()} (see {LOGS}/fork_server.log)"
             )
 
-    def _needs_nursery(self) -> bool:
+    def _needs_fork_server(self) -> bool:
         has_to_start = len(self._hellos) < len(self._roles)
-        return has_to_start or bool(self._alive) or self._job is not None or self._collector.evaluations.next() is not None
+        return has_to_start or bool(self._alive) or self._evaluator.has_work()
 
     def _may_go_on_without(self, role: str) -> bool:
         wanted = self._scenario.supervision.on_node_death == "continue"
@@ -429,8 +401,8 @@ class _Supervisor:
         for role in self._by_hand:
             if role in self._hellos and role not in self._collector.finished:
                 await hub.send(role, Stop(reason="the run is over"))
-        if self._evaluator is not None:
-            self._alive[EVALUATION] = self._evaluator
+        if self._evaluator.pid is not None:
+            self._alive[EVALUATION] = self._evaluator.pid
         for number, patience_s in ((signal.SIGTERM, self._scenario.supervision.stop_s), (signal.SIGKILL, KILL_S)):
             for pid in self._alive.values():
                 with contextlib.suppress(ProcessLookupError):
@@ -487,12 +459,15 @@ class _Supervisor:
 
     def _halted(self) -> str:
         """The processes that were stopped from outside (SIGSTOP, a debugger): they explain a silence best."""
-        halted = []
-        for role, pid in {**self._alive, FORK_SERVER: self._fork_server_pid}.items():
-            with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with
-                if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-                    halted.append(f"{self._spoken(role)} (pid {pid})")
+        processes = {**self._alive, FORK_SERVER: self._fork_server_pid}
+        halted = [f"{self._spoken(role)} (pid {pid})" for role, pid in processes.items() if _is_halted(pid)]
         return f"; stopped from outside: {', '.join(halted)}" if halted else ""
+
+
+def _is_halted(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return False
 
 
 def not_up(absent: Sequence[str], of: int, limit_s: float) -> str:
@@ -504,12 +479,6 @@ def not_up(absent: Sequence[str], of: int, limit_s: float) -> str:
     """
     named = ", ".join(absent) if len(absent) <= NAMED else f"first {absent[0]}"
     return f"{len(absent)} of {of} processes not up within {limit_s:g} s: {named}; supervision.start_s gives them longer"
-
-
-def _how(status: int) -> str:
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return "ended before its work was done" if status == 0 else f"exited with status {status}"
 
 
 async def _open_fork_server(run_dir: Path, sockets: Path, lock: int) -> asyncio.subprocess.Process:
@@ -530,6 +499,11 @@ async def _open_fork_server(run_dir: Path, sockets: Path, lock: int) -> asyncio.
         )
     finally:
         log.close()
+
+
+def _send(fork_server: asyncio.subprocess.Process, order: dict[str, Any]) -> None:
+    assert fork_server.stdin is not None
+    fork_server.stdin.write(json.dumps(order).encode() + b"\n")
 
 
 async def _close_fork_server(fork_server: asyncio.subprocess.Process) -> None:

@@ -240,9 +240,8 @@ class Algorithm(Section):
     mult_max: float = setting(20.0, "The multiplier is kept at or below this.", gt=0)
     quirks: tuple[Quirk, ...] = setting(
         (),
-        "Departures of public code or print from what it means, for reproduction. signed_huber: large negative value errors "
-        "count squared; shared_return_norm: one return statistic for reward and costs; fixed_value_head: value heads are not "
-        "rescaled when return statistics move; unmasked_divergence: FOCOPS masks the advantage's term alone.",
+        "Errors of public code, for reproduction. signed_huber: large negative value errors count squared; shared_return_norm: "
+        "one for reward and costs; fixed_value_head: no rescaling; unmasked_divergence: FOCOPS masks the advantage alone.",
     )
     off_policy: OffPolicy = OffPolicy()
     world_model: WorldModel = WorldModel()

@@ -26,9 +26,8 @@ class Env(Section):
     )
     stagger: bool = setting(
         True,
-        "Copies start at different phases of an episode, so that every round has samples of every phase: the first episode of "
-        "copy e is truncated after ceil(horizon·(e+1)/num_envs) steps and left out of all statistics. In training only, and only "
-        "where an episode is longer than a round (rollout.steps).",
+        "Copies start at different phases of an episode: the first one of copy e is truncated after ceil(horizon·(e+1)/num_envs) "
+        "steps and in no statistic. In training only, and only where an episode is longer than rollout.steps.",
     )
 
 

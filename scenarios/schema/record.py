@@ -38,9 +38,8 @@ class Evaluation(Section):
     )
     deterministic: bool | None = setting(
         None,
-        "Whether policies take their mean or likeliest action (no exploration), or draw their actions as in training. null: they "
-        "draw where the world's cost has a limit, because a limit is kept by the policy that draws; else they do not. An agent "
-        "that acts by values of actions takes the best action either way.",
+        "Whether policies take their mean or likeliest action, or draw their actions as in training. null: they draw where the "
+        "world's cost has a limit. An agent that acts by values of actions takes the best action either way.",
     )
 
     def draws(self, *, limited: bool) -> bool:

@@ -46,8 +46,7 @@ class Topology(Section):
     )
     file: str | None = setting(
         None,
-        "Path of a graph: edge list (.edges, .edgelist, .txt), adjacency matrix or table of edges (.csv, .tsv), GML, GraphML, "
-        "node-link or Cytoscape JSON (.json, .cyjs), SUMO net (.net.xml), MATPOWER case (.m). Any node names. A relative path "
+        "Path of a graph: .edges, .edgelist, .txt, .csv, .tsv, .gml, .graphml, .json, .cyjs, .net.xml or .m. A relative path "
         "starts at the scenario file's folder, on the command line at the present one.",
     )
     component: Literal["all", "largest"] = setting(
