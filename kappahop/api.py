@@ -325,30 +325,39 @@ def run(
     return _carried_out(ready, place, in_process=in_process, progress=progress, on_round=on_round)
 
 
-def resume(run: "Run | str | Path", *, in_process: bool = False, progress: bool = False, on_round: OnRound | None = None) -> Run:
+def resume(
+    run: "Run | str | Path",
+    *,
+    in_process: bool = False,
+    progress: bool = False,
+    on_round: OnRound | None = None,
+    **settings: Any,
+) -> Run:
     """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
 
     It ends with the same weights and the same ledger as if it had never stopped. A finished run gets the evaluations that it
-    lacks, if any.
+    lacks, if any. With a larger budget, `budget={"env_steps": 1_000_000}`, a finished run goes on too: step sizes that fall
+    linearly go on falling from the value of that state, to 0 at the new end.
 
     Args:
         run: The run, or its folder.
         in_process: As `run`.
         progress: As `run`.
         on_round: As `run`.
+        settings: A larger budget; the run keeps all other settings.
 
     Returns:
         The run.
 
     Raises:
-        ScenarioError: there is nothing to go on with.
+        ScenarioError: there is nothing to go on with, or a setting other than the budget differs.
         RunFailedError: as `run`.
         KeyboardInterrupt: as `run`.
     """
     folder = _folder(run)
     with _refusals():
         one_run(folder)
-        found = session.resumption(folder)
+        found = session.resumption(folder, _words(settings))
     notes = [f"{text}; the state before it is taken" for text in found.skipped]
     if found.changed:
         notes.append(f"not as the run was begun ({', '.join(found.changed)}): it may not end as it would have")

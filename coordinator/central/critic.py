@@ -55,7 +55,7 @@ class CentralCritic(Mind):
 
     def learn(self, round_: int, told: Told) -> None:
         """Estimate the round's advantages, and train the critics on it."""
-        self._critics.decay(self._scenario.algorithm.step_fraction(round_, self._scenario.n_rounds))
+        self._critics.decay(self._scenario.step_fraction(round_))
         self._critics.begin(told.rollout)
         estimates = self._critics.advantages(told.rollout, told.reward)
         self._critics.adopt(estimates)

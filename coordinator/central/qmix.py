@@ -40,7 +40,7 @@ class CentralMixer(Mind):
         """Take the round in and learn from replay."""
         settings = self._scenario.algorithm.off_policy
         fresh = team_samples(told)
-        self._team.decay(self._scenario.algorithm.step_fraction(round_, self._scenario.n_rounds))
+        self._team.decay(self._scenario.step_fraction(round_))
         self._team.take(fresh)
         done = (round_ + 1) * self._scenario.rollout.steps * self._scenario.env.num_envs
         minibatches = 0

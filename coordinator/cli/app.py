@@ -202,6 +202,10 @@ def _play(place: str, asked: Scenario, policy: str, episodes: int, *, as_json: b
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[budget.env_steps=N]", help="A larger budget; other settings stay.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
@@ -209,7 +213,8 @@ def resume(
     """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
 
     It ends with the same weights and the same ledger as if it had never stopped. What it had recorded beyond that state comes
-    again. Of a run that is finished it prints the results. Exit codes as of `run`.
+    again. Of a run that is finished it prints the results. With a larger budget a finished run goes on too: step sizes that
+    fall linearly go on falling from the value of that state, to 0 at the new end. Exit codes as of `run`.
     """
     from coordinator.run.metrics import report_of
     from coordinator.run.session import resumption
@@ -218,7 +223,7 @@ def resume(
 
     with refusals():
         one_run(folder)
-        found = resumption(folder)
+        found = resumption(folder, overrides or ())
     if found.plan is None:
         if found.lacks_evaluations:
             _make_missing_evaluations(folder, quiet=quiet)

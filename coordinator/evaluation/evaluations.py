@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.run.checkpoints import complete_rounds
+from coordinator.run.checkpoints import BEST, FINAL, complete_rounds, keep_best
 from coordinator.run.database import Mean, Recorder, Results
 from coordinator.run.plan import Plan
 from topology.deployment import CHECKPOINTS, Deployment, policies_folder
@@ -36,7 +36,6 @@ from topology.wire.ledger import Row
 ROLE = "evaluation"  # of the process, and of what it says
 AT_END = 10  # times as many episodes
 PROBLEMS = (ValueError, RuntimeError, OSError)  # for which one cannot be made, and the run goes on without it
-FINAL, BEST = "final", "best"  # checkpoints
 _RESULT_FILE = "evaluation.json"
 
 
@@ -239,6 +238,10 @@ class Evaluations:
             try:
                 if (self._run_dir / CHECKPOINTS / name).is_dir():
                     shutil.copytree(self._run_dir / CHECKPOINTS / name, self._run_dir / CHECKPOINTS / BEST, dirs_exist_ok=True)
+                for state in complete_rounds(self._run_dir):  # a larger budget would go on from one of them
+                    by_then = self.best(state)
+                    if by_then is not None and (source := policies_folder(self._run_dir, by_then)).is_dir():
+                        keep_best(self._run_dir, state, by_then, source)
             except OSError as error:
                 self._note(f"the best policies stay in {name}, as {BEST} cannot be written: {error.strerror or error}")
                 return

@@ -14,6 +14,9 @@ file. `latest_good` checks all of that before anything starts. So a flipped bit,
 another run or an edited seed cannot lead to other weights in silence: the state before is taken, or the run is refused.
 
 What a run has recorded beyond the state that it goes on from is dropped (`Recorder`), and comes again the same.
+
+A finished run may go on too, with a larger budget (`extend`). Its state then is signed anew, for the scenario with that budget.
+The policies that were best by the state's round lie in the state's folder, because a finished run keeps no others.
 """
 
 import fcntl
@@ -28,14 +31,16 @@ from typing import Any
 
 from coordinator.run.plan import MANIFEST_FILE
 from envs.process import ROLE
-from scenarios.loading import ScenarioError
-from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, SCENARIO_FILE, Deployment, state_folder
+from scenarios.loading import ScenarioError, dump
+from scenarios.schema import Scenario
+from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, SCENARIO_FILE, Deployment, policies_folder, state_folder
 from topology.files import replace
 from topology.planes.control import Stored
 from topology.wire.keys import COORDINATOR, role_of
 
 COMPLETE_FILE = "state.json"
 FORMAT = 3  # of the index and of the trees in the processes' files: 1 had no digests, 2 had no "training" in on-policy learners
+FINAL, BEST = "final", "best"  # folders of weights
 KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 
 
@@ -72,7 +77,7 @@ class Checkpoints:
                 "files": {role: reports[role].sha256 for role in sorted(reports)},
             }  # fmt: skip
             try:
-                replace(folder / COMPLETE_FILE, json.dumps({"index": index, "sha256": _digest(index)}, indent=1).encode())
+                _sign(folder, index)
             except OSError as error:
                 told = f"{folder.name}/{COMPLETE_FILE}: {error.strerror or error}"
                 failed = Stored(role=COORDINATOR, round=round_, problem=told)
@@ -82,6 +87,34 @@ class Checkpoints:
         for old in complete_rounds(self._run_dir)[:-KEPT]:
             _drop(state_folder(self._run_dir, old))
         return None
+
+
+def extend(run_dir: Path, round_: int, scenario: Scenario) -> None:
+    """Let a run go on from a state to a larger budget: its scenario, the state's index, and the best policies so far.
+
+    The index is written before the scenario. A command that is killed between the two leaves the run as it was, with the state
+    before this one to go on from.
+
+    Raises:
+        OSError: something cannot be written.
+    """
+    folder, told = state_folder(run_dir, round_), dump(scenario).encode()
+    index = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))["index"]
+    _sign(folder, index | {SCENARIO_FILE: hashlib.sha256(told).hexdigest()})
+    replace(run_dir / SCENARIO_FILE, told)
+    for name in (FINAL, BEST):  # they are those of the budget before
+        shutil.rmtree(run_dir / CHECKPOINTS / name, ignore_errors=True)
+    for kept in folder.glob(f"{BEST}-*"):
+        shutil.copytree(kept, policies_folder(run_dir, int(kept.name.removeprefix(f"{BEST}-")) - 1), dirs_exist_ok=True)
+
+
+def keep_best(run_dir: Path, state: int, best: int, source: Path) -> None:
+    """Keep the policies that were best by the round of a state beside it.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    shutil.copytree(source, state_folder(run_dir, state) / f"{BEST}-{best + 1}", dirs_exist_ok=True)
 
 
 def complete_rounds(run_dir: Path) -> list[int]:
@@ -140,6 +173,10 @@ def _owner(run_dir: Path) -> dict[str, str]:
         SCENARIO_FILE: hashlib.sha256((run_dir / SCENARIO_FILE).read_bytes()).hexdigest(),
         DEPLOYMENT_FILE: _digest(deployment.model_dump(mode="json", exclude={"resumed_after"}, exclude_defaults=True)),
     }
+
+
+def _sign(folder: Path, index: dict[str, Any]) -> None:
+    replace(folder / COMPLETE_FILE, json.dumps({"index": index, "sha256": _digest(index)}, indent=1).encode())
 
 
 def _roles(run_dir: Path) -> set[str]:

@@ -29,7 +29,7 @@ from envs.settings import TeamEnv
 from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
-from scenarios.schema import TRACE, Change, Edge, Network, Scenario
+from scenarios.schema import TRACE, Budget, Change, Edge, Network, Scenario
 from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment, graph_fields
 from topology.files import read_json
 from topology.graph.generators import build
@@ -175,7 +175,7 @@ def frozen(ready: Plan, weights: Path, *, copies: int, episodes: int, chooses: b
         update={
             "env": asked.env.model_copy(update={"num_envs": copies}),
             "rollout": asked.rollout.model_copy(update={"steps": horizon}),
-            "budget": asked.budget.model_copy(update={"env_steps": -(-episodes // copies) * horizon * copies}),
+            "budget": Budget(env_steps=-(-episodes // copies) * horizon * copies),
             "algorithm": asked.algorithm.model_copy(update={"minibatches": 1}),  # however few samples: none is learned from
             "record": asked.record.model_copy(update={"state_rounds": 0, "checkpoint_rounds": 0}),
         }
@@ -317,8 +317,13 @@ def _seen(scenario: Scenario, deployment: Deployment) -> list[int]:
     return [sum(deployment.obs_dims[j] for j in scope_agents(scope, i, near[i], n)) for i in range(n)]
 
 
-def reopened(run_dir: Path, round_: int | None) -> Plan:
+def reopened(run_dir: Path, round_: int | None, scenario: Scenario | None = None) -> Plan:
     """The plan of a run that goes on from its stored states of a round, or that is over: on the graph that it was begun with.
+
+    Args:
+        run_dir: The run's directory.
+        round_: Which round; None: the run is over.
+        scenario: Its scenario with a larger budget; None: as it is.
 
     Raises:
         ScenarioError: a file that the run would write is a link to somewhere else. Another ValueError: what the run's
@@ -327,7 +332,7 @@ def reopened(run_dir: Path, round_: int | None) -> Plan:
     for path in (run_dir / DATABASE, *(run_dir / LOGS).glob("*")):
         if path.is_symlink():
             raise ScenarioError(f"{path}: a symbolic link; the run would write where it leads, so put the file itself there")
-    scenario = load(str(run_dir / SCENARIO_FILE))
+    scenario = scenario or load(str(run_dir / SCENARIO_FILE))
     sinks.check(scenario.record)
     deployment = Deployment.read(run_dir).model_copy(update={"resumed_after": round_})
     return Plan(scenario, env_spec(scenario.env), deployment)

@@ -9,17 +9,17 @@ may want to know, a `StopFlag` brings the request to stop, and an `Ended` says h
 import contextlib
 import itertools
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from coordinator.evaluation.evaluations import Evaluations, EvaluationWatcher, are_missing
 from coordinator.evaluation.evaluations import ignore as ignore_evaluation
 from coordinator.run import sinks, supervisor
-from coordinator.run.checkpoints import claim_run, complete_rounds, drop_others, latest_good
+from coordinator.run.checkpoints import claim_run, complete_rounds, drop_others, extend, latest_good
 from coordinator.run.collector import Outcome, Watcher, spoken
 from coordinator.run.database import Recorder, RecordingError, Results
 from coordinator.run.idle import above_their_limits, measure
@@ -177,6 +177,8 @@ class Session:
         if resumed_after is None:
             make_run_dir(self.folder, ready)
         opened.enter_context(claim_run(self.folder))
+        if resumed_after is not None and load(str(self.folder / SCENARIO_FILE)) != ready.scenario:
+            extend(self.folder, resumed_after, ready.scenario)
         after = None if resumed_after is None else (resumed_after + 1) * self._per_round
         recorder = Recorder(
             self.folder,
@@ -294,17 +296,23 @@ class Resumption:
     lacks_evaluations: bool = False
 
 
-def resumption(folder: Path) -> Resumption:
+def resumption(folder: Path, overrides: Iterable[str] = ()) -> Resumption:
     """How a run that was interrupted, that failed or that is finished goes on.
 
+    Args:
+        folder: The run.
+        overrides: A larger budget, `budget.env_steps=N`, if any.
+
     Raises:
-        ScenarioError: it cannot: it diverged, is an evaluation, or has no stored state that is good. Another ValueError: what
-            its folder says of it cannot be read.
+        ScenarioError: it cannot: it diverged, is an evaluation, or has no stored state that is good; or the overrides are not a
+            larger budget. Another ValueError: what its folder says of it cannot be read.
     """
     with reading(folder):
         run = Run(folder, load(str(folder / SCENARIO_FILE)))
+        asked = load(str(folder / SCENARIO_FILE), overrides)
+        is_extended = _is_longer(run.scenario, asked)
         lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
-        if run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
+        if not is_extended and run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
             # without all weights there is no whole team to evaluate
             return Resumption(None, lacks_evaluations=not lost and are_missing(folder, run.deployment, run.scenario.n_rounds))
         if run.diverged:
@@ -316,8 +324,47 @@ def resumption(folder: Path) -> Resumption:
             why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
             command = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
             raise ScenarioError(f"{folder}: no stored state to go on from ({why}); to begin again: {command}")
-        ready = reopened(folder, round_)
+        ready = reopened(folder, round_, _extended(run.scenario, asked, round_ + 1) if is_extended else None)
         return Resumption(ready, wrong, changes_since(folder, ready.scenario))
+
+
+def _is_longer(before: Scenario, asked: Scenario) -> bool:
+    """Whether a run is to go on to a larger budget.
+
+    Raises:
+        ScenarioError: something else is to be other than it was, or the budget is smaller.
+    """
+    was, wanted = (dict(_leaves(one.model_dump(exclude={"description"}))) for one in (before, asked))
+    for key in (was | wanted).keys() - {"budget.env_steps"}:
+        if was.get(key) != wanted.get(key):
+            raise ScenarioError(
+                f"{key}: got {wanted.get(key)}; a run goes on with what it was begun with ({was.get(key)}), and only "
+                "budget.env_steps may grow"
+            )
+    had, has = before.budget.env_steps, asked.budget.env_steps
+    if has < had:
+        raise ScenarioError(f"budget.env_steps: got {has:,}; expected at least the {had:,} that the run was begun with")
+    return asked.n_rounds > before.n_rounds
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _extended(before: Scenario, asked: Scenario, first: int) -> Scenario:
+    """The scenario of a run that goes on to a larger budget with round `first`.
+
+    Extensions that have not begun by then never take effect; the budget in force before `first` is that which they ended.
+    """
+    begun = tuple(pair for pair in before.budget.extended if pair[0] < first)
+    rest = before.budget.extended[len(begun) :]
+    planned = rest[0][1] if rest else before.n_rounds
+    budget = asked.budget.model_copy(update={"extended": (*begun, (first, planned))})
+    return before.model_copy(update={"budget": budget})
 
 
 def make_missing_evaluations(folder: Path, spectator: Spectator, stop: StopFlag = STOP) -> None:

@@ -41,6 +41,7 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: Ag
         steps=scenario.rollout.steps,
         copies=scenario.env.num_envs,
         rounds=scenario.n_rounds,
+        extended=scenario.budget.extended,
         actor_columns=routing.observation.columns(routing.actor_agents),
         critic_columns=routing.observation.columns(routing.critic_agents),
         actor_width=sum(width[i] for i in routing.actor_agents),

@@ -19,6 +19,7 @@ from node.numerics.normalise import InputNorm, ValueNorm
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
+from scenarios.schema.rollout import Extensions
 from topology.snapshot import State
 
 Floats = NDArray[np.float32]
@@ -35,6 +36,7 @@ class Shape:
         steps: T.
         copies: E.
         rounds: Rounds in the run.
+        extended: Where its budget was extended, as in `Budget`.
         actor_columns: Columns of the observation that the actor takes.
         critic_columns: Columns that the critics take.
         actor_width: How many those are.
@@ -53,6 +55,7 @@ class Shape:
     steps: int
     copies: int
     rounds: int
+    extended: Extensions = ()
     actor_columns: Columns
     critic_columns: Columns
     actor_width: int

@@ -21,6 +21,7 @@ from scenarios.recipes import (
     Trace,
 )
 from scenarios.schema.base import MAX_LAYERS, Section, setting
+from scenarios.schema.rollout import Extensions, left
 
 
 class OffPolicy(Section):
@@ -287,10 +288,10 @@ class Algorithm(Section):
         row = RECIPES[self.name]
         return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
 
-    def step_fraction(self, round_: int, rounds: int) -> float:
-        """Steps of learning in a round, as a part of those at the start."""
+    def step_fraction(self, round_: int, rounds: int, extended: Extensions = ()) -> float:
+        """Size of a learning step in a round, as a part of that at the start; `extended` as in `Budget`."""
         decay = self.lr_decay or ("linear" if self.recipe.target == "advantage" else "none")
-        return 1.0 - round_ / rounds if decay == "linear" else 1.0
+        return left(round_, rounds, extended) if decay == "linear" else 1.0
 
     @property
     def turn_rounds(self) -> int:

@@ -143,6 +143,10 @@ class Scenario(Section):
         every = self.record.state_rounds if self.clock == "virtual" else 0
         return bool(every) and (round_ + 1) % every == 0 and round_ + 1 < self.n_rounds
 
+    def step_fraction(self, round_: int) -> float:
+        """Size of a learning step in a round, as a part of that at the start."""
+        return self.algorithm.step_fraction(round_, self.n_rounds, self.budget.extended)
+
     @property
     def n_rounds(self) -> int:
         """Rounds that the budget buys, rounded up."""

@@ -97,7 +97,7 @@ class ImaginingLearner(Learner):
     def begin_round(self, round_: int, *, explore: bool = True) -> None:
         """Draw the round's exploration noise, and fix the step sizes, the model's too."""
         super().begin_round(round_, explore=explore)
-        self._model.decay(self._algorithm.step_fraction(round_, self._shape.rounds))
+        self._model.decay(self._algorithm.step_fraction(round_, self._shape.rounds, self._shape.extended))
 
     def learn_values(self, round_: int, rollout: Rollout, reward: Floats) -> Iterator[None]:
         """Learn the model from the round, make branches up, and train the critics on them; pauses after every minibatch."""

@@ -122,7 +122,7 @@ class OffPolicyLearner(AgentLearner):
     def begin_round(self, round_: int, *, explore: bool = True) -> None:
         """Draw the round's exploration, and fix the step sizes."""
         self._exploration.begin(round_, explore=explore)
-        self._values.decay(self._algorithm.step_fraction(round_, self._shape.rounds))
+        self._values.decay(self._algorithm.step_fraction(round_, self._shape.rounds, self._shape.extended))
 
     def act(self, step: int, observation: Floats) -> Floats:
         """Actions (E, A) for the observation (E, D) of one step; a choice is its index, A = 1."""

@@ -110,7 +110,7 @@ class Learner(AgentLearner):
         shape = self._shape
         draw = stream(shape.seed, Purpose.NOISE, shape.agent, round_)
         self._noise = self._actor.noise(draw if explore else None, shape.steps, shape.copies)
-        fraction = self._algorithm.step_fraction(round_, shape.rounds)
+        fraction = self._algorithm.step_fraction(round_, shape.rounds, shape.extended)
         self._actor_trainer.decay(fraction)
         if self._critics is not None:
             self._critics.decay(fraction)
