@@ -10,9 +10,11 @@ import time
 
 import numpy as np
 
+from envs.adapters.settings import ImportedEnv
 from envs.interface import Floats, VecEnv
 from envs.registry import make, section, spec
 from envs.robots.tasks import TASKS
+from scenarios.loading import world_settings
 from scenarios.registry import WORLDS
 from scenarios.schema import Topology
 from topology.graph.generators import build
@@ -47,7 +49,7 @@ def steps_per_second(name: str) -> tuple[int, float]:
 
 def main() -> None:
     """Print the table."""
-    there = [name for name in WORLDS.own if name not in TASKS]
+    there = [name for name in WORLDS.own if name not in TASKS and not issubclass(world_settings(name), ImportedEnv)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*there, []], help=f"of {', '.join(there)}; default: all")
     names = parser.parse_args().names or there

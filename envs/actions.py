@@ -16,16 +16,19 @@ def taken(actions: Sequence[Floats], n_discrete: Sequence[int]) -> tuple[NDArray
 
     Args:
         actions: Per agent (E, 1).
-        n_discrete: How many each agent has.
+        n_discrete: How many each agent has; 0: its actions are numbers.
 
     Returns:
-        Per agent (E,).
+        Per agent (E,); of an agent whose actions are numbers, (0,).
 
     Raises:
         ProtocolError: An agent sent what is none of its choices; the text names it.
     """
     chosen = []
     for agent, (action, count) in enumerate(zip(actions, n_discrete, strict=True)):
+        if not count:
+            chosen.append(np.zeros(0, np.intp))
+            continue
         index = action[:, 0]
         wrong = ~((index >= 0) & (index < count) & (index == np.floor(index)))
         if wrong.any():

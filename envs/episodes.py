@@ -63,6 +63,7 @@ class Episodes:
         spent: NDArray[np.float64] | None = None,
         cost: Floats | None = None,
         measured: NDArray[np.float64] | None = None,
+        cut: Bools | None = None,
     ) -> Transition:
         """What a step that has been made comes to: episodes that are over begin again.
 
@@ -74,6 +75,7 @@ class Episodes:
             spent: (E, m) what the step adds to an episode's costs; None in a world without.
             cost: (n, E, m) what each agent is told of them; None in a world without.
             measured: (E, M) the step's value of each measure; None in a world without.
+            cut: (E,) where the world itself has run into a limit of time; None: only the horizon ends an episode so.
         """
         self._age += 1
         self._ret += paid
@@ -82,6 +84,8 @@ class Episodes:
         if measured is not None:
             self._measured += measured
         truncated = (self._age >= self._limit) & ~terminated
+        if cut is not None:
+            truncated |= cut & ~terminated
         obs = self._observe()
         final: list[Floats] | None = None
         episodes: tuple[Episode, ...] = ()

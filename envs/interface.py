@@ -60,6 +60,10 @@ class EnvSpec:
         alive_bonus: What the team's reward holds per step for nothing but not having ended.
         own_costs: Whether each agent is charged what it did itself; False: what the team did.
         measures: The world's own figures.
+        masked: Whether an agent's observation holds its action mask, `n_discrete` numbers, 1 for every action that can be taken;
+            its last numbers, or those before its presence. (): none does.
+        presence: Whether the last number of an observation tells if the agent takes part: 1; 0: it ended before the others;
+            -1: its time was up and this is what it saw last. Samples in which it does not take part are left out of learning.
     """
 
     obs_dims: tuple[int, ...]
@@ -73,6 +77,8 @@ class EnvSpec:
     alive_bonus: float = 0.0
     own_costs: bool = False
     measures: tuple[Measure, ...] = ()
+    masked: tuple[bool, ...] = ()
+    presence: bool = False
 
     @property
     def n_agents(self) -> int:

@@ -159,6 +159,9 @@ WORLDS = Registry(
         "stochastic_game": f"{_GAMES}:STOCHASTIC_GAME",
         "truncation_chain": f"{_GAMES}:TRUNCATION_CHAIN",
         "differential_game": "envs.games.differential:WORLD",
+        "pettingzoo": "envs.adapters.pettingzoo_in:WORLD",
+        "gymnasium": "envs.adapters.gymnasium_in:WORLD",
     },
     "kappahop.worlds",
 )
+ENVIRONMENTS = Registry("environment", {}, "kappahop.environments")  # functions that make one, for these two worlds

@@ -8,10 +8,12 @@ import networkx as nx
 import pytest
 from pydantic import ValidationError
 
+from envs.adapters.settings import ImportedEnv
 from envs.interface import World
 from envs.registry import make, section, spec, world_of
 from envs.robots.tasks import TASKS
 from envs.settings import TeamEnv
+from scenarios.loading import world_settings
 from scenarios.registry import WORLDS
 from scenarios.schema import OpaqueEnv
 
@@ -76,6 +78,10 @@ def test_a_world_has_no_settings_of_others(subtests: pytest.Subtests) -> None:
 def test_every_world_of_ours_can_be_described_with_its_default_number_of_agents(subtests: pytest.Subtests) -> None:
     for name in WORLDS.own:
         with subtests.test(name=name):
+            if issubclass(world_settings(name), ImportedEnv):
+                with pytest.raises(ValueError, match=r"env\.make: got ''; expected a registered name"):
+                    spec(section(name))
+                continue
             settings = section(name, **({"partition": next(iter(TASKS[name].partitions))} if name in TASKS else {}))
             assert isinstance(world_of(settings), World)
             assert spec(settings).n_agents == (

@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from scenarios.registry import ENVIRONMENTS
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environments of fakes.py under registered names."""
+    monkeypatch.syspath_prepend(str(HERE))
+    for name, place in (("uneven", "Uneven"), ("odd", "Odd"), ("pair", "Pair")):
+        if name not in ENVIRONMENTS.names():
+            ENVIRONMENTS.register(name, f"fakes:{place}")

@@ -1,0 +1,118 @@
+"""Small environments of PettingZoo's kind, with every peculiarity that an importer must take."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+LENGTH = 6
+DEATH = 2  # step in which `short` terminates
+LEAVE = 3  # step in which `timed` is truncated
+
+
+class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo has no types for others
+    """Three unequal agents: one is masked by its observation, one has bounds, one is masked by its infos and ends first.
+
+    Each observes (step, a draw, ...). `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
+    """
+
+    metadata = {"name": "uneven"}  # noqa: RUF012
+    cost_limits = (1.5,)
+    graph = (("long", "timed"), ("timed", "short"))
+
+    def __init__(self, *, forgetful: bool | None = False, ends_by: str = "termination", cost: float = 0.25) -> None:
+        self.possible_agents = ["long", "timed", "short"]
+        self.agents: list[str] = []
+        self.given: list[dict[str, Any]] = []
+        self._forgetful, self._ends_by, self._cost = forgetful, ends_by, cost
+        self._loose = np.random.default_rng()  # what a seed does not reach
+        box = {agent: spaces.Box(-10, 10, (width,), np.float64) for agent, width in (("long", 2), ("timed", 3), ("short", 2))}
+        self._seen = {**box, "long": spaces.Dict({"observation": box["long"], "action_mask": spaces.MultiBinary(3)})}
+        self._done = {
+            "long": spaces.Discrete(3),
+            "timed": spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64),
+            "short": spaces.Discrete(2, start=1),
+        }
+
+    def observation_space(self, agent: str) -> Any:
+        return self._seen[agent]
+
+    def action_space(self, agent: str) -> Any:
+        return self._done[agent]
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self._rng = np.random.default_rng(seed)
+        self.agents, self._t = list(self.possible_agents), 0
+        return self._told(self.agents)
+
+    def _told(self, agents: list[str]) -> tuple[Any, Any]:
+        draw = (self._loose if self._forgetful else self._rng).random()
+        row = np.array([self._t, draw, 0.5])
+        obs: dict[str, Any] = {agent: row[: 3 if agent == "timed" else 2] for agent in agents}
+        mask = np.arange(3) != self._t % 3
+        if "long" in obs:
+            obs["long"] = {"observation": obs["long"], "action_mask": mask.astype(np.int8)}
+        infos: dict[str, Any] = {agent: {"cost": self._cost} for agent in agents}
+        if "short" in infos:
+            infos["short"]["action_mask"] = mask[:2] if mask[:2].any() else np.ones(2, bool)
+        return obs, infos
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        assert set(actions) == set(self.agents)
+        assert all(self._done[agent].contains(action) for agent, action in actions.items()), actions
+        self.given.append(actions)
+        self._t += 1 if self._forgetful is not None else 1 // 0
+        live = self.agents
+        over = self._t == LENGTH
+        ended = {agent: (agent == "short" and self._t == DEATH) or (over and self._ends_by == "termination") for agent in live}
+        cut = {agent: (agent == "timed" and self._t == LEAVE) or (over and self._ends_by == "truncation") for agent in live}
+        self.agents = [agent for agent in live if not ended[agent] and not cut[agent]]
+        obs, infos = self._told(live)
+        influence = sum(float(np.sum(action)) for action in actions.values())
+        return obs, {agent: 1.0 + influence * (agent == "long") for agent in live}, ended, cut, infos
+
+
+class Odd(Uneven):
+    """What must be refused: observations of another kind, and agents that come late."""
+
+    def __init__(self, space: str = "image", **others: Any) -> None:
+        super().__init__(**others)
+        odd: dict[str, Any] = {
+            "image": spaces.Box(0, 1, (4, 4, 3), np.float32),
+            "dict": spaces.Dict({"place": spaces.Box(0, 1, (2,), np.float32)}),
+        }
+        if space in odd:
+            self._seen["timed"] = odd[space]
+        if space == "multi":
+            self._done["short"] = spaces.MultiDiscrete([2, 2])
+        self._late = space == "late"
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        out = super().step(actions)
+        if self._late:
+            self.agents = [*self.agents, "stranger"]
+        return out
+
+
+class Pair:
+    """A Gymnasium environment with tuple spaces, as rware and lbforaging have them."""
+
+    observation_space = spaces.Tuple((spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-1, 1, (3,), np.float32)))
+    action_space = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(4)))
+    max_steps = 4
+
+    def reset(self, seed: int | None = None) -> tuple[Any, Any]:
+        self._rng, self._t = np.random.default_rng(seed), 0
+        return self._seen(), {}
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
+        assert self.action_space.contains(actions)
+        self._t += 1
+        return self._seen(), [float(actions[0]), -float(actions[1])], False, self._t == self.max_steps, {}
+
+    def _seen(self) -> Any:
+        return tuple(self._rng.uniform(-1, 1, width).astype(np.float32) for width in (2, 3))
+
+    def close(self) -> None:
+        """Nothing to release."""
