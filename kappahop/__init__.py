@@ -12,7 +12,11 @@ computes anything. Where it is too late, `in_process=True` is refused with a sen
 
 from typing import TYPE_CHECKING, Any
 
-import node.numerics.products  # noqa: F401  (asks MKL; needs no torch)
+from coordinator.cli.guard import strangers
+
+_STRANGERS = strangers()  # folders on the path that would be imported in place of ours
+if not _STRANGERS:
+    import node.numerics.products  # noqa: F401  (asks MKL; needs no torch)
 
 if TYPE_CHECKING:
     from coordinator.run.session import RunFailedError
@@ -71,9 +75,12 @@ def __getattr__(name: str) -> Any:
 
     Raises:
         AttributeError: there is no such name.
+        ImportError: another folder or module has the name of one of our packages; the text says where it is.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _STRANGERS:
+        raise ImportError(_STRANGERS[0])
     from importlib import import_module
 
     value = getattr(import_module(_ELSEWHERE.get(name, "kappahop.api")), name)

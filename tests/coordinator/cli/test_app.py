@@ -147,7 +147,7 @@ def test_doctor_prints_each_check_and_fails_if_one_does(call: Call, monkeypatch:
 WRONG = {
     "unknown scenario": (["run", "quikstart"], "unknown scenario 'quikstart', did you mean 'quickstart'?"),
     "no such file": (["run", "none.yaml"], "none.yaml: no such file"),
-    "unknown key": (["run", "quickstart", "env.copys=3"], "env.num_env: unknown key, did you mean 'env.num_envs'?"),
+    "unknown key": (["run", "quickstart", "env.num_env=3"], "env.num_env: unknown key, did you mean 'env.num_envs'?"),
     "wrong type": (["run", "quickstart", "env.num_envs=many"], "env.num_envs: got 'many'; input should be a valid integer"),
     "out of range": (["run", "quickstart", "env.num_envs=0"], "env.num_envs: got 0; input should be greater than or equal to 1"),
     "kappa negative": (["run", "quickstart", "kappa=-1"], "kappa: got -1; input should be greater than or equal to 0"),
