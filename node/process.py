@@ -164,7 +164,7 @@ class Node:
             store=self._store,
         )
         if self._deployment.resumed_after is not None and self._state is not None:
-            runtime.restore(self._deployment.resumed_after, self._state)
+            runtime.resume(self._deployment.resumed_after, self._state)
         return runtime
 
     def conclude(self) -> Finished:

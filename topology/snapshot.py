@@ -6,14 +6,17 @@ else (random streams are keyed by purpose and round, noise is drawn when a round
 a tensor with a number for its name, and the tree itself, with that number in the place of each array, is JSON in the
 file's metadata. Numbers come back bit for bit: JSON writes a float by its shortest exact digits and an integer in full.
 
+Most parts only name the attributes that make up their state (`Stateful`).
+
 A file appears whole or not at all (`topology.files`), and its digest tells later whether it is still what was written.
 """
 
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +91,68 @@ def restore_streams(generators: Sequence[np.random.Generator], states: Sequence[
     """Take random streams back to where they were."""
     for generator, state in zip(generators, states, strict=True):
         generator.bit_generator.state = state
+
+
+class Stateful:
+    """A part of a process whose state is some of its attributes.
+
+    A class names them in `STATE`, none by an empty one; those of the classes that it derives from come first. An attribute is a
+    number, text, bool or None, an array, a tensor of the processor, a `numpy.random.Generator`, a part that itself has `state`
+    and `restore`, or a list or tuple of these. Parts, tensors and generators are restored in place, so that all that refer to
+    them see it.
+    """
+
+    STATE: ClassVar[tuple[str, ...]]
+
+    def state(self) -> State:
+        """All that later rounds depend on, as a copy.
+
+        Raises:
+            NotImplementedError: neither the class nor one that it derives from has `STATE`.
+        """
+        return {name.lstrip("_"): _stored(getattr(self, name)) for name in _attributes(type(self))}
+
+    def restore(self, state: State) -> None:
+        """Take the state of a part that was made with the same arguments."""
+        for name in _attributes(type(self)):
+            value = getattr(self, name)
+            restored = _restored(value, state[name.lstrip("_")])
+            if restored is not value:
+                setattr(self, name, restored)
+
+
+def _attributes(kind: type) -> list[str]:
+    named = [vars(base)["STATE"] for base in reversed(kind.__mro__) if "STATE" in vars(base)]
+    if not named:
+        raise NotImplementedError(f"{kind.__name__}.STATE: missing; expected the names of the attributes that make up its state")
+    return [name for names in named for name in names]
+
+
+def _stored(value: Any) -> Any:
+    if hasattr(value, "restore"):
+        return value.state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if hasattr(value, "detach"):  # a tensor; this module does without torch
+        return value.detach().numpy().copy()
+    if isinstance(value, list | tuple):
+        return [_stored(each) for each in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _restored(value: Any, stored: Any) -> Any:
+    if hasattr(value, "restore"):
+        value.restore(stored)
+    elif isinstance(value, np.random.Generator):
+        value.bit_generator.state = stored
+    elif hasattr(value, "detach"):
+        value.detach().numpy()[...] = stored
+    elif isinstance(value, list | tuple):
+        restored = [_restored(mine, its) for mine, its in zip(value, stored, strict=True)]
+        return value if all(map(operator.is_, value, restored)) else type(value)(restored)
+    else:
+        return stored
+    return value
 
 
 def _taken_apart(part: Any, arrays: dict[str, NDArray[Any]]) -> Any:

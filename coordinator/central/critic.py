@@ -18,7 +18,6 @@ from node.numerics.seeds import Purpose, stream
 from node.protocol.kinds import sizes_of
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
-from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 
@@ -30,6 +29,8 @@ class CentralCritic(Mind):
         scenario: The scenario.
         deployment: Sizes.
     """
+
+    STATE = ("_critics",)
 
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._scenario = scenario
@@ -82,14 +83,6 @@ class CentralCritic(Mind):
     def weights(self) -> dict[str, Tensor]:
         """The critics."""
         return self._critics.weights()
-
-    def state(self) -> State:
-        """The critics; advantages are told at once."""
-        return {"critics": self._critics.state()}
-
-    def restore(self, state: State) -> None:
-        """Take the critics of the same scenario."""
-        self._critics.restore(state["critics"])
 
     def _minibatches(self, draw: np.random.Generator) -> "list[torch.Tensor]":
         algorithm, batch = self._scenario.algorithm, self._size[0] * self._size[1]

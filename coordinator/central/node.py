@@ -46,7 +46,7 @@ from topology.planes.control import Finished, Reports, RoundReport, Stop, store
 from topology.planes.peer import PeerPlane, link_paths
 from topology.planes.world import END_TERMINATED, END_TRUNCATED
 from topology.process import SLICE_S, StopRequested
-from topology.snapshot import State, read
+from topology.snapshot import Stateful, read
 from topology.wire.codec import encode, row_bytes
 from topology.wire.frame import KINDS, Delivery, Message, ProtocolError, decode_delivery, table
 from topology.wire.keys import frame_extra, role_of
@@ -77,7 +77,7 @@ class Told:
     has_last: Bools
 
 
-class Mind(ABC):
+class Mind(Stateful, ABC):
     """What a central node learns, and what it answers."""
 
     @abstractmethod
@@ -99,14 +99,6 @@ class Mind(ABC):
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """All that is learnt, by name, in a fixed order."""
-
-    @abstractmethod
-    def state(self) -> State:
-        """All that later rounds depend on."""
-
-    @abstractmethod
-    def restore(self, state: State) -> None:
-        """Take the state of a mind of the same scenario."""
 
 
 class Central:

@@ -17,7 +17,6 @@ from node.learners.off_policy.mixer import Team
 from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
-from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 
@@ -29,6 +28,8 @@ class CentralMixer(Mind):
         scenario: The scenario.
         deployment: Sizes.
     """
+
+    STATE = ("_team", "_earned")
 
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._scenario = scenario
@@ -65,15 +66,6 @@ class CentralMixer(Mind):
     def weights(self) -> dict[str, Tensor]:
         """Every agent's network, and the mixer."""
         return self._team.weights()
-
-    def state(self) -> State:
-        """All that is learnt, and the replay."""
-        return {"team": self._team.state(), "earned": self._earned}
-
-    def restore(self, state: State) -> None:
-        """Take the state of the same scenario's team."""
-        self._team.restore(state["team"])
-        self._earned = state["earned"]
 
 
 def team_samples(told: Told) -> Samples:

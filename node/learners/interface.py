@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from node.numerics.rollout import Rollout
 from scenarios.kinds import Kind
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 
-class AgentLearner(ABC):
+class AgentLearner(Stateful, ABC):
     """One agent's learner.
 
     Attributes:
@@ -40,7 +40,7 @@ class AgentLearner(ABC):
     def act(self, step: int, observation: Floats) -> Floats:
         """Actions (E, A) for the inputs (E, D) of one step; a discrete action is its index, A = 1."""
 
-    def forget(self, ended: Bools) -> None:  # noqa: B027  (most learners remember nothing of an episode)
+    def forget(self, ended: Bools) -> None:
         """Episodes have ended in some copies, (E,)."""
 
     def gives(self, kind: Kind) -> Floats:
@@ -125,11 +125,3 @@ class AgentLearner(ABC):
             LookupError: the policy is no network that looks at one observation alone.
         """
         raise LookupError(f"{type(self).__name__} has no network that looks at one observation alone")
-
-    @abstractmethod
-    def state(self) -> State:
-        """All that later rounds depend on, as it is between two rounds."""
-
-    @abstractmethod
-    def restore(self, state: State) -> None:
-        """Take the state of a learner of the same agent and scenario."""

@@ -20,7 +20,7 @@ from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
 from scenarios.schema.rollout import Extensions
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 Floats = NDArray[np.float32]
 Columns = NDArray[np.intp] | slice
@@ -85,8 +85,10 @@ def _picked(observation: Floats, columns: Columns) -> Floats:
     return np.ascontiguousarray(observation.reshape(-1, observation.shape[-1])[:, columns])
 
 
-class Critic:
+class Critic(Stateful):
     """A value function of the reward or of one cost: network, optimiser, return statistics."""
+
+    STATE = ("trainer", "norm")
 
     def __init__(self, shape: Shape, algorithm: Algorithm, index: int, norm: ValueNorm) -> None:
         self.net = MLP(
@@ -138,13 +140,15 @@ class Estimate:
     predicted: NDArray[np.float64]
 
 
-class Critics:
+class Critics(Stateful):
     """The value critic and the cost critics of one problem.
 
     Args:
         shape: Sizes; the critics' columns, width and number count.
         algorithm: Hyperparameters.
     """
+
+    STATE = ("_norm", "_critics")
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._shape = shape
@@ -206,20 +210,6 @@ class Critics:
             tensors[f"critic_{index}_returns"] = torch.tensor([critic.norm.mu, critic.norm.sigma], dtype=torch.float64)
         tensors["critic_inputs"] = self._norm.weights()
         return tensors
-
-    def state(self) -> State:
-        """All that later rounds depend on."""
-        return {
-            "inputs": self._norm.state(),
-            "critics": [{"trainer": critic.trainer.state(), "norm": critic.norm.state()} for critic in self._critics],
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of critics of the same problem."""
-        self._norm.restore(state["inputs"])
-        for critic, own in zip(self._critics, state["critics"], strict=True):
-            critic.trainer.restore(own["trainer"])
-            critic.norm.restore(own["norm"])
 
     def _estimate(
         self, critic: Critic, rollout: Rollout, signal: NDArray[np.float32], weight: NDArray[np.float64] | None

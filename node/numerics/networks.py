@@ -16,7 +16,7 @@ from torch.nn import functional
 from node.numerics import products
 from node.numerics.seeds import stream
 from topology.finite import NotFiniteError, require_finite
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 _GAIN = {"relu": math.sqrt(2.0), "tanh": 5.0 / 3.0}
 
@@ -98,7 +98,7 @@ def require_all_finite(metrics: Mapping[str, float], weights: Mapping[str, Tenso
         require_finite(tensor.numpy(), f"{name} among its weights")
 
 
-class Trainer:
+class Trainer(Stateful):
     """A module with its parameters and gradients in flat vectors, and Adam on them.
 
     Args:
@@ -108,6 +108,8 @@ class Trainer:
         max_grad_norm: Gradients are scaled down to this norm.
         name: Of the module, for messages.
     """
+
+    STATE = ("weights", "_first", "_second", "_steps")
 
     def __init__(self, module: nn.Module, *, lr: float, eps: float, max_grad_norm: float, name: str = "a network") -> None:
         parameters = list(module.parameters())
@@ -160,18 +162,6 @@ class Trainer:
         )
         self.gradient.zero_()
         return norm
-
-    def state(self) -> State:
-        """Parameters and Adam's moments; the step's size is set by who trains."""
-        kept = {"weights": self.weights.detach(), "first": self._first, "second": self._second}
-        return {name: vector.numpy().copy() for name, vector in kept.items()} | {"steps": int(self._steps)}
-
-    def restore(self, state: State) -> None:
-        """Take the state of a trainer of the same module."""
-        with torch.no_grad():
-            for vector, name in ((self.weights, "weights"), (self._first, "first"), (self._second, "second")):
-                vector.copy_(torch.from_numpy(state[name]))
-        self._steps.fill_(state["steps"])
 
     def decay(self, fraction: float) -> None:
         """Set the step to this fraction of the one at the start."""

@@ -7,17 +7,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 INPUT_CLIP = 10.0  # standard deviations; what the public codes use
 
 
-class RunningMoments:
+class RunningMoments(Stateful):
     """Mean and variance per column over everything seen, merged batch by batch.
 
     Source:
         Chan, Golub, LeVeque 1979, the pairwise update of sums of squares.
     """
+
+    STATE = ("count", "mean", "_squares")
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -35,14 +37,6 @@ class RunningMoments:
         self._squares = self._squares + squares + shift**2 * self.count * n / total
         self.count = total
 
-    def state(self) -> State:
-        """What has been seen."""
-        return {"count": self.count, "mean": self.mean, "squares": self._squares}
-
-    def restore(self, state: State) -> None:
-        """Take up what has been seen."""
-        self.count, self.mean, self._squares = state["count"], state["mean"], state["squares"]
-
     @property
     def std(self) -> NDArray[np.float64]:
         """Standard deviation per column, at least 1e-2; 1 before anything was seen."""
@@ -51,7 +45,7 @@ class RunningMoments:
         return np.maximum(np.sqrt(self._squares / self.count), 1e-2)
 
 
-class RunningScale:
+class RunningScale(Stateful):
     """Root of a running variance of a signal that is taken in batch by batch; the first batch counts in full.
 
     A single batch whose values hardly differ is therefore not blown up to spread 1.
@@ -60,6 +54,8 @@ class RunningScale:
         keep: Memory per batch.
         floor: Smallest scale, in the signal's units.
     """
+
+    STATE = ("_variance", "_weight")
 
     def __init__(self, *, keep: float, floor: float) -> None:
         self._keep = keep
@@ -72,17 +68,11 @@ class RunningScale:
         self._weight = self._keep * self._weight + (1.0 - self._keep)
         return max(math.sqrt(self._variance / self._weight), self._floor)
 
-    def state(self) -> State:
-        """The sums."""
-        return {"variance": self._variance, "weight": self._weight}
 
-    def restore(self, state: State) -> None:
-        """Take up the sums."""
-        self._variance, self._weight = state["variance"], state["weight"]
-
-
-class InputNorm:
+class InputNorm(Stateful):
     """x -> clip((x - mean)/std, ±10) with statistics that stay frozen until `update`, once per round."""
+
+    STATE = ("_moments", "_offset", "_scale")
 
     def __init__(self, width: int, *, running: bool) -> None:
         self._moments = RunningMoments(width) if running else None
@@ -108,16 +98,6 @@ class InputNorm:
     def load(self, weights: Tensor) -> None:
         """Take offset and scale from a checkpoint."""
         self._offset, self._scale = weights[0].clone(), weights[1].clone()
-
-    def state(self) -> State:
-        """What is applied to inputs, and the statistics that it comes from."""
-        return {"weights": self.weights().numpy(), "moments": None if self._moments is None else self._moments.state()}
-
-    def restore(self, state: State) -> None:
-        """Take the state of statistics of the same inputs."""
-        self.load(torch.from_numpy(state["weights"]))
-        if self._moments is not None:
-            self._moments.restore(state["moments"])
 
     def _adopt(self) -> None:
         assert self._moments is not None
@@ -145,7 +125,7 @@ class Standardised(nn.Module):
         return output
 
 
-class ValueNorm:
+class ValueNorm(Stateful):
     """Running mean and spread of returns, with the critic's last layer rescaled so that its predictions do not move.
 
     Exponential averages with debiasing: after k updates with rate beta, m_k = sum of weights·batch means / sum of
@@ -155,6 +135,8 @@ class ValueNorm:
         PopArt, van Hasselt et al. 2016 (arXiv:1602.07714): W <- W·s/s', b <- (s·b + mu - mu')/s'. The public MAPPO
         codes keep the averages but do not rescale the layer; we do.
     """
+
+    STATE = ("_mean", "_square", "_weight", "mu", "sigma")
 
     MIN_VARIANCE = 1e-2
 
@@ -181,15 +163,6 @@ class ValueNorm:
         scale, shift = self.sigma / sigma, (self.mu - mu) / sigma
         self.mu, self.sigma = mu, sigma
         return scale, shift
-
-    def state(self) -> State:
-        """The averages and what they come to."""
-        return {"sums": [self._mean, self._square, self._weight], "mu": self.mu, "sigma": self.sigma}
-
-    def restore(self, state: State) -> None:
-        """Take up the averages."""
-        self._mean, self._square, self._weight = state["sums"]
-        self.mu, self.sigma = state["mu"], state["sigma"]
 
     def normalise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw returns to the critic's units."""

@@ -2,8 +2,10 @@
 
 import time
 
+from topology.snapshot import Stateful
 
-class Clock:
+
+class Clock(Stateful):
     """What time it is for one agent.
 
     Args:
@@ -16,6 +18,8 @@ class Clock:
         patience_s: As given.
         offset_s: From this host's clock to the world's, on the wall clock.
     """
+
+    STATE = ("now",)
 
     def __init__(self, *, lockstep: bool, patience_s: float) -> None:
         self.now = 0.0

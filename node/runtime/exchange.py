@@ -23,13 +23,14 @@ from scenarios.kinds import Kind, Moment, at
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense
+from topology.snapshot import Stateful
 
 _NOT_HANDED_ON = frozenset({  # to the learner: put together here, or only waited for
     Kind.BOOTSTRAP, Kind.REWARD, Kind.SCORE, Kind.RATIO, Kind.RATIO_MB,
 })  # fmt: skip
 
 
-class Exchange:
+class Exchange(Stateful):
     """One agent's rollout, and the messages about it.
 
     Args:
@@ -48,6 +49,8 @@ class Exchange:
         null: Copies whose STATE of this step says nothing new; None: all say something.
         sits_out: Whether the agent learns nothing in this round.
     """
+
+    STATE = ("obs", "sent", "cache")
 
     def __init__(
         self,

@@ -59,12 +59,12 @@ from topology.link.schedule import Schedule
 from topology.planes.control import AgeRow, Reports, RoundReport, Stored
 from topology.planes.peer import PeerPlane
 from topology.planes.world import END_NONE, Sense, WorldPort
-from topology.snapshot import State
+from topology.snapshot import State, Stateful
 from topology.wire.frame import KINDS, Message, ProtocolError, decode_delivery
 from topology.wire.sockets import PeerLostError
 
 
-class Runtime:
+class Runtime(Stateful):
     """One node at work.
 
     Args:
@@ -80,6 +80,8 @@ class Runtime:
         checkpoint: Called at the end of a round with the round's number; gives why no weights were stored, if so.
         store: Called with a round's number and what this node needs to go on after it; gives what there is to report.
     """
+
+    STATE = ("_clock", "_off", "_exchange", "_learner", "_peers", "_world")
 
     def __init__(
         self,
@@ -180,28 +182,10 @@ class Runtime:
         self._world.send(Kind.JOIN, np.zeros(0, np.float32), round_=0, step=0, send_time=0.0)
         self._begin_round(0)
 
-    def state(self) -> State:
-        """All that later rounds depend on, as it is when a round has just been ended and reported."""
-        return {
-            "clock": self._clock.now,
-            "off": self._off,
-            "obs": self._exchange.obs,
-            "said": self._exchange.sent,
-            "hearing": self._exchange.cache.state(),
-            "learner": self._learner.state(),
-            "peers": self._peers.state(),
-            "world": self._world.state(),
-        }
-
-    def restore(self, round_: int, state: State) -> None:
+    def resume(self, round_: int, state: State) -> None:
         """Be as a node of the same agent and scenario was after a round; to be called before `begin`."""
         self._protocol.resume(round_ + 1)
-        self._clock.now, self._off = state["clock"], state["off"]
-        self._exchange.obs, self._exchange.sent = state["obs"], state["said"]
-        self._exchange.cache.restore(state["hearing"])
-        self._learner.restore(state["learner"])
-        self._peers.restore(state["peers"])
-        self._world.restore(state["world"])
+        self.restore(state)
 
     @property
     def is_over(self) -> bool:

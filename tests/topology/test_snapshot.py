@@ -1,14 +1,16 @@
 """Stored states: every kind of leaf comes back bit for bit, random streams go on, and a broken file is told from a good one."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from topology.snapshot import State, read, restore_streams, streams, write
+from topology.snapshot import State, Stateful, read, restore_streams, streams, write
 
 NUMBERS = some.none() | some.booleans() | some.integers(-(2**130), 2**130) | some.floats(allow_nan=False) | some.text(max_size=5)
 ARRAYS = some.sampled_from([np.float64, np.float32, np.int64, np.int8, np.uint64, np.bool_]).flatmap(
@@ -80,3 +82,55 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write(tmp_path / "a", {"thing": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+class Count(Stateful):
+    STATE: ClassVar[tuple[str, ...]] = ("_count",)
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+
+class Everything(Count):
+    STATE = ("rows", "pair", "nothing", "_vector", "_draws", "_parts", "_first_part")
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.rows = np.arange(seed)
+        self.pair, self.nothing = (seed, f"{seed}"), None
+        self._vector = torch.full((2,), float(seed), requires_grad=True)
+        self._draws = [np.random.default_rng(seed + i) for i in range(2)]
+        self._parts = [Count(seed + 1), Count(seed + 2)]
+
+    @property
+    def _first_part(self) -> Count:
+        return self._parts[0]
+
+
+def test_named_attributes_come_back_and_shared_ones_stay_the_same_objects(tmp_path: Path) -> None:
+    one, two = Everything(3), Everything(5)
+    write(tmp_path / "states" / "one", one.state())
+    shared, part = two._vector.detach(), two._parts[1]
+    two.restore(read(tmp_path / "states" / "one"))
+    assert same(two.rows, one.rows)
+    assert (two._count, two.pair, two.nothing) == (3, (3, "3"), None)
+    assert shared.tolist() == [3.0, 3.0]
+    assert part._count == 5
+    assert [draw.random() for draw in two._draws] == [draw.random() for draw in one._draws]
+
+
+def test_a_state_is_a_copy() -> None:
+    one = Everything(3)
+    state = one.state()
+    one.rows[:] = 9
+    one._vector.detach().fill_(9.0)
+    assert same(state["rows"], np.arange(3))
+    assert same(state["vector"], np.full(2, 3.0, np.float32))
+
+
+def test_a_class_that_names_no_state_says_so() -> None:
+    class Forgetful(Stateful):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Forgetful\.STATE: missing; expected the names"):
+        Forgetful().state()

@@ -24,7 +24,6 @@ from node.numerics.critics import Shape
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Algorithm
-from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 
@@ -89,6 +88,8 @@ def branched(
 class ImaginingLearner(Learner):
     """One agent's actor and critic, and the model whose samples they learn from."""
 
+    STATE = ("_model",)
+
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         super().__init__(shape, algorithm)
         self._model = WorldModel(shape, algorithm)
@@ -138,12 +139,3 @@ class ImaginingLearner(Learner):
     def weights(self) -> dict[str, Tensor]:
         """All that makes up the policy, the critics and the model, by name, in a fixed order."""
         return super().weights() | self._model.weights()
-
-    def state(self) -> State:
-        """All that later rounds depend on, with the model and its window."""
-        return super().state() | {"model": self._model.state()}
-
-    def restore(self, state: State) -> None:
-        """Take the state of a learner of the same agent and scenario."""
-        super().restore(state)
-        self._model.restore(state["model"])

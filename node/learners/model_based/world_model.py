@@ -38,7 +38,7 @@ from node.numerics.networks import MLP, Trainer, torch_stream
 from node.numerics.normalise import InputNorm, RunningMoments
 from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
-from topology.snapshot import State
+from topology.snapshot import State, Stateful
 
 Floats = NDArray[np.float32]
 HELD_OUT = 10  # one sample in so many is only ever used to tell when to stop
@@ -97,13 +97,15 @@ class Round:
     ended: Tensor
 
 
-class WorldModel:
+class WorldModel(Stateful):
     """One agent's window of rounds, and all that is learnt from it.
 
     Args:
         shape: Sizes; the observation is what the actor takes.
         algorithm: Hyperparameters.
     """
+
+    STATE = ("_body_trainer", "_predictor_trainer", "_latent_trainers", "_norm", "_changes", "_rewards")
 
     def __init__(self, shape: Shape, algorithm: Algorithm) -> None:
         self._settings = settings = algorithm.world_model
@@ -140,6 +142,10 @@ class WorldModel:
         self._may_end = False
         self._metrics: dict[str, float] = {}
 
+    @property
+    def _latent_trainers(self) -> list[Trainer]:
+        return [trainer for _, trainer in self._latents]
+
     # -------------------------------------------------------------- learning
 
     def take(self, fresh: Samples, draw: np.random.Generator) -> None:
@@ -168,7 +174,7 @@ class WorldModel:
 
     def decay(self, fraction: float) -> None:
         """Set the steps to this fraction of those at the start."""
-        for trainer in (self._body_trainer, self._predictor_trainer, *(trainer for _, trainer in self._latents)):
+        for trainer in (self._body_trainer, self._predictor_trainer, *self._latent_trainers):
             trainer.decay(fraction)
 
     def fit(self, draw: np.random.Generator) -> Iterator[None]:
@@ -237,27 +243,12 @@ class WorldModel:
 
     def state(self) -> State:
         """All that later rounds depend on, the window's samples included."""
-        return {
-            "model": self._body_trainer.state(),
-            "predictor": self._predictor_trainer.state(),
-            "latents": [trainer.state() for _, trainer in self._latents],
-            "inputs": self._norm.state(),
-            "changes": self._changes.state(),
-            "rewards": self._rewards.state(),
-            "window": [
-                [each.observation, each.action, each.reward, each.following, each.terminated] for each in self._window
-            ],
-        }  # fmt: skip
+        window = [[each.observation, each.action, each.reward, each.following, each.terminated] for each in self._window]
+        return super().state() | {"window": window}
 
     def restore(self, state: State) -> None:
         """Take the state of a model of the same agent and scenario."""
-        self._body_trainer.restore(state["model"])
-        self._predictor_trainer.restore(state["predictor"])
-        for (_, trainer), stored in zip(self._latents, state["latents"], strict=True):
-            trainer.restore(stored)
-        self._norm.restore(state["inputs"])
-        self._changes.restore(state["changes"])
-        self._rewards.restore(state["rewards"])
+        super().restore(state)
         self._window = [Samples(*columns) for columns in state["window"]]
 
     # ---------------------------------------------------------------- pieces

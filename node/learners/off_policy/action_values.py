@@ -19,6 +19,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from node.numerics.networks import MLP, Trainer
 from node.numerics.normalise import InputNorm, Standardised
 from node.numerics.replay import Replay
 from scenarios.schema import Algorithm
-from topology.snapshot import State, restore_streams, streams
+from topology.snapshot import State, Stateful
 
 Floats = NDArray[np.float32]
 MAX_ROWS = 1 << 20  # observations that a table holds: with 5 actions 40 MiB, and what the observations themselves take
@@ -59,7 +60,7 @@ class Samples:
     is_first: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
 
-class ActionValues(ABC):
+class ActionValues(Stateful, ABC):
     """Values of actions, and a replay of what they are learnt from."""
 
     replay: Replay
@@ -100,14 +101,6 @@ class ActionValues(ABC):
             ValueError: They do not fit; the text names which.
         """
 
-    @abstractmethod
-    def state(self) -> State:
-        """All that later rounds depend on, replay included."""
-
-    @abstractmethod
-    def restore(self, state: State) -> None:
-        """Take the state of values of the same scenario."""
-
 
 def fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
     """A stored tensor.
@@ -129,6 +122,8 @@ class Tabular(ActionValues):
         algorithm: Hyperparameters.
         draw: For values at the start, U(-½, ½), row by row as observations are met.
     """
+
+    STATE = ("_q", "_ideal", "_observations", "_draw", "replay")
 
     def __init__(self, n_discrete: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
         self._algorithm = algorithm
@@ -209,24 +204,10 @@ class Tabular(ActionValues):
         self._number(tensors["sights"].numpy())
         self._q_table()[:] = q
 
-    def state(self) -> State:
-        """The tables, their observations in the order of rows, where the stream of new values is, and the replay."""
-        return {
-            "q": self._q.copy(),
-            "ideal": None if self._ideal is None else self._ideal.state(),
-            "sights": self._observations.copy(),
-            "draw": streams([self._draw]),
-            "replay": self.replay.state(),
-        }
-
     def restore(self, state: State) -> None:
         """Take the state of tables of the same scenario."""
-        self._q, self._observations = state["q"], state["sights"]
-        if self._ideal is not None:
-            self._ideal.restore(state["ideal"])
+        super().restore(state)
         self._rows = {observation.tobytes(): row for row, observation in enumerate(self._observations)}
-        restore_streams([self._draw], state["draw"])
-        self.replay.restore(state["replay"])
 
     def _q_table(self) -> NDArray[np.float64]:
         return self._q if self._ideal is None else self._ideal.q
@@ -275,7 +256,7 @@ def _told(columns: tuple[NDArray[np.generic], ...]) -> tuple[Transitions, NDArra
     return told, place.astype(np.intp, copy=False)
 
 
-class Lagging:
+class Lagging(Stateful):
     """A copy of a module that follows it slowly.
 
     Args:
@@ -283,26 +264,22 @@ class Lagging:
         keep: How much of itself it keeps at each `follow`.
     """
 
+    STATE = ("_mine",)
+
     def __init__(self, module: nn.Module, keep: float) -> None:
         self.module = copy.deepcopy(module).requires_grad_(False)
         self._pairs = list(zip(self.module.parameters(), module.parameters(), strict=True))
         self._keep = keep
+
+    @property
+    def _mine(self) -> list[nn.Parameter]:
+        return [mine for mine, _ in self._pairs]
 
     def follow(self) -> None:
         """One step behind the module."""
         with torch.no_grad():
             for mine, theirs in self._pairs:
                 mine.lerp_(theirs, 1.0 - self._keep)
-
-    def state(self) -> list[Floats]:
-        """The copy's parameters."""
-        return [mine.numpy().copy() for mine, _ in self._pairs]
-
-    def restore(self, state: list[Floats]) -> None:
-        """Take the parameters of a copy of the same module."""
-        with torch.no_grad():
-            for (mine, _), stored in zip(self._pairs, state, strict=True):
-                mine.copy_(torch.from_numpy(stored))
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The copy's outputs."""
@@ -341,7 +318,7 @@ class Batch:
     onward: Tensor  # gamma, or 0 where the episode terminated
 
 
-class Ideal:
+class Ideal(Stateful):
     """I2Q's forward model and values of pairs of states.
 
     Args:
@@ -351,6 +328,8 @@ class Ideal:
         norm: Of observations.
         generator: Draws the weights.
     """
+
+    STATE = ("_model_trainer", "_qss_trainer", "_lagging")
 
     def __init__(self, width: int, act_dim: int, algorithm: Algorithm, norm: InputNorm, generator: torch.Generator) -> None:
         self._settings = algorithm.off_policy
@@ -399,22 +378,14 @@ class Ideal:
         self._model_trainer.decay(fraction)
         self._qss_trainer.decay(fraction)
 
-    def state(self) -> State:
-        """Both networks and the lagging one."""
-        return {"model": self._model_trainer.state(), "qss": self._qss_trainer.state(), "lagging": self._lagging.state()}
-
-    def restore(self, state: State) -> None:
-        """Take the state of networks of the same sizes."""
-        self._model_trainer.restore(state["model"])
-        self._qss_trainer.restore(state["qss"])
-        self._lagging.restore(state["lagging"])
-
     def _pair(self, observation: Tensor, following: Tensor) -> Tensor:
         return torch.cat((self._norm(observation), self._norm(following)), 1)
 
 
 class Networked(ActionValues):
     """What the two kinds of networks have in common: raw replay, standardised inputs, the ideal successor."""
+
+    STATE: ClassVar[tuple[str, ...]] = ("_learning", "_followers", "_norm", "_ideal", "replay")
 
     def __init__(self, width: int, act_dim: int, algorithm: Algorithm, generator: torch.Generator) -> None:
         self._algorithm = algorithm
@@ -437,7 +408,7 @@ class Networked(ActionValues):
 
     def decay(self, fraction: float) -> None:
         """Set the steps to this fraction of those at the start."""
-        for each in (*self._learning(), *(() if self._ideal is None else (self._ideal,))):
+        for each in (*self._learning, *(() if self._ideal is None else (self._ideal,))):
             each.decay(fraction)
 
     def end(self, observations: Floats) -> None:
@@ -448,35 +419,16 @@ class Networked(ActionValues):
         """Mean loss of Q."""
         return {"value_loss": self._loss}
 
-    def state(self) -> State:
-        """Every network, learning and lagging, the inputs' statistics and the replay."""
-        return {
-            "learning": [each.state() for each in self._learning()],
-            "lagging": [each.state() for each in self._followers()],
-            "inputs": self._norm.state(),
-            "ideal": None if self._ideal is None else self._ideal.state(),
-            "replay": self.replay.state(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of networks of the same scenario."""
-        for each, learning in zip(self._learning(), state["learning"], strict=True):
-            each.restore(learning)
-        for follower, lagging in zip(self._followers(), state["lagging"], strict=True):
-            follower.restore(lagging)
-        self._norm.restore(state["inputs"])
-        if self._ideal is not None:
-            self._ideal.restore(state["ideal"])
-        self.replay.restore(state["replay"])
-
     @abstractmethod
     def module(self) -> nn.Module:
         """What actions follow from, with the statistics of its inputs."""
 
+    @property
     @abstractmethod
     def _learning(self) -> list[Trainer]:
         """The networks that learn, but the ideal's."""
 
+    @property
     @abstractmethod
     def _followers(self) -> list[Lagging]:
         """The networks that follow them."""
@@ -534,9 +486,11 @@ class DoubleQ(Networked):
             self._trainer.weights.copy_(q)
         self._norm.load(inputs)
 
+    @property
     def _learning(self) -> list[Trainer]:
         return [self._trainer]
 
+    @property
     def _followers(self) -> list[Lagging]:
         return [self._lagging]
 
@@ -570,6 +524,8 @@ class TwinDelayed(Networked):
         algorithm: Hyperparameters.
         generator: Draws the weights.
     """
+
+    STATE = ("_steps",)
 
     def __init__(self, width: int, act_dim: int, algorithm: Algorithm, generator: torch.Generator) -> None:
         super().__init__(width, act_dim, algorithm, generator)
@@ -607,18 +563,11 @@ class TwinDelayed(Networked):
             self._actor_trainer.weights.copy_(actor)
         self._norm.load(inputs)
 
-    def state(self) -> State:
-        """The same, and how many minibatches there were, of which every few move the policy."""
-        return {**super().state(), "steps": self._steps}
-
-    def restore(self, state: State) -> None:
-        """Take the state of networks of the same scenario."""
-        super().restore(state)
-        self._steps = state["steps"]
-
+    @property
     def _learning(self) -> list[Trainer]:
         return [self._actor_trainer, *self._critic_trainers]
 
+    @property
     def _followers(self) -> list[Lagging]:
         return [self._lagging_actor, *self._lagging_critics]
 
@@ -651,7 +600,7 @@ class TwinDelayed(Networked):
             (-self._critics[0](torch.cat((x, own), 1)).mean()).backward()
             self._actor_trainer.step()
             self._critic_trainers[0].gradient.zero_()  # the critic is only asked here
-            for follower in self._followers():
+            for follower in self._followers:
                 follower.follow()
         return total
 

@@ -27,7 +27,6 @@ from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.turns import rounds_held
 from scenarios.schema import Algorithm
-from topology.snapshot import State
 
 
 def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
@@ -106,6 +105,8 @@ class OffPolicyLearner(AgentLearner):
         own: The agent's own columns of the observation.
         algorithm: Hyperparameters.
     """
+
+    STATE = ("_values", "_earned", "_has_rested", "_begins")
 
     def __init__(self, shape: Shape, own: slice, algorithm: Algorithm) -> None:
         self._shape = shape
@@ -190,20 +191,6 @@ class OffPolicyLearner(AgentLearner):
             self._values.load(tensors)
         except ValueError as error:
             raise ValueError(f"checkpoint of agent {self._shape.agent}: {error}") from None
-
-    def state(self) -> State:
-        """All that later rounds depend on, as it is between two rounds; what a round draws, `begin_round` draws again."""
-        return {
-            "values": self._values.state(),
-            "earned": self._earned,
-            "has_rested": self._has_rested,
-            "begins": self._begins.copy(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of a learner of the same agent and scenario."""
-        self._values.restore(state["values"])
-        self._earned, self._has_rested, self._begins = state["earned"], state["has_rested"], state["begins"]
 
     # ---------------------------------------------------------------- pieces
 

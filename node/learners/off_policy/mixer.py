@@ -33,7 +33,7 @@ from node.numerics.normalise import InputNorm
 from node.numerics.replay import Replay
 from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 UNITS = 32
 HYPER = (64,)
@@ -110,7 +110,7 @@ class TeamValue(nn.Module):
         return [own(block) for own, block in zip(self.own, state.split(self._widths, dim=1), strict=True)]
 
 
-class Team:
+class Team(Stateful):
     """All agents' networks, the mixer, and the replay that they learn from.
 
     Args:
@@ -119,6 +119,8 @@ class Team:
         algorithm: Hyperparameters.
         seed: Of the run.
     """
+
+    STATE = ("_trainer", "_lagging", "_norm", "_replay")
 
     def __init__(self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int) -> None:
         self._algorithm = algorithm
@@ -183,19 +185,3 @@ class Team:
     def weights(self) -> dict[str, Tensor]:
         """All networks as one vector, and the statistics of the state."""
         return {"team": self._trainer.weights.detach(), "inputs": self._norm.weights()}
-
-    def state(self) -> State:
-        """All networks, learning and lagging, the state's statistics and the replay."""
-        return {
-            "learning": self._trainer.state(),
-            "lagging": self._lagging.state(),
-            "inputs": self._norm.state(),
-            "replay": self._replay.state(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of a team of the same scenario."""
-        self._trainer.restore(state["learning"])
-        self._lagging.restore(state["lagging"])
-        self._norm.restore(state["inputs"])
-        self._replay.restore(state["replay"])

@@ -25,7 +25,6 @@ from node.learners.off_policy.action_values import ActionValues, Lagging, Sample
 from node.numerics.normalise import InputNorm
 from node.numerics.replay import Replay
 from scenarios.schema import Algorithm
-from topology.snapshot import State
 
 Floats = NDArray[np.float32]
 UNITS = 64
@@ -82,6 +81,8 @@ class RecurrentQ(ActionValues):
         algorithm: Hyperparameters.
         generator: Draws the weights.
     """
+
+    STATE = ("_trainer", "_follower", "_memory", "_norm", "replay")
 
     def __init__(
         self, width: int, n_discrete: int, steps: int, copies: int, algorithm: Algorithm, generator: torch.Generator
@@ -174,21 +175,3 @@ class RecurrentQ(ActionValues):
         with torch.no_grad():
             self._trainer.weights.copy_(q)
         self._norm.load(inputs)
-
-    def state(self) -> State:
-        """The network, learning and lagging, what is remembered, the inputs' statistics and the replay."""
-        return {
-            "learning": self._trainer.state(),
-            "lagging": self._follower.state(),
-            "memory": self._memory.numpy().copy(),
-            "inputs": self._norm.state(),
-            "replay": self.replay.state(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of values of the same scenario."""
-        self._trainer.restore(state["learning"])
-        self._follower.restore(state["lagging"])
-        self._memory = torch.from_numpy(state["memory"])
-        self._norm.restore(state["inputs"])
-        self.replay.restore(state["replay"])

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -140,13 +140,15 @@ def sweeps_needed(accuracy: float, reward_bound: float, gamma: float) -> int:
     return math.ceil((math.log((1.0 - gamma) * accuracy) - math.log(2.0 * (reward_bound + accuracy))) / math.log(gamma))
 
 
-class IdealQ:
+class IdealQ(Stateful):
     """I2Q's tables: Q(s, a), the successors that have been seen, and Q_ss(s, s'), what they are worth.
 
     Args:
         q: Q at the start, (S, A), C order; changed in place.
         draw: For the values that Q_ss starts from, U(-½, ½) as the paper's games have it.
     """
+
+    STATE = _IDEAL_TABLES
 
     def __init__(self, q: Array, draw: np.random.Generator) -> None:
         self.q = q
@@ -216,15 +218,6 @@ class IdealQ:
     def best_successor_values(self) -> Array:
         """max_s' Q_ss(s, s') of every row, (S,); -inf where no successor is known."""
         return np.asarray(self._qss.max(axis=1, initial=-np.inf), np.float64)
-
-    def state(self) -> State:
-        """All tables; where the stream is that they draw from, its owner says."""
-        return {name: getattr(self, name).copy() for name in _IDEAL_TABLES}
-
-    def restore(self, state: State) -> None:
-        """Take the tables of another."""
-        for name in _IDEAL_TABLES:
-            setattr(self, name, state[name])
 
     def _known(self, state: Indices) -> Bools:
         """Which of the places of some rows are taken, (B, W)."""

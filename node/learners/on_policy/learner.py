@@ -36,6 +36,7 @@ Source:
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -52,7 +53,6 @@ from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from scenarios.kinds import Kind
 from scenarios.schema import Algorithm
-from topology.snapshot import State
 
 
 def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
@@ -74,6 +74,8 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
 
 class Learner(AgentLearner):
     """One agent's actor, critics and multipliers, and how they learn from a rollout."""
+
+    STATE: ClassVar[tuple[str, ...]] = ("_actor_trainer", "_actor_norm", "_critics", "_training")
 
     always_explores = True
 
@@ -286,23 +288,6 @@ class Learner(AgentLearner):
         with torch.no_grad():
             self._actor_trainer.weights.copy_(tensors["actor"])
         self._actor_norm.load(tensors["actor_inputs"])
-
-    def state(self) -> State:
-        """All that later rounds depend on, as it is between two rounds; what a round draws, `begin_round` draws again."""
-        return {
-            "actor": self._actor_trainer.state(),
-            "actor_inputs": self._actor_norm.state(),
-            "critics": None if self._critics is None else self._critics.state(),
-            "training": self._training.state(),
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of a learner of the same agent and scenario."""
-        self._actor_trainer.restore(state["actor"])
-        self._actor_norm.restore(state["actor_inputs"])
-        if self._critics is not None:
-            self._critics.restore(state["critics"])
-        self._training.restore(state["training"])
 
     # ---------------------------------------------------------------- pieces
 

@@ -20,12 +20,12 @@ import numpy as np
 from node.numerics.losses import multiplier_step, pid_step
 from node.numerics.rollout import Rollout
 from scenarios.schema import Algorithm
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 PRICED = ("lagrangian", "pid_lagrangian", "focops")  # constraints with multipliers
 
 
-class EpisodeCosts:
+class EpisodeCosts(Stateful):
     """Costs and lengths of the last whole episodes that one agent was charged for.
 
     Args:
@@ -36,6 +36,8 @@ class EpisodeCosts:
     Attributes:
         fresh: Whole episodes that have ended since `share` was last asked.
     """
+
+    STATE = ("_running", "_last", "fresh")
 
     def __init__(self, copies: int, n_costs: int, cut_copies: Sequence[int] = ()) -> None:
         self._running = np.zeros((copies, n_costs + 1))  # costs so far, and steps in the last column
@@ -76,16 +78,8 @@ class EpisodeCosts:
         """Mean number of steps of the same episodes; NaN before the first has ended."""
         return float(self._last[:, -1].mean()) if len(self._last) else float("nan")
 
-    def state(self) -> State:
-        """Running and past episodes."""
-        return {"running": self._running.copy(), "last": self._last.copy(), "fresh": self.fresh}
 
-    def restore(self, state: State) -> None:
-        """Take up the episodes of an agent of the same scenario."""
-        self._running, self._last, self.fresh = state["running"], state["last"], state["fresh"]
-
-
-class Margins:
+class Margins(Stateful):
     """How far below its limit each cost is aimed at, where steps are planned by a linear model of costs ("cpo").
 
     Such a model is off to the same side in every round: costs curve upwards, and their slopes come from the samples that the
@@ -99,6 +93,8 @@ class Margins:
     Attributes:
         values: Margins in cost units, from 0 to `WIDEST` of the limit.
     """
+
+    STATE = ("values",)
 
     GAIN = 0.2  # of the excess, per E new episodes
     WIDEST = 0.2
@@ -118,7 +114,7 @@ class Margins:
             self.values[u] = min(max(self.values[u] + self.GAIN * share * (mean - limit), 0.0), self.WIDEST * limit)
 
 
-class Multipliers:
+class Multipliers(Stateful):
     """One multiplier per limit; none where the recipe prices no costs.
 
     Args:
@@ -129,6 +125,8 @@ class Multipliers:
     Attributes:
         values: The multipliers as they are.
     """
+
+    STATE = ("values", "_integrals", "_excesses")
 
     def __init__(self, algorithm: Algorithm, limits: Sequence[float], copies: int) -> None:
         self._algorithm = algorithm
@@ -171,14 +169,6 @@ class Multipliers:
         means = costs.means
         if self.ascends and means is not None:
             self._ascend(mean_ratio_costs, means, gamma=self._algorithm.gamma, lr=self._algorithm.mult_lr)
-
-    def state(self) -> State:
-        """The multipliers, and what the controller remembers."""
-        return {"values": self.values, "integrals": self._integrals, "excesses": self._excesses}
-
-    def restore(self, state: State) -> None:
-        """Take up the multipliers of an agent of the same scenario."""
-        self.values, self._integrals, self._excesses = state["values"], state["integrals"], state["excesses"]
 
     def _ascend(self, mean_ratio_costs: Sequence[float], means: Sequence[float], *, gamma: float, lr: float) -> None:
         for u, (limit, mean, mean_ratio_cost) in enumerate(zip(self._limits, means, mean_ratio_costs, strict=True)):

@@ -11,6 +11,7 @@ H advantage with costs priced in; M samples of a piece.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,12 +26,12 @@ from node.numerics.losses import (
 )
 from node.numerics.policies import Distribution
 from scenarios.schema import Algorithm
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 START_PRICE = 0.05  # of DPO's divergences: from 1, the public code's, rounds 0 to 3 stand still (KL 1e-4) while it is halved
 
 
-class Clip:
+class Clip(Stateful):
     """PPO's clipped ratio; also the frame that the others fill in.
 
     Attributes:
@@ -38,6 +39,8 @@ class Clip:
         needs_divergence: Whether `priced` wants the policy that acted.
         stops_early: Whether `is_done` is to be asked.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ()
 
     needs_divergence = False
     stops_early = False
@@ -67,13 +70,6 @@ class Clip:
     def end(self, kl: Tensor) -> None:
         """Learn from KL(old ‖ new) of the round's samples, (B,)."""
 
-    def state(self) -> State:
-        """What it remembers from round to round."""
-        return {}
-
-    def restore(self, state: State) -> None:
-        """Take up what it remembered."""
-
 
 class DoubleClip(Clip):
     """The clipped joint ratio of CoPPO, and in turn of A2PO, where the width grows with an agent's place."""
@@ -99,6 +95,8 @@ class DoubleClip(Clip):
 class KLPenalty(Clip):
     """DPO: no clip, but prices on the divergence and on its root, adapted from round to round."""
 
+    STATE = ("root_coef", "coef")
+
     needs_divergence = True
 
     def __init__(self, algorithm: Algorithm) -> None:
@@ -123,14 +121,6 @@ class KLPenalty(Clip):
         kl = kl.clamp(min=0.0)  # rounding makes tiny ones negative
         self.root_coef = adapted_price(self.root_coef, float(torch.sqrt(kl).mean()), self._target**0.5)
         self.coef = adapted_price(self.coef, float(kl.mean()), self._target)
-
-    def state(self) -> State:
-        """The prices."""
-        return {"root_coef": self.root_coef, "coef": self.coef}
-
-    def restore(self, state: State) -> None:
-        """Take up the prices."""
-        self.root_coef, self.coef = state["root_coef"], state["coef"]
 
 
 class Focops(Clip):

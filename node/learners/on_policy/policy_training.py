@@ -27,7 +27,7 @@ from node.numerics.normalise import InputNorm, RunningScale
 from node.numerics.policies import Actor, Distribution
 from node.numerics.rollout import Rollout
 from scenarios.schema import Algorithm
-from topology.snapshot import State
+from topology.snapshot import Stateful
 
 SCALE_MEMORY = 0.9  # of the running variance of cost advantages, per round
 SCALE_FLOOR = 0.01  # smallest scale of cost advantages, as a part of the limit (of 1 where the limit is below)
@@ -84,7 +84,7 @@ def total_log_ratio(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
     return total
 
 
-class PolicyTraining:
+class PolicyTraining(Stateful):
     """How one agent's actor learns, at what price of costs, and what came of it.
 
     Args:
@@ -101,6 +101,8 @@ class PolicyTraining:
         log_ratio: Final log-ratios (B,) of the last round, summed over action dimensions.
         metrics: Of the last training, by name.
     """
+
+    STATE = ("_objective", "mults", "margins", "costs", "_cost_scales")
 
     def __init__(self, shape: Shape, algorithm: Algorithm, actor: Actor, trainer: Trainer, norm: InputNorm) -> None:
         self._shape = shape
@@ -182,26 +184,6 @@ class PolicyTraining:
         found = {f"multiplier_{u}": mult for u, mult in enumerate(self.mults.values)}
         found |= {f"margin_{u}": margin for u, margin in enumerate(self.margins.values)}
         return found | {f"episode_cost_{u}": cost for u, cost in enumerate(self.costs.means or ())}
-
-    def state(self) -> State:
-        """All that later rounds depend on."""
-        return {
-            "objective": None if self._objective is None else self._objective.state(),
-            "multipliers": self.mults.state(),
-            "margins": self.margins.values,
-            "episode_costs": self.costs.state(),
-            "cost_scales": [scale.state() for scale in self._cost_scales],
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of a training of the same agent and scenario."""
-        if self._objective is not None:
-            self._objective.restore(state["objective"])
-        self.mults.restore(state["multipliers"])
-        self.margins.values = state["margins"]
-        self.costs.restore(state["episode_costs"])
-        for scale, own in zip(self._cost_scales, state["cost_scales"], strict=True):
-            scale.restore(own)
 
     # ---------------------------------------------------------------- pieces
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.run import in_process
-from coordinator.run.checkpoints import COMPLETE_FILE, Checkpoints, claim_run, complete_rounds, drop_others, latest_good
+from coordinator.run.checkpoints import COMPLETE_FILE, FORMAT, Checkpoints, claim_run, complete_rounds, drop_others, latest_good
 from coordinator.run.collector import Outcome
 from coordinator.run.database import Recorder
 from coordinator.run.plan import Plan, make_run_dir, plan, reopened
@@ -202,10 +202,10 @@ def test_states_of_another_format_are_refused_with_both_formats_and_how_to_go_on
     rounds = complete_rounds(tmp_path)[::-1]
     for round_ in rounds:
         index_file = state_folder(tmp_path, round_) / COMPLETE_FILE
-        index = {**json.loads(index_file.read_text())["index"], "format": 2}
+        index = {**json.loads(index_file.read_text())["index"], "format": FORMAT - 1}
         digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
         index_file.write_text(json.dumps({"index": index, "sha256": digest}))
-    said = "state.json: got format 2; expected 3 (the commit in manifest.json can resume it)"
+    said = f"state.json: got format {FORMAT - 1}; expected {FORMAT} (the commit in manifest.json can resume it)"
     told = "; ".join(f"state-{round_ + 1}: {said}" for round_ in rounds)
     with pytest.raises(ScenarioError) as refused:
         resumption(tmp_path)
