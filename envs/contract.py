@@ -15,10 +15,10 @@ Example:
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,23 @@ def broken(build: Build, share: Share, *, nature: Nature = "random", steps: int 
     return [clause.sentence for clause in CONTRACT if not clause.holds(rehearsal)]
 
 
+def judge(build: Build, *, steps: int = STEPS) -> tuple[Share, Nature, list[str]]:
+    """Judge a world of which nothing is known: the reading under which it keeps most of the contract.
+
+    Args:
+        build: As for `rehearse`.
+        steps: As for `rehearse`.
+
+    Returns:
+        How agents' rewards make the team's, what observations depend on, and the sentences that are not kept.
+    """
+    rehearsal = rehearse(build, "team", steps=steps)
+    shares, natures = get_args(Share), get_args(Nature)
+    readings = [replace(rehearsal, share=share, nature=nature) for nature in natures for share in shares]
+    found = [(one.share, one.nature, [clause.sentence for clause in CONTRACT if not clause.holds(one)]) for one in readings]
+    return min(found, key=lambda one: len(one[2]))
+
+
 def _record(
     world: VecEnv,
     steps: int,
@@ -190,7 +207,8 @@ def _blocks(obs: list[Floats], run: Recording) -> bool:
     )
 
 
-def _spec_is_sound(spec: EnvSpec) -> bool:
+def spec_is_sound(spec: EnvSpec) -> bool:
+    """Whether a spec's lists have one entry per agent, its sizes are positive, and its edges join all agents."""
     n = spec.n_agents
     joined = {0}
     for _ in range(n):
@@ -322,7 +340,7 @@ CONTRACT: tuple[Clause, ...] = (
     Clause(
         "The spec has positive widths, one-number actions where they are choices, non-negative limits, and edges i < j that join "
         "all agents.",
-        lambda r: _spec_is_sound(r.run.spec),
+        lambda r: spec_is_sound(r.run.spec),
     ),
     Clause(
         "What the spec calls one-hot is zeros but for a single one, and all of an observation if any of it.",

@@ -4,6 +4,8 @@ from typing import Any
 
 import networkx as nx
 
+from envs.checked import Checked, WorldError
+from envs.contract import spec_is_sound
 from envs.interface import EnvSpec, Outlook, VecEnv, World
 from scenarios.loading import world_settings
 from scenarios.registry import WORLDS
@@ -43,6 +45,8 @@ def world_of(env: Env) -> World[Any]:
         ValueError: There is no such world, or the section has not been read with its settings.
     """
     world: World[Any] = WORLDS.resolve(env.name)
+    if not isinstance(world, World):
+        raise ValueError(f"world {env.name!r}: got {type(world).__name__}; expected an envs.interface.World")
     if not isinstance(env, world.settings):
         raise ValueError(f"env: got {type(env).__name__}; the settings of {env.name} are {world.settings.__name__}")
     return world
@@ -59,8 +63,22 @@ def spec(env: Env) -> EnvSpec:
 
     Raises:
         ValueError: The world has no such partition, or a setting makes no sense there; the text names field, value and choices.
+        WorldError: A world from outside does not describe itself.
     """
-    return world_of(env).spec(env)
+    world = world_of(env)
+    if WORLDS.plugin(env.name) is None:
+        return world.spec(env)
+    try:
+        found = world.spec(env)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise WorldError(f"world {env.name!r}: spec raised {type(error).__name__}: {error}; expected an EnvSpec") from error
+    if not isinstance(found, EnvSpec):
+        raise WorldError(f"world {env.name!r}: spec: got {type(found).__name__}; expected an EnvSpec")
+    if not spec_is_sound(found):
+        raise WorldError(f"world {env.name!r}: spec: got {found}; expected an entry per agent in each list, edges that join all")
+    return found
 
 
 def outlook(env: Env, graph: nx.Graph) -> Outlook:
@@ -90,8 +108,18 @@ def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
 
     Raises:
         ValueError: As `spec`; or the graph's nodes are not 0..n-1.
+        WorldError: A world from outside cannot be built.
     """
-    expected = spec(env).n_agents
+    described = spec(env)
+    expected = described.n_agents
     if set(graph) != set(range(expected)):
         raise ValueError(f"topology: got a graph of {len(graph)} nodes; this {env.name} needs the nodes 0..{expected - 1}")
-    return world_of(env).make(env, graph, seed)
+    if WORLDS.plugin(env.name) is None:
+        return world_of(env).make(env, graph, seed)
+    try:
+        world = world_of(env).make(env, graph, seed)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise WorldError(f"world {env.name!r}: make raised {type(error).__name__}: {error}; expected no error") from error
+    return Checked(env.name, world, described, env.num_envs)

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     )
     from node.learners.policy import Policy
     from scenarios.loading import ScenarioError
+    from scenarios.plugins import (
+        register_metric,
+        register_objective,
+        register_preset,
+        register_recipe,
+        register_sink,
+        register_world,
+    )
 
 __all__ = [
     "Columns",
@@ -54,6 +62,12 @@ __all__ = [
     "load_scenario",
     "make_env",
     "open_run",
+    "register_metric",
+    "register_objective",
+    "register_preset",
+    "register_recipe",
+    "register_sink",
+    "register_world",
     "report",
     "resume",
     "run",
@@ -67,6 +81,12 @@ _ELSEWHERE = {
     "Policy": "node.learners.policy",
     "RunFailedError": "coordinator.run.session",
     "ScenarioError": "scenarios.loading",
+    "register_metric": "scenarios.plugins",
+    "register_objective": "scenarios.plugins",
+    "register_preset": "scenarios.plugins",
+    "register_recipe": "scenarios.plugins",
+    "register_sink": "scenarios.plugins",
+    "register_world": "scenarios.plugins",
 }
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from coordinator.evaluation.evaluations import Evaluated
 from coordinator.run import session
 from coordinator.run.database import RecordingError
-from coordinator.run.plan import Plan, plan, plan_of
+from coordinator.run.plan import Plan, plan, plan_of, register_as
 from coordinator.run.session import Ended, RunFailedError, Session, Spectator
 from coordinator.study import runs as stored
 from coordinator.study.columns import Columns, expanded
@@ -39,6 +39,7 @@ from envs.registry import make
 from node.learners.policy import Policy
 from node.numerics import products
 from scenarios.loading import ScenarioError, check, dotted_keys, load
+from scenarios.registry import allowing_code
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
 from topology.planes.control import Control, Gone, Progress, RoundReport
@@ -102,7 +103,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.scenario = load(str(folder / SCENARIO_FILE))
+        self.scenario = load(str(folder / SCENARIO_FILE), resolve_worlds="if known")
 
     def __repr__(self) -> str:
         """Its folder."""
@@ -286,6 +287,7 @@ def run(
     in_process: bool = False,
     progress: bool = False,
     on_round: OnRound | None = None,
+    allow_code: bool = True,
     **settings: Any,
 ) -> Run:
     """Train the agents of a scenario, one process each; returns when the run has ended.
@@ -297,6 +299,8 @@ def run(
         progress: Whether to show a progress bar, and warnings, on standard error.
         on_round: Called after each round, in the calling thread. The run stops if it returns False. With processes the run goes
             on meanwhile; in one process it waits.
+        allow_code: Whether the scenario may name code by import path (`env={"name": "mypackage.worlds:WORLD"}`), which is
+            imported then. False for scenarios that you do not trust.
         settings: Settings to override: `kappa=1`, `network={"preset": "uav-mesh"}`, `**{"algorithm.clip": 0.1}`.
 
     Returns:
@@ -318,7 +322,7 @@ def run(
         >>> policy.agents, policy(np.zeros((5, policy.width))).shape
         ((0, 1, 2), (5, 1))
     """
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         source, chosen = _chosen(scenario, settings)
         ready = plan(chosen) if source is None else plan_of(source, chosen)
         place = session.new_folders(chosen) if out is None else Path(out)
@@ -331,6 +335,7 @@ def resume(
     in_process: bool = False,
     progress: bool = False,
     on_round: OnRound | None = None,
+    allow_code: bool = True,
     **settings: Any,
 ) -> Run:
     """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
@@ -344,6 +349,7 @@ def resume(
         in_process: As `run`.
         progress: As `run`.
         on_round: As `run`.
+        allow_code: As `run`; names that the run's program had registered are known again too.
         settings: A larger budget; the run keeps all other settings.
 
     Returns:
@@ -355,8 +361,10 @@ def resume(
         KeyboardInterrupt: as `run`.
     """
     folder = _folder(run)
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         one_run(folder)
+        if allow_code:
+            register_as(folder)
         found = session.resumption(folder, _words(settings))
     notes = [f"{text}; the state before it is taken" for text in found.skipped]
     if found.changed:
@@ -387,6 +395,7 @@ def evaluate(
     film: str | Path | None = None,
     in_process: bool = False,
     progress: bool = False,
+    allow_code: bool = True,
     **settings: Any,
 ) -> Run:
     """Let a trained team play without learning.
@@ -399,6 +408,7 @@ def evaluate(
         film: Film of the robot and its traffic to make, .gif or .mp4.
         in_process: As `run`.
         progress: As `run`.
+        allow_code: As `resume`.
         settings: Other settings of world and links, as `run`; the policies stay as they are.
 
     Returns:
@@ -410,9 +420,11 @@ def evaluate(
         KeyboardInterrupt: as `run`.
     """
     folder = _folder(run)
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         one_run(folder)
         session.weights_of(folder, checkpoint)
+        if allow_code:
+            register_as(folder)
         asked = load(str(folder / SCENARIO_FILE), _words(settings))
         if film is not None:
             from coordinator.report.film import check as check_film
@@ -439,6 +451,7 @@ def sweep(
     out: str | Path | None = None,
     in_process: bool = False,
     progress: bool = False,
+    allow_code: bool = True,
     **settings: Any,
 ) -> Sweep:
     """Run every combination of some settings' values, several seeds each.
@@ -453,6 +466,7 @@ def sweep(
         out: The sweep's folder; an old one is gone on with. None: `runs/SCENARIO-sweep`.
         in_process: Whether each run has all its agents in one process.
         progress: Whether to show how far it is, on standard error.
+        allow_code: As `run`.
         settings: Settings that are the same in all runs, as `run`.
 
     Returns:
@@ -471,7 +485,7 @@ def sweep(
     stop, source = StopFlag(), str(scenario)
     values = {key: list(found) for key, found in grid.items()} | {key: [value] for key, value in _overrides(settings)}
     words = [f"{key}={','.join(map(_word, found))}" for key, found in values.items()]
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         numbers = cells.seeds(",".join(str(int(seed)) for seed in seeds))
         points = cells.cells(source, words, numbers, in_process=in_process)
         at_once = jobs or sweeping.jobs_at_once(points, in_process=in_process)
@@ -563,11 +577,12 @@ def report(*places: "str | Path | Run | Sweep", out: str | Path | None = None, t
     return path
 
 
-def load_scenario(scenario: Source, **settings: Any) -> Scenario:
+def load_scenario(scenario: Source, *, allow_code: bool = True, **settings: Any) -> Scenario:
     """A checked scenario, with every setting.
 
     Args:
         scenario: A shipped name, the path of a YAML file, or another scenario.
+        allow_code: As `run`.
         settings: Settings to override, as `run`.
 
     Returns:
@@ -585,16 +600,17 @@ def load_scenario(scenario: Source, **settings: Any) -> Scenario:
         ...
         scenarios.loading.ScenarioError: kapa: unknown key, did you mean 'kappa'?
     """
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         return _chosen(scenario, settings)[1]
 
 
-def make_env(scenario: Source, num_envs: int | None = None, **settings: Any) -> VecEnv:
+def make_env(scenario: Source, num_envs: int | None = None, *, allow_code: bool = True, **settings: Any) -> VecEnv:
     """A scenario's world, in this process: identical copies that step at once.
 
     Args:
         scenario: As `run`.
         num_envs: How many copies; None: as the scenario says.
+        allow_code: As `run`.
         settings: As `run`.
 
     Returns:
@@ -613,17 +629,18 @@ def make_env(scenario: Source, num_envs: int | None = None, **settings: Any) -> 
     """
     if num_envs is not None:
         settings["env.num_envs"] = num_envs
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         source, chosen = _chosen(scenario, settings)
         ready = plan(chosen) if source is None else plan_of(source, chosen)
         return make(ready.scenario.env, ready.deployment.graph(), ready.deployment.seed(ready.scenario))
 
 
-def to_pettingzoo(scenario: Source, **settings: Any) -> "Parallel":
+def to_pettingzoo(scenario: Source, *, allow_code: bool = True, **settings: Any) -> "Parallel":
     """A scenario's world as a PettingZoo `ParallelEnv`, one copy; needs the extra `pettingzoo`.
 
     Args:
         scenario: As `run`.
+        allow_code: As `run`.
         settings: As `run`. `seed` is what the world is made from until `reset` is given another.
 
     Returns:
@@ -642,7 +659,7 @@ def to_pettingzoo(scenario: Source, **settings: Any) -> "Parallel":
         >>> env.close()
     """
     settings["env.num_envs"] = 1
-    with _refusals():
+    with _refusals(allow_code=allow_code):
         try:
             from envs.adapters.pettingzoo_out import Parallel
         except ModuleNotFoundError as error:
@@ -843,14 +860,15 @@ def _check_products() -> None:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(*, allow_code: bool = False) -> Iterator[None]:
     """One class of error for all that is wrong input, in words of Python where its text has those of the command line.
 
     Raises:
         ScenarioError: instead of any ValueError.
     """
     try:
-        yield
+        with allowing_code(allow=allow_code):
+            yield
     except ValueError as error:
         told = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda option: option[1].replace("-", "_"), str(error))
         raise ScenarioError(told) from error

@@ -16,14 +16,16 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from scenarios.recipes import PAPER, RECIPES
-from scenarios.registry import WORLDS, RegistryError, nearest
+from scenarios.recipes import PAPER
+from scenarios.registry import ALGORITHMS, WORLDS, RegistryError, nearest
 from scenarios.schema import DEFAULT_WORLD, TRACE, Algorithm, Env, OpaqueEnv, Scenario, in_world
 
 MAX_FILE_BYTES = 1 << 20  # the largest shipped scenario is under 2 kB
 MAX_DEPTH = 100  # the schema is four deep
 MAX_VALUES = 100_000  # half a second's reading; a thousand edges with every setting written out are 30,000
 MAX_PROBLEMS = 10  # told at once; a list of thousands would take minutes to explain
+
+Resolve = bool | typing.Literal["if known"]
 
 _UNDESCRIBED = {"name", "description", "label", "seed", "budget", "supervision", "record"}  # no description speaks of these
 _SECTION = "input should be keys with values, e.g. {key: value}"
@@ -47,7 +49,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.stem)}
 
 
-def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: bool = True) -> Scenario:
+def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: Resolve = True) -> Scenario:
     """The scenario of a shipped name or a file path, with overrides applied.
 
     Relative paths in the file start at its folder, so that a folder with a scenario and its graph may be moved; those in
@@ -59,7 +61,8 @@ def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: bool = T
         source: A name from `shipped()`, or the path of a YAML file.
         overrides: Assignments such as `kappa=2` or `algorithm.clip=0.1`; values are read as YAML.
         resolve_worlds: Whether the world's settings are read, which imports the world's code. False in processes that step no
-            world: `env` then has what every world has, and the rest is kept unread.
+            world: `env` then has what every world has, and the rest is kept unread. "if known": the same where there is no such
+            world here, as when runs are compared on another machine.
 
     Returns:
         The checked scenario.
@@ -95,7 +98,7 @@ def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: bool = T
     return _checked(data, model, source)
 
 
-def check(data: dict[Any, Any], *, where: str, resolve_worlds: bool = True) -> Scenario:
+def check(data: dict[Any, Any], *, where: str, resolve_worlds: Resolve = True) -> Scenario:
     """The scenario of plain nested data.
 
     Args:
@@ -115,7 +118,7 @@ def _checked(data: dict[Any, Any], model: type[Scenario], where: str) -> Scenari
     algorithm = data.get("algorithm")
     if isinstance(algorithm, dict) and algorithm.get("preset") == "paper":
         name = str(algorithm.get("name", Algorithm.model_fields["name"].default))
-        if name in RECIPES and name not in PAPER:
+        if name in ALGORITHMS.names() and name not in PAPER:
             raise ScenarioError(
                 f"{where}: algorithm.preset: got 'paper' with algorithm.name {name}, for which there is only 'tuned'"
             )
@@ -162,7 +165,7 @@ def world_settings(name: str) -> type[Env]:
     return settings
 
 
-def _settle_world(data: dict[Any, Any], overrides: Sequence[str], where: str, *, resolve_worlds: bool) -> type[Scenario]:
+def _settle_world(data: dict[Any, Any], overrides: Sequence[str], where: str, *, resolve_worlds: Resolve) -> type[Scenario]:
     """The schema of a scenario in the world that it names; `data` loses settings of a world that an override leaves.
 
     Raises:
@@ -185,6 +188,8 @@ def _settle_world(data: dict[Any, Any], overrides: Sequence[str], where: str, *,
         settings = world_settings(name)
         left = world_settings(named) if name != named and named in WORLDS.names() else settings
     except RegistryError as error:
+        if resolve_worlds == "if known":
+            return in_world(OpaqueEnv)
         raise ScenarioError(f"{where}: env.name: {error}") from None
     gone = left.model_fields.keys() - settings.model_fields.keys()
     data["env"] = {key: value for key, value in _of_older_runs(env, settings).items() if key not in gone}
@@ -269,7 +274,9 @@ def _anchor(data: dict[Any, Any], folder: Path) -> None:
     if not isinstance(network, dict):
         return
     lists = [network[key] for key in ("edges", "events") if isinstance(network.get(key), list)]
-    for part in (network, *(item for items in lists for item in items if isinstance(item, dict))):
+    own = network.get("presets")
+    items = [*(own.values() if isinstance(own, dict) else ()), *(item for items in lists for item in items)]
+    for part in (network, *(item for item in items if isinstance(item, dict))):
         preset = part.get("preset")
         if isinstance(preset, str) and preset.startswith(TRACE):
             part["preset"] = TRACE + str(folder / preset.removeprefix(TRACE))

@@ -24,11 +24,12 @@ defaults come from our own search (docs/results/).
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from scenarios.registry import ALGORITHMS, OBJECTIVES, RegistryError
+
 Scope = Literal["local", "khop", "global"]
 CriticScope = Literal["local", "khop", "global", "central"]
 Factor = Literal["none", "khop", "global"]
 Order = Literal["simultaneous", "fixed", "random", "semi_greedy", "alternating"]
-Objective = Literal["clip", "double_clip", "kl_penalty", "trust_region", "focops"]
 Constraint = Literal["none", "lagrangian", "pid_lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
 Target = Literal["advantage", "q", "ideal_q"]
@@ -65,7 +66,7 @@ class Recipe:
     critic_scope: CriticScope
     order: Order
     factor: Factor
-    objective: Objective = "clip"
+    objective: str = "clip"
     constraint: Constraint = "none"
     trace: Trace = "gae"
     target: Target = "advantage"
@@ -96,10 +97,13 @@ class Recipe:
         """Where the choices do not go together: of every axis the values that by themselves would mend it."""
         found = {}
         for axis in fields(self):
-            values = [value for value in get_args(axis.type) if replace(self, **{axis.name: value}).conflict() is None]
+            values = [value for value in choices(axis.name) if self._with(axis.name, value).conflict() is None]
             if values:
                 found[axis.name] = values
         return found
+
+    def _with(self, axis: str, value: Any) -> "Recipe":
+        return replace(self, **{axis: value})
 
     def conflict(self) -> str | None:
         """Why these choices do not go together; None if they do."""
@@ -299,6 +303,32 @@ RECIPES: dict[str, Recipe] = {
         source="Rashid et al. 2018, arXiv:1803.11485, QMIX",
     ),
 }
+
+_AXES = {axis.name: axis.type for axis in fields(Recipe) if axis.name in AXES}
+
+
+def choices(axis: str) -> tuple[str, ...]:
+    """What may be chosen on an axis; of objectives those that come with the package."""
+    return tuple(OBJECTIVES.own) if axis == "objective" else get_args(_AXES.get(axis))
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a registered name.
+
+    Raises:
+        RegistryError: there is no such name, or it stands for something else than a recipe.
+    """
+    found = ALGORITHMS.resolve(name)
+    if not isinstance(found, Recipe):
+        raise RegistryError(f"recipe {name!r}: got {type(found).__name__}; expected scenarios.recipes.Recipe")
+    if found is not RECIPES.get(name):
+        for axis in AXES:
+            value = getattr(found, axis)
+            known = OBJECTIVES.names() if axis == "objective" else choices(axis)
+            if value not in known:
+                raise RegistryError(f"recipe {name!r}: {axis}: got {value!r}; expected one of {', '.join(known)}")
+    return found
+
 
 # The MAPPO-L script's settings (Ant 2x4), which the Scal-MAPPO-L paper takes over unchanged, as well for its IPPO.
 _MAPPO_L: dict[str, Any] = {

@@ -112,6 +112,9 @@ def _type(field: FieldInfo) -> str:
     bounds = [
         f"{sign} {getattr(rule, name):g}" for rule in field.metadata for name, sign in _BOUNDS.items() if hasattr(rule, name)
     ]
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and isinstance(ours := extra.get("examples"), list):
+        return " · ".join(map(str, [*ours, "a registered name", *(["null"] if field.default is None else [])]))
     return " ".join([_name(field.annotation), *bounds])
 
 

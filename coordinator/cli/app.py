@@ -27,13 +27,15 @@ from coordinator.cli.options import (  # noqa: E402
     EXIT_FAILED,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
+    AllowCodeOption,
     InProcessOption,
     ScenarioArgument,
     refusals,
 )
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
 from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
-from scenarios.loading import load, shipped  # noqa: E402
+from scenarios.loading import load  # noqa: E402
+from scenarios.registry import nearest  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
 from topology.process import StopFlag, StopRequested, die_with_starter, stopped_by  # noqa: E402
@@ -93,6 +95,7 @@ def run(
         typer.Option(metavar="AGENTS", help="Agents whose nodes you start yourself, e.g. `2,3`; prints how.", show_default=False),
     ] = "",
     in_process: InProcessOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Train the agents of a scenario, one process each.
 
@@ -102,7 +105,7 @@ def run(
     from coordinator.run.plan import plan_of
     from coordinator.run.session import new_folders
 
-    chosen = _load(scenario, overrides, seed)
+    chosen = _load(scenario, overrides, seed, allow_code=allow_code)
     with refusals():
         ready = plan_of(scenario, chosen)
     _execute(ready, out or new_folders(chosen), as_json=as_json, quiet=quiet, by_hand=by_hand, in_process=in_process)
@@ -139,6 +142,7 @@ def evaluate(
         str | None,
         typer.Option(help="Play this baseline of the world instead of a trained team, e.g. `none`.", show_default=False),
     ] = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Run a trained team without learning, and report its return and cost.
 
@@ -152,7 +156,7 @@ def evaluate(
         unused = {"--out": out, "--film": film, "--in-process": in_process, "--checkpoint": checkpoint != "final"}
         for option in (name for name, given in unused.items() if given):
             _refuse(f"{option}: means nothing with --policy, which needs no folder, weights or processes")
-        _play(str(folder), _load(_source(folder), overrides, seed), policy, episodes, as_json=as_json)
+        _play(str(folder), _load(_source(folder), overrides, seed, allow_code=allow_code), policy, episodes, as_json=as_json)
         return
     from coordinator.run.session import evaluation, evaluation_folders, weights_of
     from coordinator.study.sweep import one_run
@@ -160,7 +164,7 @@ def evaluate(
     with refusals():
         one_run(folder)
         weights_of(folder, checkpoint)
-    asked = _load(str(folder / SCENARIO_FILE), overrides, seed)
+    asked = _load(str(folder / SCENARIO_FILE), overrides, seed, allow_code=allow_code)
     with refusals():
         if film is not None:
             from coordinator.report import film as filming
@@ -209,6 +213,7 @@ def resume(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Go on with a run that was interrupted or failed, from the last state that it stored (`record.state_rounds`).
 
@@ -217,12 +222,15 @@ def resume(
     fall linearly go on falling from the value of that state, to 0 at the new end. Exit codes as of `run`.
     """
     from coordinator.run.metrics import report_of
+    from coordinator.run.plan import register_as
     from coordinator.run.session import resumption
     from coordinator.study.runs import Run, reading
     from coordinator.study.sweep import one_run
 
     with refusals():
         one_run(folder)
+        if allow_code:
+            register_as(folder)
         found = resumption(folder, overrides or ())
     if found.plan is None:
         if found.lacks_evaluations:
@@ -275,6 +283,7 @@ def graph(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write, .svg or .png. Default: SCENARIO-graph.svg.", show_default=False)
     ] = None,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Print how far agents hear each other for every κ, and draw the communication graph.
 
@@ -286,7 +295,7 @@ def graph(
     from topology.graph.drawing import draw
     from topology.graph.neighbourhood import ball, critical_path, diameter, visible
 
-    chosen = _load(scenario, overrides, None)
+    chosen = _load(scenario, overrides, None, allow_code=allow_code)
     ready = plan_of(scenario, chosen)
     net = ready.deployment.graph()
     n, across, edges = len(net), diameter(net), net.number_of_edges()
@@ -330,6 +339,7 @@ def links(
     scenario: ScenarioArgument,
     overrides: OverridesArgument = None,
     presets: Annotated[bool, typer.Option("--presets", help="Show every preset beside the scenario's own links.")] = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Show what links do to each kind of message, and what cannot work on them, before a run starts.
 
@@ -342,7 +352,7 @@ def links(
     from coordinator.study.forecast import link_specs, loads, objections
     from topology.link.presets import PRESETS
 
-    chosen = _load(scenario, overrides, None)
+    chosen = _load(scenario, overrides, None, allow_code=allow_code)
     ready = plan_of(scenario, chosen)
     specs = link_specs(ready)
     of = loads(ready)
@@ -379,14 +389,79 @@ def algorithms() -> None:
 
 
 @app.command("list")
-def list_scenarios() -> None:
-    """List the scenarios that come with kappahop."""
-    table = Table(show_lines=False)
-    table.add_column("scenario", no_wrap=True)
-    table.add_column("what it shows")
-    for name in shipped():
-        table.add_row(name, load(name, resolve_worlds=False).description)
-    terminal().print(table)
+@refusals()
+def list_names(
+    what: Annotated[
+        str, typer.Argument(metavar="[scenarios|worlds|algorithms|presets|plugins]", help="What to list.", show_default=False)
+    ] = "scenarios",
+) -> None:
+    """List the scenarios that come with kappahop; or worlds, algorithms, link presets, or all names that installed packages add.
+
+    A package adds names by entry points (docs/how-to/own-world.md). Names are listed without importing their code.
+    """
+    from coordinator.cli import listing
+
+    if what not in listing.LISTS:
+        _refuse(f"list: got {what!r}{nearest(what, listing.LISTS)}; expected one of {', '.join(listing.LISTS)}")
+    terminal().print(listing.LISTS[what]())
+
+
+@app.command()
+@refusals()
+def new(
+    kind: Annotated[str, typer.Argument(metavar="world|objective|scenario", help="What to write.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as my_world.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder; new or empty. Default: NAME.", show_default=False)] = None,
+) -> None:
+    """Write a small package to start from, which passes its own tests: a world, an objective with its algorithm, or a scenario.
+
+    `pip install -e NAME` makes its names known, and `pytest NAME` runs its tests.
+    """
+    from coordinator.cli import new as packages
+
+    if kind not in packages.KINDS:
+        _refuse(f"new: got {kind!r}{nearest(kind, packages.KINDS)}; expected one of {', '.join(packages.KINDS)}")
+    for path in packages.write(kind, name, out or Path(name)):
+        typer.echo(path)
+
+
+@app.command()
+@refusals()
+def check(
+    kind: Annotated[str, typer.Argument(metavar="world", help="What to check.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name of `kappahop list worlds`, or module:attribute.", show_default=False)
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the world, e.g. `env.agents=3`.", show_default=False),
+    ] = None,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Play a world for some steps and say in words what of the contract of worlds it does not keep. Exit code 1: something.
+
+    The world plays several times: twice alike, with another seed, with other actions, and taken apart half-way. It says what is
+    not as it must be: first of what no agent could use, by agent and step; else by the clauses of the contract.
+    """  # noqa: DOC501  (Exit is an exit code)
+    from coordinator.run.plan import plan
+    from envs.contract import CONTRACT, judge
+    from envs.registry import make
+
+    if kind != "world":
+        _refuse(f"check: got {kind!r}; expected world")
+    words = [f"env.name={name}", "env.num_envs=3", "env.horizon=5", *(settings or ()), "topology.kind=kinematic"]
+    ready = plan(_load("quickstart", words, None, allow_code=allow_code))
+    env, graph = ready.scenario.env, ready.deployment.graph()
+    try:
+        share, nature, broken = judge(lambda seed, _: make(env, graph, seed))
+    except ValueError as error:
+        _refuse(str(error), EXIT_FAILED)
+    for sentence in broken:
+        typer.echo(f"broken: {sentence}")
+    if broken:
+        raise typer.Exit(EXIT_FAILED)
+    told = {"team": "one reward for all", "sum": "rewards that add up to the team's", "mean": "rewards whose mean is the team's"}
+    typer.echo(f"world {name}: all {len(CONTRACT)} clauses hold ({ready.spec.n_agents} agents, {told[share]}, {nature})")
 
 
 @app.command()
@@ -546,7 +621,11 @@ def _aged(mean_age_s: float | None) -> str:
 
 
 @refusals()
-def _load(source: str, overrides: list[str] | None, seed: int | None) -> Scenario:
+def _load(source: str, overrides: list[str] | None, seed: int | None, *, allow_code: bool = False) -> Scenario:
+    if allow_code and Path(source).name == SCENARIO_FILE:
+        from coordinator.run.plan import register_as
+
+        register_as(Path(source).parent)
     return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from coordinator.cli.terminal import terminal
+from scenarios.registry import allowing_code
 
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A shipped name (see `kappahop list`) or a YAML file.", show_default=False)
@@ -16,6 +17,21 @@ InProcessOption = Annotated[
     bool, typer.Option("--in-process", help="All agents in this process, one after the other: same result, for debugging.")
 ]
 
+
+def _allow_code(context: typer.Context, allow: bool) -> bool:
+    context.with_resource(allowing_code(allow=allow))
+    return allow
+
+
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        callback=_allow_code,
+        is_eager=True,
+        help="Let the scenario name code by import path, e.g. `env.name=mypackage.worlds:WORLD`: it is imported, so trust it.",
+    ),
+]
 
 EXIT_INPUT, EXIT_FAILED, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 1, 3, 130
 

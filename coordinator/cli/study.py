@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.options import EXIT_FAILED, EXIT_INTERRUPTED, InProcessOption, ScenarioArgument, refusals, refuse
+from coordinator.cli.options import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    AllowCodeOption,
+    InProcessOption,
+    ScenarioArgument,
+    refusals,
+    refuse,
+)
 from coordinator.cli.terminal import terminal, warning
 from topology.process import StopFlag, stopped_by
 
@@ -45,6 +53,7 @@ def sweep(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     in_process: InProcessOption = False,
     training: TrainingOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Run every combination of some settings' values, several seeds each, and compare them.
 

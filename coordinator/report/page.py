@@ -444,8 +444,9 @@ def _versions(run: Run) -> str:
     facts = read_json(path)
     try:
         packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+        plugins = "".join(f"; {one['kind']} {one['name']} of {one['origin']}" for one in facts.get("plugins", ()))
         commit = f", commit {facts['commit']}" if facts["commit"] else ""
         cores = _counted(facts["cores"], "core")
-        return f"Python {facts['python']}, {packages}{commit}; {facts['system']} {facts['machine']}, {cores}"
+        return f"Python {facts['python']}, {packages}{commit}; {facts['system']} {facts['machine']}, {cores}{plugins}"
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         raise ScenarioError(f"{path}: cannot be read (it is not as a run writes it)") from None

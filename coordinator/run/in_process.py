@@ -25,6 +25,7 @@ from coordinator.evaluation.evaluations import PROBLEMS, Evaluations, Evaluation
 from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan, frozen
+from envs.checked import WorldError
 from envs.interface import VecEnv
 from envs.process import ROLE, World
 from envs.registry import make
@@ -122,6 +123,8 @@ def run(
         collector.close(str(error))
     except StopRequested:
         collector.close(f"{stop.reason}{collector.where()}", interrupted=True)
+    except WorldError as error:
+        collector.close(f"world gave up{collector.where()}: {error}")
     except (RecordingError, OSError) as error:
         collector.close(str(error))
     finally:

@@ -10,11 +10,11 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -29,7 +29,9 @@ from envs.settings import TeamEnv
 from node.protocol.kinds import largest_peer_body
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
-from scenarios.schema import TRACE, Budget, Change, Edge, Network, Scenario
+from scenarios.plugins import check_importable, used_by
+from scenarios.registry import REGISTRIES
+from scenarios.schema import TRACE, Budget, Change, Edge, Network, Part, Scenario
 from topology.deployment import CHECKPOINTS, DEPLOYMENT_FILE, LOGS, SCENARIO_FILE, Deployment, graph_fields
 from topology.files import read_json
 from topology.graph.generators import build
@@ -47,7 +49,7 @@ OWN_DESCRIPTORS = 50  # of a process without links: 16 to 20, and some for what 
 MANY_DESCRIPTORS = 1 << 16
 EVALUATED_FRAC = 0.15  # of the steps: evaluations cost a quarter of what training does for a step, see decision 0020
 MOST_EVALUATIONS = 10  # in the course of a run, if the scenario does not say otherwise
-_Links = TypeVar("_Links", Network, Edge, Change)
+_Links = TypeVar("_Links", Network, Part, Edge, Change)
 _PACKAGES = ("kappahop", "torch", "numpy", "networkx", "pyzmq", "msgpack", "mujoco", "gymnasium", "pydantic", "safetensors")
 
 
@@ -355,6 +357,7 @@ def _with_traces_from_anywhere(section: _Links) -> _Links:
     if section.preset is not None and section.preset.startswith(TRACE):
         found["preset"] = TRACE + str(Path(section.preset.removeprefix(TRACE)).resolve())
     if isinstance(section, Network):
+        found["presets"] = {name: _with_traces_from_anywhere(own) for name, own in section.presets.items()}
         found["edges"] = tuple(_with_traces_from_anywhere(edge) for edge in section.edges)
         found["events"] = tuple(
             _with_traces_from_anywhere(event) if isinstance(event, Change) else event for event in section.events
@@ -367,8 +370,10 @@ def check_start(ready: Plan, *, in_process: bool) -> None:
 
     Raises:
         ScenarioError: in one process there is no real time; or as `check_ports` and `provide_descriptors`.
+        RegistryError: other processes cannot import what the scenario names.
     """
     if not in_process:
+        check_importable(ready.scenario)
         check_ports(ready.scenario, ready.deployment.n_nodes)
         provide_descriptors(ready)
     elif ready.scenario.clock == "wall":
@@ -491,7 +496,40 @@ def changes_since(run_dir: Path, scenario: Scenario) -> list[str]:
     packages = before.get("packages")
     packages = packages if isinstance(packages, dict) else {}
     pairs += [(name, packages.get(name), version) for name, version in _versions(_PACKAGES)]
+    pairs += [
+        (f"{plugin.kind} {plugin.name}", _origin(before, plugin.kind, plugin.name), plugin.origin) for plugin in used_by(scenario)
+    ]
     return [f"{name} {str(old)[:60]} → {new}" for name, old, new in pairs if old != new]
+
+
+def _origin(facts: Mapping[str, Any], kind: str, name: str) -> str | None:
+    """What a manifest says of where a name came from."""
+    plugins = facts.get("plugins")
+    for one in plugins if isinstance(plugins, list) else ():
+        if isinstance(one, dict) and (one.get("kind"), one.get("name")) == (kind, name):
+            return str(one.get("origin"))
+    return None
+
+
+def register_as(run_dir: Path) -> None:
+    """Register the names that a run's program had registered, as its manifest has them: then code of their modules may run.
+
+    Args:
+        run_dir: The run's directory.
+
+    Raises:
+        ScenarioError: the manifest cannot be read.
+        RegistryError: a name stands for other code here.
+    """
+    path = run_dir / MANIFEST_FILE
+    plugins = read_json(path).get("plugins", []) if path.is_file() else []
+    try:
+        for one in plugins:
+            registry = REGISTRIES[one["kind"]]
+            if one["target"] and one["name"] not in registry.names():
+                registry.register(one["name"], one["target"])
+    except (LookupError, TypeError, AttributeError):
+        raise ScenarioError(f"{path}: cannot be read (it is not as a run writes it)") from None
 
 
 def manifest(scenario: Scenario) -> dict[str, object]:
@@ -502,6 +540,7 @@ def manifest(scenario: Scenario) -> dict[str, object]:
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": dict(_versions(_PACKAGES)),
+        "plugins": [asdict(plugin) for plugin in used_by(scenario)],
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),

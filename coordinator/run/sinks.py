@@ -2,7 +2,8 @@
 
 All of them write into the run's folder and none asks the network for anything: Weights & Biases is in its offline mode,
 MLflow keeps its files itself, and both are told to send nothing about themselves. They are optional packages, imported only
-by a run that wants them; `check` says which is missing before anything starts.
+by a run that wants them; `check` says which is missing before anything starts. `record.sinks` names further ones: a class or a
+function that is called with the run's directory and `after`, and gives a `Sink`.
 
 A run that goes on repeats what it had told beyond the state that it goes on from. TensorBoard can be told to forget; the
 other two cannot, so there the rest of the run is a run of its own, named by the environment step after which it begins.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from scenarios.loading import ScenarioError
+from scenarios.registry import SINKS, RegistryError
 from scenarios.schema import Record
 
 TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
@@ -58,6 +60,13 @@ def check(record: Record) -> None:
                     f"record.{name}: got true, but the package {name} is not installed; pip install -e '.[{name}]' in its folder "
                     f"brings it, record.{name}=false does without"
                 )
+    for name in record.sinks:
+        if name in SINKS.own:
+            raise ScenarioError(f"record.sinks: got {name!r}, which has a setting of its own; write record.{name}=true")
+        try:
+            SINKS.resolve(name)
+        except RegistryError as error:
+            raise ScenarioError(f"record.sinks: {error}") from None
 
 
 def open_sinks(record: Record, run_dir: Path, *, after: int | None = None) -> tuple[Sink, ...]:
@@ -75,6 +84,7 @@ def open_sinks(record: Record, run_dir: Path, *, after: int | None = None) -> tu
         sinks.append(WandB(run_dir, after=after))
     if record.mlflow:
         sinks.append(MLflow(run_dir, after=after))
+    sinks += [SINKS.resolve(name)(run_dir, after=after) for name in record.sinks]
     return tuple(sinks)
 
 

@@ -42,6 +42,7 @@ from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.database import Recorder, RecordingError
 from coordinator.run.plan import Plan
 from coordinator.run.scheduling import REVIEW_S, Scheduling
+from scenarios.registry import environment
 from topology.deployment import LOGS
 from topology.planes.control import (
     Control,
@@ -299,7 +300,8 @@ class _Supervisor:
             if role in self._by_hand:
                 agent, bind = place - 1, self._address(folder, role, place)
                 words = ["--run", str(self._run_dir.resolve()), "--agent", str(agent), "--control", hub.endpoint, "--bind", bind]
-                self._say(shlex.join([sys.executable, "-P", "-m", "node", *words]))
+                known = [f"{name}={value}" for name, value in environment().items()]
+                self._say(shlex.join([*(["env", *known] if known else []), sys.executable, "-P", "-m", "node", *words]))
                 continue
             order: dict[str, Any] = {
                 "role": role,
@@ -493,7 +495,7 @@ async def _open_fork_server(run_dir: Path, sockets: Path, lock: int) -> asyncio.
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,
             pass_fds=(lock,),
         )

@@ -376,7 +376,7 @@ def find(places: Sequence[Path]) -> list[Run]:
     folders = [folder for folder in dict.fromkeys(one for place in places for one in _run_folders(place)) if _has_tables(folder)]
     if not folders:
         raise ScenarioError(f"no run in {', '.join(map(str, places))}: expected folders with {SCENARIO_FILE} and {DATABASE}")
-    return [Run(folder, load(str(folder / SCENARIO_FILE))) for folder in folders]
+    return [Run(folder, load(str(folder / SCENARIO_FILE), resolve_worlds="if known")) for folder in folders]
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:

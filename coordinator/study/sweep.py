@@ -36,6 +36,7 @@ from coordinator.run.collector import spoken
 from coordinator.run.plan import changes_since, manifest
 from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
+from scenarios.registry import environment
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE
 from topology.files import fresh, read_json, replace
@@ -261,7 +262,7 @@ def _begin(sweep: Sweep, job: Job, lock: int) -> _Child:
             stdin=subprocess.DEVNULL,
             stdout=answer,
             stderr=log,
-            env={**os.environ, **ONE_THREAD, PARENT: str(os.getpid())},
+            env={**os.environ, **environment(), **ONE_THREAD, PARENT: str(os.getpid())},
             start_new_session=True,
             pass_fds=(lock,),
         )

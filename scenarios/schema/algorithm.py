@@ -7,30 +7,31 @@ from pydantic import Field, model_validator
 
 from scenarios.recipes import (
     AXES,
-    RECIPES,
     Constraint,
     CriticScope,
     Factor,
     Model,
-    Objective,
     Order,
     Quirk,
     Recipe,
     Scope,
     Target,
     Trace,
+    recipe_of,
 )
-from scenarios.schema.base import MAX_LAYERS, Section, setting
+from scenarios.registry import ALGORITHMS, OBJECTIVES, REPRESENTATIONS, RegistryError
+from scenarios.schema.base import MAX_LAYERS, Section, named, setting
 from scenarios.schema.rollout import Extensions, left
 
 
 class OffPolicy(Section):
     """What only off-policy algorithms (iql, ma2ql, i2q, qmix) know."""
 
-    representation: Literal["network", "table", "recurrent"] = setting(
+    representation: str = named(
         "network",
         "What holds the values: a network; a table with a row per observation ever met; or a network with a memory of the "
         "episode, a GRU of 64 units. Tables and memories for choices alone; i2q has no memories, qmix neither.",
+        REPRESENTATIONS.own,
     )
     burn_in: int = setting(
         10,
@@ -73,6 +74,10 @@ class OffPolicy(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "OffPolicy":
+        try:
+            REPRESENTATIONS.check(self.representation)
+        except RegistryError as error:
+            raise ValueError(f"representation: {error}") from None
         if self.turn_accuracy is not None and self.representation != "table":
             raise ValueError(
                 f"turn_accuracy: got {self.turn_accuracy}; only tables are iterated, so it needs representation: table"
@@ -105,25 +110,7 @@ class WorldModel(Section):
 class Algorithm(Section):
     """The learner: a row of the recipe table, each axis overridable, and its hyperparameters."""
 
-    name: Literal[
-        "scal_mappo_l",
-        "mappo_l",
-        "ippo",
-        "mappo",
-        "happo",
-        "hatrpo",
-        "macpo",
-        "mafocops",
-        "dpo",
-        "mdpo",
-        "coppo",
-        "a2po",
-        "alternating_ppo",
-        "iql",
-        "ma2ql",
-        "i2q",
-        "qmix",
-    ] = setting("scal_mappo_l", "Row of the recipe table.")
+    name: str = named("scal_mappo_l", "Row of the recipe table.", ALGORITHMS.own)
     preset: Literal["tuned", "paper"] = setting(
         "tuned",
         "Defaults beneath the values given here: from our search (docs/results/), or those of the algorithm's paper "
@@ -133,7 +120,7 @@ class Algorithm(Section):
     critic_scope: CriticScope | None = setting(None, "Whose states the critics see; null: as the recipe says.")
     order: Order | None = setting(None, "Order of updates within a round; null: as the recipe says.")
     factor: Factor | None = setting(None, "Whose final ratios multiply the advantage; null: as the recipe says.")
-    objective: Objective | None = setting(None, "What a policy maximises; null: as the recipe says.")
+    objective: str | None = named(None, "What a policy maximises; null: as the recipe says.", OBJECTIVES.own)
     constraint: Constraint | None = setting(None, "How costs enter; null: as the recipe says.")
     trace: Trace | None = setting(
         None, "Advantages of the policies that acted, or corrected for agents that have moved since; null: as the recipe says."
@@ -249,6 +236,12 @@ class Algorithm(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Algorithm":
+        for key, check in (("name", recipe_of), ("objective", OBJECTIVES.check)):
+            try:
+                if (name := getattr(self, key)) is not None:
+                    check(name)
+            except RegistryError as error:
+                raise ValueError(f"{key}: {error}") from None
         if self.std == "sigmoid" and self.std_init >= 0.5:
             raise ValueError(f"std_init: got {self.std_init}; with std: sigmoid it must be below 0.5")
         conflict = self.recipe.conflict()
@@ -285,7 +278,7 @@ class Algorithm(Section):
     @property
     def recipe(self) -> Recipe:
         """The row named by `name`, with the axes that this scenario overrides."""
-        row = RECIPES[self.name]
+        row = recipe_of(self.name)
         return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
 
     def step_fraction(self, round_: int, rounds: int, extended: Extensions = ()) -> float:

@@ -1,5 +1,6 @@
 """What all sections of a scenario share: how a setting is written down, and that nothing else is taken."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,11 @@ Precision = Literal["float32", "float16", "bfloat16", "int8"]
 def setting(default: Any, meaning: str, *, unit: str = "dimensionless", **constraints: Any) -> Any:
     """A field with its meaning and unit; `constraints` are pydantic's (ge, gt, le, lt, min_length, …)."""
     return Field(default, description=meaning, json_schema_extra={"unit": unit}, **constraints)
+
+
+def named(default: Any, meaning: str, ours: Iterable[str]) -> Any:
+    """A field that holds a registered name; `ours` are those that come with the package."""
+    return Field(default, description=meaning, json_schema_extra={"unit": "dimensionless", "examples": [*ours]})
 
 
 class Section(BaseModel):

@@ -9,6 +9,9 @@ class Record(Section):
     tensorboard: bool = setting(True, "Write TensorBoard events.")
     wandb: bool = setting(False, "Write a Weights & Biases run, offline; needs the extra `wandb`.")
     mlflow: bool = setting(False, "Write an MLflow run, into files; needs the extra `mlflow`.")
+    sinks: tuple[str, ...] = setting(
+        (), "Further sinks by registered name, which take the same scalars (`kappahop list plugins`)."
+    )
     checkpoint_rounds: int = setting(0, "Write all weights every so many rounds; 0: at the end only.", unit="rounds", ge=0)
     state_rounds: int = setting(
         10,

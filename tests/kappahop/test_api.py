@@ -219,14 +219,15 @@ def test_an_evaluation_is_a_run_that_learns_nothing(trained: kh.Run) -> None:
 
 
 def test_settings_are_sections_dotted_keys_and_arrays(tmp_path: Path) -> None:
-    first = kh.load_scenario("quickstart", network={"codec": {"state": "float16"}}, **{"algorithm.clip": np.float64(0.25)})
+    dotted: dict[str, Any] = {"algorithm.clip": np.float64(0.25)}
+    first = kh.load_scenario("quickstart", network={"codec": {"state": "float16"}}, **dotted)
     assert (first.network.codec.state, first.algorithm.clip) == ("float16", 0.25)
     second = kh.load_scenario(first, kappa=np.int64(0), algorithm={"hidden": (16, 16)})
     assert (second.kappa, second.algorithm.hidden, second.algorithm.clip) == (0, (16, 16), 0.25)
     assert isinstance(second, Scenario)
     for wrong, told in (
         ({"routing": "straight"}, "routing: got 'straight'"),
-        ({"network": {"presets": 1}}, "network.presets: unknown key, did you mean 'network.preset'?"),
+        ({"network": {"delivry": 1}}, "network.delivry: unknown key, did you mean 'network.delivery"),
         ({"kappa": True}, "kappa: got true"),
     ):
         with pytest.raises(kh.ScenarioError, match=told.replace("?", r"\?")):

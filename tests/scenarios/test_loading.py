@@ -317,7 +317,7 @@ def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(subtests: p
         ("env.num_envs=0", "env.num_envs: got 0; input should be greater than or equal to 1 [copies]"),
         ("algorithm.clip=1", "algorithm.clip: got 1; input should be less than 1"),
         ("algorithm.hidden=[8, 0]", "algorithm.hidden.1: got 0"),
-        ("algorithm.name=ppo", "algorithm.name: got 'ppo', did you mean 'ippo'?; input should be 'scal_mappo_l'"),
+        ("algorithm.name=ppo", "algorithm.name: got 'ppo', did you mean 'ippo'?; expected one of scal_mappo_l"),
         ("env.name=safe_dog", "env.name: got 'safe_dog', did you mean 'safe_ant'?; expected one of safe_ant"),
         ("env.reward=teem", "env.reward: got 'teem', did you mean 'team'?; input should be 'team'"),
         ("supervision.deadline_s=0", "supervision.deadline_s: got 0; input should be greater than 0 [s]"),

@@ -13,12 +13,14 @@ A medium that agents share (one radio channel) is *not* modelled as shared: each
 Queues are chosen, not measured: 64 KiB, on low-power radios 16 frames.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from scenarios.schema import TRACE, LinkAttributes
+from pydantic import ValidationError
+
+from scenarios.registry import LINK_PRESETS, RegistryError, nearest
+from scenarios.schema import TRACE, LinkAttributes, Part
 from topology.link.model import IDEAL, LinkSpec
 from topology.link.traces import read_trace
 
@@ -175,15 +177,20 @@ PRESETS: dict[str, Preset] = {
 ALIASES: Mapping[str, str] = {"5g": "5g-nsa"}
 
 
-def named(name: str) -> LinkSpec:
+def named(name: str, own: Mapping[str, Part] | None = None) -> LinkSpec:
     """The spec of a preset's name, or of `trace:PATH` (see `topology.link.traces.read_trace`).
 
+    Args:
+        name: A name of the scenario's own presets, or a registered one. It stands for a `Preset`, a `LinkSpec`, or a mapping
+            of link attributes as `network.presets` has them.
+        own: The scenario's own presets.
+
     Raises:
-        ValueError: there is no such preset, or the file is no trace; the text begins with `preset:`.
+        ValueError: there is no such preset, it makes no sense, or the file is no trace; the text begins with `preset:`.
 
     Example:
-        >>> named("lan").rate_bps
-        1000000000.0
+        >>> named("lan").rate_bps, named("near", {"near": Part(preset="lan", latency_ms=3)}).delay_s
+        (1000000000.0, 0.003)
     """
     if name.startswith(TRACE):
         try:
@@ -191,13 +198,36 @@ def named(name: str) -> LinkSpec:
         except ValueError as error:
             raise ValueError(f"preset: {error}") from None
         return LinkSpec(trace=trace, queue_bytes=1_500_000)
-    found = PRESETS.get(ALIASES.get(name, name))
-    if found is None:
-        names = [*PRESETS, *ALIASES]
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"preset: got {name!r}{hint}; expected one of {', '.join(names)}, or {TRACE}PATH")
-    return found.spec
+    own = own or {}
+    if name in own:
+        return _built(name, own[name])
+    try:
+        found = LINK_PRESETS.resolve(name)
+    except RegistryError as error:
+        if name in LINK_PRESETS.names() or ":" in name:
+            raise ValueError(f"preset: {error}") from None
+        names = [*own, *LINK_PRESETS.names()]
+        raise ValueError(
+            f"preset: got {name!r}{nearest(name, names)}; expected one of {', '.join(names)}, or {TRACE}PATH"
+        ) from None
+    if isinstance(found, Mapping):
+        try:
+            return _built(name, Part.model_validate(dict(found)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"preset: {name!r}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    spec = found.spec if isinstance(found, Preset) else found
+    if not isinstance(spec, LinkSpec):
+        raise ValueError(f"preset: {name!r} stands for {type(found).__name__}; expected a Preset, a LinkSpec or link attributes")
+    return spec
+
+
+def _built(name: str, part: Part) -> LinkSpec:
+    """What the attributes of a preset make of the preset that it starts from."""  # noqa: DOC501  (as `named`)
+    try:
+        return changed(IDEAL if part.preset is None else named(part.preset), part)
+    except ValueError as error:
+        raise ValueError(f"preset: {name!r}: {error}") from None
 
 
 def changed(spec: LinkSpec, by: LinkAttributes) -> LinkSpec:

@@ -278,7 +278,7 @@ class Schedule:
         try:
             if isinstance(part, Network | Part) and part.preset is not None:
                 if part.preset not in self._presets:
-                    self._presets[part.preset] = named(part.preset)
+                    self._presets[part.preset] = named(part.preset, self._network.presets)
                 spec = self._presets[part.preset]
             return changed(spec, part)
         except ValueError as error:

@@ -69,6 +69,9 @@ class ActionValues(Stateful, ABC):
     def best(self, observation: Floats) -> Floats:
         """The action liked best at each observation, (E, D) -> (E, A)."""
 
+    def forget(self, ended: NDArray[np.bool_]) -> None:
+        """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
+
     @abstractmethod
     def take(self, fresh: Samples) -> None:
         """Keep transitions for replay."""

@@ -26,16 +26,30 @@ from node.numerics.networks import torch_stream
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from node.protocol.turns import rounds_held
+from scenarios.registry import REPRESENTATIONS
 from scenarios.schema import Algorithm
 
 
 def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
-    """An agent's values: tables or networks, of choices or of numbers."""
-    if algorithm.off_policy.representation == "table":
-        return Tabular(shape.n_discrete, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
+    """An agent's values, in the representation that has this registered name."""
+    made: ActionValues = REPRESENTATIONS.resolve(algorithm.off_policy.representation)(shape, algorithm)
+    return made
+
+
+def tables(shape: Shape, algorithm: Algorithm) -> ActionValues:
+    """Values of choices, a row of a table per observation."""
+    return Tabular(shape.n_discrete, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
+
+
+def memories(shape: Shape, algorithm: Algorithm) -> ActionValues:
+    """Values of choices by a network that remembers the episode."""
     generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
-    if algorithm.off_policy.representation == "recurrent":
-        return RecurrentQ(shape.actor_width, shape.n_discrete, shape.steps, shape.copies, algorithm, generator)
+    return RecurrentQ(shape.actor_width, shape.n_discrete, shape.steps, shape.copies, algorithm, generator)
+
+
+def networks(shape: Shape, algorithm: Algorithm) -> ActionValues:
+    """Values by networks, of choices or of numbers."""
+    generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
     if shape.n_discrete:
         return DoubleQ(shape.actor_width, shape.n_discrete, algorithm, generator)
     return TwinDelayed(shape.actor_width, shape.act_dim, algorithm, generator)
@@ -131,8 +145,7 @@ class OffPolicyLearner(AgentLearner):
 
     def forget(self, ended: NDArray[np.bool_]) -> None:
         """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
-        if isinstance(self._values, RecurrentQ):
-            self._values.forget(ended)
+        self._values.forget(ended)
 
     # -------------------------------------------------------------- learning
 

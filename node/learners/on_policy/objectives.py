@@ -1,4 +1,4 @@
-"""What a policy maximises in first-order steps: one object per value of the axis `objective`.
+"""What a policy maximises in first-order steps: one object per value of the axis `objective`, found by its registered name.
 
 Theory of operation. The learner's loop meets an objective at four points, and knows no more of it: `begin` at the start
 of an update, `gain` for every piece of a minibatch, `priced` where the divergence from the policy that acted matters,
@@ -25,6 +25,7 @@ from node.numerics.losses import (
     ramped_clip,
 )
 from node.numerics.policies import Distribution
+from scenarios.registry import OBJECTIVES, RegistryError
 from scenarios.schema import Algorithm
 from topology.snapshot import Stateful
 
@@ -153,7 +154,10 @@ def objective_of(algorithm: Algorithm) -> Clip:
     """The objective that the recipe names.
 
     Raises:
-        KeyError: the recipe's objective takes no first-order steps.
+        RegistryError: the name stands for something else than an objective of first-order steps.
     """
-    kinds = {"clip": Clip, "double_clip": DoubleClip, "kl_penalty": KLPenalty, "focops": Focops}
-    return kinds[algorithm.recipe.objective](algorithm)
+    name = algorithm.recipe.objective
+    kind = OBJECTIVES.resolve(name)
+    if not (isinstance(kind, type) and issubclass(kind, Clip)):
+        raise RegistryError(f"objective {name!r}: got {kind!r}; expected a subclass of node.learners.on_policy.objectives.Clip")
+    return kind(algorithm)

@@ -153,7 +153,7 @@ def test_a_run_directory_holds_all_that_its_processes_read(tmp_path: Path) -> No
     assert Deployment.read(run_dir).model_copy(update={"run": ""}) == ready.deployment
     facts = json.loads((run_dir / "manifest.json").read_text())
     assert facts["seed"] == 0
-    assert set(facts) == {"scenario", "seed", "commit", "python", "packages", "system", "machine", "cores", "in_force"}
+    assert set(facts) == {"scenario", "seed", "commit", "python", "packages", "plugins", "system", "machine", "cores", "in_force"}
     assert facts["in_force"] == {"env.beta": 0.27}
     assert (run_dir / "logs").is_dir()
 
