@@ -209,7 +209,7 @@ def draw_lq(found: Found, value: Value, exact: Sequence[float]) -> None:
         line(loss, [(100 * prob, row) for prob, row in points.items()], found, which, mode, value)
     loss.set_xlabel("messages lost on each link, %")
     for axis, title in (
-        (whole, "how far agents hear"),
+        (whole, "how far states travel"),
         (zoom, "what they say, κ = 1 (bytes not from 0)"),
         (loss, "what is lost"),
     ):
@@ -225,7 +225,7 @@ def draw_cheetah(found: Found) -> None:
     by_bytes(whole, WIDE_KAPPA, found, 0, "trained and evaluated", reward, [(0, 10)] * 3)
     whole.set_ylim(bottom=0)
     formats(zoom, WIDE_KAPPA[1], WIDE_CODEC, WIDE_THRESHOLD, found, reward)
-    for axis, title in ((whole, "how far agents hear"), (zoom, "what is said otherwise, κ = 1 (bytes not from 0)")):
+    for axis, title in ((whole, "how far states travel"), (zoom, "what is said otherwise, κ = 1 (bytes not from 0)")):
         axis.set(title=title, ylabel="return of an episode")
     finish(figure, "limits_halfcheetah")
 

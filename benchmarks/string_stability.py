@@ -49,7 +49,7 @@ def amplification(period: float, *, delay: float, loss: float, radar: bool, spea
     links = [LinkModel([(0.0, spec)], copies=COPIES, seed=SEED, stream=(i, i + 1)) for i in range(FOLLOWERS)]
     shape = (COPIES, FOLLOWERS)
     h, v, u = np.full(shape, HEADWAY), np.full(shape, SPEED), np.zeros(shape)
-    heard = np.zeros((2, *shape)) + np.array([SPEED, 0.0])[:, None, None]  # speed and acceleration of the vehicle ahead
+    received = np.zeros((2, *shape)) + np.array([SPEED, 0.0])[:, None, None]  # speed and acceleration of the vehicle ahead
     posts: list[tuple[Matrix, Matrix]] = []  # (arrival, content) of messages that are on their way, oldest first
     swings = max(8, int(np.ceil(60.0 / period)))
     steps = round(swings * period / STEP_S)
@@ -62,10 +62,10 @@ def amplification(period: float, *, delay: float, loss: float, radar: bool, spea
             send = np.full(COPIES, t * STEP_S)
             posts.append((np.stack([link.carry(WIRE_BYTES, send, reliable=False).arrive for link in links], axis=1), said))
             for arrive, content in posts:
-                heard = np.where(arrive <= t * STEP_S + 1e-9, content, heard)
+                received = np.where(arrive <= t * STEP_S + 1e-9, content, received)
             posts = [post for post in posts if (np.isfinite(post[0]) & (post[0] > t * STEP_S + 1e-9)).any()]
-        speed = said[0] if radar else heard[0]
-        control = GAIN * (optimal_speed(h) - v) + GAIN * (speed - v) + (heard[1] if speaks else 0.0)
+        speed = said[0] if radar else received[0]
+        control = GAIN * (optimal_speed(h) - v) + GAIN * (speed - v) + (received[1] if speaks else 0.0)
         h, v, u = advance(h, v, control, now, next_)
         last.append(v[:, -1])
     kept = round(2 * period / STEP_S)

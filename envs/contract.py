@@ -280,7 +280,7 @@ def _sums_agree(r: Rehearsal) -> bool:
 
 
 def _faults_have_no_return(run: Recording) -> bool:
-    """Where a fault ended an episode all its figures are nan, and nowhere else is any."""
+    """Where a fault ended an episode all its numbers are nan, and no other number is."""
     return all(
         {bool(np.isnan(figure)) for figure in (episode.ret, *episode.cost)} == {bool(step.faults[episode.copy])}
         for step in run.steps for episode in step.episodes

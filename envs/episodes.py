@@ -18,7 +18,7 @@ class Episodes:
         restart: Begins again in the copies given by index.
         observe: Per agent the observation of all copies, (E, d_i), in memory of its own.
         n_costs: m, how many costs the world has.
-        measures: The world's own figures.
+        measures: The world's own metrics.
     """
 
     def __init__(

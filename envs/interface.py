@@ -59,7 +59,7 @@ class EnvSpec:
         edges: The kinematic agent graph as pairs i < j.
         alive_bonus: What the team's reward holds per step for nothing but not having ended.
         own_costs: Whether each agent is charged what it did itself; False: what the team did.
-        measures: The world's own figures.
+        measures: The world's own metrics.
         masked: Whether an agent's observation holds its action mask, `n_discrete` numbers, 1 for every action that can be taken;
             its last numbers, or those before its presence. (): none does.
         presence: Whether the last number of an observation tells if the agent takes part: 1; 0: it ended before the others;

@@ -5,7 +5,7 @@ steps, so it is the barrier that keeps steps apart: the world cannot move withou
 round it shows the first observation of the next, which closes the old round too; then it stands still until every agent
 is READY, and says GO.
 
-It keeps virtual time. A step lasts one control period, or until the slowest agent has acted if thinking takes longer; a
+It keeps virtual time. A step lasts one control period, or until the slowest agent has acted if computing takes longer; a
 round begins when the slowest agent has ended the one before. On the wall clock it keeps real time instead, counted from
 the first step: a step is shown no earlier than one control period after the last, or after GO.
 
@@ -154,10 +154,10 @@ class World:
         self._round = self._step = 0
         self._now = 0.0  # time of the step
         self._began = 0.0  # virtual time of step 0 of the round, later if steps have been held up
-        self._latest = 0.0  # when the last of those heard was done
+        self._latest = 0.0  # when the last of those that have sent was done
         self._start = 0.0  # on the wall clock: when the run began
         self._gone: set[int] = set()
-        self._heard: dict[int, NDArray[np.float32]] = {}
+        self._received: dict[int, NDArray[np.float32]] = {}
         self.is_over = False
         stored = deployment.state_file(run_dir, ROLE)
         if deployment.resumed_after is not None and stored is not None:
@@ -189,7 +189,7 @@ class World:
             if self._heed_control(0.0):
                 return None
             if time.monotonic() - began >= self._patience_s:
-                silent = sorted(set(range(self._n)) - self._heard.keys() - self._gone)
+                silent = sorted(set(range(self._n)) - self._received.keys() - self._gone)
                 raise PeerLostError(f"{self._story()}: no {self._due.name} in time from agents {silent}")
         return message
 
@@ -210,7 +210,7 @@ class World:
         return False
 
     def _handle(self, message: Message) -> None:
-        """Take in what is due from an agent, and nothing else; once all are heard, go on."""  # noqa: DOC501  (caught inside)
+        """Take in what is due from an agent, and nothing else; once all have sent, go on."""  # noqa: DOC501  (caught inside)
         header = message.header
         try:
             if (header.kind, header.round, header.step) != (self._due, self._round, self._step):
@@ -218,22 +218,22 @@ class World:
                     f"{self._story()}: agent {header.sender} sent {KIND_NAMES[header.kind]} "
                     f"of round {header.round}, step {header.step}"
                 )
-            if header.sender in self._heard or header.sender in self._gone:
-                raise ProtocolError(f"{self._story()}: agent {header.sender} has been heard, or is gone")
-            heard = table(message, self._copies, self._act_dims[header.sender] if self._due is Kind.ACT else 0)
+            if header.sender in self._received or header.sender in self._gone:
+                raise ProtocolError(f"{self._story()}: agent {header.sender} has sent already, or is gone")
+            received = table(message, self._copies, self._act_dims[header.sender] if self._due is Kind.ACT else 0)
         except ProtocolError as error:
             self._hub.refused.add(str(error))
             return
         self._hub.taken(header)
-        self._heard[header.sender] = heard
+        self._received[header.sender] = received
         self._latest = max(self._latest, header.send_time)
         self._go_on()
 
     def _go_on(self) -> None:
-        """If all living agents have been heard: the next thing that happens."""
-        if len(self._heard.keys() | self._gone) < self._n:
+        """If all living agents have sent: the next thing that happens."""
+        if len(self._received.keys() | self._gone) < self._n:
             return
-        heard, self._heard = self._heard, {}
+        received, self._received = self._received, {}
         if self._due is Kind.JOIN:
             self._due = Kind.ACT
             first = self._env.reset(self._first_limits)
@@ -245,7 +245,7 @@ class World:
             self._hub.go(round_=self._round, send_time=self._now)
         else:
             self._advance([
-                heard[agent] if agent in heard else np.zeros((self._copies, size), np.float32)
+                received[agent] if agent in received else np.zeros((self._copies, size), np.float32)
                 for agent, size in enumerate(self._act_dims)
             ])
 

@@ -96,7 +96,7 @@ def stopped_by(*numbers: signal.Signals, stop: StopFlag = STOP, twice_kills: boo
         numbers: Which signals.
         stop: What they ask.
         twice_kills: Whether a second signal of the same number ends the process at once. Without, a second SIGINT asks again,
-            and other signals are heard once: timeout(1) sends SIGTERM twice.
+            and other signals count once: timeout(1) sends SIGTERM twice.
     """
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The central node: hears what all agents tell of a round and answers each of them, for centralised baselines.
+"""The central node: receives from all agents what they send of a round and answers each, for centralised baselines.
 
 Theory of operation. It is a node of the network, behind the last agent: with an edge to every agent, or to one by whose
 links all reach it (`central.at`). Its messages are routed, delayed, lost and charged like any other, on a plane of their
@@ -11,8 +11,8 @@ What it learns, and what the answer is, is its mind's: `coordinator.central.crit
 agents improve their policies as the recipe says; `coordinator.central.qmix` learns for all, and agents act by the weights that
 it sends (POLICY). Nothing here depends on which.
 
-In virtual time it waits for half of `network.patience_s` after the last agent has spoken, so that agents, who wait for
-all of it, hear of it even if an agent is silent. What has not come then is 0, and the central learner is told so.
+In virtual time it waits for half of `network.patience_s` after the last agent has spoken, so that agents, which wait for
+all of it, get the answer even if an agent is silent. What has not come then is 0, and the central learner is told so.
 When it is down itself (`crash` of agent n) it learns nothing.
 
 In wall time its wait has no end of its own, since agents are silent for as long as a round takes; the supervisor of the
@@ -53,7 +53,7 @@ from topology.wire.keys import frame_extra, role_of
 from topology.wire.sockets import Links
 
 PATIENCE = 0.5  # of what agents have
-_TOLD, _LEARNT = (Kind.JOINT, Kind.BOOTSTRAP), (Kind.PARAMETERS,)  # what it hears in a round, one after the other
+_TOLD, _LEARNT = (Kind.JOINT, Kind.BOOTSTRAP), (Kind.PARAMETERS,)  # what it receives in a round, one after the other
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -207,7 +207,7 @@ class Central:
         """What there is to report at the end."""
         return Finished(role=role_of(self._n), weights_sha256=digest(self._mind.weights()))
 
-    # --------------------------------------------------------------- hearing
+    # ------------------------------------------------------------- receiving
 
     def _take(self, message: Message) -> None:
         header = message.header

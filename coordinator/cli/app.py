@@ -285,7 +285,7 @@ def graph(
     ] = None,
     allow_code: AllowCodeOption = False,
 ) -> None:
-    """Print how far agents hear each other for every κ, and draw the communication graph.
+    """Print how many agents each one receives from for every κ, and draw the communication graph.
 
     Peers in all is what a step's STATE traffic is proportional to. Turns: how many agents learn one after another in a round with
     factor: khop and ascending order; agents further apart than κ learn at the same time.

@@ -46,7 +46,7 @@ class Played:
         episodes: Over how many.
         ret: The team's return of an episode.
         costs: The team's cost of an episode, cost by cost.
-        measures: The world's own figures, by name.
+        measures: The world's own metrics, by name.
     """
 
     policy: str

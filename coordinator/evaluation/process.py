@@ -14,7 +14,7 @@ from scenarios.loading import load
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
 from topology.process import settle
 
-MAX_PROBLEM = 500  # letters, so that a line stays one write to the pipe
+MAX_PROBLEM = 500  # characters, so that a line stays one write to the pipe
 
 
 def run_evaluator(run_dir: Path, job: Job, *, beside_training: bool) -> int:

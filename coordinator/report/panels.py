@@ -308,7 +308,7 @@ def learning(of: Sequence[Cell], styles: Styles) -> Iterator[Section]:
 
 
 def ages(of: Sequence[Cell], styles: Styles) -> list[Section]:
-    """Mean age of what was acted on, in groups in which agents heard of each other; nothing where all is of the moment."""
+    """Mean age of what was acted on, in groups in which agents received states; nothing where all is of the moment."""
     panels = _panels(of, styles, "mean age in ms", "rounds", _ages_ms)
     if not any(line.y.any() for panel in panels for line in panel.over["rounds"]):
         return []

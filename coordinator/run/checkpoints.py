@@ -13,9 +13,9 @@ The index says whose state it is (the run, its scenario, its deployment), of whi
 file. `latest_good` checks all of that before anything starts. So a flipped bit, files of two agents exchanged, the state of
 another run or an edited seed cannot lead to other weights in silence: the state before is taken, or the run is refused.
 
-What a run has recorded beyond the state that it goes on from is dropped (`Recorder`), and comes again the same.
+Data recorded after the state that a run goes on from is deleted (`Recorder`) and recorded again, the same.
 
-A finished run may go on too, with a larger budget (`extend`). Its state then is signed anew, for the scenario with that budget.
+A finished run may go on too, with a larger budget (`extend`). Its state then gets a new index, for the scenario with that budget.
 The policies that were best by the state's round lie in the state's folder, because a finished run keeps no others.
 """
 

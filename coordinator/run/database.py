@@ -71,7 +71,7 @@ class Recorder:
     Args:
         run_dir: The run's directory.
         env_steps_per_round: E·T.
-        measures: Names of the world's own figures.
+        measures: Names of the world's own metrics.
         sinks: What is told every scalar; closed with the recorder.
         resumed_after: Round from which the run goes on: what was recorded of later ones is dropped.
         reopened: Whether the run is over, and only something is added.
@@ -148,7 +148,7 @@ class Recorder:
                 self._tell_sinks(episode.env_step, {"episode/return": episode.ret, "episode/cost": cost})
 
     def _measured(self, episode: EpisodeRow) -> str:
-        """The world's own figures of an episode, as JSON by name; a world process that gives others gives none."""
+        """The world's own metrics of an episode, as JSON by name; a world process that gives others gives none."""
         known = len(episode.measures) == len(self._measures)
         return json.dumps(dict(zip(self._measures, map(_number, episode.measures), strict=True)) if known else {})
 
@@ -442,7 +442,7 @@ class Results:
         return [_read(costs) for (costs,) in self._rows("SELECT costs FROM episodes ORDER BY env_step, copy")]
 
     def measures(self, *, evaluated: bool) -> dict[str, float | None]:
-        """Means of the world's own figures over the last evaluation, or over all episodes; None where a fault ended one.
+        """Means of the world's own metrics over the last evaluation, or over all episodes; None where a fault ended one.
 
         Empty where the world has none, no episode ended, or an older version recorded the run.
         """

@@ -7,8 +7,8 @@ fork server runs as `python -P -m coordinator.run.fork_server FOLDER` and speaks
 children (SIGTERM, then SIGKILL), removes the folder of the sockets and ends.
 
 No process outlives the command, whatever state it is in. If the fork server itself is killed, the kernel kills its children
-(`topology.process.when_parent_dies`): SIGKILL, because a child that is stuck or was stopped hears nothing else. If the command is
-killed while the fork server is stopped, the kernel lets the fork server continue, which then finds its input closed. A program
+(`topology.process.when_parent_dies`): SIGKILL, as a child that is stuck or was stopped reacts to nothing else. If the command
+is killed while the fork server is stopped, the kernel lets the fork server continue, which then finds its input closed. A program
 that uses the Python API may have forked children of its own, which hold that input open. So the fork server also looks whether
 its parent is still there.
 

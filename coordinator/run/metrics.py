@@ -25,7 +25,7 @@ Places = NDArray[np.int64]
 class Evaluated(TypedDict):
     """What evaluations of a run came to; null, and 0 episodes, without any; null if a fault ended one.
 
-    `eval_measures` are means of the world's own figures over the same episodes as `eval_return_mean`, by name.
+    `eval_measures` are means of the world's own metrics over the same episodes as `eval_return_mean`, by name.
     `eval_drawn` says whether policies drew their actions in them, as in training, or took their mean or likeliest ones.
     `eval_return_mean` and `eval_cost_mean` are means over the episodes of the last policies (while the run goes on: of the last
     ones evaluated), `best_return_mean` and `best_cost_mean` those of the best policies, which are the ones after `best_round`,

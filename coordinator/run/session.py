@@ -1,8 +1,8 @@
-"""A run from its plan to its last word: what the command and the Python API have in common.
+"""A run from its plan to its end: what the command and the Python API have in common.
 
 Theory of operation. Whatever starts a run does three things. It makes a plan (`coordinator.run.plan.plan_of`, `evaluation` or
 `resumption`). It opens a `Session` with the plan, which checks, makes and claims the run's folder. It calls `Session.run`. A
-session prints nothing, ends no process but its own children, and installs no signal handler: a `Spectator` hears what a person
+session prints nothing, ends no process but its own children, and installs no signal handler: a `Spectator` receives what a person
 may want to know, a `StopFlag` brings the request to stop, and an `Ended` says how the run ended.
 """
 

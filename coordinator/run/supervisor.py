@@ -7,8 +7,8 @@ supervisor takes one item after the other and moves through
     starting ─all have sent Hello──► running ─all Finished and exited with 0──► done
         └───── a process died, reported a Fault, was late, or a request to stop ────────► failed
 
-and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. A
-process's own Fault explains more than its exit code, so a death waits a moment for one.
+and on failure ends every process: SIGTERM, then after `supervision.stop_s` SIGKILL. What was recorded stays readable. When a
+process exits, the supervisor waits briefly for its Fault message: it explains the failure better than the exit code.
 
 Evaluations (`coordinator.evaluation.evaluations`) are made one after the other by a process of their own, which takes of the
 processor only what the training leaves. When the training is over, the one under way is begun again as a process like any
@@ -349,7 +349,7 @@ class _Supervisor:
         elif "dead" in item:
             role, status = item["dead"], item["status"]
             pid = self._alive.pop(role, 0)
-            await self._hear_last_words()
+            await self._handle_last_words()
             if status != 0 or role not in self._collector.finished:
                 story = (
                     self._diverged.get(role)
@@ -381,8 +381,8 @@ class _Supervisor:
             if other not in self._collector.finished:
                 await self._hub.send(other, Gone(agent=agent))
 
-    async def _hear_last_words(self) -> None:
-        """Handle what the control plane still holds, so that a Fault is heard before the death that it explains."""
+    async def _handle_last_words(self) -> None:
+        """Handle what the control plane still holds, so that a Fault is handled before the death that it explains."""
         deadline = time.monotonic() + LAST_WORDS_S
         later: list[Any] = []
         while not self._collector.finished.issuperset(self._roles):

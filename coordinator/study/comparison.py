@@ -80,7 +80,7 @@ class Row:
         bytes_per_agent_step: Wire bytes between agents, mean over runs.
         equal: Interquartile means of return and cost where all have spent the same, by axis; nan where a run knew nothing yet.
         violations: How often episodes cost more than the limit, by how old the information was that agents acted on in the
-            rounds of the episode; of the whole training. Nothing without a limit, or if no agent heard of others.
+            rounds of the episode; of the whole training. Nothing without a limit, or if no agent received from others.
         reached: When the threshold was reached; None: none was asked for.
         diverged: How many further runs of the cell diverged.
         optimum: The best return that a team of this κ can be expected to reach, where the world knows it.

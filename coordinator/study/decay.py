@@ -1,21 +1,21 @@
 """How fast the influence of others fades with hops, and what κ that speaks for.
 
 Theory of operation. For every κ from 0 to the diameter of the graph there is a number that says how much of what lies
-beyond κ hops still matters; it is 0 where all agents are heard. Where the answer is known exactly, it comes from the world:
+beyond κ hops still matters; it is 0 where κ reaches all agents. Where the answer is known exactly, it comes from the world:
 
-- `network_lq`: J_κ/J* - 1, by how much the best linear policy that hears κ hops is worse than the best of all
+- `network_lq`: J_κ/J* - 1, by how much the best linear policy that sees κ hops is worse than the best of all
 (`envs.networks.lq.kappa_curve`).
 - `truncation_chain`: the spread of an agent's advantage over the states and actions of those beyond κ hops, the mean over
 agents (`envs.games.games.advantage_spreads`), at the policies that come with the chain.
 
-For any other world a team that has learnt is asked (`of_team`). It plays without exploration and hears what it was trained
-to hear; at every state it meets, each agent's action is compared with the one it would have taken had the blocks of those
+For any other world a team that has learnt is asked (`of_team`). It plays without exploration and receives what it was trained
+with; at every state it meets, each agent's action is compared with the one it would have taken had the blocks of those
 beyond κ hops been what they are on average: root mean square for numbers, part that changed for choices. Then the team plays
 once more for each κ with those blocks so replaced all the time, which gives the return that κ would leave it. Nothing is
 learnt again, so that return is a lower bound of what training at κ can reach.
 
 φ is the slope of a straight line through the logarithms of these numbers, φ^κ·const, by least squares; those that have
-vanished are left out. The κ that is suggested is the smallest that leaves no more than a given part of what matters at
+vanished are left out. The κ that is suggested is the smallest that misses no more than a given part of the influence at
 κ = 0. What it costs is the payload of STATE, in closed form: every agent within κ is told a block per step.
 
 Source: that influence falls as φ^κ is what κ-hop critics rest on (Qu, Wierman & Li 2020, arXiv:1912.02906); for advantages,
@@ -73,7 +73,7 @@ class Decay:
         return fitted(self.remains)
 
     def suggested(self, part: float) -> int:
-        """The smallest κ that leaves at most this part of what matters at κ = 0."""
+        """The smallest κ that misses at most this part of the influence at κ = 0."""
         return next((kappa for kappa, left in enumerate(self.remains) if left <= part * self.remains[0]), len(self.remains) - 1)
 
 
@@ -127,24 +127,24 @@ def _exactly(number: float) -> float:
 
 
 def of_team(run_dir: Path, *, episodes: int, seed: int) -> Decay:
-    """The decay of what a finished run's team does, and what it earns with less to hear.
+    """The decay of what a finished run's team does, and what it earns at a smaller κ.
 
     Args:
-        run_dir: The run; it heard as far as its κ, so nothing is known of larger ones.
+        run_dir: The run; it received no further than its κ, so nothing is known of larger ones.
         episodes: At least so many per κ.
         seed: Of the world.
 
     Raises:
-        ScenarioError: there are no final weights, or the policies hear no neighbour.
+        ScenarioError: there are no final weights, or the policies use no neighbour.
     """
     weights = run_dir / CHECKPOINTS / "final"
     graph = Deployment.read(run_dir).graph()
     ready = plan(load(str(run_dir / SCENARIO_FILE), [f"seed={seed}"]), weights=weights, graph=graph)
     if ready.scenario.algorithm.recipe.actor_scope == "local":
-        raise ScenarioError(f"{run_dir}: its policies hear no neighbour (actor_scope: local), so there is nothing to fade")
+        raise ScenarioError(f"{run_dir}: its policies use no neighbour (actor_scope: local), so there is nothing to fade")
     team = _Team(ready, weights)
-    heard = diameter(team.graph) if ready.scenario.algorithm.recipe.actor_scope == "global" else team.reach()
-    kappas = range(heard + 1)
+    reach = diameter(team.graph) if ready.scenario.algorithm.recipe.actor_scope == "global" else team.reach()
+    kappas = range(reach + 1)
     mean, blocks = team.play(episodes).mean_blocks()
     changes = np.array([team.changes(blocks, mean, kappa) for kappa in kappas]).T
     returns = [team.play(episodes, mean, kappa).ret for kappa in kappas]
@@ -176,7 +176,7 @@ class _Play:
 
 
 class _Team:
-    """Trained agents that play in this process, each shown directly what it would hear over links without limits."""
+    """Trained agents that play in this process, each shown directly what it would receive over links without limits."""
 
     def __init__(self, ready: Plan, weights: Path) -> None:
         from node.learners.making import make_on_policy_learner
@@ -195,7 +195,7 @@ class _Team:
             learner.begin_round(0, explore=False)
 
     def reach(self) -> int:
-        """The greatest distance over which an agent hears another."""
+        """The greatest distance over which an agent receives from another."""
         hops = dict(nx.all_pairs_shortest_path_length(self.graph))
         return max(int(hops[i][j]) for i, routing in enumerate(self._routings) for j in routing.actor_agents)
 

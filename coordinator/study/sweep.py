@@ -46,7 +46,7 @@ MANIFEST_FILE = "sweep.json"
 LOCK_FILE = "sweep.lock"
 FORMAT = 1
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-LOOK_S = 0.5  # how often the display hears that nothing has happened
+LOOK_S = 0.5  # how often the display is told that nothing has happened
 STOP_S = 12.0  # a run may take `supervision.stop_s` (at most 8 s) to stop its nodes, and a little more for itself
 
 State = Literal["waiting", "running", "done", "diverged", "failed"]

@@ -250,7 +250,7 @@ class ImportedWorld:
                 if not np.array_equal(mine[e], stored[e]):
                     raise ValueError(
                         f"env.make: {self._name} comes to other observations from the same seed and actions (copy {e}, agent "
-                        f"{agent}), so a run in it cannot be resumed; start it anew"
+                        f"{agent}), so a run in it cannot be resumed; start a new run"
                     )
         self._episodes.restore(state["episodes"])
 

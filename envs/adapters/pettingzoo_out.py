@@ -1,8 +1,8 @@
 """A world of ours as a PettingZoo `ParallelEnv`: one copy, dictionaries by agent.
 
 Theory of operation. `Parallel` steps one copy of a `VecEnv`. A `VecEnv` begins a new episode by itself; a `ParallelEnv` waits for
-`reset`. So the first observation of the next episode is kept, and `reset` without a seed shows it. `reset` with a seed builds the
-world anew. All agents of our worlds end together: after the last step `agents` is empty.
+`reset`. So the first observation of the next episode is kept, and `reset` without a seed shows it. `reset` with a seed builds a
+new world. All agents of our worlds end together: after the last step `agents` is empty.
 
 Costs are in `infos[agent]["cost"]`, (m,), and their limits are the attribute `cost_limits`. The attribute `graph` is the world's
 own graph of agents.
@@ -82,7 +82,7 @@ class Parallel(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo 
         """Begin an episode.
 
         Args:
-            seed: Builds the world anew from this seed; None: its chance goes on.
+            seed: Builds a new world from this seed; None: the random streams continue.
             options: Means nothing here.
 
         Returns:

@@ -5,7 +5,7 @@ given, and `envs.games.tabular` answers questions about the same data exactly. A
 part that every agent sees, in the chain one part per agent, of which an agent sees its own. Payoffs are drawn from `env.seed`,
 never from the run's seed: a game stays the same game while runs of it differ.
 
-What must not change: the order in which a builder draws its numbers, because published and stored figures belong to instances.
+What must not change: the order in which a builder draws its numbers, because published and stored results belong to instances.
 `tests/envs/games/test_games.py` notices.
 
 Sources: climbing and penalty game, "The dynamics of reinforcement learning in cooperative multiagent systems" (AAAI 1998);

@@ -10,7 +10,7 @@ next observation shows the new powers, and the voltages that hold if inverters k
 
 What must not change: a copy draws from its own stream, in blocks of fixed size, and copies never mix.
 
-Source: problem, barrier functions, price of reactive power and the two figures that are reported (controllable ratio, share of
+Source: problem, barrier functions, price of reactive power and the two metrics that are reported (controllable ratio, share of
 buses out of limits) as in MAPDN (Wang et al. 2021, arXiv:2110.14300). Different: the profiles are synthetic (the published ones
 are not redistributable), the costs are apart from the reward, and agents are neighbours where a line joins their zones.
 """
@@ -44,7 +44,7 @@ DROOP_GAIN = 0.3  # part of the way to the droop curve that an inverter goes per
 CENTRAL_STEPS = 50
 MARGIN = 1e-3  # p.u.: how far within limits the linear program stays, as it knows voltages to about that
 EXCESS_PRICE = 1e3  # Mvar per p.u.² of the bus that is furthest beyond its limit
-# by hour, from midnight; chosen so that buses out of limits without control come to the figures of environments.md within 4 %
+# by hour, from midnight; chosen so that buses out of limits without control come to the published shares within 4 %
 HOURLY_DEMAND = (
     0.59, 0.54, 0.51, 0.49, 0.49, 0.51, 0.58, 0.64, 0.65, 0.55, 0.52, 0.51,
     0.51, 0.51, 0.52, 0.55, 0.69, 0.84, 0.97, 1.02, 1.01, 0.95, 0.83, 0.69,

@@ -1,4 +1,4 @@
-"""A stored policy that acts on arrays, away from any run: for notebooks and for whoever takes a policy elsewhere.
+"""A stored policy that acts on arrays, away from any run: for notebooks and for other programs.
 
 Theory of operation. An agent's learner is made as in a run, takes the stored weights, and acts. A learner has a fixed number of
 environment copies, so one is made for each number of rows that is asked for; the one used last is kept.
@@ -34,7 +34,7 @@ class Policy:
 
     Attributes:
         agent: Which agent.
-        agents: The agents whose observations the policy takes, ascending: itself, and those that its actor hears.
+        agents: The agents whose observations the policy takes, ascending: itself, and those whose states its actor takes.
         width: D, how many numbers that is.
         act_dim: A, the width of an action; 1 where it is a choice.
         n_discrete: How many choices there are; 0: actions are continuous.

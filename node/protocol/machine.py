@@ -21,7 +21,7 @@ and where agents learn at the same time on each other's ratios (`coupled`, the n
 
 With a central critic an agent also tells it its part of the round (JOINT), and between CLOSING and ESTIMATING it is ADVISED:
 it waits until what the critic answers (ADVANTAGE, or POLICY where the critic learns for all) is here, its own and what
-passes through it. Where all share one policy the critic hears the weights of each (PARAMETERS) when it has learned, and an
+passes through it. Where all share one policy the critic receives the weights of each (PARAMETERS) when it has learned, and an
 agent is RELAYING until their mean (SHARED) is here too.
 
 Rules that couple the agents and must not change:
@@ -42,8 +42,7 @@ first.
 Because of rule 2 a STATE can be early by one step at most; it is kept until its time. A duplicate, a stale message,
 one from outside the ball, or one with the wrong hop budget is refused and changes nothing. An agent that has died
 (`Died`) is waited for no longer, nor is any agent whose messages would have to come through it.
-tests/node/protocol/test_machine.py drives whole networks of these machines through every order of delivery that hypothesis can
-think of.
+tests/node/protocol/test_machine.py drives whole networks of these machines through orders of delivery that hypothesis makes.
 
 On the wall clock (`lockstep=False`) nothing is certain to come: `DeadlinePassed` ends a wait with what is there instead
 of giving up, messages are passed on as they come, and a STATE that is late is still accepted while its round lasts.
@@ -577,7 +576,7 @@ class Protocol:
         who = f"agents {self._missing()}" if self.waits_for_peers else "the world"
         if self.phase is Phase.ADVISED:
             who = "the central critic"
-        return f"{self._story()}: heard nothing in time from {who}"
+        return f"{self._story()}: received nothing in time from {who}"
 
     def _story(self) -> str:
         where = f"minibatch {self.minibatch}" if self.phase in (Phase.STEPPING, Phase.COUPLING) else f"step {self.step}"

@@ -1,4 +1,4 @@
-"""What an agent last heard of each other, when it needs it: late blocks, lost blocks, and how old the news is.
+"""The last state received from each other agent: late blocks, lost blocks, and how old they are.
 
 Theory of operation. A peer's block of step t was true at time t·dt. It is of use from the moment at which it arrives in
 virtual time, which on real links is later, differs between environment copies, and may be never. So per origin and copy
@@ -79,7 +79,7 @@ class NeighbourCache:
     """One agent's memory of the blocks of others.
 
     Args:
-        widths: Block width of every origin that it hears of.
+        widths: Block width of every origin that it receives states of.
         copies: E.
         hold: Whether a missing block is replaced by the last one that came, or by zeros.
     """
@@ -171,7 +171,7 @@ class NeighbourCache:
         }
 
     def restore(self, state: State) -> None:
-        """Take the memory of one who hears of the same."""
+        """Take the state of a cache of the same origins."""
         for origin, held, born, entries in zip(sorted(self._held), state["held"], state["born"], state["pending"], strict=True):
             self._held[origin], self._born[origin] = held, born
             self._pending[origin] = [_Pending.of(entry) for entry in entries]

@@ -31,7 +31,7 @@ class Needs:
     Args:
         deployment: Sizes and graph.
         algorithm: The scenario's section.
-        kappa: How far agents hear each other.
+        kappa: From how far away agents receive states.
         kappa_unit: In what.
         direct: Overlay sockets instead of relaying.
 

@@ -1,4 +1,4 @@
-"""What an agent's thinking costs in virtual time: constant, by device, or as measured here."""
+"""Compute time: what an agent's computing takes in virtual time: constant, by device, or as measured here."""
 
 from collections.abc import Callable
 from typing import Literal

@@ -1,7 +1,7 @@
 """How a node waits on real sockets: in slices, so that a request to stop is seen, and never beyond a deadline.
 
 In lockstep the next message is certain to come, and a deadline that passes means that a process is gone. On the wall clock
-nothing is certain to come: peers are heard at all times, and a wait for them ends when it has lasted long enough.
+nothing is certain to come: messages of peers are received at all times, and a wait for them ends when it has lasted long enough.
 """
 
 import time

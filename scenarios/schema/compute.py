@@ -16,7 +16,7 @@ class Central(Section):
 
 
 class Device(Section):
-    """What an agent's thinking costs in virtual time."""
+    """Compute time: what an agent's computing takes in virtual time."""
 
     forward_ms: float = setting(0.0, "One action.", unit="ms", ge=0)
     values_ms: float = setting(0.0, "Training the critics, once a round.", unit="ms", ge=0)
@@ -28,8 +28,8 @@ class Compute(Device):
 
     mode: Literal["constant", "measured"] = setting(
         "constant",
-        "Whether thinking costs the constants, or what it takes here and now (which makes the virtual times, and on real "
-        "links the results, differ from run to run).",
+        "Compute time: the constants, or as measured on this machine (then the virtual times, and on real links the results, "
+        "differ from run to run).",
     )
     devices: dict[str, Device] = setting({}, "Kinds of devices by name, each with the three costs.")
     agents: tuple[str, ...] = setting((), "The device of each agent, by id; []: all cost the constants.")
@@ -46,6 +46,6 @@ class Compute(Device):
         return self
 
     def takes_time(self, agent: int) -> bool:
-        """Whether thinking costs an agent, or the central critic, any virtual time."""
+        """Whether computing takes an agent, or the central critic, any virtual time."""
         costs: Device = self.devices[self.agents[agent]] if agent < len(self.agents) else self
         return self.mode == "measured" or any((costs.forward_ms, costs.values_ms, costs.policy_ms))

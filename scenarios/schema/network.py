@@ -135,7 +135,7 @@ class Change(Span, Where, Part):
 
 
 class Crash(Span):
-    """An agent that neither sends nor hears."""
+    """An agent that neither sends nor receives."""
 
     do: Literal["crash"] = setting(..., "What happens.")
     agent: int = setting(..., "Which agent.", ge=0)

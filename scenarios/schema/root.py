@@ -34,7 +34,9 @@ class Scenario(Section):
         max_length=60,
     )
     seed: int = setting(0, "Seed of everything random.", ge=0, lt=2**32)
-    kappa: int = setting(1, "κ: how far agents hear each other.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS)
+    kappa: int = setting(
+        1, "κ: from how far away agents receive states.", unit="hops (or agents, see kappa_unit)", ge=0, le=MAX_AGENTS
+    )
     kappa_unit: Literal["hops", "agents"] = setting(
         "hops",
         "κ counts graph hops, or visible agents, self included, nearest first, ties to the lower id "

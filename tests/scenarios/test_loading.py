@@ -310,7 +310,7 @@ def test_a_wrong_override_is_told_with_key_value_and_what_is_allowed(subtests: p
         ("kappa=.inf", "kappa: got inf; input should be a finite number"),
         ("kappa=", "kappa: got None; input should be a valid integer"),
         ("kappa=[1]", "kappa: got [1]; input should be a valid integer"),
-        ("kappa=true", "kappa: got true; κ: how far agents hear each other."),
+        ("kappa=true", "kappa: got true; κ: from how far away agents receive states."),
         ("kappa=yes", "kappa: got 'yes'; input should be a valid integer"),
         ("kappa=1e9", "kappa: got 1000000000.0; input should be less than or equal to 1024"),
         ("seed=4294967296", "seed: got 4294967296; input should be less than 4294967296"),

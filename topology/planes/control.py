@@ -212,7 +212,7 @@ def decode_control(frame: bytes) -> Control:
 
 @runtime_checkable
 class Reports(Protocol):
-    """What a node and the world need of the control plane: to report, and to hear whether they should stop."""
+    """What a node and the world need of the control plane: to report, and to learn whether they should stop."""
 
     def send(self, message: Control) -> None:
         """Report something."""

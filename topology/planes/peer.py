@@ -70,7 +70,7 @@ def link_paths(
     model: Callable[[int, int, tuple[int, ...]], LinkModel],
     critic: int | None = None,
 ) -> dict[int, LinkPath]:
-    """The roads from `agent` to every node that it speaks to.
+    """The link paths from `agent` to every node that it speaks to.
 
     Args:
         graph: The topology.
@@ -178,26 +178,26 @@ class PeerPlane:
         seq = self._seq.get(to, 0)
         self._seq[to] = seq + 1
         header = encode_header(Header(VERSION, int(kind), int(dtype), self._agent, origin, round_, step, hops_left, seq, time))
-        road = self._link_paths[to]
+        link_path = self._link_paths[to]
         name = KIND_NAMES[kind]
         ledger = self._books(kind)
-        if delivery is None and not road.models:
+        if delivery is None and not link_path.models:
             self._links.send(to, (header, body))
             if isinstance(copy_bytes, int):
                 on_wire = wire_bytes(len(header), copy_bytes, copies=self._copies, frame_extra=self._extra)
             else:
                 on_wire = sum(wire_bytes(len(header), int(size), frame_extra=self._extra) for size in copy_bytes)
-            for src, dst in road.hops[:-1]:
+            for src, dst in link_path.hops[:-1]:
                 ledger.sent(round_, src, dst, name, self._copies, 0, on_wire)
                 ledger.delivered(round_, src, dst, name, self._copies)
             payload = len(body) if addressed else 0
-            ledger.sent(round_, *road.hops[-1], name, self._copies, payload, on_wire)
+            ledger.sent(round_, *link_path.hops[-1], name, self._copies, payload, on_wire)
             return
         if delivery is None:
             delivery = Delivery(np.full(self._copies, time), self._news)
         # one size for all copies is the usual case, and the fast one
         sizes = np.where(delivery.null, 0, copy_bytes) if np.count_nonzero(delivery.null) else copy_bytes
-        arrive = self._travel(road, kind, round_, len(header), sizes, delivery, addressed=addressed)
+        arrive = self._travel(link_path, kind, round_, len(header), sizes, delivery, addressed=addressed)
         silent = delivery.null | (arrive == np.inf)
         if np.count_nonzero(silent) and kind is not Kind.SCORE:  # all must find the same order, whatever links do (decision 0012)
             body = _blanked(body, silent if row_copy is None else silent[row_copy])
@@ -213,7 +213,7 @@ class PeerPlane:
             if self._links.sender not in (None, message.header.sender):
                 raise ProtocolError(f"message of {self._links.sender} that claims to be from {message.header.sender}")
             if message.header.sender not in self._receives_from:
-                raise ProtocolError(f"message from {message.header.sender}, whom agent {self._agent} may not hear")
+                raise ProtocolError(f"message from {message.header.sender}, which may not send to agent {self._agent}")
         except ProtocolError as error:
             self.refused.add(str(error))
             return None
@@ -237,8 +237,8 @@ class PeerPlane:
 
     def forget(self, before_s: float) -> None:
         """Nothing will be sent that was there before a virtual time."""
-        for road in self._link_paths.values():
-            for model in road.models:
+        for link_path in self._link_paths.values():
+            for model in link_path.models:
                 model.forget(before_s)
 
     def drain(self) -> list[Row]:
@@ -249,14 +249,14 @@ class PeerPlane:
         """What later messages depend on: numbers of messages, and the links; its books are empty once drained."""
         return {
             "seq": sorted(self._seq.items()),
-            "link_paths": [[model.state() for model in road.models] for _, road in sorted(self._link_paths.items())],
+            "link_paths": [[model.state() for model in link_path.models] for _, link_path in sorted(self._link_paths.items())],
         }
 
     def restore(self, state: State) -> None:
         """Take the state of a plane made alike."""
         self._seq = dict(state["seq"])
-        for (_, road), models in zip(sorted(self._link_paths.items()), state["link_paths"], strict=True):
-            for model, own in zip(road.models, models, strict=True):
+        for (_, link_path), models in zip(sorted(self._link_paths.items()), state["link_paths"], strict=True):
+            for model, own in zip(link_path.models, models, strict=True):
                 model.restore(own)
 
     def close(self) -> None:
@@ -265,7 +265,7 @@ class PeerPlane:
 
     def _travel(
         self,
-        road: LinkPath,
+        link_path: LinkPath,
         kind: Kind,
         round_: int,
         header_bytes: int,
@@ -274,19 +274,19 @@ class PeerPlane:
         *,
         addressed: bool,
     ) -> NDArray[np.float64]:
-        """When each copy arrives at the end of a road, having booked it on every hop."""
+        """When each copy arrives at the end of a link path, having booked it on every hop."""
         name = KIND_NAMES[kind]
         ledger = self._books(kind)
         leave, null = delivery
         framing = framed(header_bytes + self._extra)
         wire = framing + (framed(sizes + self._extra) if isinstance(sizes, int) else _framed(sizes + self._extra))
         there, present = _there(leave)
-        for place, (src, dst) in enumerate(road.hops):
+        for place, (src, dst) in enumerate(link_path.hops):
             offered = present
-            if not road.models:
+            if not link_path.models:
                 arrive, sent, resent = leave, _total(wire, there, present), 0
             else:
-                arrive, fate, sent, resent = road.models[place].carry(wire, leave, reliable=kind in self._reliable)
+                arrive, fate, sent, resent = link_path.models[place].carry(wire, leave, reliable=kind in self._reliable)
                 there, present = _there(arrive)
                 if present < offered:
                     counts = np.bincount(fate, minlength=Fate.GAVE_UP + 1).tolist()
@@ -294,7 +294,7 @@ class PeerPlane:
                     for reason, lost in enumerate(counts[Fate.LOSS :]):
                         if lost:
                             ledger.dropped(round_, src, dst, name, reason, lost)
-            last = place == len(road.hops) - 1
+            last = place == len(link_path.hops) - 1
             payload = _total(sizes, there, present) if last and addressed else 0
             if np.count_nonzero(null):
                 ledger.nulls(round_, src, dst, name, int(np.count_nonzero(null & (leave < np.inf))))

@@ -6,10 +6,10 @@ mean follows from the kind, and how their numbers are written from the header's 
 range, sizes are capped *before* anything is decoded, and whatever does not fit raises `ProtocolError`, never anything
 else. Nothing is ever unpickled.
 
-Marks. A frame carries all E copies of a message, and on real links they fare differently: one is lost, another late.
+Delivery. A frame carries all E copies of a message, and on real links they fare differently: one is lost, another late.
 Such a frame travels all the same, so that no agent waits for what will not come, with one more buffer that says per copy
-when it arrives in virtual time, if ever, and whether it says anything (`Delivery`). Marks belong to the simulation, not to
-the modelled traffic, and are charged to no link; links without limits need none.
+when it arrives in virtual time, if ever, and whether it says anything (`Delivery`). Delivery times belong to the simulation, not
+to the modelled traffic, and are charged to no link; links without limits need none.
 
 Sizes. `framed` gives what ZMTP 3.1 puts on the socket for one frame without encryption: a flags byte and a length of
 one byte up to 255 bytes of body, of eight above. `ledger.wire_bytes` is what one deployed copy's message would occupy; a

@@ -10,7 +10,7 @@ process; `RouterLinks` and `DealerLinks` join the world to its nodes. All meet t
 (tests/topology/wire/test_sockets.py).
 
 With keys (`topology.wire.keys`, tcp only) every connection is encrypted and authenticated: an inbox admits those whom its node
-may hear and no others, and `sender` is who the connection's key says.
+may receive from and no others, and `sender` is who the connection's key says.
 
 Depths. A link that holds more unread messages than lockstep can leave there leads to a process that does not read: it is
 full, and its sender is told when the deadline passes. So every socket has a depth of its own, and none is left
@@ -281,7 +281,7 @@ class MemoryLinks:
 
 
 class Sender:
-    """Sending on one socket with a deadline, in slices, so that a request to stop is heard.
+    """Sending on one socket with a deadline, in slices, so that a request to stop is noticed.
 
     Args:
         socket: The socket.
@@ -318,7 +318,7 @@ class Sender:
 class Receiver:
     """Receiving from one socket with a timeout kept on the socket: a blocking receive is cheaper than polling first.
 
-    A request to stop that comes while it waits is heard at the next call; so callers wait for a slice (`SLICE_S`) at a time.
+    A request to stop that comes while it waits is noticed at the next call; so callers wait for a slice (`SLICE_S`) at a time.
     """
 
     __slots__ = ("_socket", "_timeout_ms", "role")

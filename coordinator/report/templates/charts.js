@@ -1,5 +1,5 @@
 "use strict";
-// Charts that answer: each figure that holds its numbers (data-panel) is drawn anew as wide as it is, against the axis asked for.
+// Charts that answer: each figure that holds its numbers (data-panel) is drawn again as wide as it is, against the axis asked for.
 // The charts that come with the page (charts.py) are what is seen without a script; both must look alike. Panels of a section share their axes and their zoom.
 const charts = (() => {
   const COLOURS = 7, DASHES = ["", "7 3", "2 3", "9 3 2 3"]; // as in charts.py

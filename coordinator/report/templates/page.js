@@ -15,7 +15,7 @@
     }
   };
   document.addEventListener("input", (event) => event.target.id === "stretch" && showStretch());
-  // in print, and wherever else nobody can move it, the whole run is what counts
+  // in print, and wherever else it cannot be moved, the whole run is what counts
   addEventListener("beforeprint", () => { if (stretch()) { stretch().value = 0; showStretch(); } });
   showStretch(); // browsers keep a slider where it was when a page is loaded again
 
@@ -52,7 +52,7 @@
       if (answer.headers.get("Run-Ended") === "yes") { pulse.textContent = "the run has ended"; return; }
       pulse.textContent = `live, last change ${Math.round((Date.now() - changed) / 1000)} s ago`;
     } catch {
-      pulse.textContent = "nobody answers: this is the last that was known";
+      pulse.textContent = "no answer: this is the last known state";
     }
     setTimeout(look, PERIOD_MS);
   };

@@ -47,7 +47,7 @@ class Samples:
         observation: (B, D).
         action: (B, A).
         reward: (B,).
-        following: Sight after it, (B, D), before any restart.
+        following: Observation after it, (B, D), before any restart.
         terminated: (B,).
         is_first: (B,), whether an episode begins with it; only who remembers needs to know.
     """

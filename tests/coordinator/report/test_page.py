@@ -185,7 +185,7 @@ def test_a_run_without_an_episode_says_so_and_shows_its_links(tmp_path: Path, re
     change(begun, "DELETE FROM rounds")
     page = Outline(document([begun]))
     assert page.count("map") == 1
-    assert "Nobody sent anything" in page.words
+    assert "No agent sent anything" in page.words
 
 
 def test_ages_and_drops_are_shown_where_there_are_any(runs: Path) -> None:

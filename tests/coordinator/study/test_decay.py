@@ -104,5 +104,5 @@ def test_changes_are_those_of_the_gains(tmp_path: Path) -> None:
 
 
 def test_a_team_that_hears_nobody_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="its policies hear no neighbour"):
+    with pytest.raises(ScenarioError, match="its policies use no neighbour"):
         of_team(team(tmp_path, 0.4 * np.eye(N), "algorithm.name=ippo"), episodes=1, seed=0)

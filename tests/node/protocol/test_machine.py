@@ -655,7 +655,7 @@ def test_on_the_wall_clock_a_late_state_counts_while_its_round_lasts() -> None:
 
 def test_on_the_wall_clock_only_the_worlds_silence_ends_the_run() -> None:
     node = lone(line(3, lockstep=False), 1)
-    assert silence(node) == "agent 1, sensing in round 0, step 0: heard nothing in time from the world"
+    assert silence(node) == "agent 1, sensing in round 0, step 0: received nothing in time from the world"
 
 
 # ------------------------------------------------------------------------------------------------------------- dishonest ones
@@ -747,9 +747,9 @@ def silence(node: Protocol) -> str:
 
 def test_a_passed_deadline_names_whoever_was_silent() -> None:
     node = lone(line(4, kappa=2, factor="khop", steps=1, rounds=1), 1)
-    assert silence(node) == "agent 1, sensing in round 0, step 0: heard nothing in time from the world"
+    assert silence(node) == "agent 1, sensing in round 0, step 0: received nothing in time from the world"
     node.handle(Sensed(0, 0))
-    assert silence(node) == "agent 1, gathering in round 0, step 0: heard nothing in time from agents [0, 2, 3]"
+    assert silence(node) == "agent 1, gathering in round 0, step 0: received nothing in time from agents [0, 2, 3]"
     node.handle(Arrived(Kind.STATE, 2, 0, 0, 1))
     assert silence(node).endswith("from agents [0, 3]")
     node.handle(Arrived(Kind.STATE, 0, 0, 0, 1))

@@ -457,7 +457,7 @@ def test_whoever_may_not_be_heard_is_refused_counted_and_harms_nobody() -> None:
     message = b.receive(0.0)
     assert message is not None
     assert message.header.sender == 2
-    assert b.refused.drain() == (1, ("message from 3, whom agent 1 may not hear",))
+    assert b.refused.drain() == (1, ("message from 3, which may not send to agent 1",))
     assert a.refused.total == c.refused.total == 0
 
 
