@@ -53,6 +53,7 @@ from coordinator.study.runs import Cell, Run, Traffic
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
 from scenarios.loading import ScenarioError
+from scenarios.registry import METRICS
 from topology.deployment import SCENARIO_FILE
 from topology.files import read_json, replace
 from topology.wire.ledger import REASONS
@@ -190,6 +191,7 @@ def _content(places: Sequence[Path], *, training: bool = False) -> dict[str, Any
         "glosses": _GLOSS,
         "table": _table(found, styles) if found else None,
         "cells": [_details(cell) for cell in of],
+        "measured": METRICS.names(),
         "commands": _commands(places, [run for cell in of for run in cell.runs]),
         "scenario": (of[0].runs[0].folder / SCENARIO_FILE).read_text(encoding="utf-8"),
         "versions": _versions(of[0].runs[0]),
@@ -413,6 +415,7 @@ def _details(cell: Cell) -> dict[str, Any]:
             _known(metrics.get("delivered_frac"), lambda frac: f"{100 * frac:.2f} %"),
             _known(metrics.get("virtual_s"), lambda value: f"{value:,.4g} s"),
             _known(metrics.get("wall_s"), lambda value: f"{value:,.1f} s"),
+            *(_measured(name, run) for name in METRICS.names()),
         ])
     results = Results(cell.runs[0].folder)
     traffic = [
@@ -420,6 +423,14 @@ def _details(cell: Cell) -> dict[str, Any]:
     ]
     results.close()
     return {"name": cell.name, "lines": lines, "traffic": traffic, "seed": cell.runs[0].scenario.seed}
+
+
+def _measured(name: str, run: Run) -> str:
+    """What a report metric of a package or of the calling program comes to in a run; where it fails, why."""
+    try:
+        return _known(METRICS.resolve(name)(run), tables.figure)
+    except Exception as error:  # noqa: BLE001  (a mistake in it must not cost the report)
+        return f"{type(error).__name__}: {error}"
 
 
 def _known(value: float | None, words: Callable[[float], str]) -> str:

@@ -15,9 +15,12 @@ import yaml
 
 from coordinator.report.page import document, fragment, write
 from coordinator.report.panels import MAPS
+from coordinator.report.tables import figure
 from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
+from scenarios.plugins import register_metric
+from scenarios.registry import METRICS
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE
 from topology.wire.ledger import REASONS
 
@@ -315,3 +318,19 @@ def test_how_agents_learn_has_a_panel_per_metric_and_a_limit_its_sentence(tmp_pa
     assert run.learning("multiplier_0")[1].tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert run.learning("margin_0")[1].tolist() == []
     assert [values.tolist() for values in run.rates(2)] == [[20.0, 40.0], [5.0, 5.0]]
+
+
+def test_a_registered_metric_is_a_column_of_every_run_and_its_mistake_costs_no_report(
+    tmp_path: Path, record_run: RecordRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS, "_added", {})
+    folder = record_run(tmp_path / "run", returns=rising(50.0))
+    register_metric("steps squared", lambda run: run.steps_done**2)
+    register_metric("unknown", lambda run: None)
+    register_metric("broken", lambda run: 1 / 0)
+    text = document([folder])
+    assert '<th scope="col" class="number">steps squared</th>' in text
+    (run,) = find([folder])
+    steps = run.steps_done
+    assert f'<td class="number">{figure(steps**2)}</td>' in text
+    assert "ZeroDivisionError: division by zero" in text
