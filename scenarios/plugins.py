@@ -126,6 +126,14 @@ def check_importable(scenario: Scenario) -> None:
             )
 
 
+def allowance(scenario: Scenario) -> list[str]:
+    """What a command needs besides the scenario's file: `--allow-code` for names of a program and for import paths."""
+    try:
+        return ["--allow-code"] if any(not plugin.package for plugin in used_by(scenario)) else []
+    except RegistryError:  # a name that is not known here
+        return ["--allow-code"]
+
+
 def _named(scenario: Scenario) -> Iterator[tuple[Registry, str]]:
     yield WORLDS, scenario.env.name
     if isinstance(make := getattr(scenario.env, "make", None), str) and scenario.env.name in WORLDS.own:

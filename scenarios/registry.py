@@ -26,6 +26,7 @@ from importlib import metadata
 from typing import Any
 
 OURS = "kappahop"
+PROGRAM, MODULE = "this program", "module "  # what the origin of a registered name is, or begins with
 VARIABLE = "KAPPAHOP_REGISTERED"  # of the environment: what the program that started this process has registered
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -58,6 +59,11 @@ class Plugin:
     name: str
     target: str
     origin: str
+
+    @property
+    def package(self) -> str:
+        """The installed package with its version; "" where a program, or an import path, brought the name."""
+        return "" if self.origin == PROGRAM or self.origin.startswith(MODULE) else self.origin
 
 
 @dataclass(slots=True)
@@ -97,11 +103,11 @@ class Registry:
         if isinstance(target, str):
             if not _PATH.fullmatch(target):
                 raise RegistryError(f"{self.kind} {name!r}: got {target!r}; expected where its code is, as 'module:attribute'")
-            source = _Source(target, f"module {target.partition(':')[0]}")
+            source = _Source(target, f"{MODULE}{target.partition(':')[0]}")
         elif place := _place(target):
-            source = _Source(place, f"module {place.partition(':')[0]}")
+            source = _Source(place, f"{MODULE}{place.partition(':')[0]}")
         else:
-            source = _Source("", "this program", target)
+            source = _Source("", PROGRAM, target)
         if other := [one for one in self._sources(name) if (one.target, one.held) != (source.target, source.held)]:
             there = other[0].target or "an object"
             raise RegistryError(f"{self.kind} {name!r}: this name stands for {there} of {other[0].origin} already")
@@ -191,7 +197,7 @@ class Registry:
         if not self._inherited:
             self._inherited = True
             for name, target in _inherited().get(self.kind, {}).items():
-                self._added.setdefault(name, _Source(target, f"module {target.partition(':')[0]}"))
+                self._added.setdefault(name, _Source(target, f"{MODULE}{target.partition(':')[0]}"))
         return self._added
 
     def _plugins(self) -> dict[str, list[_Source]]:

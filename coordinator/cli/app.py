@@ -35,6 +35,7 @@ from coordinator.cli.options import (  # noqa: E402
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
 from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
 from scenarios.loading import load  # noqa: E402
+from scenarios.plugins import allowance  # noqa: E402
 from scenarios.registry import nearest  # noqa: E402
 from scenarios.schema import Scenario  # noqa: E402
 from topology.deployment import SCENARIO_FILE  # noqa: E402
@@ -551,11 +552,12 @@ def _execute(
         _tell(run, ended.metrics, as_json=as_json)
     kept = f"; what was recorded is in {ended.folder}" if ended.folder.exists() else ""
     console.print(failure(ended.error + kept), soft_wrap=True)
+    allowed = allowance(ready.scenario)
     if ended.can_go_on:
-        told = f"to go on: {shlex.join(['kappahop', 'resume', str(ended.folder)])}"
+        told = f"to go on: {shlex.join(['kappahop', 'resume', str(ended.folder), *allowed])}"
         console.print(told, highlight=False, soft_wrap=True, markup=False)
     if not ended.interrupted and ready.deployment.learns and (ended.folder / SCENARIO_FILE).is_file():
-        again = ["kappahop", "run", str(ended.folder / SCENARIO_FILE), *(["--in-process"] if in_process else [])]
+        again = ["kappahop", "run", str(ended.folder / SCENARIO_FILE), *(["--in-process"] if in_process else []), *allowed]
         console.print(f"replay: {shlex.join(again)}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(EXIT_INTERRUPTED if ended.interrupted else EXIT_DIVERGED if ended.has_diverged else EXIT_FAILED)
 

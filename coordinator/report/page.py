@@ -53,6 +53,7 @@ from coordinator.study.runs import Cell, Run, Traffic
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from coordinator.study.sweep import read_manifest
 from scenarios.loading import ScenarioError
+from scenarios.plugins import allowance
 from scenarios.registry import METRICS
 from topology.deployment import SCENARIO_FILE
 from topology.files import read_json, replace
@@ -445,7 +446,7 @@ def _commands(places: Sequence[Path], runs: Sequence[Run]) -> list[str]:
     sweeps = [place for place in places if (place / SWEEP_FILE).is_file()]
     told = [command for place in sweeps for command in read_manifest(place)["commands"]]
     alone = [run for run in runs if not any(run.folder.is_relative_to(place) for place in sweeps)]
-    return told + [shlex.join(["kappahop", "run", str(run.folder / SCENARIO_FILE)]) for run in alone]
+    return told + [shlex.join(["kappahop", "run", str(run.folder / SCENARIO_FILE), *allowance(run.scenario)]) for run in alone]
 
 
 def _versions(run: Run) -> str:

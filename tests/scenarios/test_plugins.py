@@ -1,18 +1,22 @@
 """Names from outside: registered by a program, named by import path, used by a scenario, and known to the processes it starts."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from coordinator.run.plan import check_start, plan
+from coordinator.cli.app import app
+from coordinator.run.plan import check_start, plan, register_as
 from coordinator.run.plan import make_run_dir as make
 from scenarios import registry
 from scenarios.loading import ScenarioError, load
-from scenarios.plugins import register_objective, register_preset, register_recipe, used_by
+from scenarios.plugins import allowance, register_objective, register_preset, register_recipe, used_by
 from scenarios.recipes import RECIPES, Recipe
 from scenarios.registry import LINK_PRESETS, REGISTRIES, RegistryError, allowing_code, environment
 from topology.link.model import LinkSpec
@@ -117,3 +121,50 @@ def test_a_process_that_is_started_knows_what_was_registered(tmp_path: Path, mon
         [sys.executable, "-P", "-c", code], env=environment(), cwd=tmp_path.parent, check=True, capture_output=True, text=True
     )
     assert done.stdout == "module objectives_of_a_test Mine\n"
+
+
+def test_names_that_a_run_had_registered_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "recipe_of_a_test.py").write_text("from scenarios.recipes import RECIPES\nMINE = RECIPES['ippo']\n")
+    register_recipe("mine", "recipe_of_a_test:MINE")
+    make(tmp_path / "run", plan(load("quickstart", [*LQ, "algorithm.name=mine"])))
+    registry.ALGORITHMS._added.clear()
+    registry.ALGORITHMS._resolved.clear()
+    scenario = str(tmp_path / "run" / "scenario.yaml")
+    with pytest.raises(ScenarioError, match=r"algorithm\.name: got 'mine'"):
+        load(scenario)
+    register_as(tmp_path / "run")
+    again = load(scenario)
+    assert again.algorithm.recipe == RECIPES["ippo"]
+    assert (allowance(again), allowance(load("quickstart"))) == (["--allow-code"], [])
+    (tmp_path / "run" / "manifest.json").write_text('{"plugins": [{"kind": "recipe"}]}')
+    with pytest.raises(ScenarioError, match="it is not as a run writes it"):
+        register_as(tmp_path / "run")
+
+
+def test_runs_of_a_world_that_is_not_here_are_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text("env: {name: elsewhere, num_envs: 3, rooms: 7}\n")
+    with pytest.raises(ScenarioError, match=r"env\.name: got 'elsewhere'"):
+        load(str(path))
+    assert load(str(path), resolve_worlds="if known").env.model_dump()["rooms"] == 7
+    path.write_text("env: {name: network_lq, rooms: 7}\n")
+    with pytest.raises(ScenarioError, match=r"env\.rooms: unknown key"):
+        load(str(path), resolve_worlds="if known")
+
+
+def test_list_shows_names_and_where_they_come_from() -> None:
+    def listed(*words: str) -> Any:
+        return CliRunner().invoke(app, ["list", *words])
+
+    register_preset("road", "my_roads:ROAD")
+    assert re.search(r"lora-sf7 +│ kappahop", listed("presets").output)
+    assert re.search(r"road +│ module my_roads", listed("presets").output)
+    (row,) = [line for line in listed("plugins").output.splitlines() if "road" in line]
+    assert row.split("│")[1:4] == [" link preset ", " road ", " module my_roads "]
+    assert "network_lq" in listed("worlds").output
+    assert "hatrpo" in listed("algorithms").output
+    assert "quickstart" in listed().output
+    refused = listed("wrlds")
+    assert refused.exit_code == 2
+    assert "got 'wrlds', did you mean 'worlds'?" in refused.stderr

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from coordinator.run import sinks
 from coordinator.run.database import Recorder
 from coordinator.run.plan import plan
-from scenarios.loading import load
+from scenarios.loading import ScenarioError, load
+from scenarios.plugins import register_sink
+from scenarios.registry import SINKS
 from scenarios.schema import Record
 from topology.planes.control import EpisodeRow
 
@@ -146,3 +149,33 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
     with pytest.raises(ValueError, match=rf"^record\.{package}: got true, .* pip install -e '\.\[{package}\]' [^\n]*$"):
         plan(load("quickstart", [f"record.{package}=true"]))
     plan(load("quickstart"))
+
+
+class Lines:
+    """A sink of a program's own: a line per scalar."""
+
+    def __init__(self, run_dir: Path, *, after: int | None = None) -> None:
+        self._file = (run_dir / f"lines-{after}.txt").open("w")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.writelines(f"{step} {name} {value}\n" for name, value in values.items())
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def test_a_registered_sink_takes_the_same_scalars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SINKS, "_added", {})
+    register_sink("lines", Lines)
+    record = Record(tensorboard=False, sinks=("lines",))
+    sinks.check(record)
+    (sink,) = sinks.open_sinks(record, tmp_path, after=40)
+    sink.scalars(60, {"agent 0/kl": 0.25})
+    sink.close()
+    assert (tmp_path / "lines-40.txt").read_text() == "60 agent 0/kl 0.25\n"
+    for name, told in (("linse", "record.sinks: got 'linse', did you mean 'lines'?"), ("wandb", "write record.wandb=true")):
+        with pytest.raises(ScenarioError, match=re.escape(told)):
+            sinks.check(Record(sinks=(name,)))
