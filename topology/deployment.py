@@ -31,6 +31,9 @@ class Deployment(BaseModel):
         n_discrete: How many discrete actions each agent has, 0: its actions are continuous; all are if nothing is given.
         one_hot: Widths of the one-hot parts that each agent's observation consists of, (): it is numbers; all are if nothing
             is given.
+        masked: Whether the last `n_discrete` numbers of an agent's observation, before its presence, are its action mask; none is
+            if nothing is given.
+        presence: Whether the last number of an observation tells if the agent takes part (`envs.interface.EnvSpec`).
         cost_limits: Limit of each cost as the run uses it.
         dt: Control period in seconds.
         first_limits: Steps after which the first episode of each copy is truncated; (): the horizon for all.
@@ -60,6 +63,8 @@ class Deployment(BaseModel):
     act_dims: tuple[int, ...]
     n_discrete: tuple[int, ...] = ()
     one_hot: tuple[tuple[int, ...], ...] = ()
+    masked: tuple[bool, ...] = ()
+    presence: bool = False
     cost_limits: tuple[float, ...]
     dt: float
     alive_bonus: float = 0.0
@@ -93,7 +98,13 @@ class Deployment(BaseModel):
     @model_validator(mode="after")
     def _agrees(self) -> "Deployment":
         n = len(self.obs_dims)
-        if n == 0 or len(self.act_dims) != n or len(self.n_discrete) != n or len(self.one_hot) not in (0, n):
+        if (
+            n == 0
+            or len(self.act_dims) != n
+            or len(self.n_discrete) != n
+            or len(self.one_hot) not in (0, n)
+            or len(self.masked) not in (0, n)
+        ):
             raise ValueError("its lists are of different numbers of agents")
         if min(*self.obs_dims, *self.act_dims) < 0 or max(*self.obs_dims, *self.act_dims, *self.n_discrete) > MAX_SIZE:
             raise ValueError(f"a size is not within 0 to {MAX_SIZE}")

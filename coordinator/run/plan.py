@@ -99,6 +99,18 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"algorithm.critic_scope: got 'central' with target 'q'; values of choices are mixed, and {scenario.env.name} has "
             "continuous actions"
         )
+    recipe = scenario.algorithm.recipe
+    if spec.presence or any(spec.masked):
+        for key, value, is_able in (
+            ("algorithm.critic_scope", recipe.critic_scope, recipe.critic_scope != "central"),
+            ("algorithm.model", recipe.model, recipe.model == "none"),
+            ("algorithm.off_policy.representation", kind, kind in ("network", "table")),
+        ):
+            if not is_able:
+                raise ScenarioError(
+                    f"{key}: got {value!r}; in {scenario.env.name} agents may end before the others or have action masks, which "
+                    "this does not know (env.presence=false, if agents only end together)"
+                )
     if scenario.compute.agents and len(scenario.compute.agents) != spec.n_agents:
         raise ScenarioError(
             f"compute.agents: got {len(scenario.compute.agents)} devices; this {scenario.env.name} has "
@@ -120,6 +132,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         act_dims=spec.act_dims,
         n_discrete=spec.n_discrete,
         one_hot=spec.one_hot,
+        masked=spec.masked,
+        presence=spec.presence,
         cost_limits=limits,
         dt=spec.dt,
         alive_bonus=spec.alive_bonus,

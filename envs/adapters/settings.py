@@ -1,7 +1,11 @@
 """Settings of worlds that other packages bring."""
 
+import contextlib
 from typing import Any, Literal
 
+from pydantic import model_validator
+
+from scenarios.registry import ENVIRONMENTS, RegistryError
 from scenarios.schema import Env, setting
 
 
@@ -25,6 +29,13 @@ class ImportedEnv(Env):
         "An observation tells in its last number whether the agent takes part (1) or has ended before the others (0). Its "
         "samples after that are left out of all learning. False where agents only end together.",
     )
+
+    @model_validator(mode="after")
+    def _note_allowed_code(self) -> "ImportedEnv":
+        if self.make:
+            with contextlib.suppress(RegistryError):  # whether it may be used is asked when it is: reading runs nothing
+                ENVIRONMENTS.check(self.make)
+        return self
 
 
 class PettingZooEnv(ImportedEnv):

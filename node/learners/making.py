@@ -34,6 +34,9 @@ def make_on_policy_learner(scenario: Scenario, deployment: Deployment, agent: in
 def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: AgentRouting) -> Shape:
     """The sizes of an agent's learner."""
     width = {i: deployment.obs_dims[i] for i in range(deployment.n_agents)}
+    own, counts = routing.observation.places[agent], deployment.n_discrete
+    last = own.stop - 1 if deployment.presence else own.stop
+    mask = slice(last - counts[agent], last) if deployment.masked and deployment.masked[agent] else None
     recipe = scenario.algorithm.recipe
     return Shape(
         agent=agent,
@@ -49,11 +52,21 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: Ag
         act_dim=deployment.act_dims[agent],
         n_discrete=deployment.n_discrete[agent],
         one_hot=_one_hot(deployment, routing),
+        mask=mask,
+        actor_mask=None if mask is None else _among(mask, routing),
+        presence=last if deployment.presence else None,
         cost_limits=() if recipe.constraint == "none" else deployment.cost_limits,
         cut_copies=deployment.cut_copies,
         n_agents=deployment.n_agents,
         reach={"none": 1, "khop": len(routing.visible[agent]), "global": deployment.n_agents}[recipe.factor],
     )
+
+
+def _among(columns: slice, routing: AgentRouting) -> slice:
+    """Where columns of the observation, which the actor takes, are among all that it takes."""
+    taken = np.arange(routing.observation.width)[routing.observation.columns(routing.actor_agents)]
+    start = int(np.flatnonzero(taken == columns.start)[0])
+    return slice(start, start + columns.stop - columns.start)
 
 
 def _one_hot(deployment: Deployment, routing: AgentRouting) -> tuple[slice, ...]:

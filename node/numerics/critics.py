@@ -44,6 +44,9 @@ class Shape:
         act_dim: A; 1 where the action is a choice.
         n_discrete: C, how many actions there are to choose from; 0 where actions are continuous.
         one_hot: Columns of each one-hot part of the observation, in the order of columns; the others are numbers.
+        mask: Columns of the agent's action mask; None: it has none.
+        actor_mask: The same among the columns that the actor takes.
+        presence: Column that tells whether the agent takes part; None: it always does.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
         n_agents: n; only where agents take turns must a learner know it.
@@ -63,6 +66,9 @@ class Shape:
     act_dim: int
     n_discrete: int = 0
     one_hot: tuple[slice, ...] = ()
+    mask: slice | None = None
+    actor_mask: slice | None = None
+    presence: int | None = None
     cost_limits: tuple[float, ...]
     cut_copies: tuple[int, ...] = ()
     n_agents: int = 1
@@ -73,8 +79,22 @@ class Shape:
         return _picked(observation, self.actor_columns)
 
     def for_critics(self, observation: Floats) -> Floats:
-        """What the critics take of observations (..., D), row after row."""
+        """What the critics take of observations (..., D), row after row.
+
+        An agent's own presence is 1 in all that a critic learns from. It is 1 here too where the agent's time was up.
+        """
+        if self.presence is not None:
+            observation = observation.copy()
+            observation[..., self.presence] = 1.0
         return _picked(observation, self.critic_columns)
+
+    def available(self, observation: Floats) -> NDArray[np.bool_] | None:
+        """The agent's action mask in observations (..., D), (B, C); None: it has none."""
+        return None if self.mask is None else _picked(observation, self.mask) > 0.5
+
+    def takes_part(self, observation: Floats) -> NDArray[np.bool_] | None:
+        """In which of observations (..., D) the agent takes part, (B,); None: in all."""
+        return None if self.presence is None else observation[..., self.presence].reshape(-1) == 1.0
 
 
 def _picked(observation: Floats, columns: Columns) -> Floats:
@@ -113,9 +133,12 @@ class Critic(Stateful):
         self.old = torch.zeros(0)
         self.target = torch.zeros(0)
 
-    def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64]) -> None:
-        """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units."""
-        scale, shift = self.norm.update(returns)
+    def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64], there: NDArray[np.bool_] | None = None) -> None:
+        """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units.
+
+        Returns count where the agent is `there`, (B,); None: all.
+        """
+        scale, shift = self.norm.update(returns if there is None else returns[there])
         if not self._rescales:
             scale, shift = 1.0, 0.0
         with torch.no_grad():
@@ -160,6 +183,7 @@ class Critics(Stateful):
         self._critics = [Critic(shape, algorithm, index, norm) for index, norm in enumerate(norms)]
         self._norm = InputNorm(shape.critic_width, running=algorithm.input_norm == "running")
         self._x = self._cut_x = torch.zeros(0)
+        self._there: NDArray[np.bool_] | None = None  # samples in which the agent takes part; None: all
         self._losses = np.zeros(len(self._critics))
 
     def decay(self, fraction: float) -> None:
@@ -169,6 +193,7 @@ class Critics(Stateful):
 
     def begin(self, rollout: Rollout) -> None:
         """Take in what was seen."""
+        self._there = self._shape.takes_part(rollout.observation)
         self._x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.observation)))
         self._cut_x = self._norm(torch.from_numpy(self._shape.for_critics(rollout.cut_observation)))
 
@@ -182,19 +207,25 @@ class Critics(Stateful):
     def adopt(self, estimates: Sequence[Estimate]) -> None:
         """Set the estimated returns as targets."""
         for critic, estimate in zip(self._critics, estimates, strict=True):
-            critic.adopt(estimate.predicted, estimate.returns)
+            critic.adopt(estimate.predicted, estimate.returns, self._there)
 
     def train(self, minibatches: Iterable[Tensor]) -> Iterator[None]:
         """Regress to the targets; pauses after every minibatch of rows."""
         self._losses[:] = 0.0
+        there = None if self._there is None else torch.from_numpy(self._there)
         for rows in minibatches:
+            if there is not None:
+                rows = rows[there[rows]]
+                if not len(rows):
+                    continue
             for place, critic in enumerate(self._critics):
                 self._losses[place] += self._step(critic, rows)
             yield
 
     def end(self, rollout: Rollout) -> None:
         """Let the input statistics take in the round."""
-        self._norm.update(self._shape.for_critics(rollout.observation))
+        inputs, there = self._shape.for_critics(rollout.observation), self._shape.takes_part(rollout.observation)
+        self._norm.update(inputs if there is None else inputs[there])
         self._x = self._cut_x = torch.zeros(0)
 
     def metrics(self) -> Mapping[str, float]:
@@ -222,12 +253,13 @@ class Critics(Stateful):
         next_value = np.concatenate((value[1:], np.zeros_like(value[:1])))
         cuts = rollout.cuts()
         next_value[cuts[:, 0], cuts[:, 1]] = critic.norm.denormalise(at_cuts)
+        terminated, truncated = rollout.own_ends(self._shape.presence)
         advantage = gae(
             signal,
             value,
             next_value,
-            rollout.terminated,
-            rollout.truncated,
+            terminated,
+            truncated,
             gamma=algorithm.gamma,
             lam=algorithm.gae_lambda,
             bootstrap=algorithm.truncation == "bootstrap",

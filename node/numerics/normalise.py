@@ -87,7 +87,7 @@ class InputNorm(Stateful):
 
     def update(self, rows: NDArray[np.float32]) -> None:
         """Take in a round's inputs, (B, width)."""
-        if self._moments is not None:
+        if self._moments is not None and len(rows):
             self._moments.update(rows)
             self._adopt()
 

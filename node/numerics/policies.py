@@ -205,16 +205,36 @@ class CategoricalActor(Actor):
 
     A choice is drawn as the largest logit after adding Gumbel noise, so that chance is drawn before the round and the
     likeliest choice is what remains without it.
+
+    Args:
+        logits: The network.
+        n_discrete: C.
+        is_masked: Whether behind the inputs of each sample stand C numbers, 1 for every choice that can be made.
     """
 
-    def __init__(self, logits: MLP, n_discrete: int) -> None:
+    def __init__(self, logits: MLP, n_discrete: int, *, is_masked: bool = False) -> None:
         super().__init__()
         self.net = logits
         self._n_discrete = n_discrete
+        self._is_masked = is_masked
 
     def of(self, output: Tensor) -> Categorical:
         """The choices' distributions."""
         return Categorical.of(output)
+
+    def forward(self, x: Tensor) -> Distribution:
+        """See `Actor.forward`; choices that cannot be made have probability 0."""
+        if not self._is_masked:
+            return super().forward(x)
+        inputs, mask = x[:, : -self._n_discrete], x[:, -self._n_discrete :]
+        return Categorical.of(self.net.forward(inputs), mask > 0.5)
+
+    def everywhere(self, x: Tensor, chunk: int) -> Distribution:
+        """See `Actor.everywhere`."""
+        if not self._is_masked:
+            return super().everywhere(x, chunk)
+        inputs, mask = x[:, : -self._n_discrete], x[:, -self._n_discrete :]
+        return Categorical.of(self.net.everywhere(inputs, chunk), mask > 0.5)
 
     def noise(self, draw: np.random.Generator | None, steps: int, copies: int) -> NDArray[np.float32]:
         """Gumbel noise per choice, (T, E, C)."""

@@ -74,6 +74,22 @@ class Rollout:
         cut[-1] |= ~self.terminated[-1]
         return np.argwhere(cut)
 
+    def own_ends(self, presence: int | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where the agent's own episode terminated, and where a limit of time ended it, (T, E) each.
+
+        Args:
+            presence: Column of the observation that tells whether the agent takes part, the last of its own; None: its episodes
+                are those of the copies.
+        """
+        if presence is None:
+            return self.terminated, self.truncated
+        after = np.concatenate((self.observation[1:, :, presence], self.observation[-1:, :, presence]))
+        for step, block in self.cut_blocks.items():
+            after[step] = block[:, -1]
+        there = self.observation[:, :, presence] == 1.0
+        terminated = there & (self.terminated | (after == 0.0))
+        return terminated, there & ~terminated & (self.truncated | (after < 0.0))
+
     def own_cut_blocks(self) -> Floats:
         """(number of cuts, d): this agent's own blocks at the cuts, which its peers need too."""
         cuts = self.cuts()

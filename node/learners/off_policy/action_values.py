@@ -30,6 +30,7 @@ from torch.nn import functional
 from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
 from node.numerics.networks import MLP, Trainer
 from node.numerics.normalise import InputNorm, Standardised
+from node.numerics.policies import UNAVAILABLE
 from node.numerics.replay import Replay
 from scenarios.schema import Algorithm
 from topology.snapshot import State, Stateful
@@ -58,6 +59,15 @@ class Samples:
     following: Floats
     terminated: NDArray[np.bool_]
     is_first: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def present(self, there: NDArray[np.bool_] | None) -> "Samples":
+        """Those in which the agent took part, (B,); None: all."""
+        if there is None:
+            return self
+        return Samples(
+            self.observation[there], self.action[there], self.reward[there], self.following[there], self.terminated[there],
+            self.is_first[there],
+        )  # fmt: skip
 
 
 class ActionValues(Stateful, ABC):
@@ -124,11 +134,13 @@ class Tabular(ActionValues):
         n_discrete: A.
         algorithm: Hyperparameters.
         draw: For values at the start, U(-½, ½), row by row as observations are met.
+        mask: Columns of the observation that say which actions can be taken; None: all can.
     """
 
     STATE = ("_q", "_ideal", "_observations", "_draw", "replay")
 
-    def __init__(self, n_discrete: int, algorithm: Algorithm, draw: np.random.Generator) -> None:
+    def __init__(self, n_discrete: int, algorithm: Algorithm, draw: np.random.Generator, mask: slice | None = None) -> None:
+        self._mask = mask
         self._algorithm = algorithm
         self._n_discrete = n_discrete
         self._draw = draw
@@ -236,6 +248,8 @@ class Tabular(ActionValues):
                     f"algorithm.off_policy.representation: got 'table'; more than {MAX_ROWS} observations were met, use network"
                 )
             values = self._draw.uniform(-0.5, 0.5, (len(fresh), self._n_discrete))
+            if self._mask is not None:  # below all values, and nothing is ever learnt of it: no maximum finds it
+                values[np.stack(fresh)[:, self._mask] < 0.5] = UNAVAILABLE
             self._observations = (
                 np.stack(fresh) if not len(self._observations) else np.concatenate((self._observations, np.stack(fresh)))
             )
@@ -458,10 +472,14 @@ class DoubleQ(Networked):
         n_discrete: A.
         algorithm: Hyperparameters.
         generator: Draws the weights.
+        mask: Columns of the observation that say which actions can be taken; None: all can.
     """
 
-    def __init__(self, width: int, n_discrete: int, algorithm: Algorithm, generator: torch.Generator) -> None:
+    def __init__(
+        self, width: int, n_discrete: int, algorithm: Algorithm, generator: torch.Generator, mask: slice | None = None
+    ) -> None:
         super().__init__(width, n_discrete, algorithm, generator)
+        self._mask = mask
         self._n_discrete = n_discrete
         self._net = network(algorithm, width, n_discrete, generator)
         self._trainer = trainer(self._net, algorithm, algorithm.critic_lr)
@@ -470,7 +488,8 @@ class DoubleQ(Networked):
     def best(self, observation: Floats) -> Floats:
         """The first among the best choices."""
         with torch.inference_mode():
-            return np.asarray(self._net(self._norm(torch.from_numpy(observation))).argmax(1, keepdim=True).numpy(), np.float32)
+            seen = torch.from_numpy(observation)
+            return np.asarray(self._liked(self._net(self._norm(seen)), seen).numpy(), np.float32)
 
     def module(self) -> nn.Module:
         """Values of choices."""
@@ -500,16 +519,22 @@ class DoubleQ(Networked):
     def _fed(self, action: Tensor) -> Tensor:
         return functional.one_hot(action[:, 0].long(), self._n_discrete).to(torch.float32)
 
+    def _liked(self, values: Tensor, observation: Tensor) -> Tensor:
+        """The first among the best choices (B, 1) that can be taken at observations (B, D)."""
+        if self._mask is not None:
+            values = values.masked_fill(observation[:, self._mask] < 0.5, UNAVAILABLE)
+        return values.argmax(1, keepdim=True)
+
     def _step(self, batch: Batch, draw: np.random.Generator) -> float:
         successor = batch.following
         if self._ideal is not None:
             with torch.no_grad():
-                liked = self._net(self._norm(batch.following)).argmax(1, keepdim=True)
+                liked = self._liked(self._net(self._norm(batch.following)), batch.following)
             self._ideal.learn(batch, self._fed(liked))
             successor = self._ideal.successor(batch)
         with torch.no_grad():
             x = self._norm(successor)
-            liked = self._net(x).argmax(1, keepdim=True)
+            liked = self._liked(self._net(x), batch.following)
             target = batch.reward + batch.onward * self._lagging(x).gather(1, liked).squeeze(1)
         loss = ((self._net(self._norm(batch.observation)) * batch.action).sum(1) - target).square().mean()
         loss.backward()

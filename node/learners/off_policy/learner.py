@@ -38,7 +38,7 @@ def make_values(shape: Shape, algorithm: Algorithm) -> ActionValues:
 
 def tables(shape: Shape, algorithm: Algorithm) -> ActionValues:
     """Values of choices, a row of a table per observation."""
-    return Tabular(shape.n_discrete, algorithm, stream(shape.seed, Purpose.INIT, shape.agent))
+    return Tabular(shape.n_discrete, algorithm, stream(shape.seed, Purpose.INIT, shape.agent), shape.actor_mask)
 
 
 def memories(shape: Shape, algorithm: Algorithm) -> ActionValues:
@@ -51,7 +51,7 @@ def networks(shape: Shape, algorithm: Algorithm) -> ActionValues:
     """Values by networks, of choices or of numbers."""
     generator = torch_stream(shape.seed, Purpose.INIT, shape.agent)
     if shape.n_discrete:
-        return DoubleQ(shape.actor_width, shape.n_discrete, algorithm, generator)
+        return DoubleQ(shape.actor_width, shape.n_discrete, algorithm, generator, shape.actor_mask)
     return TwinDelayed(shape.actor_width, shape.act_dim, algorithm, generator)
 
 
@@ -102,9 +102,13 @@ class Exploration:
             self._random = np.zeros(chance.shape, np.bool_)
             self._noise = np.zeros_like(self._noise)
 
-    def __call__(self, step: int, liked: Floats) -> Floats:
-        """Actions (E, A) of a step, given those liked best."""
+    def __call__(self, step: int, liked: Floats, available: NDArray[np.bool_] | None = None) -> Floats:
+        """Actions (E, A) of a step, given those liked best; of choices those that are `available`, (E, C), None: all."""
         random, noise = self._random[step][:, None], self._noise[step]
+        if available is not None:  # the number drawn counts through those that can be taken
+            in_order = np.argsort(~available, axis=1, kind="stable")
+            place = noise.astype(np.intp) % np.maximum(available.sum(axis=1, keepdims=True), 1)
+            noise = np.take_along_axis(in_order, place, axis=1).astype(np.float32)
         if self._shape.n_discrete:
             return np.where(random, noise, liked)
         bound = self._algorithm.off_policy.action_bound
@@ -141,7 +145,8 @@ class OffPolicyLearner(AgentLearner):
 
     def act(self, step: int, observation: Floats) -> Floats:
         """Actions (E, A) for the observation (E, D) of one step; a choice is its index, A = 1."""
-        return self._exploration(step, self._values.best(self._shape.for_actor(observation)))
+        liked = self._values.best(self._shape.for_actor(observation))
+        return self._exploration(step, liked, self._shape.available(observation))
 
     def forget(self, ended: NDArray[np.bool_]) -> None:
         """Episodes have ended in some copies, (E,): nothing that was seen in them is remembered."""
@@ -161,11 +166,15 @@ class OffPolicyLearner(AgentLearner):
         if self._has_rested and settings.replay == "per_turn":
             self._values.replay.clear()
         self._has_rested = False
-        self._values.take(self._samples(rollout, reward))
+        fresh = self._samples(rollout, reward).present(self._shape.takes_part(rollout.observation))
+        if len(fresh.reward):
+            self._values.take(fresh)
         self._begins = rollout.terminated[-1] | rollout.truncated[-1]
         if steps_before(shape, self._algorithm, round_) + shape.steps * shape.copies <= settings.warm_up_steps:
             return
-        self._earned += settings.updates_per_step * shape.steps * shape.copies
+        self._earned += settings.updates_per_step * len(fresh.reward)
+        if not len(self._values.replay):
+            return
         minibatches = int(self._earned)
         self._earned -= minibatches
         yield from self._values.learn(minibatches, stream(shape.seed, Purpose.SHUFFLE, shape.agent, round_))
@@ -178,7 +187,8 @@ class OffPolicyLearner(AgentLearner):
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's metrics by name."""
-        self._values.end(self._shape.for_actor(rollout.observation))
+        inputs, there = self._shape.for_actor(rollout.observation), self._shape.takes_part(rollout.observation)
+        self._values.end(inputs if there is None else inputs[there])
         metrics = {"replay": float(len(self._values.replay)), **self._values.metrics()}
         return metrics | {"epsilon": self._exploration.epsilon} if self._shape.n_discrete else metrics
 
@@ -211,11 +221,14 @@ class OffPolicyLearner(AgentLearner):
         following = rollout.following()
         for step, copy in np.argwhere(rollout.terminated):
             following[step, copy, self._own] = rollout.cut_blocks[int(step)][copy]
+        terminated, _ = rollout.own_ends(presence := self._shape.presence)
+        if presence is not None:
+            following[..., presence] = 1.0  # as in all that is learnt from, where its time was up too
         return Samples(
             observation=self._shape.for_actor(rollout.observation).copy(),
             action=rollout.action.reshape(-1, rollout.action.shape[-1]).copy(),
             reward=reward.reshape(-1).copy(),
             following=self._shape.for_actor(following),
-            terminated=rollout.terminated.reshape(-1).copy(),
+            terminated=terminated.reshape(-1).copy(),
             is_first=np.concatenate((self._begins[None], (rollout.terminated | rollout.truncated)[:-1])).reshape(-1),
         )

@@ -48,11 +48,13 @@ from node.learners.on_policy.policy_training import PolicyTraining, Samples, tot
 from node.numerics.critics import Critics, Estimate, Shape
 from node.numerics.networks import MLP, Trainer, torch_stream
 from node.numerics.normalise import InputNorm, Standardised
-from node.numerics.policies import Actor, CategoricalActor, GaussianActor
+from node.numerics.policies import UNAVAILABLE, Actor, CategoricalActor, GaussianActor
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose, stream
 from scenarios.kinds import Kind
 from scenarios.schema import Algorithm
+
+FEWEST = 2  # samples that an agent must have taken part in to learn from a round
 
 
 def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
@@ -68,7 +70,7 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
         generator=torch_stream(shape.seed, Purpose.INIT, 0 if algorithm.share_policy else shape.agent, 0),
     )
     if shape.n_discrete:
-        return CategoricalActor(net, shape.n_discrete)
+        return CategoricalActor(net, shape.n_discrete, is_masked=shape.mask is not None)
     return GaussianActor(net, shape.act_dim, std=algorithm.std, std_init=algorithm.std_init)
 
 
@@ -104,6 +106,7 @@ class Learner(AgentLearner):
         self._coupling: Generator[Floats, Sequence[Floats], None] | None = None
         self._own_ratios = np.zeros(0, np.float32)  # on the minibatch
         self._metrics: dict[str, float] = {}
+        self._there: Bools | None = None  # samples of the round in which the agent took part, (B,); None: all
 
     # ---------------------------------------------------------------- acting
 
@@ -147,6 +150,10 @@ class Learner(AgentLearner):
             self.take_advantages(round_, rollout, advantage, costs)
             return
         self._begin_learning(round_, rollout)
+        if self._is_absent:
+            self._training.sit_out(rollout.reward.size)
+            self._score, self._metrics = 0.0, {}
+            return
         self._critics.begin(rollout)
         self._reward = reward
         if self._recipe.trace == "gae":
@@ -171,7 +178,8 @@ class Learner(AgentLearner):
         """
         assert self._critics is not None, "scores need a critic of the agent's own"
         reward, *_ = self._critics.advantages(rollout, self._reward, self._trace_weight(earlier))
-        return float(np.abs(reward.advantage).mean())
+        there = self._there
+        return float(np.abs(reward.advantage if there is None else reward.advantage[there]).mean())
 
     def learn_policy(self, rollout: Rollout, earlier: Sequence[Floats]) -> Iterator[None]:
         """Train the actor and step the multipliers; pauses after every minibatch.
@@ -180,13 +188,23 @@ class Learner(AgentLearner):
             rollout: The samples.
             earlier: Final log-ratios (B,) of the agents depended on, in the order in which they updated.
         """
+        if self._is_absent:
+            return
         if self._recipe.trace == "preopc":
             yield from self._revalue(rollout, earlier)
         yield from self._training.train(self._samples(rollout, earlier), self._permutations, 1 + len(earlier))
 
     def learn_coupled(self, rollout: Rollout) -> Generator[Floats, Sequence[Floats], None]:
         """The same beside others that learn at once, on their ratios: see `PolicyTraining.train_coupled`."""
+        if self._is_absent:
+            return self._wait_coupled()
         return self._training.train_coupled(self._samples(rollout), self._permutations)
+
+    def _wait_coupled(self) -> Generator[Floats, Sequence[Floats], None]:
+        """The same of an agent that does not learn: its ratios are 1."""
+        for permutation in self._permutations:
+            for rows in permutation.tensor_split(self._algorithm.minibatches):
+                yield np.zeros(len(rows), np.float32)
 
     def step_coupled(self, rollout: Rollout, others: Sequence[Floats]) -> None:
         """Take the others' log-ratios on the minibatch before, if any, and have its own on the next; the last call ends it."""
@@ -237,7 +255,7 @@ class Learner(AgentLearner):
 
         Input statistics are part of the policy: whose turn it is not does without `end_round` too.
         """
-        self._training.costs.take(rollout)
+        self._training.costs.take(rollout, self._shape.takes_part(rollout.observation))
         self._training.sit_out(rollout.reward.size)
         self._score = 0.0
         self._metrics = {}
@@ -258,7 +276,8 @@ class Learner(AgentLearner):
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's metrics by name."""
-        self._actor_norm.update(self._shape.for_actor(rollout.observation))
+        inputs, there = self._shape.for_actor(rollout.observation), self._shape.takes_part(rollout.observation)
+        self._actor_norm.update(inputs if there is None else inputs[there])
         if self._critics is not None:
             self._critics.end(rollout)
         return self._told()
@@ -294,15 +313,25 @@ class Learner(AgentLearner):
     def _output(self, observation: Floats) -> Floats:
         with torch.inference_mode():
             x = torch.from_numpy(self._shape.for_actor(observation))
-            return self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
+            output = self._actor.net.forward(self._actor_norm(x)).numpy()  # forward: a call's hooks cost as much as a layer
+        if (available := self._shape.available(observation)) is not None:
+            output[~available] = UNAVAILABLE
+        return output
 
     def _begin_learning(self, round_: int, rollout: Rollout) -> None:
         self._permutations = [torch.from_numpy(permutation) for permutation in self.permutations(round_)]
-        self._training.costs.take(rollout)
+        self._there = self._shape.takes_part(rollout.observation)
+        self._training.costs.take(rollout, self._there)
+
+    @property
+    def _is_absent(self) -> bool:
+        """Whether the agent took part in too few samples of the round to learn from them."""
+        return self._there is not None and int(self._there.sum()) < FEWEST
 
     def _take(self, estimates: Sequence[Estimate]) -> None:
         self._advantage, *self._cost_advantages = [estimate.advantage for estimate in estimates]
-        self._metrics["advantage_std"] = float(self._advantage.std())
+        there = self._there
+        self._metrics["advantage_std"] = float((self._advantage if there is None else self._advantage[there]).std())
 
     def _train_critics(self, estimates: Sequence[Estimate]) -> Iterator[None]:
         assert self._critics is not None

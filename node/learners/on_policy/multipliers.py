@@ -16,6 +16,7 @@ or by a fault of the simulation never does.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from node.numerics.losses import multiplier_step, pid_step
 from node.numerics.rollout import Rollout
@@ -45,13 +46,14 @@ class EpisodeCosts(Stateful):
         self._last = np.zeros((0, n_costs + 1))
         self.fresh = 0
 
-    def take(self, rollout: Rollout) -> None:
-        """Take a round in."""
+    def take(self, rollout: Rollout, there: NDArray[np.bool_] | None = None) -> None:
+        """Take a round in; steps count where the agent is `there`, (B,), None: all."""
+        steps = np.ones(rollout.reward.shape) if there is None else there.reshape(rollout.reward.shape)
         copies, width = self._running.shape
         ended = [self._last]
         for step, (cost, is_over) in enumerate(zip(rollout.cost, rollout.terminated | rollout.truncated, strict=True)):
             self._running[:, :-1] += cost[:, : width - 1]
-            self._running[:, -1] += 1.0
+            self._running[:, -1] += steps[step]
             if is_over.any():
                 if (faults := rollout.faults.get(step)) is not None:  # what such an episode would have cost is not known
                     self._running[faults] = np.nan

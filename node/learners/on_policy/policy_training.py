@@ -46,6 +46,7 @@ class Samples:
         costs: A_u, (B,) each, centred and brought to scale.
         cost_advantages: A_u, (B,) each, as they were estimated, in units of their costs.
         factor: F, (B,); None: 1.
+        there: In which of them the agent took part, (B,); None: in all. The others are in no mean.
     """
 
     x: Tensor
@@ -56,6 +57,24 @@ class Samples:
     costs: list[Tensor]
     cost_advantages: Sequence[NDArray[np.float64]]
     factor: Tensor | None
+    there: Tensor | None = None
+
+    def present(self) -> "Samples":
+        """Those in which the agent took part, alone."""
+        if self.there is None:
+            return self
+        rows = self.there.nonzero()[:, 0]
+        return Samples(
+            self.x[rows], self.action[rows], self.old.rows(rows), self.old_log_prob[rows], self.advantage[rows],
+            [cost[rows] for cost in self.costs], [cost[rows.numpy()] for cost in self.cost_advantages],
+            None if self.factor is None else self.factor[rows],
+        )  # fmt: skip
+
+    def ratios(self, log_ratio: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Log-ratios of all samples or of some rows, 0 where the agent took no part."""
+        if self.there is None:
+            return log_ratio
+        return torch.where(self.there if rows is None else self.there[rows], log_ratio, 0.0)
 
 
 class Tally:
@@ -73,7 +92,7 @@ class Tally:
 
     def means(self) -> Mapping[str, float]:
         """The means by name."""
-        return {"clip_frac": self._clipped / self._n, "grad_norm": self._norm / self._n}
+        return {"clip_frac": self._clipped / self._n, "grad_norm": self._norm / self._n} if self._n else {}
 
 
 def total_log_ratio(log_ratios: Sequence[Floats]) -> NDArray[np.float64]:
@@ -130,13 +149,18 @@ class PolicyTraining(Stateful):
         shape = self._shape
         batch = shape.steps * shape.copies
         x = self._norm(torch.from_numpy(shape.for_actor(rollout.observation)))
+        if (available := shape.available(rollout.observation)) is not None:
+            x = torch.cat((x, torch.from_numpy(available.astype(np.float32))), 1)
+        there = shape.takes_part(rollout.observation)
         action = torch.from_numpy(rollout.action.reshape(batch, -1))
         with torch.no_grad():
             old = self._actor.everywhere(x, self._algorithm.chunk).kept()
             old_log_prob = old.log_prob(action)
-        weighed = torch.from_numpy(standardised(advantage).astype(np.float32))
-        costs = [torch.from_numpy(cost.astype(np.float32)) for cost in self._scaled(cost_advantages)]
-        return Samples(x, action, old, old_log_prob, weighed, costs, cost_advantages, self._factor(earlier))
+        weighed = torch.from_numpy(_spread(standardised(_of(advantage, there)), there).astype(np.float32))
+        scaled = self._scaled([_of(cost, there) for cost in cost_advantages])
+        costs = [torch.from_numpy(_spread(cost, there).astype(np.float32)) for cost in scaled]
+        mask = None if there is None else torch.from_numpy(there)
+        return Samples(x, action, old, old_log_prob, weighed, costs, cost_advantages, self._factor(earlier), mask)
 
     def train(self, samples: Samples, permutations: Sequence[Tensor], place: int) -> Iterator[None]:
         """Train the actor and step the multipliers; pauses after every minibatch.
@@ -169,6 +193,7 @@ class PolicyTraining(Stateful):
                 with torch.no_grad():
                     new = self._actor.everywhere(samples.x[rows], self._algorithm.chunk)
                     mine = (new.log_prob(samples.action[rows]) - samples.old_log_prob[rows]).sum(-1)
+                    mine = samples.ratios(mine, rows)
                 others = yield mine.numpy()
                 self._minibatch(samples, rows, self._factor(others), tally)
         self.metrics |= tally.means()
@@ -207,12 +232,18 @@ class PolicyTraining(Stateful):
                 yield
             if self._objective.stops_early:
                 with torch.no_grad():
-                    if self._objective.is_done(samples.old, self._actor.everywhere(samples.x, self._algorithm.chunk)):
+                    there = samples.present()
+                    if self._objective.is_done(there.old, self._actor.everywhere(there.x, self._algorithm.chunk)):
                         break
         self.metrics |= tally.means()
 
     def _minibatch(self, samples: Samples, rows: Tensor, factor: Tensor | None, tally: Tally) -> None:
         assert self._objective is not None
+        if samples.there is not None:
+            there = samples.there[rows]
+            rows, factor = rows[there], None if factor is None else factor[there]
+            if not len(rows):
+                return
         ratio = self._actor_step(samples, rows, factor)
         norm = self._trainer.step()
         tally.add(norm, float(((ratio - 1.0).abs() > self._objective.width).float().mean()))
@@ -255,6 +286,7 @@ class PolicyTraining(Stateful):
 
     def _step_in_region(self, samples: Samples) -> Iterator[None]:
         """One step within a trust region, bent by the costs' planes where the recipe says so."""
+        samples = samples.present()
         algorithm = self._algorithm
         advantages, excess = [self._mixed(samples.advantage, samples.costs)], []
         if self._constraint == "cpo" and (means := self.costs.means) is not None:
@@ -291,8 +323,11 @@ class PolicyTraining(Stateful):
     def _conclude(self, samples: Samples) -> None:
         with torch.no_grad():
             new = self._actor.everywhere(samples.x, self._algorithm.chunk)
-            self.log_ratio = (new.log_prob(samples.action) - samples.old_log_prob).sum(-1)
+            self.log_ratio = samples.ratios((new.log_prob(samples.action) - samples.old_log_prob).sum(-1))
             kl = samples.old.kl(new)
+            if samples.there is not None:
+                rows = samples.there.nonzero()[:, 0]
+                kl, new = kl[rows], new.rows(rows)
             self.metrics |= {"kl": float(kl.mean()), "entropy": float(new.entropy()), **self._actor.metrics()}
         if self._objective is not None:
             self.metrics |= self._objective.metrics()
@@ -301,3 +336,17 @@ class PolicyTraining(Stateful):
     def _factor(self, earlier: Sequence[Floats]) -> Tensor | None:
         """F, (B,): the product of the earlier agents' final ratios, summed as logarithms in double precision."""
         return torch.from_numpy(np.exp(total_log_ratio(earlier)).astype(np.float32)) if earlier else None
+
+
+def _of(values: NDArray[np.float64], there: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """The values (B,) of samples in which the agent took part."""
+    return values if there is None else values[there]
+
+
+def _spread(values: NDArray[np.float64], there: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """The same at the places of all samples, (B,), 0 where the agent took no part."""
+    if there is None:
+        return values
+    spread = np.zeros(len(there))
+    spread[there] = values
+    return spread

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environments of fakes.py under registered names."""
     monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setattr(ENVIRONMENTS, "_added", {})  # what a test registers is gone after it
+    monkeypatch.setattr(ENVIRONMENTS, "_resolved", {})
     for name, place in (("uneven", "Uneven"), ("odd", "Odd"), ("pair", "Pair")):
-        if name not in ENVIRONMENTS.names():
-            ENVIRONMENTS.register(name, f"fakes:{place}")
+        ENVIRONMENTS.register(name, f"fakes:{place}")
