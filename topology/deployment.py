@@ -226,7 +226,7 @@ def graph_fields(graph: nx.Graph) -> dict[str, Any]:
     for name, field in _ON_EDGES.items():
         values = tuple(graph.edges[edge].get(name) for edge in edges)
         found[field] = values if any(value is not None for value in values) else ()
-    return {key: value for key, value in found.items() if value not in ((), None)}
+    return {key: value for key, value in found.items() if key == "edges" or value not in ((), None)}
 
 
 def evaluation_seed(seed: int) -> int:

@@ -113,6 +113,6 @@ class Policy:
             }
         )
         with products.tolerated() as self.is_exact:
-            learner = make_learner(scenario, self._deployment, self.agent, self._routing)
+            learner = make_learner(scenario, self._deployment.model_copy(update={"first_limits": ()}), self.agent, self._routing)
         learner.load_policy(self._tensors)
         return learner

@@ -31,7 +31,10 @@ SMALL = [
     "record.state_rounds=0",
 ]  # fmt: skip
 FINITE = ["budget.env_steps=400", "env.horizon=10"]
-EVALUATED = ["eval_return_mean", "eval_cost_mean", "eval_episodes", "best_return_mean", "best_cost_mean", "best_round"]
+EVALUATED = [
+    "eval_return_mean", "eval_cost_mean", "eval_episodes", "eval_drawn", "eval_measures", "best_return_mean", "best_cost_mean",
+    "best_round",
+]  # fmt: skip
 KEYS = [
     "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean",
     "cost_limit", "limits", "idle_costs", "idle_return", *EVALUATED, "faulty_episodes", "diverged", "payload_bytes", "wire_bytes",
