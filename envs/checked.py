@@ -2,7 +2,7 @@
 
 Theory of operation. Our own worlds are held to the contract by tests (`envs.contract`). A world of a package or a program may be
 wrong in its first step or after an hour, and a number that is not finite or an array of another shape would be found far from its
-cause. So `Checked` looks at everything that such a world returns before anybody else does. It costs some microseconds
+cause. So `Checked` looks at everything that such a world returns before any other part does. It costs some microseconds
 per agent and step, which our own worlds do not pay.
 """
 

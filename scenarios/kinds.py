@@ -1,7 +1,7 @@
 """The kinds of message: one row each, and the only list of them.
 
 A row says what holds for a kind in every scenario: its number on the wire, its plane, the moment at which it is sent, the
-settings that it follows, which recipes send it, and what it means. What depends on the graph and on sizes (who receives
+settings that it follows, which recipes send it, and what it means. What depends on the graph and on sizes (which agents receive
 it, how many numbers it has) is a row of `node.protocol.kinds`. The settings of links, the protocol, the runtime, the
 central process, the forecast and the docs read these two tables.
 

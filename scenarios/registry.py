@@ -37,7 +37,7 @@ class RegistryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the code of a name is, and who brought the name; without a target, `held` is the object itself."""
+    """Where the code of a name is, and the package that brought the name; without a target, `held` is the object itself."""
 
     target: str
     origin: str

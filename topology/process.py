@@ -1,4 +1,4 @@
-"""What every started process does first: say who it is, mind its parent, and listen to requests to stop.
+"""What every started process does first: name itself, watch its parent, and listen to requests to stop.
 
 A signal that asks a process to stop only sets a flag (`STOP`). Every receive and every slice of a wait looks at the flag and
 raises `StopRequested`. A handler must not raise: Python may run it inside a destructor, where an exception is printed
@@ -30,7 +30,7 @@ from setproctitle import setproctitle
 _PR_SET_PDEATHSIG = 1
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the system call's number; C libraries do not know it yet
 LONG_TURN_NS = 20_000_000  # usual are 3 ms; the most is 100 ms, which gains no more
-SHORT_TURN_NS = 100_000  # the least; who wants little is served first
+SHORT_TURN_NS = 100_000  # the least; a process that wants little is served first
 PARENT = "KAPPAHOP_PARENT"  # variable of the environment: the process id of what started this one
 SLICE_S = 0.25  # the longest part of a wait: then requests to stop, and orders, are looked at
 
@@ -169,7 +169,7 @@ def how_it_ended(status: int) -> str:
 
 
 def die_with_starter() -> None:
-    """Where the environment says who started this process (`PARENT`), ask for SIGTERM when that process dies.
+    """Where the environment names the process that started this one (`PARENT`), ask for SIGTERM when that process dies.
 
     Raises:
         StopRequested: it has died already.

@@ -65,7 +65,7 @@ class Told:
     Attributes:
         rollout: All agents' blocks, ascending, in `observation` and `cut_observation`; all agents' actions, where they are sent;
         in `cost`
-            the mean of what each cost is to those who told it.
+            the mean of each cost over the agents that sent it.
         reward: (T, E), the mean of what they were rewarded.
         is_whole: (E,), whether every agent's part of the round has come.
         has_last: (E,), whether every agent's last observation has.

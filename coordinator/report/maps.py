@@ -57,7 +57,7 @@ def traffic_map(
         links: By directed link, what it carried per round in each stretch of the run, shape (stretches,).
         lengths: Rounds in each stretch, shape (stretches,).
         most: Where the strongest level ends, in the units of `links`.
-        title: What is shown, for those who cannot see it.
+        title: What is shown, as text for screen readers.
 
     Raises:
         ValueError: the graph is empty or not connected.

@@ -41,7 +41,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        error: None if it did all its work; otherwise who ended it and how.
+        error: None if it did all its work; otherwise what ended it and how.
         interrupted: Whether a signal to the command ended it.
         diverged: Agents, or the central critic, whose numbers are no longer finite.
         pids: Process ids by role.
@@ -67,7 +67,7 @@ class Outcome:
 
 
 class Collector:
-    """Takes reports in, records them, and passes them to who watches.
+    """Takes reports in, records them, and passes them to the display.
 
     Args:
         ready: The run's plan.

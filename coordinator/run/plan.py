@@ -282,7 +282,7 @@ def without_weights(folder: Path, n_agents: int) -> list[int]:
 
 
 def with_weights_not_finite(folder: Path, n_agents: int) -> list[int]:
-    """Agents of whose stored weights some are NaN or infinite; files that cannot be read are for who loads them to refuse."""
+    """Agents of whose stored weights some are NaN or infinite; files that cannot be read are refused when they are loaded."""
     found = []
     for agent in range(n_agents):
         with contextlib.suppress(ValueError, TypeError):

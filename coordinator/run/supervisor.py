@@ -1,7 +1,7 @@
 """Starting a run's processes, watching them, and ending them, whatever happens.
 
-Theory of operation. Three sources feed one queue: the control plane (what processes report), the fork server (who was born,
-who died), and requests to stop (`topology.process.StopFlag`). It installs no signal handler, so it runs in any thread. The
+Theory of operation. Three sources feed one queue: the control plane (what processes report), the fork server (births and
+deaths), and requests to stop (`topology.process.StopFlag`). It installs no signal handler, so it runs in any thread. The
 supervisor takes one item after the other and moves through
 
     starting ─all have sent Hello──► running ─all Finished and exited with 0──► done

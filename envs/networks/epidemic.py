@@ -71,7 +71,7 @@ def ring(n: int) -> tuple[tuple[int, int], ...]:
 
 
 def adjacency(env: EpidemicEnv, graph: nx.Graph) -> Matrix:
-    """Who meets whom: (n, n) of 0 and 1, symmetric, zeros on the diagonal.
+    """Which nodes meet: (n, n) of 0 and 1, symmetric, zeros on the diagonal.
 
     Args:
         env: The scenario's section.
@@ -219,7 +219,7 @@ def everyone(world: Epidemic) -> Mask:
 
 
 def exposed(world: Epidemic) -> Mask:
-    """A dose for every healthy node with an infected contact: what a node can do that hears its contacts."""
+    """A dose for every healthy node with an infected contact: what a node can do that receives the states of its contacts."""
     return ~world.infected & (world.ill_contacts() > 0)
 
 

@@ -371,7 +371,7 @@ def gain_gradient(a: Matrix, k: Matrix, r: float, noise_std: float = 1.0) -> Mat
 
 
 def within(graph: nx.Graph, kappa: int) -> NDArray[np.bool_]:
-    """Who is at most kappa hops from whom, (N, N), nodes in ascending order."""
+    """Which nodes are at most kappa hops apart, (N, N), nodes in ascending order."""
     nodes = sorted(graph)
     mask = np.zeros((len(nodes), len(nodes)), bool)
     place = {node: k for k, node in enumerate(nodes)}

@@ -379,7 +379,7 @@ def frugal(env: VoltageEnv, graph: nx.Graph) -> Controller:
 
     Where limits cannot be kept, the bus that exceeds them most does so as little as can be.
     """
-    from scipy.optimize import linprog  # half a second that only those who play this pay
+    from scipy.optimize import linprog  # half a second, which only this baseline needs
 
     low, high = (1.0 - BAND + MARGIN) ** 2, (1.0 + BAND - MARGIN) ** 2
 

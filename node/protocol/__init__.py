@@ -1,1 +1,1 @@
-"""What an agent sends, to whom, and when it acts and learns. It decides; no I/O, no torch."""
+"""What an agent sends, to which agents, and when it acts and learns. It decides; no I/O, no torch."""

@@ -1,4 +1,4 @@
-"""What a kind of message comes to in one deployment: who receives it, and how many rows and numbers it has.
+"""What a kind of message comes to in one deployment: which agents receive it, and how many rows and numbers it has.
 
 The facts that hold everywhere are in `scenarios.kinds`; the two tables name the same kinds. Receivers follow from scopes,
 sizes from the deployment; neither needs torch or I/O.

@@ -182,7 +182,7 @@ class Later(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """Nothing more can be done; the text says who was silent."""
+    """Nothing more can be done; the text says which process was silent."""
 
     reason: str
 

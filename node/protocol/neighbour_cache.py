@@ -96,7 +96,7 @@ class NeighbourCache:
     def take(self, origin: int, born: float, block: Floats, delivery: Delivery | None, *, label: tuple[int, int]) -> None:
         """Take in a block (E, d) of `origin` that was true at `born`; without a delivery it has arrived everywhere at once.
 
-        `label` comes back from `under_way`: the round it belongs to and who brought it, for the books.
+        `label` comes back from `under_way`: the round it belongs to and the agent that delivered it, for the books.
         """
         if delivery is None and not self._pending[origin]:
             self._fresh[origin] = born, block

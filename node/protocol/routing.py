@@ -1,4 +1,4 @@
-"""Who needs what of whom: an agent's scopes and, from them, its routes per kind of message and round.
+"""Which agent needs what of which others: an agent's scopes and, from them, its routes per kind of message and round.
 
 Everything here follows from the scenario, the graph and the shared seed, so every node computes it alike and nothing of
 it is sent; but for the order of updates by scores, which every node computes alike from what all have told all.
@@ -24,7 +24,7 @@ _RECENT = 8  # moments of which trees are kept: agents of one process may be a r
 
 
 class Needs:
-    """What all agents of a run have in common: scopes, and per kind of message who needs it of whom.
+    """What all agents of a run have in common: scopes, and per kind of message which agent needs it of which others.
 
     In one process all agents share it, so that it is worked out once and not once per agent.
 
@@ -184,13 +184,13 @@ class AgentRouting:
         self._ranks = {round_: turns.semi_greedy_order(scores, stream(self._seed, round_, Purpose.ORDER))}
 
     def receives_from(self) -> tuple[int, ...]:
-        """Whose frames this node accepts: its neighbours, or with direct routing all who may address it."""
+        """The nodes whose frames this node accepts: its neighbours, or with direct routing all that may address it."""
         if not self._direct:
             return tuple(sorted(self._needs.wires.neighbors(self._agent)))
         return tuple(self._needs.addressed_by[self._agent])
 
     def sends_to(self) -> tuple[int, ...]:
-        """Whom this node opens a link to: its neighbours, or with direct routing all whom it may address."""
+        """The nodes that this node opens a link to: its neighbours, or with direct routing all that it may address."""
         if not self._direct:
             return tuple(sorted(self._needs.wires.neighbors(self._agent)))
         return tuple(sorted({i for receivers in self._needs.receivers.values() for i in receivers[self._agent]}))

@@ -48,7 +48,7 @@ def semi_greedy_order(scores: Mapping[int, float], draw: np.random.Generator) ->
 
 
 def token(round_: int, n: int, turn_rounds: int = 1) -> NDArray[np.float32]:
-    """What the agent whose turn ends with a round tells the next: round, who has learnt, whose turn it is, n; and room, (8,).
+    """What an agent sends the next when its turn ends: round, agent that has learnt, agent whose turn it is, n; and room, (8,).
 
     Example:
         >>> token(7, 3).tolist()

@@ -206,7 +206,8 @@ class Network(LinkAttributes):
     host: str = setting("127.0.0.1", "Address that tcp sockets bind.")
     port: int = setting(0, "First tcp port; processes take it and the ones after it. 0: any free ports.", ge=0, le=65535)
     curve: bool = setting(
-        True, "On tcp sockets: encrypt, and let in only the keys of those who may speak there. Keys are made per run (RUN/keys)."
+        True,
+        "On tcp sockets: encrypt, and let in only the keys of processes that may send there. Keys are made per run (RUN/keys).",
     )
     preset: str = setting(
         "ideal",

@@ -20,7 +20,7 @@ MAX_NAME_BYTES = 150  # of a file's name 255 are taken; seed, time and number of
 
 
 class Scenario(Section):
-    """A whole run: who, on which graph, in which world, learning how, for how long."""
+    """A whole run: which agents, on which graph, in which world, learning how, for how long."""
 
     name: str = setting(
         "scenario",

@@ -15,7 +15,7 @@ class Supervision(Section):
 
     deadline_s: float = setting(
         120.0,
-        "Longest wait for one message, in wall time; passing it names who was silent. Agents that learn are silent: "
+        "Longest wait for one message, in wall time; passing it names the silent process. Agents that learn are silent: "
         "it must exceed the learning of one round, with a sequential factor that of all agents.",
         unit="s",
         gt=0,

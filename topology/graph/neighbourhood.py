@@ -1,11 +1,11 @@
-"""Who is near whom: hop distances, balls, and the trees along which messages flood.
+"""Which nodes are near: hop distances, balls, and the trees along which messages flood.
 
 Theory of operation. Everything follows from breadth-first search on the communication graph, so the same call gives the same
 answer on every node of a run: results are in ascending agent id, and wherever several shortest paths tie, the lowest id wins.
 The *tree of an origin* joins each node j to its lowest-id neighbour one hop nearer to the origin (`tree_parents`). A message
 floods along that tree, cut back to the paths that lead to its audience (`relay_tree`): each member gets it exactly
 once, over a shortest path, and a node on the way passes it on whether or not it may use it itself. Where the
-audience is all who see the origin, by κ in hops or in agents, all relays belong to it; where it is some of them, relays may not.
+audience is all that see the origin, by κ in hops or in agents, all relays belong to it; where it is some of them, relays may not.
 
 A search ends as soon as it has found what it is asked for, so a tree costs what lies within its audience's radius, not the graph.
 """

@@ -1,4 +1,4 @@
-"""Routes: for one agent, which messages it sends on, to whom, and which it must have handled before it goes on.
+"""Routes: for one agent, which messages it sends on, to which agents, and which it must have handled before it goes on.
 
 Theory of operation. A message of `origin` is meant for an audience. With relay routing it floods along the BFS tree of
 its origin, pruned to the union of the paths to the audience, so each node on it receives it exactly once and passes it
@@ -31,7 +31,7 @@ class Routes:
     Attributes:
         awaited: Origins whose message comes to this agent, to be used or relayed.
         uses: Those of them that are meant for it.
-        next_hops: Per origin, itself included, whom to send the message on to; ascending.
+        next_hops: Per origin, itself included, the agents to send the message on to; ascending.
         hops_left: Per awaited origin, the hop budget of the message as it arrives here (for the agent itself, if its message
             is meant for any agent: as if it had arrived).
         addressed: Pairs (origin, neighbour) where the neighbour is one of the origin's audience.

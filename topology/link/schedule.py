@@ -8,7 +8,7 @@ so a link has a list of specs, its segments. What takes links or agents down bec
 copies of a run meet the same events at the same moments.
 
 Faults by chance are drawn when they are asked for, each edge's and each agent's from a stream of its own keyed by (seed,
-purpose, who). So they are the same on every process, at whatever moment and in whatever order one asks, and no end need be
+purpose, agent). So they are the same on every process, at whatever moment and in whatever order one asks, and no end need be
 known in advance.
 
 Everything that can be wrong is told when a `Schedule` is made, by one `ValueError` that begins with the path of the key.

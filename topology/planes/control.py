@@ -5,7 +5,7 @@ DEALERs. A process says Hello with the address it listens on; when all have, eac
 From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
 against the models below; a frame that does not fit is ignored and counted.
 
-On tcp every process proves with its key who it is (`topology.wire.keys`), and the role it speaks for must be that one.
+On tcp every process proves with its key which it is (`topology.wire.keys`), and the role it speaks for must be that one.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class _Message(BaseModel):
 
 
 class Hello(_Message):
-    """A process is up: who it is, its pid, and where its inbox listens."""
+    """A process is up: its role, its pid, and where its inbox listens."""
 
     type: Literal["hello"] = "hello"
     role: str

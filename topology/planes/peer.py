@@ -7,7 +7,7 @@ or why not. That verdict travels with the frame as its delivery, so the frame it
 copies that do not arrive are blanked: what is lost is not merely labelled so. Scores alone are not, since agents would
 otherwise find different orders of updates.
 
-Application bytes are booked on the link where they reach an addressee. `receive` decodes and checks who may speak; what
+Application bytes are booked on the link where they reach an addressee. `receive` decodes and checks which agents may send; what
 the node then accepts is booked as delivered (`taken`). Anything malformed is refused, counted and forgotten: a bad frame
 harms no other agent.
 

@@ -51,7 +51,7 @@ KIND_NAMES = {int(kind): kind.name for kind in Kind}
 
 
 class ProtocolError(Exception):
-    """A peer broke the protocol; the text names who, which message and what was expected."""
+    """A peer broke the protocol; the text names the sender, the message and what was expected."""
 
 
 class Header(NamedTuple):

@@ -1,4 +1,4 @@
-"""Keys: who is who on tcp sockets, and who may come in.
+"""Keys: which process is which on tcp sockets, and which may connect.
 
 Theory of operation. Every run has CURVE key pairs of its own, one per role (the coordinator, the world, each node), made
 together with the run's directory:
@@ -10,7 +10,7 @@ together with the run's directory:
 A role reads all public keys and its own secret, and nothing else. A connecting role knows from the public key which role it
 will reach, and proves its own. A listening role has a `Gate`: libzmq holds every handshake until the gate has said
 whether that key may come in, and under which name. The name then rides on every frame that comes over the connection
-(ZMTP calls it the User-Id), so a sender is who its key says, whatever its messages claim. What is not admitted is counted.
+(ZMTP calls it the User-Id), so a sender is what its key says, whatever its messages claim. What is not admitted is counted.
 
 Keys are good for one run. Its sockets are the only ones that ever knew them, so afterwards they open nothing; the next
 run makes its own. To start a node on another machine take there the run's directory without the others' secrets.

@@ -10,7 +10,7 @@ process; `RouterLinks` and `DealerLinks` join the world to its nodes. All meet t
 (tests/topology/wire/test_sockets.py).
 
 With keys (`topology.wire.keys`, tcp only) every connection is encrypted and authenticated: an inbox admits those whom its node
-may receive from and no others, and `sender` is who the connection's key says.
+may receive from and no others, and `sender` is the role of the connection's key.
 
 Depths. A link that holds more unread messages than lockstep can leave there leads to a process that does not read: it is
 full, and its sender is told when the deadline passes. So every socket has a depth of its own, and none is left

@@ -50,7 +50,7 @@ class Samples:
         reward: (B,).
         following: Observation after it, (B, D), before any restart.
         terminated: (B,).
-        is_first: (B,), whether an episode begins with it; only who remembers needs to know.
+        is_first: (B,), whether an episode begins with it; only recurrent networks need it.
     """
 
     observation: Floats

@@ -7,7 +7,7 @@ depends on, trains its actor on
     maximise mean[ F · gain(rho, H) ] + c_H·entropy,      H = A - sum_u mult_u·A_u,
 
 H divided by 1 + sum_u mult_u where it is weighed against something else (`Multipliers.denominator`); (3) computes its own
-final log-ratios for those who come later. (1) needs no other agent, so all agents do it at once; only (2) is ever sequential.
+final log-ratios for later agents. (1) needs no other agent, so all agents do it at once; only (2) is ever sequential.
 Splitting the two changes no number, because actor and critics share nothing but the order of the minibatches, which is drawn
 once per round.
 

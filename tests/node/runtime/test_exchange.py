@@ -55,7 +55,7 @@ def test_a_state_is_news_where_it_differs_from_the_last_that_was_sent() -> None:
 
 
 def test_an_agent_acts_on_its_own_state_and_on_the_last_that_has_arrived_in_each_copy() -> None:
-    parts, seen = Parts(), np.zeros((2, 3))
+    parts, seen = Parts(), np.zeros((2, 3), np.float32)
     for step, arrives, value in ((0, (0.0, 0.0), 1.0), (1, (1.0, NEVER), 2.0)):
         parts.clock.now = float(step)
         parts.exchange.sense(np.full((2, 1), 5.0, np.float32))
