@@ -1,7 +1,7 @@
 """How fast every world without a robot steps by itself: `python benchmarks/worlds.py [NAME ...]`.
 
 Prints environment steps per second of processor time, of 64 copies on one core, with random actions and observations made: no
-agents, no messages.
+agents, no messages. Environments of other packages: `python benchmarks/worlds.py pettingzoo --make MODULE:FUNCTION`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from envs.interface import Floats, VecEnv
 from envs.registry import make, section, spec
 from envs.robots.tasks import TASKS
 from scenarios.loading import world_settings
-from scenarios.registry import WORLDS
+from scenarios.registry import WORLDS, allowing_code
 from scenarios.schema import Topology
 from topology.graph.generators import build
 
@@ -31,9 +31,9 @@ def random_actions(world: VecEnv, rng: np.random.Generator) -> list[Floats]:
     ]
 
 
-def steps_per_second(name: str) -> tuple[int, float]:
+def steps_per_second(name: str, **settings: str) -> tuple[int, float]:
     """How many agents a world has by default, and its environment steps per second over all copies."""
-    env = section(name, num_envs=COPIES)
+    env = section(name, num_envs=COPIES, **settings)
     shape = spec(env)
     world = make(env, build(Topology(), shape.n_agents, shape.edges), 0)
     rng = np.random.default_rng(0)
@@ -49,15 +49,20 @@ def steps_per_second(name: str) -> tuple[int, float]:
 
 def main() -> None:
     """Print the table."""
-    there = [name for name in WORLDS.own if name not in TASKS and not issubclass(world_settings(name), ImportedEnv)]
+    imported = [name for name in WORLDS.own if issubclass(world_settings(name), ImportedEnv)]
+    there = [name for name in WORLDS.own if name not in {*TASKS, *imported}]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*there, []], help=f"of {', '.join(there)}; default: all")
-    names = parser.parse_args().names or there
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*there, *imported, []],
+                        help=f"of {', '.join(there)} (default: all), or, with --make, {', '.join(imported)}")  # fmt: skip
+    parser.add_argument("--make", help="what makes an environment of another package; its code is imported")
+    asked = parser.parse_args()
+    names = asked.names or there
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # matrix products share the one core
     print("| world | agents | environment steps per processor second |")
     print("|---|---|---|")
     for name in names:
-        agents, rate = steps_per_second(name)
+        with allowing_code():
+            agents, rate = steps_per_second(name, **({"make": asked.make} if name in imported else {}))
         print(f"| `{name}` | {agents} | {rate:,.0f} |")
 
 

@@ -13,7 +13,7 @@ A copy ends when all its agents have. It counts as truncated if the last step tr
 
 What must not change: the seeds of episodes. An episode is its seed and the actions in it, and a stored state holds these and no
 object of the environment: `restore` plays them again, and refuses an environment that does not come to the same observations
-(decision 0022).
+(decision 0023).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,40 @@
+"""Runs in environments of other packages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kappahop as kh
+from tests.envs.adapters.fakes import LENGTH
+
+SMALL: dict[str, Any] = {
+    "env": {"name": "pettingzoo", "make": "uneven", "num_envs": 2},
+    "rollout": {"steps": 14},
+    "budget": {"env_steps": 112},
+    "record": {"tensorboard": False, "state_rounds": 1},
+    "evaluation": {"every_rounds": 0, "episodes": 1},
+}
+
+
+@pytest.mark.parametrize("name", ["scal_mappo_l", "iql"])
+def test_a_run_with_unequal_agents_that_end_early_learns_and_resumes_exactly(name: str, tmp_path: Path) -> None:
+    learner = {"name": name, "hidden": [8]} | ({"minibatches": 1} if name != "iql" else {})
+    if name == "iql":
+        with pytest.raises(kh.ScenarioError, match=r"algorithm\.off_policy\.representation: got 'recurrent'"):
+            kh.run("quickstart", algorithm=learner | {"off_policy": {"representation": "recurrent"}}, **SMALL)
+    whole = kh.run("quickstart", out=tmp_path / "whole", in_process=True, algorithm=learner, **SMALL)
+    assert set(whole.episodes()["length"]) == {LENGTH}
+    cut = kh.run(
+        "quickstart", out=tmp_path / "cut", in_process=True, algorithm=learner, on_round=lambda one: one.round < 2, **SMALL
+    )
+    assert not cut.is_complete
+    again = kh.resume(cut, in_process=True)
+    assert again.metrics["weights_sha256"] == whole.metrics["weights_sha256"]
+    assert np.array_equal(again.episodes()["return"], whole.episodes()["return"])
+
+
+def test_central_critics_are_refused_where_agents_may_end_early() -> None:
+    with pytest.raises(kh.ScenarioError, match=r"algorithm\.critic_scope: got 'central'; in pettingzoo agents may end"):
+        kh.run("quickstart", algorithm={"name": "mappo", "critic_scope": "central"}, **SMALL)
