@@ -43,7 +43,7 @@ class Policy:
 
     def __init__(self, scenario: Scenario, deployment: Deployment, agent: int, tensors: dict[str, Tensor]) -> None:
         self._scenario = scenario
-        self._deployment = deployment.model_copy(update={"first_limits": ()})  # they are those of the copies in the run
+        self._deployment = deployment
         self._tensors = tensors
         self._routing = AgentRouting(scenario, deployment, agent)
         self._columns = self._routing.observation.columns(self._routing.actor_agents)
