@@ -90,7 +90,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     scenario = _with_counted_agents(scenario, graph)
     spec = env_spec(scenario.env)
     kind = scenario.algorithm.off_policy.representation
-    if kind != "network" and not all(spec.n_discrete):
+    if kind in ("table", "recurrent") and not all(spec.n_discrete):
         raise ScenarioError(
             f"algorithm.off_policy.representation: got {kind!r}; {scenario.env.name} has continuous actions, use network"
         )

@@ -16,8 +16,9 @@ from coordinator.run.plan import make_run_dir, plan
 from envs.games.games import build
 from envs.games.settings import StageGame
 from envs.games.tabular import optimum
-from node.learners.off_policy.action_values import Batch, DoubleQ, Ideal, Lagging, Samples, TwinDelayed
-from node.learners.off_policy.learner import OffPolicyLearner
+from node.learners.off_policy.action_values import ActionValues, Batch, DoubleQ, Ideal, Lagging, Samples, TwinDelayed
+from node.learners.off_policy.learner import OffPolicyLearner, make_values, networks
+from node.numerics.critics import Shape
 from node.numerics.networks import MLP
 from node.numerics.normalise import InputNorm
 from node.numerics.rollout import Rollout
@@ -25,6 +26,7 @@ from node.process import digest
 from node.protocol.turns import holder
 from scenarios.kinds import Kind
 from scenarios.loading import load
+from scenarios.registry import REPRESENTATIONS
 from scenarios.schema import Algorithm
 from tests.builders import shape
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, Sense, pack_sense
@@ -443,3 +445,19 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
         again.restore(read(tmp_path / "state"))
         assert rounds(again, *range(stop, 6)) == metrics[stop:]
         assert digest(again.weights()) == digest(whole.weights())
+
+
+def test_a_registered_representation_holds_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REPRESENTATIONS, "_added", {})
+    made = []
+
+    def mine(shape: Shape, algorithm: Algorithm) -> ActionValues:
+        made.append(shape.agent)
+        return networks(shape, algorithm)
+
+    REPRESENTATIONS.register("mine", mine)
+    words = ["env.name=network_lq", "env.agents=3", "algorithm.name=iql", "algorithm.off_policy.representation=mine"]
+    chosen = plan(load("quickstart", words)).scenario.algorithm  # continuous actions too: what it can do is its own
+    values = make_values(shape(agent=2), chosen)
+    assert made == [2]
+    assert values.best(np.zeros((1, 1), np.float32)).shape == (1, 1)
