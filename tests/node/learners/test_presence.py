@@ -158,3 +158,24 @@ def test_what_an_action_leads_to_is_worth_the_best_that_can_be_done_there() -> N
     assert table._q[first, 0] == pytest.approx(1.0, abs=0.05)
     assert table._q[second, 0] < -1e9
     assert learner.act(1, rollout.observation[1]).min() >= 1.0
+
+
+def test_a_network_of_values_finds_no_maximum_at_an_action_that_cannot_be_taken() -> None:
+    learner = learner_of("iql", {"off_policy": {"batch": 8, "warm_up_steps": 0, "updates_per_step": 1 / (T * E)}})
+    assert isinstance(learner, OffPolicyLearner)
+    values: Any = learner._values
+    with torch.no_grad():
+        for net in (values._net, values._lagging.module):
+            net.head.bias[0] = 100.0
+    learner.begin_round(0, explore=False)
+    rollout = Rollout.make(T, E, D, 1, 0)
+    rollout.observation[..., PRESENCE] = 1.0
+    rollout.observation[..., MASK] = [0.0, 1.0, 1.0]
+    for step in range(T):
+        rollout.action[step] = learner.act(step, rollout.observation[step])
+    assert rollout.action.min() >= 1.0
+    rollout.cut_blocks[T - 1] = rollout.observation[-1]
+    rollout.cut_observation = rollout.observation[-1]
+    for _ in learner.learn_values(0, rollout, rollout.reward):
+        pass
+    assert 0.0 < learner.end_round(rollout)["value_loss"] < 10.0  # with action 0 in the target it were near 100²
