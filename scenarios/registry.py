@@ -283,6 +283,7 @@ WORLDS = Registry(
         "wireless": "envs.networks.wireless:WORLD",
         "sis": "envs.networks.epidemic:WORLD",
         "supply": "envs.networks.supply:WORLD",
+        "sysadmin": "envs.networks.sysadmin:WORLD",
         "voltage_33": "envs.networks.voltage:VOLTAGE_33",
         "voltage_141": "envs.networks.voltage:VOLTAGE_141",
         "matrix_game": f"{_GAMES}:MATRIX_GAME",

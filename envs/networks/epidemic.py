@@ -70,15 +70,16 @@ def ring(n: int) -> tuple[tuple[int, int], ...]:
     return tuple(sorted({(min(i, (i + 1) % n), max(i, (i + 1) % n)) for i in range(n)}))
 
 
-def adjacency(env: EpidemicEnv, graph: nx.Graph) -> Matrix:
-    """Which nodes meet: (n, n) of 0 and 1, symmetric, zeros on the diagonal.
+def adjacency(n: int, contacts: Literal["ring", "links"], graph: nx.Graph) -> Matrix:
+    """Contacts of each node: (n, n) of 0 and 1, symmetric, zeros on the diagonal.
 
     Args:
-        env: The scenario's section.
+        n: How many nodes.
+        contacts: Whether the network is a ring or the communication graph.
         graph: Communication graph on 0..n-1.
     """
-    found = np.zeros((env.n_agents, env.n_agents))
-    for i, j in ring(env.n_agents) if env.contacts == "ring" else graph.edges:
+    found = np.zeros((n, n))
+    for i, j in ring(n) if contacts == "ring" else graph.edges:
         found[i, j] = found[j, i] = i != j
     return found
 
@@ -126,7 +127,7 @@ class Epidemic:
         self.num_envs = env.num_envs
         self.env = env
         e, n = self.num_envs, self.spec.n_agents
-        self._adjacency = adjacency(env, graph).astype(np.float32)  # sums of ones are exact
+        self._adjacency = adjacency(n, env.contacts, graph).astype(np.float32)  # sums of ones are exact
         self._risk = risks(env, int(self._adjacency.sum(axis=0).max()))
         self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.infected: Mask = np.zeros((e, n), bool)
@@ -269,7 +270,7 @@ def chain(env: EpidemicEnv, graph: nx.Graph, dose_prob: Matrix) -> Matrix:
     n = env.n_agents
     if n > MAX_EXACT:
         raise ValueError(f"env.agents: got {n}; exact answers are for at most {MAX_EXACT} nodes")
-    infected, contacts = states(n), adjacency(env, graph)
+    infected, contacts = states(n), adjacency(n, env.contacts, graph)
     risk = risks(env, n)[(infected @ contacts).astype(np.intp)]
     ill = np.where(infected, 1.0 - env.recover_prob, risk * (1.0 - env.efficacy * dose_prob))
     found = np.ones((2**n, 2**n))
