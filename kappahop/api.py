@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -675,6 +675,7 @@ def to_pettingzoo(scenario: Source, *, allow_code: bool = True, **settings: Any)
 # ---------------------------------------------------------------------- pieces
 
 
+@runtime_checkable
 class _Aside(Protocol):
     """Has something done in the calling thread, soon, or with `wait` before it returns."""
 

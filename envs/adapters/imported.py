@@ -18,7 +18,7 @@ object of the environment: `restore` plays them again, and refuses an environmen
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import networkx as nx
 import numpy as np
@@ -35,6 +35,7 @@ from topology.snapshot import State
 HORIZON = 1000  # where neither the scenario nor the environment says when an episode ends
 
 
+@runtime_checkable
 class Instance(Protocol):
     """What is used of a ParallelEnv."""
 
