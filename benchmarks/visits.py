@@ -34,7 +34,7 @@ VARIANTS = {
     "DPO": ["algorithm.name=dpo"],
     "MDPO": ["algorithm.name=mdpo"],
 }
-GAME = ["env.states=10", "env.choices=3", "env.num_envs=20", "rollout.steps=30"]
+GAME = ["env.states=10", "env.n_discrete=3", "env.num_envs=20", "rollout.steps=30"]
 MODEL = ["algorithm.world_model.hidden=[64,64]", "algorithm.world_model.passes=20", "algorithm.world_model.lr=1e-3"]
 LEARNING = ["algorithm.actor_lr=2e-3", "algorithm.lr_decay=none"]
 

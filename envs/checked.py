@@ -1,4 +1,4 @@
-"""A world from outside, watched: whatever it gives that no agent could use is told by world, agent, step and what was expected.
+"""A world from outside, watched: an error about a value that no agent could use names world, agent, step and what was expected.
 
 Theory of operation. Our own worlds are held to the contract by tests (`envs.contract`). A world of a package or a program may be
 wrong in its first step or after an hour, and a number that is not finite or an array of another shape would be found far from its

@@ -69,11 +69,11 @@ class Episodes:
 
         Args:
             paid: (E,) what the step adds to an episode's return.
-            reward: (n, E) what each agent is told of it.
+            reward: (n, E) what each agent is sent of it.
             terminated: (E,) where the episode reached an end of its own.
             faults: (E,) where the simulation diverged.
             spent: (E, m) what the step adds to an episode's costs; None in a world without.
-            cost: (n, E, m) what each agent is told of them; None in a world without.
+            cost: (n, E, m) what each agent is sent of them; None in a world without.
             measured: (E, M) the step's value of each measure; None in a world without.
             cut: (E,) where the world itself has run into a limit of time; None: only the horizon ends an episode so.
         """
@@ -134,7 +134,7 @@ class Episodes:
 
 
 def dealt(own: NDArray[np.float64], is_local: bool) -> Floats:
-    """What each agent is told of the agents' own rewards or costs: its own, or the mean over all.
+    """What each agent is sent of the agents' own rewards or costs: its own, or the mean over all.
 
     Args:
         own: (E, n).

@@ -63,7 +63,7 @@ def run_world(run_dir: Path, control: str, bind: str) -> int:
         bind: Where the world plane listens.
 
     Returns:
-        The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
+        The process's exit code: 0 done or asked to stop, 1 failed (and a message to the coordinator gave the cause).
     """
     log = run_dir / LOGS / "world.log"
     scenario = load(str(run_dir / SCENARIO_FILE))
@@ -200,7 +200,7 @@ class World:
         self._go_on()
 
     def _heed_control(self, timeout_s: float) -> bool:
-        """Look at what the coordinator has to say; whether an agent has died."""  # noqa: DOC501  (what `run` raises)
+        """Read what the coordinator has sent; whether an agent has died."""  # noqa: DOC501  (what `run` raises)
         order = self._port.receive(timeout_s)
         if isinstance(order, Stop):
             raise StopRequested

@@ -39,7 +39,7 @@ def run_node(run_dir: Path, agent: int, control: str, bind: str) -> int:
         bind: Where this node's inbox listens.
 
     Returns:
-        The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
+        The process's exit code: 0 done or asked to stop, 1 failed (and a message to the coordinator gave the cause).
 
     Raises:
         ValueError: the run's directory lacks the scenario or this node's keys, without which no error can be reported.

@@ -220,6 +220,7 @@ def _of_older_runs(env: dict[Any, Any], settings: type[Env] | None) -> dict[Any,
     flat = {key: value for key, value in env.items() if key not in ("copies", "lq", "game")} | {"num_envs": env["copies"]}
     for part in (env["lq"], env["game"]):
         flat |= part if isinstance(part, dict) else {}
+    flat["n_discrete"] = flat.pop("choices", None)
     count = str(env["partition"]).partition("x")[0]
     flat |= {"agents": int(count)} if count.isdecimal() else {}
     return flat if settings is None else {key: value for key, value in flat.items() if key in settings.model_fields}
@@ -232,6 +233,8 @@ def _moved(key: str, value: Any, model: type[Scenario]) -> str:
         return ""
     if name == "copies":
         return f"it is called env.num_envs now, so write env.num_envs={value}"
+    if name in ("choices", "game.choices"):
+        return f"it is called env.n_discrete now, so write env.n_discrete={value}"
     part, _, inner = name.partition(".")
     if part in ("lq", "game"):
         return f"settings of a world stand in env itself now, so write env.{inner or 'KEY'}, without {part!r}"

@@ -80,7 +80,7 @@ class Recipe:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether the order of updates depends on what agents tell each other."""
+        """Whether the order of updates depends on what agents send each other."""
         return self.order == "semi_greedy" and self.factor != "none"
 
     @property

@@ -1,7 +1,7 @@
 """What a process must remember to go on as if it had never stopped, as one file: numbers in safetensors, the rest in JSON.
 
 Theory of operation. A `State` is a tree: dicts by name and lists, with arrays, numbers, texts, booleans and None as leaves.
-Each part of a process says its own (`state`) and takes it back (`restore`); a part whose contents follow from something
+Each part of a process gives its own (`state`) and takes it back (`restore`); a part whose contents follow from something
 else (random streams are keyed by purpose and round, noise is drawn when a round begins) has none. In the file every array is
 a tensor with a number for its name, and the tree itself, with that number in the place of each array, is JSON in the
 file's metadata. Numbers come back bit for bit: JSON writes a float by its shortest exact digits and an integer in full.

@@ -12,7 +12,7 @@ agents improve their policies as the recipe says; `coordinator.central.qmix` lea
 it sends (POLICY). Nothing here depends on which.
 
 In virtual time it waits for half of `network.patience_s` after the last agent has spoken, so that agents, which wait for
-all of it, get the answer even if an agent is silent. What has not come then is 0, and the central learner is told so.
+all of it, get the answer even if an agent is silent. What has not come then is 0, and the central learner gets that as a flag.
 When it is down itself (`crash` of agent n) it learns nothing.
 
 In wall time its wait has no end of its own, since agents are silent for as long as a round takes; the supervisor of the
@@ -60,7 +60,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A round as agents have told it; what has not come is 0.
+    """A round as agents have sent it; what has not come is 0.
 
     Attributes:
         rollout: All agents' blocks, ascending, in `observation` and `cut_observation`; all agents' actions, where they are sent;
@@ -90,7 +90,7 @@ class Mind(Stateful, ABC):
 
     @abstractmethod
     def answer(self, agent: int) -> Floats:
-        """What an agent is told at the end of a round, the same number of rows as there are copies."""
+        """What an agent is sent at the end of a round, the same number of rows as there are copies."""
 
     @abstractmethod
     def metrics(self) -> Mapping[str, float]:
@@ -240,7 +240,7 @@ class Central:
                 raise DivergedError(str(error), (self._round + 1) * self._steps * self._copies) from None
 
     def _joint(self, message: Message, delivery: Delivery | None) -> Floats:
-        """What an agent was told in a round, (E, T, w)."""
+        """What an agent was sent in a round, (E, T, w)."""
         width = self._joint_widths[message.header.origin]
         shape = (self._copies, self._steps, width)
         if delivery is not None and not message.bodies[0]:

@@ -37,7 +37,7 @@ def run_central(run_dir: Path, control: str, bind: str) -> int:
         bind: Where its inbox listens.
 
     Returns:
-        The process's exit code: 0 done or asked to stop, 1 failed (and the coordinator was told why).
+        The process's exit code: 0 done or asked to stop, 1 failed (and a message to the coordinator gave the cause).
     """
     scenario = load(str(run_dir / SCENARIO_FILE), resolve_worlds=False)
     deployment = Deployment.read(run_dir)

@@ -377,7 +377,7 @@ def links(
 
 @app.command()
 def algorithms() -> None:
-    """List the algorithms by axis, and what agents that follow them tell each other.
+    """List the algorithms by axis, and what agents that follow them send each other.
 
     Where "central critic" says "needed", the coordinator learns for all and sends all agents weights to act by. In all other
     rows every agent learns by itself. Where it says "may", the override algorithm.critic_scope=central gives all agents one

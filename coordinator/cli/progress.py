@@ -202,7 +202,7 @@ def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:
 
 
 def algorithms(width: int) -> Table:
-    """The recipe table, with what agents tell each other and whether the critic may, or must, be the coordinator's.
+    """The recipe table, with what agents send each other and whether the critic may, or must, be the coordinator's.
 
     Args:
         width: Characters in a line; where a column per axis does not fit, a row says `axis=value` for each.

@@ -297,5 +297,5 @@ def _result_of_nobody(run_dir: Path) -> None:
 
 
 def order(run_dir: Path, job: Job, *, beside_training: bool) -> dict[str, object]:
-    """What the fork server is told, so that a process makes an evaluation."""
+    """What is sent to the fork server, so that a process makes an evaluation."""
     return {"role": ROLE, "run_dir": str(run_dir.resolve()), "job": asdict(job), "beside_training": beside_training}

@@ -38,7 +38,7 @@ class Evaluator:
         self._evaluations = evaluations
         self._deadline_s = deadline_s
         self._got_on = 0.0  # when there was a sign of progress
-        self._problem = ""  # why the evaluation could not be made, as its process told
+        self._problem = ""  # why the evaluation could not be made, as its process reported
 
     def begin(self, send: Callable[[dict[str, Any]], None], *, beside_training: bool) -> None:
         """Order the next evaluation, if there is one and no other is under way.

@@ -26,7 +26,7 @@ def run_evaluator(run_dir: Path, job: Job, *, beside_training: bool) -> int:
         beside_training: Whether to use only what the training leaves of the processor.
 
     Returns:
-        The process's exit code: 0 done, 1 it could not be made (and the coordinator was told why).
+        The process's exit code: 0 done, 1 it could not be made (and a message to the coordinator gave the cause).
     """
     coordinator = os.dup(1)  # the fork server's pipe, by which the coordinator learns that this process is getting on
     settle(ROLE, run_dir / LOGS / "evaluation.log")

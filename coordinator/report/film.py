@@ -1,4 +1,4 @@
-"""A film of a trained team: the robot, and beside it what agents tell each other meanwhile.
+"""A film of a trained team: the robot, and beside it what agents send each other meanwhile.
 
 Theory of operation. One deployment plays once more, in this process and without exploration, in rounds of one step: what a
 round books on a link is then what crossed it in that step. The world is wrapped by one that takes a picture of the robot

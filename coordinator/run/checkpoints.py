@@ -58,7 +58,7 @@ class Checkpoints:
         self._stored: dict[int, dict[str, Stored]] = {}
 
     def has_all(self, report: Stored) -> bool:
-        """Take in what a process says of its state of a round; whether it was the last to do so."""
+        """Take in a process's report of its state of a round; whether it was the last to come."""
         reports = self._stored.setdefault(report.round, {})
         reports[report.role] = report
         return reports.keys() == self._roles

@@ -2,7 +2,7 @@
 
 Theory of operation. In lockstep no process gains by preempting another, every agent has the same amount to do, and agents with
 close ids exchange most. The scheduler knows none of that: it lets a process that wakes cut in on one that computes, and moves
-it to a core that is idle at that instant; caches grow cold. So while a run is alone its processes are told not to cut in
+it to a core that is idle at that instant; caches grow cold. So while a run is alone its processes are set not to cut in
 (SCHED_BATCH), and agents are dealt to cores in blocks of equal size. Each takes a tenth or more off the time of rollouts.
 
 When other programs use the machine, both settings slow the run. SCHED_BATCH processes wait even for work of the lowest

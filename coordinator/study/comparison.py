@@ -83,7 +83,7 @@ class Row:
             rounds of the episode; of the whole training. Nothing without a limit, or if no agent received from others.
         reached: When the threshold was reached; None: none was asked for.
         diverged: How many further runs of the cell diverged.
-        optimum: The best return that a team of this κ can be expected to reach, where the world knows it.
+        optimum: The best return that a team of this κ can be expected to reach, where it is known of the world.
     """
 
     cell: Cell
@@ -163,7 +163,7 @@ class Comparison:
 
     @property
     def knows_optimum(self) -> bool:
-        """Whether a world of the cells knows what is best."""
+        """Whether the best is known of a world of the cells."""
         return any(row.optimum is not None for row in self.rows)
 
     @property

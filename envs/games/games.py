@@ -115,7 +115,7 @@ def stochastic_game(n: int, settings: StochasticGame) -> Game:
     Transitions are the softmax of U(-2, 2) logits, or Dirichlet(1); rewards are drawn first. With the defaults and three agents
     it has the sizes and the distribution of the DPO paper's instance, whose payoffs it does not repeat.
     """
-    states, count, rng = settings.states, settings.choices, np.random.default_rng(settings.seed)
+    states, count, rng = settings.states, settings.n_discrete, np.random.default_rng(settings.seed)
     reward = rng.uniform(-settings.reward_range, settings.reward_range, (states, count**n))
     if settings.transition == "dirichlet":
         probability = rng.dirichlet(np.ones(states), (states, count**n))
@@ -279,7 +279,7 @@ TABLES: dict[str, _Table] = {
         lambda n, g: stage_game(g.stages, g.seed),
     ),
     "stochastic_game": _Table(
-        lambda _: 30, lambda n, g: (g.choices,) * n, lambda n, g: (g.states,), stochastic_game
+        lambda _: 30, lambda n, g: (g.n_discrete,) * n, lambda n, g: (g.states,), stochastic_game
     ),
     "truncation_chain": _Table(
         lambda _: 50, lambda n, g: (2,) * n, lambda n, g: (2,) * n,
@@ -302,10 +302,10 @@ def spec(env: TabularGame) -> EnvSpec:
     """
     table, n = TABLES[env.name], env.n_agents
     parts, n_discrete = table.parts(n, env), table.n_discrete(n, env)
-    if isinstance(env, StochasticGame) and env.states**2 * env.choices**n > MAX_TABLE:
+    if isinstance(env, StochasticGame) and env.states**2 * env.n_discrete**n > MAX_TABLE:
         raise ValueError(
-            f"env.agents: got {n}; with env.states={env.states} and env.choices={env.choices} a table of transitions would have "
-            f"{env.states**2 * env.choices**n} entries, at most {MAX_TABLE} are allowed"
+            f"env.agents: got {n}; with env.states={env.states} and env.n_discrete={env.n_discrete} a table of transitions would have "
+            f"{env.states**2 * env.n_discrete**n} entries, at most {MAX_TABLE} are allowed"
         )
     if env.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
         raise ValueError(f"env.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")

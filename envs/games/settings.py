@@ -58,7 +58,7 @@ class StochasticGame(TabularGame):
     name: str = setting("stochastic_game", "Which world.")
     agents: int | None = team(default_agents, 1, 8)
     states: int = setting(30, "How many states.", unit="states", ge=1, le=1000)
-    choices: int = setting(5, "Actions of each agent.", unit="actions", ge=1, le=100)
+    n_discrete: int = setting(5, "Actions of each agent.", unit="actions", ge=1, le=100)
     reward_range: float = setting(5.0, "Rewards are uniform within ± this.", unit="reward", gt=0)
     transition: Literal["softmax", "dirichlet"] = setting("softmax", "softmax of logits uniform within ±2, or Dirichlet(1).")
     start: Literal["first", "uniform"] = setting("first", "Where an episode starts: in the first state, or in any.")

@@ -49,7 +49,7 @@ class Shape:
         presence: Column that tells whether the agent takes part; None: it always does.
         cost_limits: b_u, one per cost; empty where the recipe ignores costs.
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
-        n_agents: n; only where agents take turns must a learner know it.
+        n_agents: n; a learner needs it only where agents take turns.
         reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
     """
 

@@ -2,7 +2,7 @@
 
 Symbols: B samples, A action dimensions (1 if the action is a choice), C choices.
 
-The learner knows a policy only through what both kinds have in common: the log-probability of the action taken, the
+The learner uses a policy only through what both kinds have in common: the log-probability of the action taken, the
 entropy, the divergence of two of them, and how an action is drawn from noise that was drawn beforehand. A chosen action
 is stored and sent as its index, one float32.
 """

@@ -55,7 +55,7 @@ class Rollout:
         )
 
     def record_outcome(self, step: int, sense: Sense) -> None:
-        """Store what the world says of `step`, which it tells with the observation that follows it."""
+        """Store what the world sends of `step`, which comes with the observation that follows it."""
         self.reward[step] = sense.reward
         self.cost[step] = sense.cost
         if sense.final_obs is not None:

@@ -19,7 +19,7 @@ and where agents learn at the same time on each other's ratios (`coupled`, the n
     ESTIMATING ─ValuesLearned─► Step(0) ─► STEPPING ─Stepped─► send RATIO_MB(m) ─► COUPLING ─all RATIO_MB(m)─► Step(m+1) …
     COUPLING ─all RATIO_MB of the last─► LearnPolicy ─► IMPROVING
 
-With a central critic an agent also tells it its part of the round (JOINT), and between CLOSING and ESTIMATING it is ADVISED:
+With a central critic an agent also sends it its part of the round (JOINT), and between CLOSING and ESTIMATING it is ADVISED:
 it waits until what the critic answers (ADVANTAGE, or POLICY where the critic learns for all) is here, its own and what
 passes through it. Where all share one policy the critic receives the weights of each (PARAMETERS) when it has learned, and an
 agent is RELAYING until their mean (SHARED) is here too.

@@ -3,7 +3,7 @@
 All decisions are in `node.protocol.machine`, all numbers in `node.learners`. Messages are kept in `node.runtime.mailbox`, made
 and used in `node.runtime.exchange`, and sent by `node.runtime.outbox`. `node.runtime.waiting` has the waits,
 `node.runtime.learning` what happens when the agent learns. Here are the effects, virtual time and the rounds; of peers' kinds
-none but STATE is named, which alone may be under way at the end. The world says the time of every step; an
+none but STATE is named, which alone may be under way at the end. The world sends the time of every step; an
 agent acts `rollout.slack_frac` of a control period later, on what has arrived by then (`node.protocol.neighbour_cache`).
 Between rounds the clock moves on with what learning costs and with what the agent has to wait for: to the arrival of what
 comes, or by `network.patience_s` for what does not.

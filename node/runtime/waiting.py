@@ -123,7 +123,7 @@ class Waiting:
             self._take(message)
 
     def _heed_control(self) -> bool:
-        """Look at what the coordinator has to say; whether it changed anything."""  # noqa: DOC501  (what `next` raises)
+        """Read what the coordinator has sent; whether it changed anything."""  # noqa: DOC501  (what `next` raises)
         order = self._control.receive(0.0)
         if isinstance(order, Stop):
             raise StopRequested

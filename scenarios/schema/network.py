@@ -178,7 +178,7 @@ class Delivery(Section):
     ratio: Literal["datagram", "reliable"] = setting("reliable", "Importance ratios, final ones and those on a minibatch.")
     score: Literal["datagram", "reliable"] = setting("reliable", "Scores, by which agents find their order.")
     token: Literal["datagram", "reliable"] = setting("reliable", "Turns.")
-    joint: Literal["datagram", "reliable"] = setting("reliable", "What agents tell the central critic of a round.")
+    joint: Literal["datagram", "reliable"] = setting("reliable", "What agents send the central critic of a round.")
     advantage: Literal["datagram", "reliable"] = setting("reliable", "What the central critic answers.")
     policy: Literal["datagram", "reliable"] = setting(
         "reliable", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
@@ -192,7 +192,7 @@ class Codec(Section):
     bootstrap: Precision = setting("float32", "Last states of a round.")
     reward: Precision = setting("float32", "Rewards of a round.")
     ratio: Precision = setting("float32", "Importance ratios, final ones and those on a minibatch.")
-    joint: Precision = setting("float32", "What agents tell the central critic of a round.")
+    joint: Precision = setting("float32", "What agents send the central critic of a round.")
     advantage: Precision = setting("float32", "What the central critic answers.")
     policy: Precision = setting(
         "float32", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."

@@ -64,7 +64,7 @@ VARIANTS: list[tuple[str, Team, dict[str, Any]]] = [
     ("mamujoco_walker2d", "3x2", {"reward": "local", "observation": "reference"}),
     *(("matrix_game", 2, {"payoff": payoff}) for payoff in ("penalty", "miscoordination", "non_monotone")),
     ("stage_game", 2, {"stages": 5, "encoding": "index"}),
-    ("stochastic_game", 2, {"states": 7, "choices": 2, "transition": "dirichlet", "start": "uniform"}),
+    ("stochastic_game", 2, {"states": 7, "n_discrete": 2, "transition": "dirichlet", "start": "uniform"}),
     ("truncation_chain", 4, {"reward": "local", "observation": "full"}),
     ("truncation_chain", 4, {"reward": "local", "observation": "full", "encoding": "index"}),
     ("differential_game", 3, {"observation": "full"}),
@@ -135,7 +135,7 @@ class Careless:
 
 @pytest.mark.parametrize("told", [((3, 3),) * 2, ((7,),) * 2, ((6,),)], ids=str)
 def test_contract_notices_what_is_not_one_hot_as_told(told: tuple[tuple[int, ...], ...]) -> None:
-    env = section("stochastic_game", agents=2, num_envs=2, states=6, choices=2)
+    env = section("stochastic_game", agents=2, num_envs=2, states=6, n_discrete=2)
 
     class Boasting(Careless):
         def __init__(self, world: VecEnv) -> None:

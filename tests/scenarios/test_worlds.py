@@ -31,6 +31,7 @@ def env(scenario: Any) -> dict[str, Any]:
         (["env.name=network_lqq"], "env.name: got 'network_lqq', did you mean 'network_lq'?; expected one of safe_ant, "),
         (["env.name=3"], "env.name: got 3; input should be a valid string"),
         (["env.copies=4"], "env.copies: no longer a setting; it is called env.num_envs now, so write env.num_envs=4"),
+        (["env.name=stochastic_game", "env.choices=4"], "env.choices: no longer a setting; it is called env.n_discrete now, so write env.n_discrete=4"),
         ([*LQ, "env.lq.beta=1"], "env.lq.beta: no longer a setting; settings of a world stand in env itself now, so"),
         ([*LQ, "env.game.seed=1"], "env.game.seed: no longer a setting; settings of a world stand in env itself now, so"),
         ([*LQ, "env.partition=4x1"], "env.partition: no longer a setting; a world without robots has a number of agents now, so "
@@ -105,7 +106,10 @@ OLDER = {
     ("changes", "found"),
     [
         ({}, {"name": "network_lq", "agents": 4, "num_envs": 7, "horizon": 20, "reward": "local", "alpha": 0.4}),
-        ({"name": "stochastic_game"}, {"name": "stochastic_game", "agents": 4, "num_envs": 7, "states": 12, "seed": 4}),
+        (
+            {"name": "stochastic_game"},
+            {"name": "stochastic_game", "agents": 4, "num_envs": 7, "states": 12, "n_discrete": 5, "seed": 4},
+        ),
         ({"name": "safe_ant", "partition": "2x4"}, {"name": "safe_ant", "partition": "2x4", "num_envs": 7, "walls": "none"}),
         ({"name": "mamujoco_humanoid", "partition": "9|8"}, {"name": "mamujoco_humanoid", "partition": "9|8", "num_envs": 7}),
     ],

@@ -26,7 +26,7 @@ EACH_TO_LATER = 4 * B * PAIRS // 2
 SEQUENTIAL = {"STATE": GLOBAL_STATE, "RATIO": EACH_TO_LATER}
 
 SEEN = 3  # numbers that an agent sees of the game, which has two choices
-GAME = ["env.name=stochastic_game", f"env.states={SEEN}", "env.choices=2", "algorithm.off_policy.warm_up_steps=0"]
+GAME = ["env.name=stochastic_game", f"env.states={SEEN}", "env.n_discrete=2", "algorithm.off_policy.warm_up_steps=0"]
 WORLD = {"qmix": GAME}  # values of choices are mixed; all others play SMALL's
 
 # bytes of payload per run: closed forms, where every agent keeps a critic of its own (decisions 0005, 0012)

@@ -412,7 +412,7 @@ def test_others_go_on_without_a_node_that_was_killed_if_they_are_told_to(start: 
 def test_turns_go_round_without_a_holder_that_was_killed_in_its_turn(start: Any) -> None:
     n, turn, rounds = 3, 30, 135  # a turn takes some seconds of learning; the killed agent's second one is within the run
     run = start(
-        "env.name=stochastic_game", "env.agents=3", "env.states=4", "env.choices=2", "algorithm.name=ma2ql",
+        "env.name=stochastic_game", "env.agents=3", "env.states=4", "env.n_discrete=2", "algorithm.name=ma2ql",
         f"algorithm.off_policy.turn_rounds={turn}", "algorithm.off_policy.updates_per_step=5", "algorithm.hidden=[64,64]",
         "algorithm.off_policy.warm_up_steps=0", "network.loss_prob=0.2", "network.delivery.token=datagram",
         "network.patience_s=5", "supervision.on_node_death=continue", f"budget.env_steps={rounds * 40}",
@@ -582,7 +582,7 @@ def test_a_run_waits_for_nodes_that_are_started_by_hand_and_is_the_same_run(
     assert len(told["node_pids"]) == 4
 
 
-GAME = ["env.name=stochastic_game", "env.states=6", "env.choices=3", "algorithm.off_policy.warm_up_steps=0"]
+GAME = ["env.name=stochastic_game", "env.states=6", "env.n_discrete=3", "algorithm.off_policy.warm_up_steps=0"]
 TABLE = [*GAME, "algorithm.off_policy.representation=table"]
 
 

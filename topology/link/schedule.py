@@ -101,7 +101,7 @@ class LinkDown:
         self._down = down
 
     def silences(self, send: Times) -> Flags:
-        """See `Fault.silences`: never; the sender does not know."""
+        """See `Fault.silences`: never; the sender has no means to see it."""
         return np.zeros(send.shape, np.bool_)
 
     def strikes(self, begin: Times, arrive: Times) -> Flags:
@@ -137,7 +137,7 @@ class ReceiverDown:
         self._down = down
 
     def silences(self, send: Times) -> Flags:
-        """See `Fault.silences`: never; the sender does not know."""
+        """See `Fault.silences`: never; the sender has no means to see it."""
         return np.zeros(send.shape, np.bool_)
 
     def strikes(self, begin: Times, arrive: Times) -> Flags:

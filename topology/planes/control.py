@@ -1,7 +1,7 @@
 """The control plane: start, progress, reports, stop; between the coordinator and every process it started.
 
 Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are
-DEALERs. A process says Hello with the address it listens on; when all have, each gets Start with all addresses.
+DEALERs. A process sends Hello with the address it listens on; when all have, each gets Start with all addresses.
 From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
 against the models below; a frame that does not fit is ignored and counted.
 

@@ -1,11 +1,11 @@
 """The world plane: sensing and acting, between the world process and each node.
 
-Theory of operation. The world has links to and from every node. A node first says JOIN; when all have, the world sends
+Theory of operation. The world has links to and from every node. A node first sends JOIN; when all have, the world sends
 each its SENSE of step 0, and from then on one step is one SENSE to every agent and one ACT from every agent. A SENSE
 carries one row per copy: the agent's observation, then its reward, its costs and the end flag of the step before (0
 none, 1 terminated, 2 truncated, 3 ended by a fault of the simulation); if an episode ended, a second array holds the
 observations before the restart. The world stands still while agents learn: a node that has ended its round says READY, and
-when all have, the world says GO. Both carry virtual time: READY when the agent was done, GO when the round begins, which is
+when all have, the world sends GO. Both carry virtual time: READY when the agent was done, GO when the round begins, which is
 when the slowest was. Nothing here is emulated: the world plane stands for an agent's own sensors and motors, but its bytes are
 counted, apart from the peer plane's.
 """

@@ -13,7 +13,7 @@ With keys (`topology.wire.keys`, tcp only) every connection is encrypted and aut
 may receive from and no others, and `sender` is the role of the connection's key.
 
 Depths. A link that holds more unread messages than lockstep can leave there leads to a process that does not read: it is
-full, and its sender is told when the deadline passes. So every socket has a depth of its own, and none is left
+full, and its sender gets an error when the deadline passes. So every socket has a depth of its own, and none is left
 to ZeroMQ's thousand.
 
 What may be changed freely: the socket types. What must not: the order per link, and that `receive` never blocks beyond

@@ -83,7 +83,7 @@ class TeamValue(nn.Module):
         widths: d_i, of each agent's block of the state.
         n_discrete: A_i.
         algorithm: Hyperparameters.
-        seed: Of the run; an agent's network begins as the agent knows it.
+        seed: Of the run; an agent's network begins as in the agent's process.
     """
 
     def __init__(self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int) -> None:

@@ -2,7 +2,7 @@
 
 Theory of operation. States are rows of a table; which observation a row stands for is the caller's business, and so is whose
 row it is: the tables of many agents, or of many games, may lie below each other in one, and everything here works on all of
-them at once. An agent knows its own action only, so to each of them the others are part of the world.
+them at once. An agent has its own action only, so to each of them the others are part of the world.
 
 `replay` is one minibatch of Q-learning (IQL, and MA2QL by samples). `iterate` takes everything that was replayed to the
 fixed point instead: it is what a turn of MA2QL needs, whose theorem asks for responses that are best up to an accuracy.

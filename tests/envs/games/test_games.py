@@ -79,7 +79,7 @@ def test_best_team_of_a_deterministic_game_earns_its_optimum_exactly() -> None:
 
 
 def test_moves_are_as_frequent_as_the_table_says() -> None:
-    env = env_of("stochastic_game", 2, num_envs=2000, states=5, choices=2, encoding="index", seed=1)
+    env = env_of("stochastic_game", 2, num_envs=2000, states=5, n_discrete=2, encoding="index", seed=1)
     game, world = build(env), world_of(env)
     world.reset()
     out = world.step([np.ones((2000, 1), np.float32), np.zeros((2000, 1), np.float32)])  # joint action 2 in the first state

@@ -31,7 +31,7 @@ from envs.games.tabular import (
 
 
 def small(seed: int = 0, n: int = 3, states: int = 4, n_discrete: int = 3, **settings: Any) -> Game:
-    return random_game(n, StochasticGame.model_validate({"states": states, "choices": n_discrete, "seed": seed, **settings}))
+    return random_game(n, StochasticGame.model_validate({"states": states, "n_discrete": n_discrete, "seed": seed, **settings}))
 
 
 def some_policies(game: Game, rng: np.random.Generator) -> tuple[Array, ...]:

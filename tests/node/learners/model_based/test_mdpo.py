@@ -72,7 +72,7 @@ class Team:
     """Two agents on a random game in its stationary state; the first one learns, and is shown the state."""
 
     def __init__(self) -> None:
-        self.game = game = stochastic_game(2, StochasticGame(states=S, choices=A, seed=4))
+        self.game = game = stochastic_game(2, StochasticGame(states=S, n_discrete=A, seed=4))
         self.learner = Learner(SHAPE, Algorithm.model_validate(LINEAR))
         rng = np.random.default_rng(5)
         flat = torch.from_numpy(rng.normal(size=S * A + A).astype(np.float32))

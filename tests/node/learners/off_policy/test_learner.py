@@ -303,7 +303,7 @@ def run(folder: Path, scenario: str, *words: str, weights: Path | None = None) -
 TABLE = "algorithm.off_policy.representation=table"
 RECURRENT = "algorithm.off_policy.representation=recurrent"
 TURNS = ("stochastic_game", "algorithm.name=ma2ql", TABLE, "algorithm.off_policy.turn_accuracy=0.01", "env.num_envs=40",
-         "rollout.steps=30", "env.states=6", "env.choices=3", "topology.kind=line",
+         "rollout.steps=30", "env.states=6", "env.n_discrete=3", "topology.kind=line",
          "algorithm.off_policy.warm_up_steps=0")  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_a_minibatch_bootstraps_unless_it_terminated() -> None:
 
 
 def test_iteration_ends_within_the_accuracy_of_the_best_response_to_what_the_others_do() -> None:
-    game = stochastic_game(1, StochasticGame(states=6, choices=3, transition="dirichlet"))
+    game = stochastic_game(1, StochasticGame(states=6, n_discrete=3, transition="dirichlet"))
     weight = np.rint(game.probability * 1000).astype(int)  # an empirical model that is almost the true one
     state, action = (part.ravel() for part in np.indices(weight.shape[:2]))
     count = weight.sum(axis=2).ravel()
