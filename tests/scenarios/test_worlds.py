@@ -31,7 +31,8 @@ def env(scenario: Any) -> dict[str, Any]:
         (["env.name=network_lqq"], "env.name: got 'network_lqq', did you mean 'network_lq'?; expected one of safe_ant, "),
         (["env.name=3"], "env.name: got 3; input should be a valid string"),
         (["env.copies=4"], "env.copies: no longer a setting; it is called env.num_envs now, so write env.num_envs=4"),
-        (["env.name=stochastic_game", "env.choices=4"], "env.choices: no longer a setting; it is called env.n_discrete now, so write env.n_discrete=4"),
+        (["env.name=stochastic_game", "env.choices=4"], "env.choices: no longer a setting; it is called env.n_discrete now, so "
+         "write env.n_discrete=4"),
         ([*LQ, "env.lq.beta=1"], "env.lq.beta: no longer a setting; settings of a world stand in env itself now, so"),
         ([*LQ, "env.game.seed=1"], "env.game.seed: no longer a setting; settings of a world stand in env itself now, so"),
         ([*LQ, "env.partition=4x1"], "env.partition: no longer a setting; a world without robots has a number of agents now, so "
