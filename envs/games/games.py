@@ -304,8 +304,8 @@ def spec(env: TabularGame) -> EnvSpec:
     parts, n_discrete = table.parts(n, env), table.n_discrete(n, env)
     if isinstance(env, StochasticGame) and env.states**2 * env.n_discrete**n > MAX_TABLE:
         raise ValueError(
-            f"env.agents: got {n}; with env.states={env.states} and env.n_discrete={env.n_discrete} a table of transitions would have "
-            f"{env.states**2 * env.n_discrete**n} entries, at most {MAX_TABLE} are allowed"
+            f"env.agents: got {n}; with env.states={env.states} and env.n_discrete={env.n_discrete} a table of transitions "
+            f"would have {env.states**2 * env.n_discrete**n} entries, at most {MAX_TABLE} are allowed"
         )
     if env.encoding == "one_hot" and max(parts) > MAX_ONE_HOT:
         raise ValueError(f"env.encoding: got 'one_hot'; {max(parts)} states are more than {MAX_ONE_HOT}, use index")
