@@ -15,7 +15,11 @@ from jupyter_client.manager import start_new_kernel  # noqa: E402
 from nbclient import NotebookClient  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default")]  # those of the kernel's libraries are theirs
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.system,
+    pytest.mark.filterwarnings("default"),
+]  # those of the kernel's libraries are theirs
 ENDLESS = """
 import kappahop as kh
 kh.run("lq_line20", out="RUN", on_round=lambda one: print("round", one.round, flush=True), kappa=1,
