@@ -32,7 +32,7 @@ shaped = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sta
 install_import_hook(shaped, "beartype.beartype")
 if "KAPPAHOP_CHECK_CALLS" in os.environ:
     # they name there what they import only once a command needs it
-    lazy = ("coordinator.cli.app", "coordinator.cli.study", "coordinator.report.film")
+    lazy = ("coordinator.cli.app", "coordinator.cli.options", "coordinator.cli.study", "coordinator.report.film")
     beartype_packages(PACKAGES, conf=BeartypeConf(claw_is_pep526=False, claw_skip_package_names=lazy))
 
 import node.numerics.products  # noqa: E402, F401  (asks MKL for reproducible products before any test computes)
