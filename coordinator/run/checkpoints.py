@@ -39,7 +39,7 @@ from topology.planes.control import Stored
 from topology.wire.keys import COORDINATOR, role_of
 
 COMPLETE_FILE = "state.json"
-FORMAT = 4  # of the index and of what processes store; it grows with every change to either
+FORMAT = 5  # of the index and of what processes store; it grows with every change to either
 FINAL, BEST = "final", "best"  # folders of weights
 KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 

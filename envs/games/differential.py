@@ -9,15 +9,15 @@ Sources: ring, Jiang & Lu 2022 (I2Q) and its public code; basin, Su & Lu 2022 (D
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episodes import Episodes
+from envs.copies import Copies
 from envs.games.settings import DifferentialGame as Settings
 from envs.interface import Bools, EnvSpec, Floats, Transition, World
-from topology.snapshot import State, restore_streams, streams
 
 Array = NDArray[np.float64]
 DISC = {1: 0.10, 2: 0.12, 3: 0.25, 4: 0.38, 5: 0.51}  # z at which the centre's pay has fallen to 0, by number of agents
@@ -77,7 +77,7 @@ def spec(env: Settings) -> EnvSpec:
     )
 
 
-class DifferentialGame:
+class DifferentialGame(Copies):
     """E copies of a differential game.
 
     Observation: own x_i, or all of x (`full`); in the basin always 1. Action: ring, how far to move, clipped to ±1 and then a
@@ -85,6 +85,8 @@ class DifferentialGame:
     move. Ends: ring, truncation after 100 steps; basin, termination after one; an action that is not finite or beyond 1e9 is
     a fault, terminates and is paid 0. Start: x uniform in [-1, 1]^n.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("_x",)
 
     def __init__(self, env: Settings, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -94,17 +96,10 @@ class DifferentialGame:
             graph: Communication graph, which the game does not depend on.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self._moves = env.landscape == "ring"
         self._full = env.observation == "full"
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
         self._x = np.ones((env.num_envs, self.spec.n_agents))
-        self._episodes = Episodes(env.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe)
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's action, (E, 1)."""
@@ -118,19 +113,6 @@ class DifferentialGame:
         reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
         reward[:] = paid
         return self._episodes.conclude(paid, reward, terminated, faults)
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {"x": self._x.copy(), "episodes": self._episodes.state(), "streams": streams(self._rngs)}
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self._x = state["x"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         if self._moves:

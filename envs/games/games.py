@@ -16,19 +16,18 @@ papers with -20 for -12; the chain is ours, after Qu et al. 2020.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.actions import taken
-from envs.episodes import Episodes
+from envs.copies import Ahead, Copies, uniform
 from envs.games import tabular
 from envs.games.settings import MatrixGame, SharingGame, StageGame, StochasticGame, TabularGame, TruncationChain
 from envs.games.tabular import Array, Game, Indices
 from envs.interface import Bools, EnvSpec, Floats, Transition, World
-from topology.snapshot import State, restore_streams, streams
 
 STAGE_CHOICES = 3
 MAX_TABLE = 1 << 24  # transition probabilities of a game: 128 MiB
@@ -349,13 +348,15 @@ def _seen(env: TabularGame, n: int, n_parts: int) -> list[list[int]]:
 # --- the world ------------------------------------------------------------------------------------------------------
 
 
-class GameWorld:
+class GameWorld(Copies):
     """E copies of a game.
 
     Observation: the parts of the state that the agent sees, each one-hot or as its number (`env.encoding`). Action: the
     index of one of the agent's choices. Reward: each agent's own (`local`) or the mean over agents (`team`). Ends: termination
     where the game ends, truncation at the horizon.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("_state", "_chance")
 
     def __init__(self, env: TabularGame, graph: nx.Graph, seed: int) -> None:
         """Build the game; call `reset` before `step`.
@@ -365,8 +366,7 @@ class GameWorld:
             graph: Communication graph, which no game depends on.
             seed: Root of the copies' random streams; payoffs come from `env.seed`.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         game = build(env)
         n, parts = self.spec.n_agents, TABLES[env.name].parts(self.spec.n_agents, env)
         self._parts, self._seen = parts, _seen(env, n, len(parts))
@@ -379,51 +379,19 @@ class GameWorld:
         self._reached[np.abs(self._reached - 1.0) < 1e-9] = 1.0  # rounding must not end an episode
         self._first = np.cumsum(game.start)
         self._first[-1] = 1.0
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
-        self._chance = np.zeros((env.num_envs, RANDOM_BLOCK))
-        self._drawn = RANDOM_BLOCK  # columns of the block already used
+        self._chance = Ahead(self._rngs, (), uniform, steps=RANDOM_BLOCK)
         self._state = np.zeros(env.num_envs, np.intp)
-        self._episodes = Episodes(env.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe)
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each agent's choice, (E, 1)."""
         state, act = self._state, np.ravel_multi_index(taken(actions, self.spec.n_discrete), self.spec.n_discrete)
-        chance, reached = self._draw(), self._reached[state, act]
+        chance, reached = self._chance.step(), self._reached[state, act]
         branch = np.minimum((chance[:, None] >= reached).sum(axis=1), reached.shape[1] - 1)
         reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
         reward[:] = self._reward[:, state, act]
         self._state = self._successor[state, act, branch]
         terminated: Bools = chance >= reached[:, -1]
         return self._episodes.conclude(self._team[state, act], reward, terminated, np.zeros(self.num_envs, bool))
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "state": self._state.copy(), "chance": self._chance.copy(), "drawn": self._drawn,
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self._state, self._chance, self._drawn = state["state"], state["chance"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def _draw(self) -> Array:
-        """This step's random number of every copy, (E,), from a block drawn ahead."""
-        if self._drawn == RANDOM_BLOCK:
-            for e, rng in enumerate(self._rngs):
-                rng.random(out=self._chance[e])
-            self._drawn = 0
-        self._drawn += 1
-        return self._chance[:, self._drawn - 1]
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         for e in ids:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from envs.actions import at_random, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Ahead, Copies, uniform
+from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
-from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -107,13 +107,15 @@ def spec(env: EpidemicEnv) -> EnvSpec:
     )
 
 
-class Epidemic:
+class Epidemic(Copies):
     """E copies of the network.
 
     Observation of a node: whether it is infected; whether it took a dose in the last step. Action: 1 takes a dose. Reward: -1 if
     the node is infected after the step, less the price of its dose. Cost: 1 for a dose. Ends: truncation at the horizon. Start:
     each node is infected with `start_prob`.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("infected", "_dosed", "_chance")
 
     def __init__(self, env: EpidemicEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -123,30 +125,20 @@ class Epidemic:
             graph: Communication graph; the disease spreads on it if `env.contacts` is links.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.env = env
         e, n = self.num_envs, self.spec.n_agents
         self._adjacency = adjacency(n, env.contacts, graph).astype(np.float32)  # sums of ones are exact
         self._risk = risks(env, int(self._adjacency.sum(axis=0).max()))
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.infected: Mask = np.zeros((e, n), bool)
         self._dosed: Mask = np.zeros((e, n), bool)
-        self._chance = np.zeros((e, BLOCK, n))
-        self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._chance = Ahead(self._rngs, (n,), uniform, steps=BLOCK)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's choice, (E, 1)."""
         self._dosed = np.stack(taken(actions, self.spec.n_discrete), axis=1) == 1
         falls_ill = self.risk() * np.where(self._dosed, 1.0 - self.env.efficacy, 1.0)
-        self.infected = self._draw() < np.where(self.infected, 1.0 - self.env.recover_prob, falls_ill)
+        self.infected = self._chance.step() < np.where(self.infected, 1.0 - self.env.recover_prob, falls_ill)
         cost = self._dosed.astype(np.float64)
         own = -self.infected.astype(np.float64) - self.env.dose_price * cost
         never, spent = np.zeros(self.num_envs, bool), cost.mean(axis=1, keepdims=True)
@@ -156,23 +148,6 @@ class Epidemic:
             measured=np.concatenate([self.infected.mean(axis=1, keepdims=True), spent], axis=1),
         )  # fmt: skip
 
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "infected": self.infected.copy(), "dosed": self._dosed.copy(), "chance": self._chance.copy(), "drawn": self._drawn,
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.infected, self._dosed = state["infected"], state["dosed"]
-        self._chance, self._drawn = state["chance"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def ill_contacts(self) -> Indices:
         """How many contacts of each node are infected, (E, n)."""
         return (self.infected.astype(np.float32) @ self._adjacency).astype(np.intp)
@@ -180,15 +155,6 @@ class Epidemic:
     def risk(self) -> Matrix:
         """Probability with which each node would fall ill in this step without a dose, were it healthy, (E, n)."""
         return self._risk[self.ill_contacts()]
-
-    def _draw(self) -> Matrix:
-        """This step's random numbers of all copies, (E, n), from a block drawn ahead."""
-        if self._drawn == BLOCK:
-            for e, rng in enumerate(self._rngs):
-                rng.random(out=self._chance[e])
-            self._drawn = 0
-        self._drawn += 1
-        return self._chance[:, self._drawn - 1]
 
     def _restart(self, ids: Indices) -> None:
         self._dosed[ids] = False

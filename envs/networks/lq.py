@@ -14,15 +14,15 @@ for a start distribution, here for stationary noise (Sigma is then the stationar
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episodes import Episodes
+from envs.copies import Ahead, Copies, normal
 from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition, World
 from envs.networks.settings import LQ
-from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
@@ -85,7 +85,7 @@ def outlook(env: LQ, graph: nx.Graph) -> Outlook:
     return Outlook(in_force={"env.beta": beta}, facts=(facts,), doubts=doubts)
 
 
-class NetworkLQ:
+class NetworkLQ(Copies):
     """E copies of the network.
 
     Observation of node i: x_i (or all of x). Action: u_i, not clipped. Reward: -(x_i² + r u_i²) of the state acted on, each
@@ -95,6 +95,8 @@ class NetworkLQ:
     stationary variance is above 1.
     """
 
+    STATE: ClassVar[tuple[str, ...]] = ("_x", "_noise")
+
     def __init__(self, env: LQ, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
@@ -103,25 +105,15 @@ class NetworkLQ:
             graph: Communication graph on 0..N-1, which couples the states.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self._full = env.observation == "full"
         self._local = env.reward == "local"
         self._limited, self._own_cost = env.control_limit is not None, env.cost == "local"
         self._price, self._noise_std = env.control_weight, env.noise_std
         self._a = dynamics(graph, env)
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(env.num_envs)]
         n = self.spec.n_agents
         self._x = np.zeros((self.num_envs, n))
-        self._noise = np.zeros((self.num_envs, NOISE_BLOCK, n))
-        self._drawn = NOISE_BLOCK  # rows of the block already used
-        self._episodes = Episodes(
-            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._noise = Ahead(self._rngs, (n,), normal, steps=NOISE_BLOCK)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's control, (E, 1)."""
@@ -130,7 +122,7 @@ class NetworkLQ:
         np.clip(np.nan_to_num(u, copy=False), -DIVERGED, DIVERGED, out=u)
         paid = -(self._x**2 + self._price * u**2)
         ret = paid.mean(axis=1)
-        self._x = self._x @ self._a + u + self._disturbance()
+        self._x = self._x @ self._a + u + self._noise_std * self._noise.step()
         faults |= np.any(~(np.abs(self._x) < DIVERGED), axis=1)
         np.clip(self._x, -DIVERGED, DIVERGED, out=self._x)
         reward = np.empty((self.spec.n_agents, self.num_envs), np.float32)
@@ -142,31 +134,6 @@ class NetworkLQ:
         cost = np.empty((*reward.shape, 1), np.float32)
         cost[:, :, 0] = squared.T if self._own_cost else spent[:, 0]
         return self._episodes.conclude(ret, reward, faults, faults, spent=spent, cost=cost)
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "x": self._x.copy(), "noise": self._noise.copy(), "drawn": self._drawn,
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self._x, self._noise, self._drawn = state["x"], state["noise"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def _disturbance(self) -> Matrix:
-        """This step's noise of all copies, (E, N), from a block drawn ahead."""
-        if self._drawn == NOISE_BLOCK:
-            for e, rng in enumerate(self._rngs):
-                rng.standard_normal(out=self._noise[e])
-            self._drawn = 0
-        self._drawn += 1
-        return self._noise_std * self._noise[:, self._drawn - 1]
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         for e in ids:

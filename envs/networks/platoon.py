@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.actions import at_random, controls, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Copies
+from envs.episodes import dealt
 from envs.interface import Bools, Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
-from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 EPISODE = 600  # steps
@@ -149,7 +149,7 @@ def advance(
 # --- the world ------------------------------------------------------------------------------------------------------
 
 
-class Platoon:
+class Platoon(Copies):
     """E copies of a platoon.
 
     Observation of follower i with a radar, in this order: (v - 15)/15; (w - v)/5 and (v°(h) - v)/5, both clipped to ±2;
@@ -157,6 +157,8 @@ class Platoon:
     -(h - 20)² - (v - 15)² - 0.1·u² after the step, or -1000 from a collision on. Cost: 1 where h < 10 m. Ends: truncation at the
     horizon; termination of a collided copy at the next multiple of 60 steps.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("headway", "speed", "acceleration", "_entry", "_collided")
 
     def __init__(self, env: PlatoonEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -166,22 +168,12 @@ class Platoon:
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.actions, self._env, self._slows = env.actions, env, env.name == "cacc_slowdown"
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
         shape = (self.num_envs, env.n_agents)
         self.headway, self.speed, self.acceleration = np.full(shape, HEADWAY), np.full(shape, SPEED), np.zeros(shape)
         self._entry = np.full(self.num_envs, SPEED)  # the leader's speed at the start
         self._collided = np.zeros(self.num_envs, bool)
-        self._episodes = Episodes(
-            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs,
-            measures=MEASURES,
-        )  # fmt: skip
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies by 0.1 s under each agent's action, (E, 1) or (E, 2)."""
@@ -200,24 +192,6 @@ class Platoon:
             spent=unsafe.mean(axis=1, keepdims=True), cost=dealt(unsafe, self._env.cost == "local")[:, :, None],
             measured=np.stack([collides, np.abs(self.headway - HEADWAY).mean(axis=1)], axis=1),
         )  # fmt: skip
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "headway": self.headway.copy(), "speed": self.speed.copy(), "acceleration": self.acceleration.copy(),
-            "entry": self._entry.copy(), "collided": self._collided.copy(),
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.headway, self.speed, self.acceleration = state["headway"], state["speed"], state["acceleration"]
-        self._entry, self._collided = state["entry"], state["collided"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     def leader(self, later: int = 0) -> Matrix:
         """The leader's speed so many steps from now, (E,), m/s; it slows down linearly from its first speed to 15 m/s."""

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from envs.actions import at_random, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Ahead, Copies
+from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
-from topology.snapshot import State, restore_streams, streams
 
 Counts = NDArray[np.int64]
 Matrix = NDArray[np.float64]
@@ -140,7 +140,7 @@ def spec(env: SupplyEnv) -> EnvSpec:
     )
 
 
-class SupplyNetwork:
+class SupplyNetwork(Copies):
     """E copies of the network.
 
     Observation of a node, in tens: stock; what it owes; what its supplier owes it; what arrives in 1, …, L steps; what was
@@ -148,6 +148,8 @@ class SupplyNetwork:
     it owes. Cost: 1 at a retailer that owes something after the step. Ends: truncation at the horizon. Start: `start_stock`
     everywhere, and in every step of the lead times the mean demand of the retailers behind a node on its way to it.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("stock", "awaited", "unmet", "pipeline", "requested", "_demand")
 
     def __init__(self, env: SupplyEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -157,8 +159,7 @@ class SupplyNetwork:
             graph: Communication graph; the supply network follows from it if `env.suppliers` is links.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.env = env
         self.chains = Chains(env, graph)
         e, n = self.num_envs, self.spec.n_agents
@@ -166,21 +167,12 @@ class SupplyNetwork:
         self.mean = env.demand * self.chains.echelon[:, retailers].sum(axis=1)  # of what passes a node
         ranks = [[c[k] for c in self.chains.customers if len(c) > k] for k in range(max(map(len, self.chains.customers)))]
         self._ranks = [np.array(rank) for rank in ranks]  # of customers: no two of a rank have the same supplier
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.stock: Counts = np.zeros((e, n), np.int64)
         self.awaited: Counts = np.zeros((e, n), np.int64)  # what its supplier owes each node
         self.unmet: Counts = np.zeros((e, n), np.int64)  # what retailers owe their customers
         self.pipeline: Counts = np.zeros((e, n, env.lead_time), np.int64)  # by steps still to go
         self.requested: Counts = np.zeros((e, n), np.int64)
-        self._demand: Counts = np.zeros((e, BLOCK, len(retailers)), np.int64)
-        self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._demand = Ahead(self._rngs, retailers.shape, self._draw, steps=BLOCK, dtype=np.int64)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each node's order, (E, 1)."""
@@ -188,7 +180,7 @@ class SupplyNetwork:
         chains, total = self.chains, self.env.demand * len(self.chains.retailers)
         self.stock = self.stock + self.pipeline[:, :, 0]
         self.requested = self.to_suppliers(ordered)
-        self.requested[:, chains.retailers] = self._draw()
+        self.requested[:, chains.retailers] = self._demand.step()
         self.awaited = self.awaited + ordered
         self.unmet[:, chains.retailers] += self.requested[:, chains.retailers]
         self.pipeline = np.concatenate([self.pipeline[:, :, 1:], self._send()[:, :, None]], axis=2)
@@ -204,25 +196,6 @@ class SupplyNetwork:
             spent=spent[:, None], cost=cost, measured=np.stack([-own.sum(axis=1), spent, swing], axis=1),
         )  # fmt: skip
 
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "stock": self.stock.copy(), "awaited": self.awaited.copy(), "unmet": self.unmet.copy(),
-            "pipeline": self.pipeline.copy(), "requested": self.requested.copy(), "demand": self._demand.copy(),
-            "drawn": self._drawn, "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.stock, self.awaited, self.unmet = state["stock"], state["awaited"], state["unmet"]
-        self.pipeline, self.requested = state["pipeline"], state["requested"]
-        self._demand, self._drawn = state["demand"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
     def to_suppliers(self, amounts: Counts) -> Counts:
         """Sum over each node's customers in the network, (E, n), of something that each node has, (E, n)."""
         found = np.zeros_like(amounts)
@@ -234,14 +207,8 @@ class SupplyNetwork:
         """What each node owes its customers, in the network or outside, (E, n)."""
         return self.to_suppliers(self.awaited) + self.unmet
 
-    def _draw(self) -> Counts:
-        """This step's demand at the retailers of all copies, from a block drawn ahead."""
-        if self._drawn == BLOCK:
-            for e, rng in enumerate(self._rngs):
-                self._demand[e] = rng.poisson(self.env.demand, self._demand.shape[1:])
-            self._drawn = 0
-        self._drawn += 1
-        return self._demand[:, self._drawn - 1]
+    def _draw(self, rng: np.random.Generator, out: Counts) -> None:
+        out[:] = rng.poisson(self.env.demand, out.shape)
 
     def _send(self) -> Counts:
         """Send what is at hand of what is owed; what is now on its way to each node, (E, n)."""

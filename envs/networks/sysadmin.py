@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from envs.actions import at_random, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Ahead, Copies, uniform
+from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.networks.epidemic import adjacency, ring
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
-from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -89,13 +89,15 @@ def spec(env: SysAdminEnv) -> EnvSpec:
     )
 
 
-class SysAdmin:
+class SysAdmin(Copies):
     """E copies of the network.
 
     Observation of a machine: its status (good, faulty, dead) and its job (absent, running, done), one-hot each; progress is
     hidden. Action: 1 reboots. Reward: 1 for a job done. No cost. Ends: truncation at the horizon. Start: good machines, with a
     job each with `arrival_prob`.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("status", "job", "progress", "_chance", "_work")
 
     def __init__(self, env: SysAdminEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -105,8 +107,7 @@ class SysAdmin:
             graph: Communication graph; faults spread on it if `env.contacts` is links.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.env = env
         e, n = self.num_envs, self.spec.n_agents
         self._adjacency = adjacency(n, env.contacts, graph).astype(np.float32)  # sums of ones are exact
@@ -114,18 +115,11 @@ class SysAdmin:
         spread = 1.0 - (1.0 - env.spread_prob) ** most  # by how many neighbours are not good
         self._fault = 1.0 - (1.0 - env.fault_prob) * (1.0 - spread)
         self._death = 1.0 - (1.0 - env.death_factor * env.fault_prob) * (1.0 - env.death_factor * spread)
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.status: Counts = np.zeros((e, n), np.int64)
         self.job: Counts = np.zeros((e, n), np.int64)
         self.progress: Matrix = np.zeros((e, n))
-        self._chance = np.zeros((e, BLOCK, 2, n))
-        self._work = np.zeros((e, BLOCK, 2, n))
-        self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(e, self.spec.horizon, restart=self._restart, observe=self._observe, measures=MEASURES)
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._chance = Ahead(self._rngs, (2, n), uniform, steps=BLOCK)  # of jobs and changes
+        self._work = Ahead(self._rngs, (2, n), self._draw, steps=BLOCK)  # of progress on good and faulty machines
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each machine's choice, (E, 1)."""
@@ -133,7 +127,8 @@ class SysAdmin:
         status, job = np.where(reboots, GOOD, self.status), np.where(reboots, ABSENT, self.job)
         paid = (job == DONE) & (status != DEAD)
         job = np.where(paid, ABSENT, job)
-        (comes, changes), (good, faulty) = self._draw()
+        comes, changes = np.moveaxis(self._chance.step(), 1, 0)
+        good, faulty = np.moveaxis(self._work.step(), 1, 0)
         runs = (job == RUNNING) & (status != DEAD)
         self.progress = np.where(runs, self.progress + np.where(status == GOOD, good, faulty), 0.0)
         job = np.where(runs & (self.progress >= 1.0), DONE, job)
@@ -146,34 +141,9 @@ class SysAdmin:
         measured = np.stack([own.mean(axis=1), (self.status == DEAD).mean(axis=1), reboots.mean(axis=1)], axis=1)
         return self._episodes.conclude(own.mean(axis=1), dealt(own, self.env.reward == "local"), never, never, measured=measured)
 
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "status": self.status.copy(), "job": self.job.copy(), "progress": self.progress.copy(),
-            "chance": self._chance.copy(), "work": self._work.copy(), "drawn": self._drawn,
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.status, self.job, self.progress = state["status"], state["job"], state["progress"]
-        self._chance, self._work, self._drawn = state["chance"], state["work"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def _draw(self) -> tuple[Matrix, Matrix]:
-        """This step's random numbers of all copies, (2, E, n) each: of jobs and changes; of progress, good and faulty."""
-        if self._drawn == BLOCK:
-            mean = 1.0 / np.array([[self.env.good_time], [self.env.faulty_time]])
-            for e, rng in enumerate(self._rngs):
-                rng.random(out=self._chance[e])
-                self._work[e] = rng.beta(CONCENTRATION * mean, CONCENTRATION * (1.0 - mean), self._work.shape[1:])
-            self._drawn = 0
-        now, self._drawn = self._drawn, self._drawn + 1
-        return np.moveaxis(self._chance[:, now], 1, 0), np.moveaxis(self._work[:, now], 1, 0)
+    def _draw(self, rng: np.random.Generator, out: Matrix) -> None:
+        mean = 1.0 / np.array([[self.env.good_time], [self.env.faulty_time]])
+        out[:] = rng.beta(CONCENTRATION * mean, CONCENTRATION * (1.0 - mean), out.shape)
 
     def _restart(self, ids: Indices) -> None:
         self.status[ids], self.progress[ids] = GOOD, 0.0

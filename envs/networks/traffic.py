@@ -15,17 +15,17 @@ after Varaiya 2013 (doi:10.1016/j.trc.2013.08.014).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.actions import at_random, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Ahead, Copies
+from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from scenarios.schema import Env, setting
-from topology.snapshot import State, restore_streams, streams
 
 Counts = NDArray[np.int64]
 Matrix = NDArray[np.float64]
@@ -119,7 +119,7 @@ class Streets:
         self.border = np.flatnonzero(~self.fed)
 
 
-class TrafficGrid:
+class TrafficGrid(Copies):
     """E copies of a grid.
 
     Observation of an intersection: 12 queues (north, east, south, west heading; left, through, right) and 4 numbers of vehicles
@@ -127,6 +127,8 @@ class TrafficGrid:
     the vehicles that wait at the intersection after the step. Cost: see `TrafficEnv.charged`. Ends: truncation at the horizon.
     Start: empty streets, phase 0.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("queue", "travelling", "phase", "_waited", "_entering", "_turning")
 
     def __init__(self, env: TrafficEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -136,25 +138,15 @@ class TrafficGrid:
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.streets = Streets(env.rows, env.columns)
         self._env, n, e = env, self.spec.n_agents, self.num_envs
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.queue: Counts = np.zeros((e, 4 * n, 3), np.int64)
         self.travelling: Counts = np.zeros((e, 4 * n, TRAVEL), np.int64)  # by steps still to go
         self.phase: Counts = np.zeros((e, n), np.int64)
         self._waited: Counts = np.zeros((e, 4 * n), np.int64)  # steps since the last green, of approaches with a queue
-        self._entering = np.zeros((e, BLOCK, len(self.streets.border), 3), np.uint8)
-        self._turning = np.zeros((e, BLOCK, 4 * n, SATURATION.max()), np.uint8)
-        self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._entering = Ahead(self._rngs, (len(self.streets.border), 3), self._let_in, steps=BLOCK, dtype=np.uint8)
+        self._turning = Ahead(self._rngs, (4 * n, SATURATION.max()), _turn, steps=BLOCK, dtype=np.uint8)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies by 5 s under each light's phase, (E, 1)."""
@@ -175,25 +167,6 @@ class TrafficGrid:
             spent=cost.mean(axis=1, keepdims=True), cost=dealt(cost, self._env.cost == "local")[:, :, None],
             measured=np.stack([-own.mean(axis=1), changes], axis=1),
         )  # fmt: skip
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "queue": self.queue.copy(), "travelling": self.travelling.copy(), "phase": self.phase.copy(),
-            "waited": self._waited.copy(), "entering": self._entering.copy(), "turning": self._turning.copy(),
-            "drawn": self._drawn, "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.queue, self.travelling, self.phase = state["queue"], state["travelling"], state["phase"]
-        self._waited, self._drawn = state["waited"], state["drawn"]
-        self._entering, self._turning = state["entering"], state["turning"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     @property
     def age(self) -> NDArray[np.int64]:
@@ -226,16 +199,14 @@ class TrafficGrid:
 
     def _enter(self, arrived: Counts) -> None:
         """Split what reached an intersection over its queues, and let new vehicles in at the border."""
-        if self._drawn == BLOCK:
-            for e, rng in enumerate(self._rngs):
-                self._entering[e] = rng.poisson(self._env.arrivals * TURNS, self._entering.shape[1:])
-                self._turning[e] = np.searchsorted(np.cumsum(TURNS[:-1]), rng.random(self._turning.shape[1:]))
-            self._drawn = 0
-        now, self._drawn = self._drawn, self._drawn + 1
-        turning, counts = self._turning[:, now], np.arange(SATURATION.max()) < arrived[:, :, None]
+        entering, turning = self._entering.step(), self._turning.step()
+        counts = np.arange(SATURATION.max()) < arrived[:, :, None]
         for turn in range(3):
             self.queue[:, :, turn] += (counts & (turning == turn)).sum(axis=2)
-        self.queue[:, self.streets.border] += self._entering[:, now]
+        self.queue[:, self.streets.border] += entering
+
+    def _let_in(self, rng: np.random.Generator, out: NDArray[np.uint8]) -> None:
+        out[:] = rng.poisson(self._env.arrivals * TURNS, out.shape)
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
         self.queue[ids], self.travelling[ids], self._waited[ids] = 0, 0, 0
@@ -248,6 +219,10 @@ class TrafficGrid:
         obs[:, :, 12:16] = self.travelling.sum(axis=2).reshape(e, n, 4).swapaxes(0, 1) / SCALE
         obs[:, :, 16:] = np.eye(4, dtype=np.float32)[self.phase.T]
         return list(obs)
+
+
+def _turn(rng: np.random.Generator, out: NDArray[np.uint8]) -> None:
+    out[:] = np.searchsorted(np.cumsum(TURNS[:-1]), rng.random(out.shape))
 
 
 # --- controllers that learn nothing ---------------------------------------------------------------------------------

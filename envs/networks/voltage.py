@@ -22,12 +22,12 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episodes import Episodes
+from envs.copies import Ahead, Copies, normal
 from envs.interface import Bools, Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.networks.feeder import Feeder, feeder, spread, zone_graph, zones
 from envs.settings import TeamEnv
 from scenarios.schema.base import setting
-from topology.snapshot import State, restore_streams, streams
+from topology.snapshot import State
 
 Matrix = NDArray[np.float64]
 DAY = 480  # steps of three minutes
@@ -161,7 +161,7 @@ def spec(env: VoltageEnv) -> EnvSpec:
     )
 
 
-class VoltageControl:
+class VoltageControl(Copies):
     """E copies of a feeder.
 
     Observation of an agent: its plant's active and reactive power (fractions of its rating), the load of its zone (fraction of
@@ -171,6 +171,8 @@ class VoltageControl:
     reactive power.
     """
 
+    STATE: ClassVar[tuple[str, ...]] = ("_clock", "_wander", "reactive", "_noise")
+
     def __init__(self, env: VoltageEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
 
@@ -179,8 +181,7 @@ class VoltageControl:
             graph: Communication graph on 0..n-1; the physics does not depend on it.
             seed: Root of the copies' random streams.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.feeder: Feeder = feeder(env.feeder)
         self.rating = OVERSIZE * env.pv_mw
         self._peak, self._barrier, self._price = env.pv_mw, BARRIERS[env.barrier], env.reactive_price
@@ -195,19 +196,10 @@ class VoltageControl:
         self._zone_load = np.where(nominal > 0.0, nominal, 1.0)  # a zone without load draws 0 of anything
         self._sun, self._demand = sunshine(), demand()
         n, buses = self.spec.n_agents, len(self.feeder.upstream)
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(self.num_envs)]
-        self._noise = np.zeros((self.num_envs, NOISE_BLOCK, n + 1 + buses))
-        self._drawn = NOISE_BLOCK  # rows of the block already used
+        self._noise = Ahead(self._rngs, (n + 1 + buses,), normal, steps=NOISE_BLOCK)
         self._clock = np.zeros(self.num_envs, np.int64)
         self._wander = np.zeros((self.num_envs, n + 1 + buses))  # clouds, the shared one first, then loads
         self.reactive: Matrix = np.zeros((self.num_envs, n))
-        self._episodes = Episodes(
-            self.num_envs, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=1, measures=MEASURES
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Settle each inverter's reactive power, (E, 1) as a fraction of what it could give, and move on three minutes."""
@@ -231,23 +223,10 @@ class VoltageControl:
             paid.mean(axis=1), reward, faults, faults, spent=share_out[:, None], cost=cost, measured=measured
         )
 
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "clock": self._clock.copy(), "wander": self._wander.copy(), "reactive": self.reactive.copy(),
-            "noise": self._noise.copy(), "drawn": self._drawn, "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
     def restore(self, state: State) -> None:
         """See `VecEnv.restore`."""
-        self._clock, self._wander, self.reactive = state["clock"], state["wander"], state["reactive"]
-        self._noise, self._drawn = state["noise"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
+        super().restore(state)
         self._inject()
-
-    def close(self) -> None:
-        """Nothing to release."""
 
     # --- the physics; what a controller may look at -------------------------------------------------------------------
 
@@ -271,12 +250,7 @@ class VoltageControl:
 
     def _advance(self) -> None:
         """Three minutes later: other powers, and inverters that keep their reactive power where they still can."""
-        if self._drawn == NOISE_BLOCK:
-            for e, rng in enumerate(self._rngs):
-                rng.standard_normal(out=self._noise[e])
-            self._drawn = 0
-        shock = self._noise[:, self._drawn]
-        self._drawn += 1
+        shock = self._noise.step()
         memory = self._memory
         self._wander = memory * self._wander + np.sqrt(1.0 - memory**2) * shock
         self._clock = (self._clock + 1) % DAY

@@ -16,7 +16,7 @@ note, section 5.1.
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import networkx as nx
 import numpy as np
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from envs.actions import at_random, taken
-from envs.episodes import Episodes, dealt
+from envs.copies import Ahead, Copies, uniform
+from envs.episodes import dealt
 from envs.games.tabular import Game
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from scenarios.schema import Env, setting
-from topology.snapshot import State, restore_streams, streams
 
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -129,13 +129,15 @@ def spec(env: WirelessEnv) -> EnvSpec:
     )
 
 
-class WirelessAccess:
+class WirelessAccess(Copies):
     """E copies of the grid.
 
     Observation of a user: whether it holds a packet with 1, …, d steps to live; the success probabilities of its access points;
     how its last step went (1 sent, -1 failed, 0 silent). Action: 0 is silent, k sends to its k-th access point. Reward: 1 for a
     packet sent. Cost: see `WirelessEnv.charged`. Ends: truncation at the horizon. Start: nothing but new packets.
     """
+
+    STATE: ClassVar[tuple[str, ...]] = ("packets", "_outcome", "_chance")
 
     def __init__(self, env: WirelessEnv, graph: nx.Graph, seed: int) -> None:
         """Set up all copies; call `reset` before `step`.
@@ -145,8 +147,7 @@ class WirelessAccess:
             graph: Communication graph, on which the physics does not depend.
             seed: Root of the copies' random streams; p and q come from `env.seed`.
         """
-        self.spec: EnvSpec = spec(env)
-        self.num_envs = env.num_envs
+        super().__init__(spec(env), env.num_envs, seed)
         self.reach = access(env.rows, env.columns)
         self.arrival_prob, self.success_prob = probabilities(env)
         self._env, n, e = env, self.spec.n_agents, self.num_envs
@@ -155,24 +156,15 @@ class WirelessAccess:
         for user, points in enumerate(self.reach):
             self._target[user, 1 : 1 + len(points)] = points
         self._takes = np.append(self.success_prob, 0.0)
-        self._rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(e)]
         self.packets: Mask = np.zeros((e, n, env.deadline), bool)  # by steps to live, the most urgent first
         self._outcome = np.zeros((e, n), np.float32)
-        self._chance = np.zeros((e, BLOCK, 2, n))
-        self._drawn = BLOCK  # steps of the block already used
-        self._episodes = Episodes(
-            e, self.spec.horizon, restart=self._restart, observe=self._observe, n_costs=self.spec.n_costs, measures=MEASURES
-        )
-
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._episodes.begin(limits)
+        self._chance = Ahead(self._rngs, (2, n), uniform, steps=BLOCK)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies one step under each user's choice, (E, 1)."""
         chosen = np.stack(taken(actions, self.spec.n_discrete), axis=1)
         target = self._target[np.arange(chosen.shape[1]), chosen]
-        takes, arrives = np.moveaxis(self._draw(), 1, 0)
+        takes, arrives = np.moveaxis(self._chance.step(), 1, 0)
         sends = chosen > 0
         place = np.arange(self.num_envs)[:, None] * (self._silent + 1) + target
         users = np.bincount(place.ravel(), minlength=self.num_envs * (self._silent + 1))
@@ -189,32 +181,6 @@ class WirelessAccess:
         told = dealt(cost, self._env.cost == "local")[:, :, None]
         spent = cost.mean(axis=1, keepdims=True)
         return self._episodes.conclude(paid, reward, never, never, spent=spent, cost=told, measured=measured)
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return {
-            "packets": self.packets.copy(), "outcome": self._outcome.copy(), "chance": self._chance.copy(), "drawn": self._drawn,
-            "episodes": self._episodes.state(), "streams": streams(self._rngs),
-        }  # fmt: skip
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self.packets, self._outcome = state["packets"], state["outcome"]
-        self._chance, self._drawn = state["chance"], state["drawn"]
-        self._episodes.restore(state["episodes"])
-        restore_streams(self._rngs, state["streams"])
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    def _draw(self) -> Matrix:
-        """This step's random numbers of all copies, (E, 2, n), from a block drawn ahead."""
-        if self._drawn == BLOCK:
-            for e, rng in enumerate(self._rngs):
-                rng.random(out=self._chance[e])
-            self._drawn = 0
-        self._drawn += 1
-        return self._chance[:, self._drawn - 1]
 
     def _advance(self, succeeds: Mask, arrives: Mask) -> Mask:
         """Take away what was sent, age what was not, add what is new; whose packet was dropped, (E, n)."""

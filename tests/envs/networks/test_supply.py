@@ -42,14 +42,14 @@ def measured(world: SupplyNetwork, policy: Policy) -> np.ndarray:
 def test_goods_are_sent_as_far_as_there_are_any_and_arrive_after_the_lead_time() -> None:
     world = network(agents=2, reward="local", cost="local")
     world.stock[:], world.pipeline[:] = [3, 4], 0
-    world._demand[:], world._drawn = 5, 0
+    world._demand._block[:], world._demand._used = 5, 0
     out = world.step(order(world, 6, 7))
     assert (world.stock[0].tolist(), world.unmet[0].tolist(), world.awaited[0].tolist()) == ([0, 0], [2, 0], [2, 0])
     assert world.pipeline[0].tolist() == [[0, 4], [0, 7]]
     assert out.reward[:, 0].tolist() == [-10.0, 0.0]
     assert out.cost[:, 0, 0].tolist() == [1.0, 0.0]
     np.testing.assert_allclose([obs[0] for obs in out.obs], [[0, 0.2, 0.2, 0, 0.4, 0.5], [0, 0.2, 0, 0, 0.7, 0.6]], rtol=1e-6)
-    world._demand[:] = 0
+    world._demand._block[:] = 0
     world.step(order(world, 0, 0))
     assert world.stock[0].tolist() == [0, 0]
     world.step(order(world, 0, 0))  # 4 arrive of which 2 are owed; 7 arrive of which 2 are owed

@@ -80,7 +80,7 @@ def test_vehicles_are_neither_made_nor_lost_and_streets_hold_what_they_can() -> 
         served = world._served(np.concatenate(actions, axis=1).astype(int))
         left = served[:, outward].sum(axis=1)
         world.step(actions)
-        entered = world._entering[:, world._drawn - 1].sum(axis=(1, 2))
+        entered = world._entering._block[:, world._entering._used - 1].sum(axis=(1, 2))
         inside = world.queue.sum(axis=(1, 2)) + world.travelling.sum(axis=(1, 2))
         np.testing.assert_array_equal(inside, before_all + entered - left)
         assert (served <= before).all()
