@@ -25,7 +25,8 @@ from envs.actions import at_random, taken
 from envs.copies import Ahead, Copies, uniform
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
-from envs.settings import TeamEnv, team
+from envs.networks.contacts import ContactsEnv, ring
+from envs.settings import team
 from scenarios.schema import setting
 
 Matrix = NDArray[np.float64]
@@ -42,18 +43,13 @@ MEASURES = (
 )
 
 
-class EpidemicEnv(TeamEnv):
+class EpidemicEnv(ContactsEnv):
     """Nodes of a network of contacts that fall ill, recover and may take a dose of vaccine per step, an agent each."""
 
     default_agents: ClassVar[int] = 20
 
     name: str = setting("sis", "Which world.")
     agents: int | None = team(default_agents, 2, MAX_NODES)
-    contacts: Literal["ring", "links"] = setting(
-        "ring",
-        "The network that the disease spreads on. ring: node i and node i + 1, the last and the first; links: the communication "
-        "graph, which may come from a file.",
-    )
     infect_prob: Prob = setting(0.4, "Probability that an infected contact infects a healthy node in a step.")
     recover_prob: Prob = setting(0.25, "Probability that an infected node recovers in a step.")
     outside_prob: Prob = setting(0.01, "Probability that a healthy node is infected from outside the network in a step.")
@@ -63,25 +59,6 @@ class EpidemicEnv(TeamEnv):
     dose_price: float = setting(0.0, "What a dose takes off the reward.", ge=0, le=1)
     reward: Literal["team", "local"] = setting("team", "The mean over nodes for all agents, or each node its own.")
     cost: Literal["team", "local"] = setting("team", "The mean over nodes for all agents, or each node its own.")
-
-
-def ring(n: int) -> tuple[tuple[int, int], ...]:
-    """The pairs of a ring of n nodes, n at least 2."""
-    return tuple(sorted({(min(i, (i + 1) % n), max(i, (i + 1) % n)) for i in range(n)}))
-
-
-def adjacency(n: int, contacts: Literal["ring", "links"], graph: nx.Graph) -> Matrix:
-    """Contacts of each node: (n, n) of 0 and 1, symmetric, zeros on the diagonal.
-
-    Args:
-        n: How many nodes.
-        contacts: Whether the network is a ring or the communication graph.
-        graph: Communication graph on 0..n-1.
-    """
-    found = np.zeros((n, n))
-    for i, j in ring(n) if contacts == "ring" else graph.edges:
-        found[i, j] = found[j, i] = i != j
-    return found
 
 
 def spec(env: EpidemicEnv) -> EnvSpec:
@@ -128,7 +105,7 @@ class Epidemic(Copies):
         super().__init__(spec(env), env.num_envs, seed)
         self.env = env
         e, n = self.num_envs, self.spec.n_agents
-        self._adjacency = adjacency(n, env.contacts, graph).astype(np.float32)  # sums of ones are exact
+        self._adjacency = env.neighbours(graph).astype(np.float32)  # sums of ones are exact
         self._risk = risks(env, int(self._adjacency.sum(axis=0).max()))
         self.infected: Mask = np.zeros((e, n), bool)
         self._dosed: Mask = np.zeros((e, n), bool)
@@ -236,7 +213,7 @@ def chain(env: EpidemicEnv, graph: nx.Graph, dose_prob: Matrix) -> Matrix:
     n = env.n_agents
     if n > MAX_EXACT:
         raise ValueError(f"env.agents: got {n}; exact answers are for at most {MAX_EXACT} nodes")
-    infected, contacts = states(n), adjacency(n, env.contacts, graph)
+    infected, contacts = states(n), env.neighbours(graph)
     risk = risks(env, n)[(infected @ contacts).astype(np.intp)]
     ill = np.where(infected, 1.0 - env.recover_prob, risk * (1.0 - env.efficacy * dose_prob))
     found = np.ones((2**n, 2**n))

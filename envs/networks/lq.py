@@ -12,7 +12,7 @@ Source: problem as in environments note, section 5.7; gradient of J after Fazel 
 for a start distribution, here for stationary noise (Sigma is then the stationary covariance).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from envs.copies import Ahead, Copies, normal
 from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition, World
+from envs.networks.contacts import adjacency
 from envs.networks.settings import LQ
 
 Matrix = NDArray[np.float64]
@@ -198,15 +199,8 @@ def _extremes(graph: nx.Graph) -> tuple[float, float]:
 
 @lru_cache(maxsize=16)
 def _rounded_extremes(n: int, edges: tuple[tuple[int, int], ...]) -> tuple[float, float]:
-    found = np.linalg.eigvalsh(_adjacency(n, edges))
+    found = np.linalg.eigvalsh(adjacency(n, edges))
     return round(float(found[0]), 9), round(float(found[-1]), 9)
-
-
-def _adjacency(n: int, edges: Iterable[tuple[int, int]]) -> Matrix:
-    found = np.zeros((n, n))
-    for i, j in edges:
-        found[i, j] = found[j, i] = 1.0
-    return found
 
 
 def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
@@ -219,7 +213,7 @@ def dynamics(graph: nx.Graph, lq: LQ) -> Matrix:
     Returns:
         (N, N), symmetric.
     """
-    return lq.alpha * np.eye(len(graph)) + coupling(graph, lq) * _adjacency(len(graph), graph.edges)
+    return lq.alpha * np.eye(len(graph)) + coupling(graph, lq) * adjacency(len(graph), graph.edges)
 
 
 def optimal_cost(a: Matrix, r: float, noise_std: float = 1.0) -> tuple[float, Matrix]:

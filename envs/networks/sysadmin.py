@@ -23,8 +23,8 @@ from envs.actions import at_random, taken
 from envs.copies import Ahead, Copies, uniform
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
-from envs.networks.epidemic import adjacency, ring
-from envs.settings import TeamEnv, team
+from envs.networks.contacts import ContactsEnv, ring
+from envs.settings import team
 from scenarios.schema import setting
 
 Matrix = NDArray[np.float64]
@@ -45,18 +45,13 @@ MEASURES = (
 )
 
 
-class SysAdminEnv(TeamEnv):
+class SysAdminEnv(ContactsEnv):
     """Machines of a network that work on jobs and may be rebooted, an agent each."""
 
     default_agents: ClassVar[int] = 10
 
     name: str = setting("sysadmin", "Which world.")
     agents: int | None = team(default_agents, 2, MAX_NODES)
-    contacts: Literal["ring", "links"] = setting(
-        "ring",
-        "The network that faults spread on. ring: machine i and machine i + 1, the last and the first; links: the communication "
-        "graph, which may come from a file.",
-    )
     arrival_prob: Prob = setting(0.4, "Probability that a good machine without a job gets one in a step.")
     fault_prob: Prob = setting(0.15, "Probability that a good machine becomes faulty by itself in a step.")
     spread_prob: Prob = setting(0.2, "Probability that a neighbour that is not good makes a good machine faulty in a step.")
@@ -110,7 +105,7 @@ class SysAdmin(Copies):
         super().__init__(spec(env), env.num_envs, seed)
         self.env = env
         e, n = self.num_envs, self.spec.n_agents
-        self._adjacency = adjacency(n, env.contacts, graph).astype(np.float32)  # sums of ones are exact
+        self._adjacency = env.neighbours(graph).astype(np.float32)  # sums of ones are exact
         most = np.arange(int(self._adjacency.sum(axis=0).max()) + 1)
         spread = 1.0 - (1.0 - env.spread_prob) ** most  # by how many neighbours are not good
         self._fault = 1.0 - (1.0 - env.fault_prob) * (1.0 - spread)

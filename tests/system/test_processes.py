@@ -321,7 +321,7 @@ def until_evaluating_alone(run: Run) -> psutil.Process:
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_stands_still_beside_the_training_is_begun_anew_when_that_is_over(start: Any) -> None:
+def test_an_evaluation_that_stands_still_beside_the_training_is_begun_again_when_that_is_over(start: Any) -> None:
     words = ["evaluation.every_rounds=75", "evaluation.episodes=2", "env.horizon=400", "supervision.deadline_s=3"]
     run = start(*words, "budget.env_steps=12000")
     deadline = time.monotonic() + UP_S

@@ -464,7 +464,7 @@ def test_a_film_that_cannot_be_written_is_told_before_anything_is_played(call: C
     assert contents(Path(finished)) == before
 
 
-def test_limits_are_judged_anew_by_evaluations_that_resume_makes_up_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_judged_again_by_evaluations_that_resume_makes_up_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("no time")
 

@@ -61,7 +61,7 @@ def test_a_step_is_that_of_the_world_and_costs_and_limits_are_told() -> None:
     assert set(env.graph.edges) == set(world.spec.edges)
     with pytest.raises(ValueError, match="call reset first"):
         env.step({})
-    again, _ = env.reset()  # the world has begun anew already
+    again, _ = env.reset()  # the world has begun its next episode already
     assert np.array_equal(again["agent_0"], following[0][0])
 
 

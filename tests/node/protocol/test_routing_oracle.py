@@ -17,7 +17,7 @@ from topology.graph import neighbourhood
 from topology.graph.neighbourhood import audiences, visible
 from topology.graph.routes import NO_ROUTES, Routes, answers, routes
 
-# ------------------------------------------------------------------ the oracle: every tree anew, over the whole graph
+# ------------------------------------------------------------------ the oracle: every tree by itself, over the whole graph
 
 
 def ways(graph: nx.Graph, origin: int) -> dict[int, list[int]]:
