@@ -42,9 +42,7 @@ class Checked:
         self.spec = spec
         self.num_envs = copies
         if not isinstance(world, VecEnv):
-            lacks = [
-                part for part in ("spec", "num_envs", "reset", "step", "state", "restore", "close") if not hasattr(world, part)
-            ]
+            lacks = [part for part in _PARTS if not hasattr(world, part)]
             raise WorldError(f"world {name!r}: make gave {type(world).__name__} without {', '.join(lacks)}; expected a VecEnv")
         for what, got, expected in (("spec", world.spec, spec), ("num_envs", world.num_envs, copies)):
             if got != expected:

@@ -387,7 +387,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
     """
     keys = list(dict.fromkeys(key for model in {type(run.scenario): None for run in runs} for key in dotted_keys(model)))
     keys = [key for key in keys if key.split(".")[0] not in _UNNAMED]
-    flat = [{key: _recorded(run.scenario, key) for key in keys} for run in runs]
+    flat = [{key: recorded(run.scenario, key) for key in keys} for run in runs]
     differing = [key for key in keys if any(one[key] != flat[0][key] for one in flat)]
     differing.sort(key=lambda key: key == "kappa")  # κ last: it is what the others are compared over
     found: dict[str, Cell] = {}
@@ -435,15 +435,7 @@ def _told_apart(texts: Sequence[str]) -> dict[str, str]:
     return {text: short if len(alike[short]) == 1 else f"{short} ({alike[short].index(text) + 1})" for text, short in cut.items()}
 
 
-def value_of(scenario: Scenario, key: str) -> Any:
-    """A setting by its dotted key."""
-    here: Any = scenario
-    for part in key.split("."):
-        here = getattr(here, part)
-    return here
-
-
-def _recorded(scenario: Scenario, key: str) -> Any:
+def recorded(scenario: Scenario, key: str) -> Any:
     """A setting of a run by its dotted key; None where its world has no such setting.
 
     A run writes every setting down: one that is missing came with a later version.

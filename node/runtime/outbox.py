@@ -5,7 +5,7 @@ import numpy as np
 from node.protocol.machine import Send
 from node.runtime.clock import Clock
 from node.runtime.exchange import Exchange
-from node.runtime.mailbox import Mailbox
+from node.runtime.mailbox import Floats, Mailbox
 from scenarios.kinds import Kind
 from topology.finite import require_finite
 from topology.planes.peer import PeerPlane
@@ -32,6 +32,7 @@ class Outbox:
         self._mailbox = mailbox
         self._clock = clock
         self._peers = peers
+        self._own: tuple[tuple[Kind, int, int], Floats, bytes] | None = None  # the last own message: it goes to many
 
     def send(self, effect: Send) -> None:
         """Send what the protocol says.
@@ -43,11 +44,8 @@ class Outbox:
         kind, origin = effect.kind, effect.origin
         dtype = self._mailbox.forms[kind].dtype
         if origin == self._agent:
-            data = self._exchange.own(kind, effect.round, effect.step)
-            if kind is not Kind.STATE:  # which is what the world has shown; the learner has no part in it
-                require_finite(data, f"its {kind.name}")
-            null = self._exchange.null if kind is Kind.STATE else None
-            body, sent_at = encode(data, dtype), self._clock.now
+            data, body = self._written(kind, effect.round, effect.step)
+            null, sent_at = self._exchange.null if kind is Kind.STATE else None, self._clock.now
             delivery = None if null is None else Delivery(np.full(self._copies, sent_at), null)
         else:
             received = self._mailbox.get(kind, origin, effect.round, effect.step)
@@ -72,3 +70,12 @@ class Outbox:
             row_copy=row_copy,
             delivery=delivery,
         )
+
+    def _written(self, kind: Kind, round_: int, step: int) -> tuple[Floats, bytes]:
+        """An own message as numbers and as bytes."""
+        if self._own is None or self._own[0] != (kind, round_, step):
+            data = self._exchange.own(kind, round_, step)
+            if kind is not Kind.STATE:  # which is what the world has shown; the learner has no part in it
+                require_finite(data, f"its {kind.name}")
+            self._own = (kind, round_, step), data, encode(data, self._mailbox.forms[kind].dtype)
+        return self._own[1], self._own[2]

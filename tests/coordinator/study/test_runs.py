@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.run.run_sqlite import DATABASE
-from coordinator.study.runs import Run, cells, find, shown, value_of
+from coordinator.study.runs import Run, cells, find, recorded, shown
 from scenarios.loading import ScenarioError, load
 
 RecordRun = Callable[..., Path]
@@ -130,7 +130,7 @@ def test_a_knob_is_shown_as_it_is_typed(subtests: pytest.Subtests) -> None:
     for word in rows:
         with subtests.test(word=word):
             key, _, text = word.partition("=")
-            assert shown(value_of(load("quickstart", [word]), key)) == text
+            assert shown(recorded(load("quickstart", [word]), key)) == text
 
 
 def test_tables_come_with_all_their_columns_and_with_nan_for_what_is_missing(tmp_path: Path, record_run: RecordRun) -> None:
