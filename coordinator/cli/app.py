@@ -22,18 +22,10 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from coordinator.cli import study  # noqa: E402
-from coordinator.cli.options import (  # noqa: E402
-    EXIT_DIVERGED,
-    EXIT_FAILED,
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
-    AllowCodeOption,
-    InProcessOption,
-    ScenarioArgument,
-    refusals,
-)
+from coordinator.cli.options import AllowCodeOption, InProcessOption, ScenarioArgument, refusals  # noqa: E402
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
 from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
+from coordinator.exit_codes import EXIT_DIVERGED, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED  # noqa: E402
 from scenarios.loading import load  # noqa: E402
 from scenarios.plugins import allowance  # noqa: E402
 from scenarios.registry import nearest  # noqa: E402

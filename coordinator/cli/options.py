@@ -1,4 +1,4 @@
-"""What several verbs of the command share: arguments, exit codes, and how wrong input is refused."""
+"""What several verbs of the command share: arguments, and how wrong input is refused."""
 
 import contextlib
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from coordinator.cli.terminal import terminal
+from coordinator.exit_codes import EXIT_INPUT
 from scenarios.registry import allowing_code
 
 ScenarioArgument = Annotated[
@@ -32,8 +33,6 @@ AllowCodeOption = Annotated[
         help="Let the scenario name code by import path, e.g. `env.name=mypackage.worlds:WORLD`: it is imported, so trust it.",
     ),
 ]
-
-EXIT_INPUT, EXIT_FAILED, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 1, 3, 130
 
 
 def refuse(text: str, code: int = EXIT_INPUT) -> NoReturn:

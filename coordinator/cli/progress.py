@@ -14,6 +14,7 @@ from rich.text import Text
 
 from coordinator.evaluation.baselines import Played
 from coordinator.evaluation.evaluations import Evaluated
+from coordinator.report.words import size
 from coordinator.run.database import Results
 from coordinator.run.plan import Plan
 from coordinator.study.forecast import Load, crossing, duration
@@ -166,20 +167,6 @@ def traffic(results: Results) -> Table:
 def failure(text: str) -> Text:
     """An error as one line."""
     return Text(f"kappahop: {' '.join(text.split())}", style="bold red")
-
-
-def size(n_bytes: int | float) -> str:
-    """Bytes in words.
-
-    Example:
-        >>> [size(0), size(999.4), size(12_340), size(2e9)]
-        ['0 B', '999 B', '12.3 kB', '2 GB']
-    """
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 999.5:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} GB"
 
 
 def crossings(name: str, spec: LinkSpec, loads: Iterable[Load]) -> Table:

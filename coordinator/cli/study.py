@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from coordinator.cli.options import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    AllowCodeOption,
-    InProcessOption,
-    ScenarioArgument,
-    refusals,
-    refuse,
-)
+from coordinator.cli.options import AllowCodeOption, InProcessOption, ScenarioArgument, refusals, refuse
 from coordinator.cli.terminal import terminal, warning
+from coordinator.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from topology.process import StopFlag, stopped_by
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Formatter
 
-from coordinator.cli.progress import size
 from coordinator.report import maps, tables
 from coordinator.report.charts import COLOURS, Line, front, tick_words
 from coordinator.report.panels import (
@@ -43,6 +42,7 @@ from coordinator.report.panels import (
     level_step,
     sections,
 )
+from coordinator.report.words import size
 from coordinator.study.comparison import Comparison
 from coordinator.study.export import setting
 from scenarios.loading import ScenarioError

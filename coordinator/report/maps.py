@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy import spatial
 
-from coordinator.cli.progress import size
+from coordinator.report.words import size
 from topology.graph.drawing import Place, layout
 
 Array = NDArray[np.float64]

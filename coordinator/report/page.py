@@ -26,7 +26,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from coordinator.cli.progress import size
 from coordinator.report import charts, maps, tables
 from coordinator.report.panels import (
     X_TITLES,
@@ -45,6 +44,7 @@ from coordinator.report.panels import (
     prices,
     violations,
 )
+from coordinator.report.words import size
 from coordinator.run.collector import spoken
 from coordinator.run.database import Results
 from coordinator.run.plan import MANIFEST_FILE

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from coordinator.cli.progress import size
+from coordinator.report.words import size
 from coordinator.run.collector import spoken
 from coordinator.study.comparison import AXES, Axis, Comparison, Row
 from coordinator.study.decay import Decay

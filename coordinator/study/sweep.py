@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from coordinator.cli.options import EXIT_DIVERGED
+from coordinator.exit_codes import EXIT_DIVERGED
 from coordinator.run.checkpoints import latest_good
 from coordinator.run.collector import spoken
 from coordinator.run.plan import changes_since, manifest

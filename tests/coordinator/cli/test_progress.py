@@ -1,7 +1,8 @@
 """What a person sees of one run: the bar, plain lines where there is no terminal, and the tables at the end."""
 
-from coordinator.cli.progress import Display, failure, size
+from coordinator.cli.progress import Display, failure
 from coordinator.evaluation.evaluations import Evaluated, Job
+from coordinator.report.words import size
 from tests.builders import Screen
 from topology.planes.control import EpisodeRow, Progress, RoundReport, Stored
 from topology.wire.ledger import Row
