@@ -146,7 +146,7 @@ class TrafficGrid(Copies):
         self.phase: Counts = np.zeros((e, n), np.int64)
         self._waited: Counts = np.zeros((e, 4 * n), np.int64)  # steps since the last green, of approaches with a queue
         self._entering = Ahead(self._rngs, (len(self.streets.border), 3), self._let_in, steps=BLOCK, dtype=np.uint8)
-        self._turning = Ahead(self._rngs, (4 * n, SATURATION.max()), _turn, steps=BLOCK, dtype=np.uint8)
+        self._turning = Ahead(self._rngs, (4 * n, int(SATURATION.max())), _turn, steps=BLOCK, dtype=np.uint8)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
         """Advance all copies by 5 s under each light's phase, (E, 1)."""
