@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.runs import made
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.networks.lq import dynamics, limited_cost, optimal_cost
 from scenarios.loading import load
 

@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import report
-from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 

@@ -23,8 +23,8 @@ import yaml
 import kappahop
 from benchmarks.idle import idle
 from benchmarks.runs import made
-from coordinator.run.database import Results
-from coordinator.run.plan import plan
+from coordinator.records.database import Results
+from coordinator.records.plan import plan
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
 

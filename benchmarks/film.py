@@ -10,10 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.report import film as filming
 from coordinator.run import in_process
-from coordinator.run.database import Recorder
-from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 
 WORDS = ["env.num_envs=1", "rollout.steps=100", "budget.env_steps=100", "record.tensorboard=false", "algorithm.minibatches=2"]

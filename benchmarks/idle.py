@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.registry import make
 from scenarios.loading import load
 

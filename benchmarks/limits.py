@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 import kappahop
 from benchmarks.runs import made
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
 

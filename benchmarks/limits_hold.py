@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import kappahop
-from coordinator.run.database import Results
+from coordinator.records.database import Results
 from coordinator.study.runs import Run, find
 from coordinator.study.statistics import interquartile_mean
 

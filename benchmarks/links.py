@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from throughput import WARM_UP_ROUNDS, seconds_per_round
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from scenarios.loading import load
 
 SETTINGS = ("kappa=1", "env.num_envs=10", "rollout.steps=200", "record.tensorboard=false")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import kappahop
 from benchmarks.runs import made
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.networks.lq import dynamics, kappa_curve, optimal_cost
 from scenarios.loading import load
 

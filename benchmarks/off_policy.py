@@ -20,8 +20,8 @@ from rich.table import Table
 from throughput import WARM_UP_ROUNDS, learning_alone, seconds_per_round, world_alone
 
 import kappahop
-from coordinator.run.database import Results
-from coordinator.run.plan import plan
+from coordinator.records.database import Results
+from coordinator.records.plan import plan
 from scenarios.loading import load
 
 TASKS = {"HalfCheetah 2x3": "mamujoco_halfcheetah_2x3", "Walker2d 2x3": "mamujoco_walker2d_2x3"}

@@ -16,7 +16,7 @@ from unittest import mock
 
 import kappahop
 from benchmarks.runs import Reading, reading, show, turns
-from coordinator.run.database import Recorder
+from coordinator.records.database import Recorder
 from scenarios.loading import load
 
 SETTINGS = ("kappa=1", "env.num_envs=10", "rollout.steps=100")

@@ -19,9 +19,9 @@ import numpy as np
 
 import kappahop
 from benchmarks.runs import reading
-from coordinator.run.database import Recorder
-from coordinator.run.plan import Plan, make_run_dir, plan
-from coordinator.run.run_sqlite import DATABASE
+from coordinator.records.database import Recorder
+from coordinator.records.plan import Plan, make_run_dir, plan
+from coordinator.records.run_sqlite import DATABASE
 from scenarios.loading import load
 from topology.graph.neighbourhood import ball
 from topology.wire.ledger import Row

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.runs import made
-from coordinator.run.database import Results
+from coordinator.records.database import Results
 
 BINS = 50
 COLOURS = {0: "#D55E00", 1: "#0072B2", 5: "#009E73"}  # Okabe and Ito: told apart by colour-blind readers

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from throughput import NETWORKS, SETTINGS, WARM_UP_ROUNDS, learning_alone, seconds_per_round
 
-from coordinator.run.plan import Plan, plan
+from coordinator.records.plan import Plan, plan
 from scenarios.loading import load
 
 STEPS_PER_ROUND = 10_000

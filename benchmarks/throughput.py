@@ -35,10 +35,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import Plan, make_run_dir, plan
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.run import supervisor
-from coordinator.run.database import Recorder
-from coordinator.run.plan import Plan, make_run_dir, plan
-from coordinator.run.run_sqlite import DATABASE
 from envs.registry import make
 from node.learners.led import Executor
 from node.learners.making import make_learner

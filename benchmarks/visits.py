@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.games.games import build
 from envs.games.tabular import Array, Game, chain, expected_return, joint
 from envs.registry import make

@@ -19,7 +19,7 @@ if not _STRANGERS:
     import node.numerics.products  # noqa: F401  (asks MKL; needs no torch)
 
 if TYPE_CHECKING:
-    from coordinator.run.session import RunFailedError
+    from coordinator.session import RunFailedError
     from coordinator.study.columns import Columns
     from coordinator.study.comparison import Comparison
     from kappahop.api import (
@@ -79,7 +79,7 @@ _ELSEWHERE = {
     "Columns": "coordinator.study.columns",
     "Comparison": "coordinator.study.comparison",
     "Policy": "node.learners.policy",
-    "RunFailedError": "coordinator.run.session",
+    "RunFailedError": "coordinator.session",
     "ScenarioError": "scenarios.loading",
     "register_metric": "scenarios.plugins",
     "register_objective": "scenarios.plugins",

@@ -1,6 +1,6 @@
 """The Python API: the same functions as the command's, for programs and notebooks.
 
-Theory of operation. The work is done by a thread of its own (`_conduct`), which runs a `coordinator.run.session.Session`, with
+Theory of operation. The work is done by a thread of its own (`_conduct`), which runs a `coordinator.session.Session`, with
 processes or without. So it does not matter whether the caller has a running event loop, and an interrupt (Ctrl-C, a notebook's
 stop button) meets the calling thread while it waits, never the run in the midst of something: the run is asked to stop, ends its
 processes, and what was recorded is kept. What the caller wants to see, `on_round` and the progress bar, is called in the calling
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator import session
 from coordinator.evaluation.evaluations import Evaluated
-from coordinator.run import session
-from coordinator.run.database import RecordingError
-from coordinator.run.plan import Plan, plan, plan_of, register_as
-from coordinator.run.session import Ended, RunFailedError, Session, Spectator
+from coordinator.records.database import RecordingError
+from coordinator.records.plan import Plan, plan, plan_of, register_as
+from coordinator.session import Ended, RunFailedError, Session, Spectator
 from coordinator.study import runs as stored
 from coordinator.study.columns import Columns, expanded
 from coordinator.study.comparison import Comparison

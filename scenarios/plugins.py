@@ -10,7 +10,7 @@ What a name may stand for:
 | objective | a subclass of `node.learners.on_policy.objectives.Clip`, called with the section `algorithm` |
 | representation | a function of (`Shape`, `Algorithm`) that gives an `ActionValues` of `node.learners.off_policy` |
 | link preset | a `topology.link.presets.Preset`, a `LinkSpec`, or a mapping of link attributes as in `network.presets` |
-| sink | a class or a function of (run's directory, `after`) that gives a `coordinator.run.sinks.Sink` |
+| sink | a class or a function of (run's directory, `after`) that gives a `coordinator.records.sinks.Sink` |
 | report metric | a function of a `coordinator.study.runs.Run` that gives a number, or None |
 """
 

@@ -258,7 +258,7 @@ def _inherited() -> dict[str, dict[str, str]]:
     return found
 
 
-_ROBOTS = "envs.robots.tasks"
+_ROBOTS = "envs.robots.worlds"
 _GAMES = "envs.games.games"
 WORLDS = Registry(
     "world",
@@ -342,9 +342,9 @@ LINK_PRESETS = Registry(
 SINKS = Registry(
     "sink",
     {
-        "tensorboard": "coordinator.run.sinks:TensorBoard",
-        "wandb": "coordinator.run.sinks:WandB",
-        "mlflow": "coordinator.run.sinks:MLflow",
+        "tensorboard": "coordinator.records.sinks:TensorBoard",
+        "wandb": "coordinator.records.sinks:WandB",
+        "mlflow": "coordinator.records.sinks:MLflow",
     },
     "kappahop.sinks",
 )

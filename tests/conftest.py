@@ -82,11 +82,11 @@ def recorded() -> Callable[..., Path]:
         """
         from contextlib import closing
 
+        from coordinator.records.database import Recorder, Results
+        from coordinator.records.plan import make_run_dir, plan
         from coordinator.run.collector import Outcome
-        from coordinator.run.database import Recorder, Results
         from coordinator.run.idle import Idle
         from coordinator.run.metrics import report
-        from coordinator.run.plan import make_run_dir, plan
         from scenarios.loading import load
         from topology.planes.control import EpisodeRow, RoundReport
         from topology.wire.ledger import Row

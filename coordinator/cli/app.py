@@ -34,8 +34,8 @@ from topology.deployment import SCENARIO_FILE  # noqa: E402
 from topology.process import StopFlag, StopRequested, die_with_starter, stopped_by  # noqa: E402
 
 if TYPE_CHECKING:
+    from coordinator.records.plan import Plan
     from coordinator.run.metrics import Report
-    from coordinator.run.plan import Plan
     from coordinator.study.runs import Run
 
 app = typer.Typer(
@@ -95,8 +95,8 @@ def run(
     Ctrl-C stops cleanly and keeps what was recorded. Exit code 0: done; 1: a process failed; 2: wrong input; 3: the run
     diverged, its numbers are no longer finite; 130: interrupted.
     """
-    from coordinator.run.plan import plan_of
-    from coordinator.run.session import new_folders
+    from coordinator.records.plan import plan_of
+    from coordinator.session import new_folders
 
     chosen = _load(scenario, overrides, seed, allow_code=allow_code)
     with refusals():
@@ -151,7 +151,7 @@ def evaluate(
             _refuse(f"{option}: means nothing with --policy, which needs no folder, weights or processes")
         _play(str(folder), _load(_source(folder), overrides, seed, allow_code=allow_code), policy, episodes, as_json=as_json)
         return
-    from coordinator.run.session import evaluation, evaluation_folders, weights_of
+    from coordinator.session import evaluation, evaluation_folders, weights_of
     from coordinator.study.sweep import one_run
 
     with refusals():
@@ -184,7 +184,7 @@ def _play(place: str, asked: Scenario, policy: str, episodes: int, *, as_json: b
     """Play a baseline, print what it came to, and keep it where the place is a run."""
     from coordinator.cli.progress import baseline
     from coordinator.evaluation.baselines import keep, play
-    from coordinator.run.plan import plan_of
+    from coordinator.records.plan import plan_of
 
     ready = plan_of(_source(Path(place)), asked)
     found = play(ready, policy, episodes)
@@ -214,9 +214,9 @@ def resume(
     again. Of a run that is finished it prints the results. With a larger budget a finished run goes on too: step sizes that
     fall linearly go on falling from the value of that state, to 0 at the new end. Exit codes as of `run`.
     """
+    from coordinator.records.plan import register_as
     from coordinator.run.metrics import report_of
-    from coordinator.run.plan import register_as
-    from coordinator.run.session import resumption
+    from coordinator.session import resumption
     from coordinator.study.runs import Run, reading
     from coordinator.study.sweep import one_run
 
@@ -245,8 +245,8 @@ def resume(
 
 def _make_missing_evaluations(folder: Path, *, quiet: bool) -> None:
     from coordinator.cli.progress import Display
-    from coordinator.run.database import RecordingError
-    from coordinator.run.session import Spectator, make_missing_evaluations
+    from coordinator.records.database import RecordingError
+    from coordinator.session import Spectator, make_missing_evaluations
     from coordinator.study.runs import Run
 
     with refusals(), refusals(RecordingError, code=EXIT_FAILED):
@@ -283,7 +283,7 @@ def graph(
     Peers in all is what a step's STATE traffic is proportional to. Turns: how many agents learn one after another in a round with
     factor: khop and ascending order; agents further apart than κ learn at the same time.
     """
-    from coordinator.run.plan import plan_of
+    from coordinator.records.plan import plan_of
     from envs.registry import outlook
     from topology.graph.drawing import draw
     from topology.graph.neighbourhood import ball, critical_path, diameter, visible
@@ -341,7 +341,7 @@ def links(
     fragment: datagrams are then lost, reliable messages (r) repeat it.
     """
     from coordinator.cli.progress import crossings
-    from coordinator.run.plan import plan_of
+    from coordinator.records.plan import plan_of
     from coordinator.study.forecast import link_specs, loads, objections
     from topology.link.presets import PRESETS
 
@@ -436,7 +436,7 @@ def check(
     The world plays several times: twice alike, with another seed, with other actions, and taken apart half-way. It says what is
     not as it must be: first of what no agent could use, by agent and step; else by the clauses of the contract.
     """  # noqa: DOC501  (Exit is an exit code)
-    from coordinator.run.plan import plan
+    from coordinator.records.plan import plan
     from envs.contract import CONTRACT, judge
     from envs.registry import make
 
@@ -522,7 +522,7 @@ def _execute(
     in_process: bool = False,
 ) -> None:
     from coordinator.cli.progress import Display, failure
-    from coordinator.run.session import Session, Spectator
+    from coordinator.session import Session, Spectator
     from coordinator.study.runs import Run
 
     console, stop = terminal(stderr=True), StopFlag()
@@ -557,7 +557,7 @@ def _execute(
 def _tell(run: "Run", final: "Report", *, as_json: bool) -> None:
     """Print what a run came to."""
     from coordinator.cli.progress import summary, traffic
-    from coordinator.run.database import Results
+    from coordinator.records.database import Results
 
     results = Results(run.folder)
     if as_json:
@@ -617,7 +617,7 @@ def _aged(mean_age_s: float | None) -> str:
 @refusals()
 def _load(source: str, overrides: list[str] | None, seed: int | None, *, allow_code: bool = False) -> Scenario:
     if allow_code and Path(source).name == SCENARIO_FILE:
-        from coordinator.run.plan import register_as
+        from coordinator.records.plan import register_as
 
         register_as(Path(source).parent)
     return load(source, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])

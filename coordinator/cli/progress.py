@@ -14,9 +14,9 @@ from rich.text import Text
 
 from coordinator.evaluation.baselines import Played
 from coordinator.evaluation.evaluations import Evaluated
+from coordinator.records.database import Results
+from coordinator.records.plan import Plan
 from coordinator.report.words import size
-from coordinator.run.database import Results
-from coordinator.run.plan import Plan
 from coordinator.study.forecast import Load, crossing, duration
 from scenarios.kinds import sent_by
 from scenarios.recipes import AXES, RECIPES

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.run.plan import Plan
+from coordinator.records.plan import Plan
 from envs.interface import Episode
 from envs.registry import make, world_of
 from scenarios.loading import ScenarioError, load

@@ -2,7 +2,7 @@
 
 Theory of operation. Training goes on as if there were no evaluations: all that nodes do for them is to store their policies
 after every so many rounds, in `RUN/checkpoints/policies-N/`, and after the last one in `final/`. An evaluation is a pure
-function of the run's plan and those weights (`coordinator.run.in_process.play`), so it does not matter when it is made, by which
+function of the run's plan and those weights (`coordinator.evaluation.play.play`), so it does not matter when it is made, by which
 process, or how often: the episodes are the same. Policies lie in the run's directory until their evaluation is recorded; a run
 that goes on finds there what is still to be done. What was recorded is not done again.
 
@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.run.checkpoints import BEST, FINAL, complete_rounds, keep_best
-from coordinator.run.database import Mean, Recorder, Results
-from coordinator.run.plan import Plan
+from coordinator.records.checkpoints import BEST, FINAL, complete_rounds, keep_best
+from coordinator.records.database import Mean, Recorder, Results
+from coordinator.records.plan import Plan
 from topology.deployment import CHECKPOINTS, Deployment, policies_folder
 from topology.planes.control import EpisodeRow, RoundReport
 from topology.wire.ledger import Row

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from coordinator.evaluation.evaluations import PROBLEMS, ROLE, Job
-from coordinator.run.in_process import play
-from coordinator.run.plan import Plan
+from coordinator.evaluation.play import play
+from coordinator.records.plan import Plan
 from envs.registry import spec as env_spec
 from scenarios.loading import load
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import Plan, make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder
-from coordinator.run.plan import Plan, make_run_dir, plan
 from envs.interface import EnvSpec, Floats, Transition
 from envs.registry import make
 from envs.robots.tasks import TASKS

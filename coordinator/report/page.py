@@ -26,6 +26,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from coordinator.records.database import Results
+from coordinator.records.plan import MANIFEST_FILE
 from coordinator.report import charts, maps, tables
 from coordinator.report.panels import (
     X_TITLES,
@@ -46,8 +48,6 @@ from coordinator.report.panels import (
 )
 from coordinator.report.words import size
 from coordinator.run.collector import spoken
-from coordinator.run.database import Results
-from coordinator.run.plan import MANIFEST_FILE
 from coordinator.study.comparison import Answer, Comparison, Row, grouped
 from coordinator.study.runs import Cell, Run, Traffic
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE

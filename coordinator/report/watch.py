@@ -29,8 +29,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report.page import both
-from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find, reading
 from scenarios.loading import ScenarioError
 from topology.process import SLICE_S, StopRequested, heed_stop, stopped_by

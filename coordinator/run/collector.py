@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from coordinator.evaluation.evaluations import ROLE, Evaluations, EvaluationWatcher, ignore
-from coordinator.run.checkpoints import Checkpoints
-from coordinator.run.database import Recorder, RecordingError
-from coordinator.run.plan import Plan
+from coordinator.records.checkpoints import Checkpoints
+from coordinator.records.database import Recorder, RecordingError
+from coordinator.records.plan import Plan
 from topology.planes.control import Control, Finished, Gone, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coordinator.run.plan import Plan
+from coordinator.records.plan import Plan
 from envs.interface import Episode
 from envs.registry import make
 from topology.deployment import seed_for

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from coordinator.records.database import Results
+from coordinator.records.plan import Plan
 from coordinator.run.collector import Divergence, Outcome
-from coordinator.run.database import Results
 from coordinator.run.idle import Idle
-from coordinator.run.plan import Plan
 from coordinator.run.verdict import Verdict, evidence, judge
 from scenarios.loading import ScenarioError
 

@@ -38,9 +38,9 @@ import psutil
 from coordinator.evaluation.evaluations import ROLE as EVALUATION
 from coordinator.evaluation.evaluations import EvaluationWatcher, ignore
 from coordinator.evaluation.evaluator import Evaluator
+from coordinator.records.database import Recorder, RecordingError
+from coordinator.records.plan import Plan
 from coordinator.run.collector import Collector, Outcome, Watcher
-from coordinator.run.database import Recorder, RecordingError
-from coordinator.run.plan import Plan
 from coordinator.run.scheduling import REVIEW_S, Scheduling
 from scenarios.registry import environment
 from topology.deployment import LOGS

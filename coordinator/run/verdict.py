@@ -19,8 +19,8 @@ from typing import TypedDict
 import numpy as np
 from scipy import stats
 
-from coordinator.run.database import Results
-from coordinator.run.plan import Plan
+from coordinator.records.database import Results
+from coordinator.records.plan import Plan
 
 CONFIDENCE = 0.95
 AT_BOUND = 0.99  # of mult_max, from which on a multiplier counts as at its bound

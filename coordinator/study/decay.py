@@ -31,7 +31,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.run.plan import Plan, plan
+from coordinator.records.plan import Plan, plan
 from envs.games.games import advantage_spreads, build, chain_policies
 from envs.games.settings import TruncationChain
 from envs.networks.lq import kappa_curve

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from coordinator.run.plan import Plan
+from coordinator.records.plan import Plan
 from envs.registry import outlook
 from node.protocol.kinds import ROWS, sizes_of
 from node.protocol.routing import AgentRouting

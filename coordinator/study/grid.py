@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from coordinator.run.plan import check_start, plan_of
+from coordinator.records.plan import check_start, plan_of
 from envs.registry import outlook
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from coordinator.records.database import metric_in_sql
+from coordinator.records.run_sqlite import DATABASE, Reader
 from coordinator.run.collector import Divergence
-from coordinator.run.database import metric_in_sql
 from coordinator.run.metrics import kept, latest
-from coordinator.run.run_sqlite import DATABASE, Reader
 from scenarios.loading import ScenarioError, dotted_keys, load
 from scenarios.schema import Scenario
 from topology.deployment import SCENARIO_FILE, Deployment

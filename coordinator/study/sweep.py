@@ -4,7 +4,7 @@ Theory of operation. A run lies in `OUT/CELL/seed=N/` as `kappahop run --out` ma
 command says and `seed=N.json` what it prints. The latter appears by renaming, when the command has succeeded or found that
 the run diverged, and at no other moment: the run is then over, and would end alike if it were begun again. A sweep that is
 started again therefore passes over what is done, goes on with what failed or was interrupted where it last stored its state
-(`coordinator.run.checkpoints`), and begins the rest. `OUT/sweep.json` says what belongs there.
+(`coordinator.records.checkpoints`), and begins the rest. `OUT/sweep.json` says what belongs there.
 
 A run is a child process, so that its crash harms no other run. It dies with the sweep (PDEATHSIG, for which it asks itself: code
 between fork and exec could hang where the sweep's program has threads). It has a session of its own, so that Ctrl-C reaches it
@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coordinator.exit_codes import EXIT_DIVERGED
-from coordinator.run.checkpoints import latest_good
+from coordinator.records.checkpoints import latest_good
+from coordinator.records.plan import changes_since, manifest
 from coordinator.run.collector import spoken
-from coordinator.run.plan import changes_since, manifest
 from coordinator.study.grid import Cell
 from scenarios.loading import ScenarioError, load
 from scenarios.registry import environment

@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import networkx as nx
-
-from envs.interface import EnvSpec, VecEnv, World
+from envs.interface import EnvSpec
 from envs.robots.partitions import (
     ANT,
     ANT_PARTITIONS,
@@ -336,14 +334,3 @@ def walls(env: Settings) -> Walls:
 def has_own_costs(env: Settings) -> bool:
     """Whether each agent is charged for its own foot."""
     return isinstance(env, LimitedRobot) and env.cost == "local"
-
-
-def _make(env: Settings, graph: nx.Graph, seed: int) -> VecEnv:
-    from envs.robots.mujoco_world import MujocoWorld  # MuJoCo costs 0.15 s and 30 MB, which only the world's process should pay
-
-    return MujocoWorld(env, seed)
-
-
-ROBOT: World[Settings] = World(settings=Settings, spec=spec, make=_make)
-LIMITED: World[LimitedRobot] = World(settings=LimitedRobot, spec=spec, make=_make)
-CORRIDOR: World[CorridorRobot] = World(settings=CorridorRobot, spec=spec, make=_make)

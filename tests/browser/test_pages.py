@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report.page import write
 from coordinator.report.watch import LivePage, Server
-from coordinator.run.run_sqlite import DATABASE
 
 RecordRun = Callable[..., Path]
 pytestmark = pytest.mark.browser

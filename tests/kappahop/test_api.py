@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import kappahop as kh
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from coordinator.study.columns import Columns
 from kappahop import api
 from scenarios.schema import Scenario

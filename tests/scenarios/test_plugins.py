@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
-from coordinator.run.plan import check_start, plan, register_as
-from coordinator.run.plan import make_run_dir as make
+from coordinator.records.plan import check_start, plan, register_as
+from coordinator.records.plan import make_run_dir as make
 from scenarios import registry
 from scenarios.loading import ScenarioError, load
 from scenarios.plugins import allowance, register_objective, register_preset, register_recipe, used_by

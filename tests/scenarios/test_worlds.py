@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from scenarios.loading import ScenarioError, check, dump, load
 from scenarios.reference import json_schema
 from scenarios.registry import WORLDS

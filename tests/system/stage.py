@@ -23,7 +23,7 @@ import pytest
 import zmq
 from numpy.typing import NDArray
 
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario

@@ -25,7 +25,7 @@ import psutil
 import pytest
 
 from coordinator.cli.app import app
-from coordinator.run.checkpoints import complete_rounds
+from coordinator.records.checkpoints import complete_rounds
 
 RUNS = int(os.environ.get("KAPPAHOP_CHAOS", "12"))
 UP_S = 90.0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.evaluation.evaluations import Job, Result, order
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import SMALL, UP_S, ForkServer
 

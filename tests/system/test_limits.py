@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder, Results
-from coordinator.run.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import SMALL, Done, Stage
 from topology.planes.control import Control, RoundReport

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator.run.checkpoints import complete_rounds
+from coordinator.records.checkpoints import complete_rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(600)]
 

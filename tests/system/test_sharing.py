@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from node.protocol.kinds import policy_size
 from scenarios.loading import ScenarioError, load
 from tests.system.stage import SMALL, Stage

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import UP_S, ForkServer
 from topology.planes.control import Hello, RoundReport, Start, decode_control, encode_control

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from tests.system.stage import UP_S, Done, ForkServer, hear, summed

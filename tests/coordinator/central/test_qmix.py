@@ -8,9 +8,9 @@ import pytest
 
 from coordinator.central.node import Told
 from coordinator.central.qmix import team_samples
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder, Results
-from coordinator.run.plan import make_run_dir, plan
 from envs.games.games import build
 from envs.games.settings import StageGame
 from envs.games.tabular import optimum

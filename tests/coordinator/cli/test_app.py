@@ -17,11 +17,11 @@ import pytest
 
 from coordinator.cli import app as command
 from coordinator.cli import guard
+from coordinator.records.plan import first_free
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.run import in_process, supervisor
 from coordinator.run.metrics import Report
-from coordinator.run.plan import first_free
-from coordinator.run.run_sqlite import DATABASE
-from coordinator.run.session import new_folders
+from coordinator.session import new_folders
 from coordinator.study import sweep
 from scenarios.loading import all_keys, load, shipped
 from scenarios.recipes import RECIPES

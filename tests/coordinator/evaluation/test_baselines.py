@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from coordinator.evaluation.baselines import BASELINES_FILE, keep, kept, play
+from coordinator.records.plan import Plan, plan
 from coordinator.report.panels import Curves, gathered, sections
 from coordinator.report.tables import cell_words
-from coordinator.run.plan import Plan, plan
-from coordinator.run.session import Session, Spectator
+from coordinator.session import Session, Spectator
 from coordinator.study.comparison import compare
 from envs.registry import make
 from scenarios.loading import ScenarioError, load

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from coordinator.evaluation.evaluations import AT_END, Evaluated, Evaluations, Job, Result, ignore
+from coordinator.evaluation.play import make_evaluations, play
+from coordinator.records.checkpoints import complete_rounds, drop_others
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import Plan, frozen, make_run_dir, plan, reopened
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.run import in_process
-from coordinator.run.checkpoints import complete_rounds, drop_others
 from coordinator.run.collector import Outcome
-from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import evaluated
-from coordinator.run.plan import Plan, frozen, make_run_dir, plan, reopened
-from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError, load
 from topology.deployment import CHECKPOINTS, policies_folder
 from topology.planes.control import Control, EpisodeRow, RoundReport
@@ -157,7 +158,7 @@ def test_an_evaluation_is_made_once_however_often_the_run_is_interrupted(tmp_pat
         with contextlib.closing(Recorder(folder, env_steps_per_round=16, reopened=True)) as recorder:
             left = Evaluations(again, folder, recorder, note=pytest.fail, watch=second, rounds_done=ROUNDS)
             left.end_training()
-            in_process.make_evaluations(again, folder, left)
+            make_evaluations(again, folder, left)
             left.conclude()
     else:
         rounds = complete_rounds(folder)
@@ -376,7 +377,7 @@ def test_the_episodes_that_choose_the_best_are_none_of_those_that_judge_it(tmp_p
     ready = begun(tmp_path, *LQ)
     perform(ready, tmp_path)
     jobs = [Job(ROUNDS - 1, at_end, EPISODES, "final") for at_end in (False, True)]
-    chooses, judges = (in_process.play(ready, tmp_path, job, lambda done: None) for job in jobs)
+    chooses, judges = (play(ready, tmp_path, job, lambda done: None) for job in jobs)
     assert {episode.ret for episode in chooses.episodes}.isdisjoint(episode.ret for episode in judges.episodes)
     recorded = {row[3] for row in rows(tmp_path, "evaluations") if row[0] == ROUNDS - 1 and not row[7]}
     assert recorded == {episode.ret for episode in chooses.episodes}

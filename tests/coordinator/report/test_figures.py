@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report.figures import FORMATS, escaped, write
 from coordinator.report.page import document
 from coordinator.report.panels import POINTS, courses, gathered, sections
-from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.comparison import compare
 from scenarios.loading import ScenarioError
 

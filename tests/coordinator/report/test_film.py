@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import Plan, make_run_dir, plan
 from coordinator.report import film as filming
 from coordinator.run import in_process
-from coordinator.run.database import Recorder
-from coordinator.run.plan import Plan, make_run_dir, plan
 from envs.registry import make
 from scenarios.loading import ScenarioError, load
 

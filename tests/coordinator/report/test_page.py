@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report.page import document, fragment, write
 from coordinator.report.panels import MAPS
 from coordinator.report.tables import figure
-from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError
 from scenarios.plugins import register_metric

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report import watch
 from coordinator.report.page import both, document, fragment
 from coordinator.report.watch import LivePage, Server, serve
-from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import ScenarioError
 from topology.deployment import DEPLOYMENT_FILE
 

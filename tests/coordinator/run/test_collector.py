@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.run.checkpoints import complete_rounds
+from coordinator.records.checkpoints import complete_rounds
+from coordinator.records.database import Recorder, RecordingError, Results
+from coordinator.records.plan import make_run_dir, plan
+from coordinator.records.run_sqlite import Reader
 from coordinator.run.collector import Collector
-from coordinator.run.database import Recorder, RecordingError, Results
-from coordinator.run.plan import make_run_dir, plan
-from coordinator.run.run_sqlite import Reader
 from scenarios.loading import load
 from topology.deployment import state_folder
 from topology.planes.control import Control, EpisodeRow, Finished, Hello, Progress, RoundReport, Stored

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from coordinator.cli import app as command
-from coordinator.run.database import Results
+from coordinator.records.database import Results
 
 FAST = [
     "env.num_envs=2", "rollout.steps=20", "env.horizon=10", "algorithm.hidden=[8]", "record.tensorboard=false",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import kappahop as kh
-from coordinator.run.run_sqlite import DATABASE
-from coordinator.run.session import resumption
+from coordinator.records.run_sqlite import DATABASE
+from coordinator.session import resumption
 from scenarios.schema.rollout import left
 
 SMALL: dict[str, Any] = {

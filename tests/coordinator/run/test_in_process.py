@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.run import in_process
-from coordinator.run.database import Recorder, Results
-from coordinator.run.plan import make_run_dir, plan
-from coordinator.run.run_sqlite import DATABASE
 from scenarios.loading import load
 from topology.deployment import CHECKPOINTS, evaluation_seed
 from topology.graph.neighbourhood import ball

@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 
+from coordinator.records.checkpoints import (
+    COMPLETE_FILE,
+    FORMAT,
+    Checkpoints,
+    claim_run,
+    complete_rounds,
+    drop_others,
+    latest_good,
+)
+from coordinator.records.database import Recorder
+from coordinator.records.plan import Plan, make_run_dir, plan, reopened
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.run import in_process
-from coordinator.run.checkpoints import COMPLETE_FILE, FORMAT, Checkpoints, claim_run, complete_rounds, drop_others, latest_good
 from coordinator.run.collector import Outcome
-from coordinator.run.database import Recorder
-from coordinator.run.plan import Plan, make_run_dir, plan, reopened
-from coordinator.run.run_sqlite import DATABASE
-from coordinator.run.session import resumption
+from coordinator.session import resumption
 from scenarios.loading import ScenarioError, load
 from topology import snapshot
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE, state_folder

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import scheduling as cores
 from coordinator.run import supervisor
-from coordinator.run.database import Recorder
-from coordinator.run.plan import make_run_dir, plan
 from coordinator.run.scheduling import CROWD, MOST_QUIET_REVIEWS, QUIET_REVIEWS, Scheduling, deal, others_s, treat
 from scenarios.loading import load
 from topology.planes.control import Control, Hello, RoundReport

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import supervisor
 from coordinator.run.collector import Outcome
-from coordinator.run.database import Recorder
-from coordinator.run.plan import make_run_dir, plan
 from coordinator.run.supervisor import not_up
 from scenarios.loading import load
 from scenarios.schema import Supervision

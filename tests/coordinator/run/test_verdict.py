@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import idle, in_process
-from coordinator.run.database import Recorder, Results
 from coordinator.run.idle import Idle, above_their_limits, measure
 from coordinator.run.metrics import report
-from coordinator.run.plan import make_run_dir, plan
 from coordinator.run.verdict import Evidence, Verdict, judge
 from envs.interface import Episode
 from scenarios.loading import load

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.report import tables
-from coordinator.run.run_sqlite import DATABASE
 from coordinator.study.comparison import compare
 from coordinator.study.runs import find
 from scenarios.loading import ScenarioError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coordinator.run.plan import make_run_dir, plan
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.study.decay import Decay, exact, fitted, of_team
 from scenarios.loading import ScenarioError, load
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from coordinator.run.run_sqlite import DATABASE
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.study.export import POINTS, export
 from scenarios.loading import ScenarioError
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
-from coordinator.run.plan import Plan, plan
+from coordinator.records.plan import Plan, plan
 from coordinator.study.forecast import Load, crossing, duration, link_specs, loads, objections, warnings
 from scenarios.kinds import Kind
 from scenarios.loading import load

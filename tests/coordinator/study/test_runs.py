@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.run.run_sqlite import DATABASE
+from coordinator.records.run_sqlite import DATABASE
 from coordinator.study.runs import Run, cells, find, recorded, shown
 from scenarios.loading import ScenarioError, load
 

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
-from coordinator.run import run_sqlite
-from coordinator.run.plan import MANIFEST_FILE
-from coordinator.run.run_sqlite import DATABASE, VERSION
+from coordinator.records import run_sqlite
+from coordinator.records.plan import MANIFEST_FILE
+from coordinator.records.run_sqlite import DATABASE, VERSION
 from coordinator.study.sweep import MANIFEST_FILE as SWEEP_FILE
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.records.database import Recorder
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder
-from coordinator.run.plan import make_run_dir, plan
 from node.learners.on_policy.learner import make_actor
 from node.protocol.kinds import largest_peer_body, policy_size, sent
 from scenarios.kinds import Kind

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from node.protocol.routing import AgentRouting
 from node.runtime.clock import Clock
 from node.runtime.exchange import Exchange

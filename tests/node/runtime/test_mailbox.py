@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from node.runtime.clock import Clock
 from node.runtime.mailbox import EARLY, Mailbox
 from scenarios.kinds import Kind

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import node.process
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
-from coordinator.run.database import Recorder, Results
-from coordinator.run.plan import make_run_dir, plan
 from node.learners.interface import Bools, Floats
 from node.learners.making import shape_of
 from node.learners.off_policy.learner import OffPolicyLearner

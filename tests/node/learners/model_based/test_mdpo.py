@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coordinator.run.plan import plan
+from coordinator.records.plan import plan
 from envs.games.games import stochastic_game
 from envs.games.settings import StochasticGame
 from envs.games.tabular import Array, chain, joint, values

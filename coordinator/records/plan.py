@@ -20,8 +20,8 @@ import networkx as nx
 import numpy as np
 from pydantic import ValidationError
 
-from coordinator.run import sinks
-from coordinator.run.run_sqlite import DATABASE
+from coordinator.records import sinks
+from coordinator.records.run_sqlite import DATABASE
 from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec

@@ -23,8 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from coordinator.run.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, open_database
-from coordinator.run.sinks import Sink
+from coordinator.records.run_sqlite import DATABASE, SCHEMA, Reader, begin_writing, code_of, is_busy, open_database
+from coordinator.records.sinks import Sink
 from scenarios.loading import ScenarioError
 from topology.files import replacing
 from topology.planes.control import EpisodeRow, RoundReport

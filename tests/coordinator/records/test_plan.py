@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.run.plan import check_ports, check_start, descriptors, make_run_dir, plan
+from coordinator.records.plan import check_ports, check_start, descriptors, make_run_dir, plan
 from scenarios.loading import ScenarioError, load
 from scenarios.schema import Scenario
 from topology.deployment import Deployment

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coordinator.run.plan import MANIFEST_FILE
+from coordinator.records.plan import MANIFEST_FILE
 from envs.process import ROLE
 from scenarios.loading import ScenarioError, dump
 from scenarios.schema import Scenario

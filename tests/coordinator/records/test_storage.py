@@ -15,11 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
-from coordinator.run import database, in_process
+from coordinator.records import database
+from coordinator.records.database import Recorder, RecordingError
+from coordinator.records.plan import Plan, make_run_dir, plan
+from coordinator.records.run_sqlite import DATABASE, VERSION, Reader
+from coordinator.run import in_process
 from coordinator.run.collector import Outcome
-from coordinator.run.database import Recorder, RecordingError
-from coordinator.run.plan import Plan, make_run_dir, plan
-from coordinator.run.run_sqlite import DATABASE, VERSION, Reader
 from scenarios.loading import ScenarioError, load
 from topology.deployment import DEPLOYMENT_FILE, SCENARIO_FILE
 from topology.planes.control import Control, RoundReport

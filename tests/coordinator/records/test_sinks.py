@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.run import sinks
-from coordinator.run.database import Recorder
-from coordinator.run.plan import plan
+from coordinator.records import sinks
+from coordinator.records.database import Recorder
+from coordinator.records.plan import plan
 from scenarios.loading import ScenarioError, load
 from scenarios.plugins import register_sink
 from scenarios.registry import SINKS

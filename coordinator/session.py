@@ -1,6 +1,6 @@
 """A run from its plan to its end: what the command and the Python API have in common.
 
-Theory of operation. Whatever starts a run does three things. It makes a plan (`coordinator.run.plan.plan_of`, `evaluation` or
+Theory of operation. Whatever starts a run does three things. It makes a plan (`coordinator.records.plan.plan_of`, `evaluation` or
 `resumption`). It opens a `Session` with the plan, which checks, makes and claims the run's folder. It calls `Session.run`. A
 session prints nothing, ends no process but its own children, and installs no signal handler: a `Spectator` receives what a person
 may want to know, a `StopFlag` brings the request to stop, and an `Ended` says how the run ended.
@@ -18,13 +18,10 @@ from typing import Any, Self
 
 from coordinator.evaluation.evaluations import Evaluations, EvaluationWatcher, are_missing
 from coordinator.evaluation.evaluations import ignore as ignore_evaluation
-from coordinator.run import sinks, supervisor
-from coordinator.run.checkpoints import claim_run, complete_rounds, drop_others, extend, latest_good
-from coordinator.run.collector import Outcome, Watcher, spoken
-from coordinator.run.database import Recorder, RecordingError, Results
-from coordinator.run.idle import above_their_limits, measure
-from coordinator.run.metrics import Report, made_up, report
-from coordinator.run.plan import (
+from coordinator.records import sinks
+from coordinator.records.checkpoints import claim_run, complete_rounds, drop_others, extend, latest_good
+from coordinator.records.database import Recorder, RecordingError, Results
+from coordinator.records.plan import (
     Plan,
     changes_since,
     check_start,
@@ -35,6 +32,10 @@ from coordinator.run.plan import (
     retold,
     without_weights,
 )
+from coordinator.run import supervisor
+from coordinator.run.collector import Outcome, Watcher, spoken
+from coordinator.run.idle import above_their_limits, measure
+from coordinator.run.metrics import Report, made_up, report
 from coordinator.study.forecast import warnings
 from coordinator.study.runs import Run, reading
 from scenarios.loading import ScenarioError, load
@@ -375,7 +376,7 @@ def make_missing_evaluations(folder: Path, spectator: Spectator, stop: StopFlag 
         ScenarioError: another command is at work there. Another ValueError: as `reopened`.
         StopRequested: it was asked to stop; what has been made is kept.
     """
-    from coordinator.run.in_process import make_evaluations
+    from coordinator.evaluation.play import make_evaluations
 
     with reading(folder):
         run = Run(folder, load(str(folder / SCENARIO_FILE)))

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coordinator.records.database import Recorder, Results
+from coordinator.records.plan import plan
+from coordinator.records.run_sqlite import DATABASE
+from coordinator.records.sinks import TensorBoard
 from coordinator.run.collector import Outcome
-from coordinator.run.database import Recorder, Results
 from coordinator.run.metrics import Report, latest, report
-from coordinator.run.plan import plan
-from coordinator.run.run_sqlite import DATABASE
-from coordinator.run.sinks import TensorBoard
 from scenarios.loading import load
 from topology.planes.control import AgeRow, EpisodeRow, RoundReport
 from topology.wire.ledger import Row
