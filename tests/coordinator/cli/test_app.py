@@ -17,9 +17,10 @@ import pytest
 
 from coordinator.cli import app as command
 from coordinator.cli import guard
+from coordinator.evaluation import play
 from coordinator.records.plan import first_free
 from coordinator.records.run_sqlite import DATABASE
-from coordinator.run import in_process, supervisor
+from coordinator.run import supervisor
 from coordinator.run.metrics import Report
 from coordinator.session import new_folders
 from coordinator.study import sweep
@@ -470,7 +471,7 @@ def test_limits_are_judged_again_by_evaluations_that_resume_makes_up_for(call: C
 
     words = [*LQ, *SMALL, "env.control_limit=0.25", "evaluation.every_rounds=1", "evaluation.episodes=1"]
     with monkeypatch.context() as while_running:
-        while_running.setattr(in_process, "play", fails)
+        while_running.setattr(play, "play", fails)
         before = json.loads(call("run", "quickstart", *words, "--out", "run", "--json", "-q").out)
     assert "evaluated" not in before["limits"][0]["text"]
     after = json.loads(call("resume", "run", "--json", "-q").out)
