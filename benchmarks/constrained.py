@@ -1,4 +1,4 @@
-"""Who keeps a limit: `python benchmarks/constrained.py`.
+"""Which algorithms keep a limit: `python benchmarks/constrained.py`.
 
 `lq_limited`: four linear systems, each of which may spend so much control; the least cost within the limit of any controller
 that sees everything is known exactly. Trains HAPPO, which minds no costs, and the four algorithms that do, and prints for every

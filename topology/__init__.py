@@ -1,1 +1,1 @@
-"""Who is connected and how: graphs, neighbourhoods, wire format, links, ledger."""
+"""Which agents are connected and how: graphs, neighbourhoods, wire format, links, ledger."""

@@ -1,7 +1,7 @@
 """Numbers that are no longer finite: how that is found, and how it is told.
 
 Theory of operation. A learner that diverges does so silently: NaN goes through every sum. Therefore numbers are looked at
-where they pass by anyway: the norm of every gradient, the weights and the figures of a round, every message before it leaves,
+where they pass by anyway: the norm of every gradient, the weights and the metrics of a round, every message before it leaves,
 every table that arrives. Code that only knows numbers raises `NotFiniteError`; the node or the central critic, which knows
 where the run is, makes a `DivergedError` of it, and that ends the run or the agent (`supervision.on_node_death`).
 """

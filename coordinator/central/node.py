@@ -94,7 +94,7 @@ class Mind(Stateful, ABC):
 
     @abstractmethod
     def metrics(self) -> Mapping[str, float]:
-        """Figures of the round's learning, by name."""
+        """Metrics of the round's learning, by name."""
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ class Recorder:
         return json.dumps(dict(zip(self._measures, map(_number, episode.measures), strict=True)) if known else {})
 
     def round(self, report: RoundReport, wall_s: float) -> None:
-        """Keep a node's figures of a round, and its traffic."""
+        """Keep a node's metrics of a round, and its traffic."""
         env_step = (report.round + 1) * self._per_round
         known = [report.metrics.get(name) for name in _ROUND_COLUMNS]
         more = {name: _number(value) for name, value in report.metrics.items() if name not in _ROUND_COLUMNS}

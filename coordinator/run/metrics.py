@@ -43,7 +43,7 @@ class Evaluated(TypedDict):
 
 
 class Report(Evaluated):
-    """Figures of one run.
+    """Metrics of one run.
 
     All but those that begin with `eval_` and `best_` are of the training, exploration included.
 

@@ -66,7 +66,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cell's figures.
+    """One cell's numbers.
 
     Attributes:
         cell: The cell, its complete runs only.

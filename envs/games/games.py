@@ -239,7 +239,7 @@ def advantage_spreads(game: Game, policies: tabular.Policies, agent: int, gamma:
     Args:
         game: A chain.
         policies: One (S, 2) per agent.
-        agent: Whose.
+        agent: The agent.
         gamma: Discount.
 
     Returns:

@@ -185,7 +185,7 @@ def best_response(game: Game, policies: Policies, agent: int, gamma: float) -> t
     Args:
         game: The game.
         policies: One (S, A_i) per agent; the agent's own is where the search starts, and what it keeps where nothing is better.
-        agent: Whose.
+        agent: The agent.
         gamma: Discount.
 
     Returns:
@@ -227,7 +227,7 @@ def respond(
         game: The game.
         policies: Where to start.
         gamma: Discount.
-        turns: Who changes between two yields.
+        turns: Which agents change between two yields.
 
     Yields:
         The policies after every turn, i.e. n times per sweep or once.

@@ -86,7 +86,7 @@ class Chains:
     """
 
     def __init__(self, env: SupplyEnv, graph: nx.Graph) -> None:
-        """Find out who supplies each node.
+        """Find out which node supplies each node.
 
         Args:
             env: The scenario's section.

@@ -1,1 +1,1 @@
-"""Who is connected: graphs by name and from files, hop distances, routes, pictures."""
+"""Which agents are connected: graphs by name and from files, hop distances, routes, pictures."""

@@ -51,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.link.traces import Trace
-from topology.snapshot import State
+from topology.snapshot import State, Stateful
 
 MAX_TIMEOUT_S = 60.0  # RFC 6298, 2.5: a maximum may be placed on the time-out if it is at least 60 s
 Times = NDArray[np.float64]
@@ -205,7 +205,7 @@ class Fault(Protocol):
         ...
 
 
-class LinkModel:
+class LinkModel(Stateful):
     """One directed link with its state, for E copies.
 
     Args:
@@ -223,6 +223,8 @@ class LinkModel:
         >>> [float(link.carry(50, np.zeros(1), reliable=False).arrive[0]) for _ in range(2)]
         [0.05, 0.1]
     """
+
+    STATE = ("_media", "_reserved", "_medium_order", "_stream_order", "_horizon_s", "_messages")
 
     def __init__(
         self,
@@ -255,26 +257,6 @@ class LinkModel:
     def forget(self, before_s: float) -> None:
         """Promise that nothing more is sent before `before_s`."""
         self._horizon_s = before_s
-
-    def state(self) -> State:
-        """All that the fate of later messages depends on, besides what the link was made from."""
-        return {
-            "bad": [medium.bad.copy() for medium in self._media],
-            "reserved": self._reserved.state(),
-            "medium_order": self._medium_order.state(),
-            "stream_order": self._stream_order.state(),
-            "horizon_s": self._horizon_s,
-            "messages": self._messages,
-        }
-
-    def restore(self, state: State) -> None:
-        """Take the state of a link made alike."""
-        for medium, bad in zip(self._media, state["bad"], strict=True):
-            medium.bad = bad
-        self._reserved.restore(state["reserved"])
-        self._medium_order.restore(state["medium_order"])
-        self._stream_order.restore(state["stream_order"])
-        self._horizon_s, self._messages = state["horizon_s"], state["messages"]
 
     def carry(self, wire_bytes: int | Sizes, send: Times, *, reliable: bool) -> Passage:
         """Put one message on the link.
@@ -405,13 +387,15 @@ class _Trip(NamedTuple):
     arrive: Times
 
 
-class _Medium:
+class _Medium(Stateful):
     """A spec with the state of its Gilbert chain, per copy.
 
     Attributes:
         spec: The spec.
         bad: Probability that the chain is in its bad state, (E,): at first the stationary one.
     """
+
+    STATE = ("bad",)
 
     def __init__(self, spec: LinkSpec, copies: int) -> None:
         self.spec = spec
@@ -513,7 +497,7 @@ class _Log:
         self.live = self._room[:, :count]
 
 
-class _Reservations:
+class _Reservations(Stateful):
     """Which times of the link are taken, per copy.
 
     A row is one transmission: for when it was handed in, when it begins, until when the link is busy with it, when its last
@@ -521,18 +505,11 @@ class _Reservations:
     began, needs no look at the rows.
     """
 
+    STATE = ("_log", "_block", "_free", "_out")
+
     def __init__(self, copies: int) -> None:
         self._log = _Log(5, copies)
         self._block = self._free = self._out = np.full(copies, -np.inf)  # the last block's begin and end; all bytes out
-
-    def state(self) -> State:
-        """See `LinkModel.state`."""
-        return {"log": self._log.state(), "block": self._block, "free": self._free, "out": self._out}
-
-    def restore(self, state: State) -> None:
-        """See `LinkModel.restore`."""
-        self._log.restore(state["log"])
-        self._block, self._free, self._out = state["block"], state["free"], state["out"]
 
     def waiting(self, send: Times) -> float | Times:
         """Bytes that wait or are in transmission at `send`."""
@@ -578,21 +555,14 @@ class _Reservations:
         self._out = np.maximum(self._out, gone)
 
 
-class _Order:
+class _Order(Stateful):
     """Keeps what arrives in the order in which it began, per copy; rows are begin and arrival."""
+
+    STATE = ("_log", "_last", "_latest", "_dropped")
 
     def __init__(self, copies: int) -> None:
         self._log = _Log(2, copies)
         self._last = self._latest = self._dropped = np.full(copies, -np.inf)  # begin; arrival, of all, of dropped rows
-
-    def state(self) -> State:
-        """See `LinkModel.state`."""
-        return {"log": self._log.state(), "last": self._last, "latest": self._latest, "dropped": self._dropped}
-
-    def restore(self, state: State) -> None:
-        """See `LinkModel.restore`."""
-        self._log.restore(state["log"])
-        self._last, self._latest, self._dropped = state["last"], state["latest"], state["dropped"]
 
     def keep(self, begin: Times, arrive: Times, horizon: float, *, reorder: bool) -> Times:
         """The arrival, put off until all that began no later has arrived unless `reorder`; inf: none."""

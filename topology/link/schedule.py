@@ -110,7 +110,7 @@ class LinkDown:
 
 
 class SenderDown:
-    """Who is down sends nothing, and what was still waiting to leave is gone for good."""
+    """A node that is down sends nothing, and what was still waiting to leave is gone for good."""
 
     fate = Fate.CRASH
     lasting = True
@@ -188,8 +188,8 @@ class Schedule:
         """A model of the link src → dst, at its very beginning.
 
         Args:
-            src: Who sends.
-            dst: Who receives, a neighbour of src.
+            src: The sender.
+            dst: The receiver, a neighbour of src.
             copies: E.
             stream: What its random numbers are keyed by; (src, dst) if not given.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scenarios.kinds import Kind
 from topology.deployment import Deployment
-from topology.snapshot import State
+from topology.snapshot import Stateful
 from topology.wire.frame import FLOAT32, KIND_NAMES, VERSION, WORLD, Header, Message, ProtocolError, decode, encode_header, table
 from topology.wire.ledger import Ledger, Row, wire_bytes
 from topology.wire.refusals import Refusals
@@ -26,7 +26,7 @@ from topology.wire.sockets import STRANGER, Links, PeerLostError
 END_NONE, END_TERMINATED, END_TRUNCATED, END_FAULT = 0.0, 1.0, 2.0, 3.0
 
 
-class WorldHub:
+class WorldHub(Stateful):
     """The world's end of the plane.
 
     Args:
@@ -36,6 +36,8 @@ class WorldHub:
         frame_extra: Bytes that encryption adds to each frame.
         forgiving: Whether an agent that cannot be reached is passed over, since another process will report its death.
     """
+
+    STATE = ("_ledger",)
 
     def __init__(self, links: Links, *, n_agents: int, copies: int, frame_extra: int = 0, forgiving: bool = False) -> None:
         self._forgiving = forgiving
@@ -120,20 +122,12 @@ class WorldHub:
         """The ledger rows since the last call; those of rounds after `through` are kept for the next."""
         return self._ledger.drain(through)
 
-    def state(self) -> State:
-        """What has been booked and not been drained."""
-        return self._ledger.state()
-
-    def restore(self, state: State) -> None:
-        """Take up the books."""
-        self._ledger.restore(state)
-
     def close(self) -> None:
         """Give the links up; what was sent still leaves."""
         self._links.close()
 
 
-class WorldPort:
+class WorldPort(Stateful):
     """A node's end of the plane.
 
     Args:
@@ -143,6 +137,8 @@ class WorldPort:
         copies: E.
         frame_extra: Bytes that encryption adds to each frame.
     """
+
+    STATE = ("_ledger",)
 
     def __init__(self, links: Links, agent: int, *, world: int, copies: int, frame_extra: int = 0) -> None:
         self._links = links
@@ -177,14 +173,6 @@ class WorldPort:
     def drain(self, through: int | None = None) -> list[Row]:
         """The ledger rows since the last call; those of rounds after `through` are kept for the next."""
         return self._ledger.drain(through)
-
-    def state(self) -> State:
-        """What has been booked and not been drained."""
-        return self._ledger.state()
-
-    def restore(self, state: State) -> None:
-        """Take up the books."""
-        self._ledger.restore(state)
 
     def close(self) -> None:
         """Give the links up; what was sent still leaves."""

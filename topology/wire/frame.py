@@ -61,7 +61,7 @@ class Header(NamedTuple):
         version: Wire format version, `VERSION`.
         kind: One of `Kind`.
         dtype: Code of the arrays' element type, one of `codec.DType`.
-        sender: Who put it on this link: an agent id, or `WORLD`.
+        sender: The node that put it on this link: an agent id, or `WORLD`.
         origin: Whose data it is.
         round: Round k, from 0.
         step: Environment step within the round, 0..T.

@@ -32,8 +32,8 @@ class Row(NamedTuple):
     Attributes:
         round: The round that the messages belong to.
         plane: `peer`, `world` or `central`.
-        src: Who sent: an agent id, "world" or "critic".
-        dst: Who received.
+        src: The sender: an agent id, "world" or "critic".
+        dst: The receiver.
         kind: Name of the message kind.
         messages: Messages put on the link.
         payload_bytes: Application bytes that reached their addressee over this link.

@@ -49,7 +49,7 @@ class Links(Protocol):
     """A process's access to its links.
 
     Attributes:
-        sender: Who put the multipart received last on its link, where the carrier knows; None where it does not.
+        sender: The node that put the multipart received last on its link, where the carrier knows; None where it does not.
     """
 
     sender: int | None

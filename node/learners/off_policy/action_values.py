@@ -100,7 +100,7 @@ class ActionValues(Stateful, ABC):
 
     @abstractmethod
     def metrics(self) -> Mapping[str, float]:
-        """Figures of the last learning, by name."""
+        """Metrics of the last learning, by name."""
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
@@ -203,7 +203,7 @@ class Tabular(ActionValues):
 
     def weights(self) -> dict[str, Tensor]:
         """Q and the observations of its rows."""
-        return {"q": torch.from_numpy(self._q_table().copy()), "sights": torch.from_numpy(self._observations.copy())}
+        return {"q": torch.from_numpy(self._q_table().copy()), "observations": torch.from_numpy(self._observations.copy())}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take Q and its observations.
@@ -211,12 +211,14 @@ class Tabular(ActionValues):
         Raises:
             ValueError: One is missing, or they do not fit each other.
         """
-        for name in ("q", "sights"):
+        if "sights" in tensors:  # as older runs called them
+            tensors = {"observations": tensors["sights"], **tensors}
+        for name in ("q", "observations"):
             if name not in tensors:
                 raise ValueError(f"{name} is missing")
-        rows = len(tensors["sights"])
+        rows = len(tensors["observations"])
         q = fitting(tensors, "q", (rows, self._n_discrete)).numpy()
-        self._number(tensors["sights"].numpy())
+        self._number(tensors["observations"].numpy())
         self._q_table()[:] = q
 
     def restore(self, state: State) -> None:

@@ -181,9 +181,20 @@ def test_steps_fall_to_nothing_where_they_are_asked_to_and_only_there(name: str,
         for _ in one.learn_values(9, rollout, reward):
             pass
         moved[decay] = {key for key, tensor in one.weights().items() if not torch.equal(tensor, before[key])}
-        learnt = before.keys() - {"inputs", "sights"}
+        learnt = before.keys() - {"inputs", "observations"}
     assert moved["linear"] == set()
     assert moved[None] == moved["none"] == learnt
+
+
+def test_a_table_of_an_older_run_is_read() -> None:
+    stored = {"q": torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64), "sights": torch.tensor([[5.0], [7.0]])}
+    one = learner(2, representation="table")
+    one.load_policy(stored)
+    weights = one.weights()
+    assert torch.equal(weights["observations"], stored["sights"])
+    assert torch.equal(weights["q"], stored["q"])
+    with pytest.raises(ValueError, match="observations is missing"):
+        one.load_policy({"q": stored["q"]})
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

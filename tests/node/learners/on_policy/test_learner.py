@@ -375,23 +375,23 @@ def test_what_is_seen_at_cuts_matters_and_what_is_seen_after_a_termination_does_
         learner.begin_round(0)
         return learn(learner, rollout)["advantage_std"]
 
-    def with_ends(*, terminated: bool, next_sight: float, cut_seed: int) -> Rollout:
+    def with_ends(*, terminated: bool, next_observation: float, cut_seed: int) -> Rollout:
         rollout = rollout_of(Learner(shape(), algorithm()))
         rollout.terminated[:], rollout.truncated[:] = False, False
         rollout.terminated[5] = terminated
         rollout.truncated[5] = not terminated
-        rollout.observation[6:] = next_sight
+        rollout.observation[6:] = next_observation
         rollout.reward[6:] = 0.0
         rollout.cut_observation = np.random.default_rng(cut_seed).normal(size=(len(rollout.cuts()), D)).astype(np.float32)
         rollout.cut_observation[-E:] = 0.0  # at the end of the round
         return rollout
 
-    cut = with_ends(terminated=False, next_sight=0.0, cut_seed=1)
+    cut = with_ends(terminated=False, next_observation=0.0, cut_seed=1)
     assert len(cut.cuts()) == 2 * E
-    assert metrics(cut) != metrics(with_ends(terminated=False, next_sight=0.0, cut_seed=2))
-    over = with_ends(terminated=True, next_sight=0.0, cut_seed=1)
+    assert metrics(cut) != metrics(with_ends(terminated=False, next_observation=0.0, cut_seed=2))
+    over = with_ends(terminated=True, next_observation=0.0, cut_seed=1)
     assert len(over.cuts()) == E
-    assert metrics(over) == metrics(with_ends(terminated=True, next_sight=0.0, cut_seed=2))
+    assert metrics(over) == metrics(with_ends(terminated=True, next_observation=0.0, cut_seed=2))
 
 
 def test_ignored_time_limits_leave_their_step_without_any_effect() -> None:
