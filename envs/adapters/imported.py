@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from envs.actions import taken
 from envs.adapters.settings import ImportedEnv
 from envs.adapters.spaces import Deeds, Senses, deeds, senses
+from envs.checked import WorldError
 from envs.episodes import Episodes, dealt
 from envs.interface import Bools, EnvSpec, Floats, Transition
 from scenarios.registry import ENVIRONMENTS, RegistryError
@@ -74,12 +75,14 @@ class Contents:
         agents: Its agents, in order of their ids here.
         senses: What each observes.
         deeds: What each does.
+        spaces: The spaces of observations and actions of each, as the environment gives them.
         spec: The world's.
     """
 
     agents: tuple[Any, ...]
     senses: tuple[Senses, ...]
     deeds: tuple[Deeds, ...]
+    spaces: tuple[tuple[Any, Any], ...]
     spec: EnvSpec
 
 
@@ -108,18 +111,23 @@ def examine(env: ImportedEnv, make: Make) -> Contents:
 
     Raises:
         ValueError: they cannot be made, or are none that agents of ours can act in; the text names agent and space.
+        WorldError: the environment's own code failed.
     """
     one = make(env)
     try:
-        _, infos = one.reset(seed=0)
+        try:
+            _, infos = one.reset(seed=0)
+        except Exception as error:
+            raise WorldError(f"env.make: {env.make}: reset raised {type(error).__name__}: {error}; expected no error") from error
         agents = tuple(one.possible_agents)
         if set(one.agents) != set(agents):
             late = sorted(map(str, set(agents) - set(one.agents)))
             raise ValueError(f"env.make: agents {', '.join(late)} are not there when an episode begins; all must be")
-        does = tuple(deeds(one.action_space(agent), str(agent)) for agent in agents)
+        spaces = tuple((one.observation_space(agent), one.action_space(agent)) for agent in agents)
+        does = tuple(deeds(space, str(agent)) for agent, (_, space) in zip(agents, spaces, strict=True))
         sees = tuple(
-            senses(one.observation_space(agent), deed.n_discrete, infos.get(agent), flatten=env.flatten, who=str(agent))
-            for agent, deed in zip(agents, does, strict=True)
+            senses(space, deed.n_discrete, infos.get(agent), flatten=env.flatten, who=str(agent))
+            for agent, deed, (space, _) in zip(agents, does, spaces, strict=True)
         )
         limits = getattr(one, "cost_limits", None) if env.cost_limits is None else env.cost_limits
         spec = EnvSpec(
@@ -136,7 +144,7 @@ def examine(env: ImportedEnv, make: Make) -> Contents:
         )
     finally:
         one.close()
-    return Contents(agents=agents, senses=sees, deeds=does, spec=spec)
+    return Contents(agents=agents, senses=sees, deeds=does, spaces=spaces, spec=spec)
 
 
 def _horizon(env: ImportedEnv, one: Any) -> int:
@@ -205,7 +213,7 @@ class ImportedWorld:
         """See `VecEnv.step`.
 
         Raises:
-            ValueError: an environment does not keep to its spaces or to PettingZoo's rules; the text names copy, agent and step.
+            WorldError: an environment does not keep to its spaces or to PettingZoo's rules; the text names agent, copy and step.
         """
         copies, spec = self.num_envs, self.spec
         reward, cost = np.zeros((copies, spec.n_agents)), np.zeros((copies, spec.n_agents, spec.n_costs))
@@ -264,42 +272,37 @@ class ImportedWorld:
         """Step one copy; whether all its agents have ended, and whether a limit of time ended one of the last of them."""  # noqa: DOC501  (what `step` raises)
         one, contents = self._instances[e], self._contents
         self._deeds[e].append(row)
-        where = f"env.make: {self._name}, copy {e}, step {len(self._deeds[e])}"
         live = [i for i in range(len(contents.agents)) if self._presence[e, i] == 1]
         parts = np.split(row, np.cumsum(self.spec.act_dims)[:-1])
         chosen = {contents.agents[i]: contents.deeds[i].of(self._available(e, i, parts[i])) for i in live}
         try:
             obs, paid, ended, cut, infos = one.step(chosen)
         except Exception as error:
-            raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
+            raise self._raised(e, "step", error) from error
         self._presence[e, self._presence[e] < 0] = 0
-        was_cut = False
-        for i in live:
-            agent = contents.agents[i]
-            try:
-                pay, is_ended = float(paid[agent]), bool(ended[agent])
-                is_cut = bool(cut[agent]) and not is_ended
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{where}: reward, termination and truncation of {agent} are expected ({error!r})") from None
-            info = infos.get(agent, {}) if isinstance(infos, Mapping) else {}
-            reward[i] = pay
-            if self.spec.n_costs:
-                cost[i] = self._charged(info, f"{where}, agent {agent}")
-            if not np.isfinite(pay):
-                raise ValueError(f"{where}: the reward of {agent} is not finite")
-            was_cut |= is_cut
-            self._presence[e, i] = 0 if is_ended else -1 if is_cut else 1
-            if not is_ended:
-                if agent not in obs:
-                    raise ValueError(f"{where}: no observation of {agent}, which has not terminated")
-                self._see(e, i, obs[agent], info, f"{where}, agent {agent}", has_mask=not is_cut)
-        strangers = set(one.agents) - {contents.agents[i] for i in live}
-        if strangers:
-            names = ", ".join(sorted(map(str, strangers)))
-            raise ValueError(f"{where}: {names} joined during the episode; agents are those that are there when it begins")
-        is_over = not (self._presence[e] == 1).any()
-        if not is_over and not self._env.presence and (self._presence[e] != 1).any():
-            raise ValueError(f"{where}: agents end one by one; set env.presence=true")
+        was_cut, agent = False, None
+        try:
+            for i in live:
+                agent = contents.agents[i]
+                is_ended = bool(_of(agent, ended, "termination"))
+                is_cut = bool(_of(agent, cut, "truncation")) and not is_ended
+                info = infos.get(agent, {}) if isinstance(infos, Mapping) else {}
+                reward[i] = _finite(_of(agent, paid, "reward"))
+                if self.spec.n_costs:
+                    cost[i] = self._charged(info)
+                was_cut |= is_cut
+                self._presence[e, i] = 0 if is_ended else -1 if is_cut else 1
+                if not is_ended:
+                    self._see(e, i, _of(agent, obs, "observation"), info, has_mask=not is_cut)
+            agent = None
+            if strangers := set(one.agents) - {contents.agents[i] for i in live}:
+                names = ", ".join(sorted(map(str, strangers)))
+                raise ValueError(f"agents: got {names}, which joined during the episode; expected those of its beginning")
+            is_over = not (self._presence[e] == 1).any()
+            if not is_over and not self._env.presence and (self._presence[e] != 1).any():
+                raise ValueError("agents: got some that end before the others; expected env.presence=true with them")
+        except ValueError as error:
+            raise self._wrong(e, agent, str(error)) from None
         if is_over:  # the others' values count on: the copy is what time has ended
             self._presence[e, self._presence[e] < 0] = 1
         for i, block in enumerate(self._obs):
@@ -321,34 +324,77 @@ class ImportedWorld:
         width = self._contents.senses[i].width
         return self._obs[i][e, width : width + n]
 
-    def _see(self, e: int, i: int, observation: Any, info: Any, where: str, *, has_mask: bool = True) -> None:
+    def _see(self, e: int, i: int, observation: Any, info: Any, *, has_mask: bool = True) -> None:
         sense = self._contents.senses[i]
-        self._obs[i][e, : sense.width] = sense.row(observation, where)
+        self._obs[i][e, : sense.width] = sense.row(observation)
         if sense.n_mask:
-            self._mask(e, i, sense.n_mask)[:] = sense.mask(observation, info, where) if has_mask else 1.0
+            self._mask(e, i, sense.n_mask)[:] = sense.mask(observation, info) if has_mask else 1.0
         if self._env.presence:
             self._obs[i][e, -1] = 1.0
 
-    def _charged(self, info: Any, where: str) -> NDArray[np.float64]:
+    def _charged(self, info: Any) -> NDArray[np.float64]:
         told = info.get("cost", info.get("costs")) if isinstance(info, Mapping) else None
         cost = np.zeros(0) if told is None else np.asarray(told, np.float64).reshape(-1)
         if len(cost) != self.spec.n_costs or not (np.isfinite(cost).all() and (cost >= 0).all()):
-            raise ValueError(f"{where}: infos has cost {told!r}; expected {self.spec.n_costs} numbers, none negative")
+            raise ValueError(f"cost of infos: got {told!r}; expected {self.spec.n_costs} finite numbers, none negative")
         return cost
 
     def _restart(self, ids: NDArray[np.intp]) -> None:
-        for e in ids:
+        for e in map(int, ids):
             number = int(self._begun[e])
             self._begun[e] += 1
             self._deeds[e] = []
-            seed = int(np.random.SeedSequence(self._seed, spawn_key=(int(e), number)).generate_state(1)[0]) >> 1
-            obs, infos = self._instances[e].reset(seed=seed)
-            where = f"env.make: {self._name}, copy {e}, episode {number}"
-            if set(self._instances[e].agents) != set(self._contents.agents):
-                raise ValueError(f"{where}: it begins with other agents than {', '.join(map(str, self._contents.agents))}")
+            seed = int(np.random.SeedSequence(self._seed, spawn_key=(e, number)).generate_state(1)[0]) >> 1
+            try:
+                obs, infos = self._instances[e].reset(seed=seed)
+            except Exception as error:
+                raise self._raised(e, "reset", error) from error
+            self._begin(e, obs, infos if isinstance(infos, Mapping) else {})
+
+    def _begin(self, e: int, obs: Any, infos: Mapping[Any, Any]) -> None:
+        one, agent = self._instances[e], None
+        try:
+            if set(one.agents) != set(self._contents.agents):
+                told = ", ".join(map(str, one.agents)) or "none"
+                raise ValueError(f"agents: got {told}; expected {', '.join(map(str, self._contents.agents))} in every episode")
             for i, agent in enumerate(self._contents.agents):
+                now = one.observation_space(agent), one.action_space(agent)
+                for what, is_, was in zip(("observation", "action"), now, self._contents.spaces[i], strict=True):
+                    if is_ is not was and is_ != was:
+                        raise ValueError(f"{what} space: got {is_}; expected {was}, as when the run began")
                 self._presence[e, i] = 1
-                self._see(e, i, obs[agent], infos.get(agent, {}), f"{where}, agent {agent}")
+                self._see(e, i, _of(agent, obs, "observation"), infos.get(agent, {}))
+        except ValueError as error:
+            raise self._wrong(e, agent, str(error)) from None
 
     def _observe(self) -> list[Floats]:
         return [block.copy() for block in self._obs]
+
+    def _raised(self, e: int, what: str, error: Exception) -> WorldError:
+        return self._wrong(e, None, f"{what} raised {type(error).__name__}: {error}; expected no error")
+
+    def _wrong(self, e: int, agent: Any, text: str) -> WorldError:
+        """What an environment did wrong, and where: world, agent, copy, episode of that copy, and step of the episode."""
+        who = "" if agent is None else f", agent {agent}"
+        return WorldError(
+            f"world {self._name!r}{who}, copy {e}, episode {self._begun[e] - 1}, step {len(self._deeds[e])}: {text}"
+        )
+
+
+def _of(agent: Any, by_agent: Any, what: str) -> Any:
+    """What an environment gave for an agent; ValueError: nothing."""  # noqa: DOC501
+    if not isinstance(by_agent, Mapping) or agent not in by_agent:
+        got = f"agents {', '.join(map(str, by_agent)) or 'none'}" if isinstance(by_agent, Mapping) else type(by_agent).__name__
+        raise ValueError(f"{what}: got {got}; expected a dictionary with this agent")
+    return by_agent[agent]
+
+
+def _finite(paid: Any) -> float:
+    """A reward; ValueError: it is none."""  # noqa: DOC501
+    try:
+        number = float(paid)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise ValueError(f"reward: got {paid!r}; expected a finite number")
+    return number

@@ -27,34 +27,39 @@ class Senses:
     width: int
     n_mask: int
 
-    def row(self, observation: Any, where: str) -> Row:
+    def row(self, observation: Any) -> Row:
         """The observation itself as numbers.
 
         Raises:
-            ValueError: it has another shape than its space, or is not finite.
+            ValueError: it has another size than its space, or is not finite.
         """
-        told = observation["observation"] if self.is_masked_dict else observation
-        if isinstance(self.space, spaces.Box):
-            flat = np.asarray(told, np.float32).reshape(-1)
-        else:
-            flat = np.asarray(spaces.flatten(self.space, told), np.float32)
+        told = observation.get("observation") if self.is_masked_dict and isinstance(observation, dict) else observation
+        try:
+            if isinstance(self.space, spaces.Box):
+                flat = np.asarray(told, np.float32).reshape(-1)
+            else:
+                flat = np.asarray(spaces.flatten(self.space, told), np.float32)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"observation: got {_shown(told)} ({why}); expected {self.space}") from error
         if len(flat) != self.width:
-            raise ValueError(f"{where}: an observation of {len(flat)} numbers; its space has {self.width}")
+            raise ValueError(f"observation: got {_shown(told)}; expected {self.space}, {self.width} numbers")
         if not np.isfinite(flat).all():
-            raise ValueError(f"{where}: an observation that is not finite")
+            raise ValueError(f"observation: got {flat[~np.isfinite(flat)][0]}; expected finite numbers")
         return flat
 
-    def mask(self, observation: Any, info: Any, where: str) -> NDArray[np.bool_]:
+    def mask(self, observation: Any, info: Any) -> NDArray[np.bool_]:
         """The actions that can be taken.
 
         Raises:
             ValueError: there is no mask, it has another length, or it allows nothing.
         """
-        told = observation.get(MASK) if self.is_masked_dict else info.get(MASK) if isinstance(info, dict) else None
+        source = observation if self.is_masked_dict else info
+        told = source.get(MASK) if isinstance(source, dict) else None
         mask = np.zeros(0, np.bool_) if told is None else np.asarray(told).reshape(-1).astype(np.bool_)
         if len(mask) != self.n_mask or not mask.any():
-            got = "none" if told is None else f"one of {len(mask)} entries, {int(mask.sum())} of them true"
-            raise ValueError(f"{where}: expected an action mask of {self.n_mask} entries at every step, not all false; got {got}")
+            got = "none" if told is None else f"{len(mask)} entries, {int(mask.sum())} of them true"
+            raise ValueError(f"action mask: got {got}; expected {self.n_mask} entries at every step, not all false")
         return mask
 
 
@@ -139,3 +144,8 @@ def deeds(space: spaces.Space[Any], who: str) -> Deeds:
         low, high = space.low.astype(np.float64).reshape(-1), space.high.astype(np.float64).reshape(-1)
         return Deeds(n_discrete=0, width=len(low), start=0, low=low, high=high, shape=space.shape, dtype=space.dtype)
     raise ValueError(f"env.make: {who} acts in {space}; expected Discrete, or a Box of numbers with a fraction")
+
+
+def _shown(told: Any) -> str:
+    """What was given instead of numbers, in few words."""
+    return f"an array {told.shape} of {told.dtype}" if isinstance(told, np.ndarray) else f"{type(told).__name__} {str(told)[:40]}"

@@ -1,7 +1,9 @@
 """A world with one fault, chosen by a setting: what a person's first own world may look like."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -24,6 +26,7 @@ class FaultyEnv(TeamEnv):
     name: str = setting("faulty", "Which world.")
     agents: int | None = team(3, 2, 4)
     fault: str = setting("none", "What is wrong.")
+    noted: str = setting("", "File that tells when it went wrong, on the clock that all processes share.")
 
 
 def spec(env: FaultyEnv) -> EnvSpec:
@@ -41,7 +44,7 @@ class Faulty:
         self.spec, self.num_envs = spec(env), env.num_envs
         if env.fault == "another spec":
             self.spec = replace(self.spec, obs_dims=(3, 3, 3))
-        self._fault, self._step = env.fault, 0
+        self._fault, self._step, self._noted = env.fault, 0, env.noted
         self._start = np.random.default_rng(seed).normal(size=(env.num_envs, env.n_agents)).astype(np.float32)
         self._x = self._start.copy()
         self._episodes = Episodes(env.num_envs, 10, restart=self._restart, observe=self._observe)
@@ -52,6 +55,8 @@ class Faulty:
 
     def step(self, actions: Sequence[Floats]) -> Any:
         self._step += 1
+        if self._step == BEGINS and self._noted:
+            Path(self._noted).write_text(str(time.monotonic()), encoding="ascii")
         self._x = self._x + np.concatenate(actions, axis=1)
         never = np.zeros(self.num_envs, bool)
         found = self._episodes.conclude(np.zeros(self.num_envs), np.zeros((3, self.num_envs), np.float32), never, never)

@@ -87,18 +87,26 @@ def test_a_world_that_is_watched_goes_on_from_its_state() -> None:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("in_process", [True, False])
-def test_a_run_ends_with_the_same_sentence_soon_and_leaves_no_process(in_process: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "in_process"), [("nan", True), ("exception", False)])
+def test_a_run_ends_with_the_same_sentence_soon_and_leaves_no_process(fault: str, in_process: bool, tmp_path: Path) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    for fault in ("nan", "exception") if in_process else ("exception",):
-        env = {"name": NAME, "num_envs": 2, "fault": fault}
-        began = time.monotonic()
-        with pytest.raises(kh.RunFailedError) as failed:
-            kh.run("quickstart", out=tmp_path / fault, env=env, in_process=in_process, **SMALL)
-        assert time.monotonic() - began < 30  # 10 s on a machine that does nothing else
-        assert f"world {NAME!r}" in str(failed.value)
-        assert WRONG[fault] in str(failed.value)
+    env = {"name": NAME, "num_envs": 2, "fault": fault, "noted": str(tmp_path / "noted")}
+    with pytest.raises(kh.RunFailedError) as failed:
+        kh.run("quickstart", out=tmp_path / "run", env=env, in_process=in_process, **SMALL)
+    assert time.monotonic() - float((tmp_path / "noted").read_text(encoding="ascii")) < 10
+    assert f"world {NAME!r}" in str(failed.value)
+    assert WRONG[fault] in str(failed.value)
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_run_in_a_broken_environment_of_others_ends_so_too(tmp_path: Path) -> None:
+    pytest.importorskip("pettingzoo")
+    noted = tmp_path / "noted"
+    make_kwargs = {"fault": "nan", "noted": str(noted)}
+    env = {"name": "pettingzoo", "num_envs": 2, "make": "tests.envs.adapters.fakes:Faulty", "make_kwargs": make_kwargs}
+    with pytest.raises(kh.RunFailedError, match="agent timed, copy 0, episode 1, step 2: observation: got nan; expected finite"):
+        kh.run("quickstart", out=tmp_path / "run", env=env, in_process=True, **SMALL)
+    assert time.monotonic() - float(noted.read_text(encoding="ascii")) < 10
 
 
 def test_check_world_says_which_clause_is_broken() -> None:

@@ -1,5 +1,7 @@
 """Small environments of PettingZoo's kind, with every peculiarity that an importer must take."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
     cost_limits = (1.5,)
     graph = (("long", "timed"), ("timed", "short"))
 
-    def __init__(self, *, forgetful: bool | None = False, ends_by: str = "termination", cost: float = 0.25) -> None:
+    def __init__(self, *, forgetful: bool = False, ends_by: str = "termination", cost: float = 0.25) -> None:
         self.possible_agents = ["long", "timed", "short"]
         self.agents: list[str] = []
         self.given: list[dict[str, Any]] = []
@@ -62,7 +64,7 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
         assert set(actions) == set(self.agents)
         assert all(self._done[agent].contains(action) for agent, action in actions.items()), actions
         self.given.append(actions)
-        self._t += 1 if self._forgetful is not None else 1 // 0
+        self._t += 1
         live = self.agents
         over = self._t == LENGTH
         ended = {agent: (agent == "short" and self._t == DEATH) or (over and self._ends_by == "termination") for agent in live}
@@ -93,6 +95,50 @@ class Odd(Uneven):
         if self._late:
             self.agents = [*self.agents, "stranger"]
         return out
+
+
+class Faulty(Uneven):
+    """One fault, in step 2 of the second episode or at its beginning; the file `noted` tells when."""
+
+    def __init__(self, fault: str, noted: str = "", **others: Any) -> None:
+        super().__init__(**others)
+        self._fault, self._noted, self._episodes = fault, noted, 0
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self._episodes += 1
+        obs, infos = super().reset(seed, options)
+        if self._episodes > 1:
+            if self._fault == "reset":
+                raise FileNotFoundError("map.json")
+            if self._fault == "other space":
+                self._seen["timed"] = spaces.Box(-10, 10, (4,), np.float64)
+            if self._fault == "other actions":
+                self._done["short"] = spaces.Discrete(5)
+            if self._fault == "fewer agents":
+                self.agents = self.agents[:2]
+        return obs, infos
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        obs, paid, ended, cut, infos = super().step(actions)
+        if self._episodes < 2 or self._t != 2:
+            return obs, paid, ended, cut, infos
+        if self._noted:
+            Path(self._noted).write_text(str(time.monotonic()), encoding="ascii")
+        row = obs["timed"]
+        changed: dict[str, Any] = {"shape": row[:2], "nan": row * np.nan, "text": "north", "object": np.array([{}, 1, 2], object)}
+        if self._fault in changed:
+            obs["timed"] = changed[self._fault]
+        if self._fault == "no observation":
+            del obs["timed"]
+        if self._fault == "reward":
+            paid["timed"] = np.inf
+        if self._fault == "mask":
+            obs["long"] = {"observation": obs["long"]["observation"], "action_mask": np.zeros(3)}
+        if self._fault == "exception":
+            raise ZeroDivisionError("division by zero")
+        if self._fault == "list":
+            return list(obs.values()), paid, ended, cut, infos
+        return obs, paid, ended, cut, infos
 
 
 class Pair:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs.adapters.imported import ImportedWorld
+from envs.checked import WorldError
 from envs.contract import broken
 from envs.interface import Floats, VecEnv
 from envs.registry import make, section, spec
@@ -132,20 +133,53 @@ def test_images_are_laid_out_on_request() -> None:
     assert spec(section("pettingzoo", make="odd", flatten=True)).obs_dims[1] == 48 + 1
 
 
-def test_errors_of_a_step_name_copy_agent_and_step() -> None:
-    late, dear = world(make_="odd", make_kwargs={"space": "late"}), world(make_kwargs={"cost": -1.0})
-    with pytest.raises(ValueError, match="copy 0, step 1: stranger joined during the episode"):
+STEP_2 = "copy 0, episode 1, step 2"
+BEGINNING = "copy 0, episode 1, step 0"
+FAULTS = {
+    "shape": f", agent timed, {STEP_2}: observation: got an array (2,) of float64; expected Box(-10.0, 10.0, (3,), float64)",
+    "nan": f", agent timed, {STEP_2}: observation: got nan; expected finite numbers",
+    "text": f", agent timed, {STEP_2}: observation: got str north (ValueError: could not convert string to float: 'north')",
+    "object": f", agent timed, {STEP_2}: observation: got an array (3,) of object (TypeError: ",
+    "no observation": f", agent timed, {STEP_2}: observation: got agents long, short; expected a dictionary with this agent",
+    "list": f", agent long, {STEP_2}: observation: got list; expected a dictionary with this agent",
+    "reward": f", agent timed, {STEP_2}: reward: got inf; expected a finite number",
+    "mask": f", agent long, {STEP_2}: action mask: got 3 entries, 0 of them true; expected 3 entries at every step",
+    "exception": f", {STEP_2}: step raised ZeroDivisionError: division by zero; expected no error",
+    "reset": f", {BEGINNING}: reset raised FileNotFoundError: map.json; expected no error",
+    "other space": f", agent timed, {BEGINNING}: observation space: got Box(-10.0, 10.0, (4,), float64); expected Box(",
+    "other actions": f", agent short, {BEGINNING}: action space: got Discrete(5); expected Discrete(2, start=1), as when",
+    "fewer agents": f", {BEGINNING}: agents: got long, timed; expected long, timed, short in every episode",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_error_names_world_agent_copy_step_and_what_was_expected(fault: str) -> None:
+    one = world(make_="faulty", make_kwargs={"fault": fault}, num_envs=1)
+
+    def play() -> None:
+        obs = one.reset()
+        for _ in range(2 * LENGTH):
+            obs = one.step(likely(one, obs)).obs
+
+    with pytest.raises(WorldError) as raised:
+        play()
+    assert str(raised.value).startswith("world 'faulty'" + FAULTS[fault])
+
+
+def test_errors_about_agents_and_costs_say_what_was_expected() -> None:
+    late, dear, alone = (
+        world(make_="odd", make_kwargs={"space": "late"}),
+        world(make_kwargs={"cost": -1.0}),
+        world(presence=False),
+    )
+    with pytest.raises(WorldError, match="copy 0, episode 0, step 1: agents: got stranger, which joined during the episode"):
         late.step(likely(late, late.reset()))
-    with pytest.raises(ValueError, match=r"copy 0, step 1, agent long: infos has cost -1.0; expected 1 numbers"):
+    with pytest.raises(WorldError, match=r"agent long, copy 0, episode 0, step 1: cost of infos: got -1.0; expected 1 finite"):
         dear.step(likely(dear, dear.reset()))
-    faulty, alone = world(make_kwargs={"forgetful": None}), world(presence=False)
-    obs = faulty.reset()
     alone.reset()
-    with pytest.raises(ValueError, match=r"copy 0, step 1: ZeroDivisionError"):
-        faulty.step(likely(faulty, obs))
     ones = [np.ones((2, width), np.float32) for width in alone.spec.act_dims]
     alone.step(ones)
-    with pytest.raises(ValueError, match=r"set env\.presence=true"):
+    with pytest.raises(WorldError, match=r"agents: got some that end before the others; expected env\.presence=true"):
         alone.step(ones)
 
 
