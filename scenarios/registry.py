@@ -284,6 +284,8 @@ WORLDS = Registry(
         "sis": "envs.networks.epidemic:WORLD",
         "supply": "envs.networks.supply:WORLD",
         "sysadmin": "envs.networks.sysadmin:WORLD",
+        "cells_7": "envs.networks.cells:CELLS_7",
+        "cells_19": "envs.networks.cells:CELLS_19",
         "voltage_33": "envs.networks.voltage:VOLTAGE_33",
         "voltage_141": "envs.networks.voltage:VOLTAGE_141",
         "matrix_game": f"{_GAMES}:MATRIX_GAME",

@@ -17,7 +17,7 @@ from scenarios.registry import WORLDS
 from scenarios.schema import Env
 from topology.snapshot import State
 
-Team = str | int | tuple[int, int]  # a partition of a robot, a number of agents, rows and columns
+Team = str | int | tuple[int, int] | None  # a partition of a robot, a number of agents, rows and columns, or no choice
 TEAMS: list[tuple[str, Team]] = [
     *((name, partition) for name, task in TASKS.items() for partition in task.partitions),
     ("network_lq", 6),
@@ -32,6 +32,8 @@ TEAMS: list[tuple[str, Team]] = [
     ("sysadmin", 10),
     ("supply", 4),
     ("supply", 1),
+    ("cells_7", None),
+    ("cells_19", None),
     ("voltage_33", 6),
     ("voltage_141", 22),
     ("matrix_game", 2),
@@ -56,6 +58,7 @@ VARIANTS: list[tuple[str, Team, dict[str, Any]]] = [
     ("wireless", (2, 3), {"reward": "local", "cost": "local", "charged": "drops", "deadline": 3, "arrival_prob": "uniform"}),
     ("sis", 5, {"reward": "local", "cost": "local", "contacts": "links", "dose_price": 0.2}),
     ("sysadmin", 4, {"reward": "local", "contacts": "links"}),
+    ("cells_7", None, {"reward": "local", "cost": "local", "places": 3}),
     ("supply", 5, {"reward": "local", "cost": "local", "suppliers": "links", "lead_time": 3}),
     ("voltage_33", 1, {"reward": "local", "cost": "local", "barrier": "l1"}),
     ("voltage_33", 32, {"observation": "full"}),
