@@ -72,6 +72,14 @@ class Checked:
         self._check(found)
         return found
 
+    def frame(self, copy: int) -> NDArray[np.uint8]:
+        """See `Drawable.frame`."""
+        try:
+            picture = self._world.frame(copy)  # type: ignore[attr-defined]  # its `World.drawable` says so
+        except Exception as error:
+            raise self._raised("frame", error) from error
+        return checked_frame(picture, self._place(None))
+
     def state(self) -> State:
         """See `VecEnv.state`."""
         try:
@@ -154,3 +162,21 @@ class Checked:
     def _place(self, agent: int | None) -> str:
         who = "" if agent is None else f", agent {agent}"
         return f"world {self._name!r}{who}, step {self._step}"
+
+
+def checked_frame(picture: Any, place: str) -> NDArray[np.uint8]:
+    """A world's picture.
+
+    Args:
+        picture: What it gave.
+        place: Which world, and when, for the message.
+
+    Raises:
+        WorldError: it is none.
+    """
+    got = type(picture).__name__
+    if isinstance(picture, np.ndarray):
+        if picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.size:
+            return picture
+        got = f"{picture.dtype} {picture.shape}"
+    raise WorldError(f"{place}: frame: got {got}; expected a picture, uint8 (height, width, 3)")

@@ -202,6 +202,15 @@ class VecEnv(Protocol):
         ...
 
 
+@runtime_checkable
+class Drawable(VecEnv, Protocol):
+    """E copies of a world that can be drawn."""
+
+    def frame(self, copy: int) -> NDArray[np.uint8]:
+        """A picture of a copy as it is now, (H, W, 3): red, green and blue."""
+        ...
+
+
 Controller = Callable[[VecEnv], list[Floats]]  # from a world, all of which it may look at, to each agent's action, (E, a_i)
 Settings = TypeVar("Settings", bound=Env)
 
@@ -219,6 +228,7 @@ class World(Generic[Settings]):
         outlook: What the graph makes of the world; None: its physics does not depend on the graph.
         baselines: Policies without learning to compare with, by name: each makes a controller for a scenario's section and a
             communication graph (`kappahop evaluate SCENARIO --policy NAME`). Some are central: they look at all of the world.
+        drawable: Builds a world as `make` does, that can also be drawn, for films. None: the world has no pictures.
     """
 
     settings: type[Settings]
@@ -226,3 +236,4 @@ class World(Generic[Settings]):
     make: Callable[[Settings, nx.Graph, int], VecEnv]
     outlook: Callable[[Settings, nx.Graph], Outlook] | None = None
     baselines: Mapping[str, Callable[[Settings, nx.Graph], Controller]] = field(default_factory=dict)
+    drawable: Callable[[Settings, nx.Graph, int], Drawable] | None = None

@@ -95,29 +95,33 @@ def outlook(env: Env, graph: nx.Graph) -> Outlook:
     return Outlook() if told is None else told(env, graph)
 
 
-def make(env: Env, graph: nx.Graph, seed: int) -> VecEnv:
+def make(env: Env, graph: nx.Graph, seed: int, *, drawable: bool = False) -> VecEnv:
     """Build a world.
 
     Args:
         env: The scenario's section.
         graph: Communication graph on 0..n-1; of the worlds that have an `outlook`, the dynamics depend on it.
         seed: Root of all its randomness.
+        drawable: Whether it must be an `envs.interface.Drawable`.
 
     Returns:
         The world; call `reset` first and `close` at last.
 
     Raises:
-        ValueError: As `spec`; or the graph's nodes are not 0..n-1.
+        ValueError: As `spec`; or the graph's nodes are not 0..n-1; or the world cannot be drawn.
         WorldError: A world from outside cannot be built.
     """
     described = spec(env)
     expected = described.n_agents
     if set(graph) != set(range(expected)):
         raise ValueError(f"topology: got a graph of {len(graph)} nodes; this {env.name} needs the nodes 0..{expected - 1}")
+    build = world_of(env).drawable if drawable else world_of(env).make
+    if build is None:
+        raise ValueError(f"env.name: got {env.name!r}, a world that has no pictures")
     if WORLDS.plugin(env.name) is None:
-        return world_of(env).make(env, graph, seed)
+        return build(env, graph, seed)
     try:
-        world = world_of(env).make(env, graph, seed)
+        world = build(env, graph, seed)
     except ValueError:
         raise
     except Exception as error:

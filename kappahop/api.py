@@ -405,7 +405,7 @@ def evaluate(
         checkpoint: Which weights: `final`, `best` (by its evaluations), or `round-N`.
         episodes: At least so many.
         out: The evaluation's folder. None: `RUN/evaluation-1`, -2, …
-        film: Film of the robot and its traffic to make, .gif or .mp4.
+        film: Film of the world and its traffic to make, .gif or .mp4.
         in_process: As `run`.
         progress: As `run`.
         allow_code: As `resume`.
@@ -432,6 +432,10 @@ def evaluate(
             _check_products()
             check_film(asked, Path(film))
         ready = session.evaluation(folder, asked, checkpoint=checkpoint, episodes=episodes)
+        if film is not None:
+            from coordinator.report.film import try_out
+
+            try_out(ready)
     place = session.evaluation_folders(folder) if out is None else Path(out)
     found = _carried_out(ready, place, in_process=in_process, progress=progress)
     if film is not None:

@@ -129,7 +129,7 @@ def evaluate(
         str, typer.Option(help="Which weights: `final`, `best` (by its evaluations), or `round-N` of an unfinished run.")
     ] = "final",
     film: Annotated[
-        Path | None, typer.Option(help="Film of the robot and its traffic to make, .gif or .mp4.", show_default=False)
+        Path | None, typer.Option(help="Film of the world and its traffic to make, .gif or .mp4.", show_default=False)
     ] = None,
     policy: Annotated[
         str | None,
@@ -160,10 +160,14 @@ def evaluate(
     asked = _load(str(folder / SCENARIO_FILE), overrides, seed, allow_code=allow_code)
     with refusals():
         if film is not None:
-            from coordinator.report import film as filming
+            from coordinator.report.film import check
 
-            filming.check(asked, film)
+            check(asked, film)
         ready = evaluation(folder, asked, checkpoint=checkpoint, episodes=episodes)
+        if film is not None:
+            from coordinator.report.film import try_out
+
+            try_out(ready)
     _execute(ready, out or evaluation_folders(folder), as_json=as_json, quiet=quiet, in_process=in_process)
     if film is None:
         return

@@ -1,11 +1,14 @@
-"""A film of a trained team: the robot, and beside it what agents send each other meanwhile.
+"""A film of a trained team: the world, and beside it what agents send each other meanwhile.
 
 Theory of operation. One deployment plays once more, in this process and without exploration, in rounds of one step: what a
-round books on a link is then what crossed it in that step. The world is wrapped by one that takes a picture of the robot
-before each step that is to be seen, and notes where walls and obstacles stand, where standing costs, and what the episode has
-cost; reports bring the traffic. Pictures and traffic are put side by side at the end.
+round books on a link is then what crossed it in that step. The world is wrapped by one that takes a picture of it before each
+step that is to be seen, and notes what the episode has cost; reports bring the traffic. Pictures and traffic are put side by
+side at the end.
 
-Rendering needs no window: MuJoCo draws by EGL unless the environment variable MUJOCO_GL says otherwise.
+There are two cameras. One is for robots: it also shows the ground from above, with walls, obstacles and where standing costs.
+The other is for worlds that draw themselves (`envs.interface.Drawable`).
+
+Rendering of robots needs no window: MuJoCo draws by EGL unless the environment variable MUJOCO_GL says otherwise.
 """
 
 import contextlib
@@ -19,19 +22,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib as mpl
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from coordinator.records.database import Recorder
 from coordinator.records.plan import Plan, make_run_dir, plan
 from coordinator.run import in_process
-from envs.interface import EnvSpec, Floats, Transition
-from envs.registry import make
+from envs.interface import Drawable, EnvSpec, Floats, Transition, VecEnv
+from envs.registry import make, world_of
 from envs.robots.tasks import TASKS
 from scenarios.loading import ScenarioError
 from scenarios.schema import Scenario
@@ -44,7 +47,9 @@ if TYPE_CHECKING:
 
 FILM_S = 10.0  # virtual seconds of the modelled deployment, which is as long as the film takes
 PER_SECOND = 20  # pictures; fewer if control periods are longer
-WIDE, HIGH = 480, 360  # of the robot's picture, in pixels
+STEPS = 100  # at least, where control periods are long; the film then runs faster than the deployment
+SLOWEST_S = 0.2  # a picture stands no longer
+WIDE, HIGH = 480, 360  # of the world's picture, in pixels
 DISTANCE = 5.0  # of the camera from the robot, in metres
 TITLE, DEEP, ASIDE, MARGIN = 24, 150, 420, 40  # heights of words and ground, width of the graph and of its edge, in pixels
 PER_METRE = 12  # pixels of the ground
@@ -61,7 +66,7 @@ def check(scenario: Scenario, path: Path) -> None:
     """Make sure that such a film can be made, before MuJoCo is imported: it then looks how to draw.
 
     Raises:
-        ScenarioError: its folder does not exist, the world has no robot, there is nothing to write such a file with, the clock
+        ScenarioError: its folder does not exist, the world cannot be drawn, there is nothing to write such a file with, the clock
             is the wall's, or MuJoCo cannot draw on this machine.
     """
     if not path.absolute().parent.is_dir():
@@ -70,10 +75,12 @@ def check(scenario: Scenario, path: Path) -> None:
         raise ScenarioError(f"--film: got {path.name}; expected a name that ends in .gif or .mp4")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ScenarioError(f"--film: got {path.name}; that needs ffmpeg, which is not installed here")
-    if scenario.env.name not in TASKS:
-        raise ScenarioError(f"--film: {scenario.env.name} has no robot to look at")
+    if scenario.env.name not in TASKS and world_of(scenario.env).drawable is None:
+        raise ScenarioError(f"--film: {scenario.env.name} has no pictures; robots have, and worlds with a `frame`")
     if scenario.clock == "wall":
         raise ScenarioError("--film: clock: got 'wall'; a film is made in virtual time")
+    if scenario.env.name not in TASKS:
+        return
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco  # type: ignore[import-untyped]
@@ -84,6 +91,27 @@ def check(scenario: Scenario, path: Path) -> None:
             f"--film: MuJoCo cannot draw here ({' '.join(str(error).split()) or type(error).__name__}); "
             "MUJOCO_GL chooses how: egl, osmesa or glfw"
         ) from None
+
+
+def try_out(evaluated: Plan) -> None:
+    """Make sure that a world which draws itself does so, before the evaluation.
+
+    Raises:
+        ScenarioError: it does not; the text says why.
+    """
+    scenario = evaluated.scenario
+    if scenario.env.name in TASKS:
+        return
+    env = scenario.env.model_copy(update={"num_envs": 1})
+    try:
+        world: Any = make(env, evaluated.deployment.graph(), evaluated.deployment.seed(scenario), drawable=True)
+        try:
+            world.reset()
+            world.frame(0)
+        finally:
+            world.close()
+    except ValueError as error:
+        raise ScenarioError(f"--film: {error}") from None
 
 
 def film(evaluated: Plan, path: Path) -> None:
@@ -100,7 +128,7 @@ def film(evaluated: Plan, path: Path) -> None:
     assert weights is not None, "an evaluated agent has weights"
     horizon, dt = evaluated.spec.horizon, evaluated.spec.dt
     every = max(1, round(1.0 / (PER_SECOND * dt)))
-    steps = min(horizon, max(every, round(FILM_S / dt)))
+    steps = min(horizon, max(every, round(FILM_S / dt), STEPS))
     ready = plan(
         scenario.model_copy(
             update={
@@ -126,53 +154,118 @@ def film(evaluated: Plan, path: Path) -> None:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
         recorder = Recorder(run_dir, env_steps_per_round=1)
-        world = _Filmed(make(ready.scenario.env, graph, ready.deployment.seed(ready.scenario)), every)
+        env, is_robot = ready.scenario.env, ready.scenario.env.name in TASKS
+        played: Any = make(env, graph, ready.deployment.seed(ready.scenario), drawable=not is_robot)
+        world = _Filmed(played, every, camera=_Robot(played) if is_robot else _Self(played))
         outcome = in_process.run(ready, run_dir, recorder, note, env=world)
         recorder.close()
     if outcome.error is not None:
         raise ScenarioError(f"--film: {outcome.error}")
-    shots = [Shot(view, loads[step]) for view, step in zip(world.views, range(0, steps, every), strict=True)]
+    steps_seen = range(0, steps, every)
+    shots = [Shot(view, cost, loads[step]) for view, cost, step in zip(world.views, world.costs, steps_seen, strict=True)]
     limits = evaluated.deployment.cost_limits
     _write(path, shots, graph, dt * every, cost_limit=limits[0] if limits else None)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is seen of a robot at one moment.
+    """What is seen of a world at one moment.
 
     Attributes:
-        robot: Its picture, (HIGH, WIDE, 3).
-        ground: The ground around it from above, (DEEP, WIDE, 3); None where there is nothing on it and no place costs anything.
-        cost: The team's cost in the episode so far.
+        picture: Of the world, (HIGH, WIDE, 3).
+        ground: The ground around a robot from above, (DEEP, WIDE, 3); None where there is nothing on it and no place costs
+            anything, and without a robot.
     """
 
-    robot: Picture
-    ground: Picture | None
-    cost: float
+    picture: Picture
+    ground: Picture | None = None
+
+
+class Camera(Protocol):
+    """Looks at a world of one copy."""
+
+    def view(self) -> View:
+        """What it sees now."""
+        ...
+
+    def close(self) -> None:
+        """Release it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One picture of a film: what is seen, and by link what crosses it in that step."""
+    """One picture of a film: what is seen, the team's cost in the episode so far, and by link what crosses it in that step."""
 
     view: View
+    cost: float
     loads: Mapping[tuple[int, int], Load]
 
 
 class _Filmed:
-    """A world of one robot that takes pictures of it."""
+    """A world of one copy that is looked at through a camera."""
 
-    def __init__(self, world: Any, every: int) -> None:
-        import mujoco
-
+    def __init__(self, world: VecEnv, every: int, camera: Camera) -> None:
         self.spec: EnvSpec = world.spec
         self.num_envs: int = world.num_envs
         self.views: list[View] = []
-        self._world: MujocoWorld = world
-        self._every = every
-        self._step = 0
-        self._has_ground = False
-        model = self._world.model
+        self.costs: list[float] = []
+        self._world, self._every, self._camera = world, every, camera
+        self._step, self._spent = 0, 0.0
+
+    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
+        """See `VecEnv.reset`."""
+        return self._world.reset(limits)
+
+    def step(self, actions: Sequence[Floats]) -> Transition:
+        """See `VecEnv.step`; a picture first, if it is time for one."""
+        if self._step % self._every == 0:
+            self.views.append(self._camera.view())
+            self.costs.append(self._spent)
+        self._step += 1
+        found = self._world.step(actions)
+        has_ended = bool(found.terminated[0] or found.truncated[0])
+        self._spent = 0.0 if has_ended else self._spent + float(found.cost[:, 0].mean(axis=0)[:1].sum())
+        return found
+
+    def state(self) -> State:
+        """See `VecEnv.state`."""
+        return self._world.state()
+
+    def restore(self, state: State) -> None:
+        """See `VecEnv.restore`."""
+        self._world.restore(state)
+
+    def close(self) -> None:
+        """See `VecEnv.close`."""
+        self._camera.close()
+        self._world.close()
+
+
+class _Self:
+    """Has the world draw itself."""
+
+    def __init__(self, world: Drawable) -> None:
+        self._world = world
+
+    def view(self) -> View:
+        """The world's own picture, as large as it can be here, in the middle of a white one."""
+        picture = Image.fromarray(self._world.frame(0))
+        return View(np.asarray(ImageOps.pad(picture, (WIDE, HIGH), color="white")))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class _Robot:
+    """Looks at a robot, and at the ground from above."""
+
+    def __init__(self, world: "MujocoWorld") -> None:
+        import mujoco
+
+        self._world = world
+        self._has_ground: bool | None = None  # not known yet
+        model = world.model
         # two thirds of the time go into shadows and mirrors, a fifth into the sky, and none of them tells anything
         model.vis.quality.offsamples = 0
         self._renderer = mujoco.Renderer(model, HIGH, WIDE)
@@ -185,31 +278,12 @@ class _Filmed:
         bodies = [model.body(int(body)).name for body in model.geom_bodyid]
         self._boxes = [geom for geom, name in enumerate(bodies) if name.startswith(("wall", "obstacle"))]
 
-    def reset(self, limits: Sequence[int] | None = None) -> list[Floats]:
-        """See `VecEnv.reset`."""
-        return self._world.reset(limits)
-
-    def step(self, actions: Sequence[Floats]) -> Transition:
-        """See `VecEnv.step`; a picture first, if it is time for one."""
-        if self._step % self._every == 0:
-            self.views.append(self._view())
-        self._step += 1
-        return self._world.step(actions)
-
-    def state(self) -> State:
-        """See `VecEnv.state`."""
-        return self._world.state()
-
-    def restore(self, state: State) -> None:
-        """See `VecEnv.restore`."""
-        self._world.restore(state)
-
     def close(self) -> None:
-        """See `VecEnv.close`."""
+        """Release the renderer."""
         self._renderer.close()
-        self._world.close()
 
-    def _view(self) -> View:
+    def view(self) -> View:
+        """The robot and the ground."""
         import mujoco
 
         data = self._world.batch.get_data(0)
@@ -217,14 +291,14 @@ class _Filmed:
         self._renderer.update_scene(data, self._camera)
         robot = np.asarray(self._renderer.render()).copy()
         robot[np.logical_and.accumulate(~robot.any(axis=-1), axis=0)] = SKY  # black down to the first thing that is seen
-        return View(robot, self._ground(data), self._world.spent(0))
+        return View(robot, self._ground(data))
 
     def _ground(self, data: Any) -> Picture | None:
         """The ground from above: the robot in the middle, walls and obstacles, red where standing costs."""
         x, y = self._world.place(0)
         across, up = np.meshgrid(x + (np.arange(WIDE) - WIDE / 2) / PER_METRE, y - (np.arange(DEEP) - DEEP / 2) / PER_METRE)
         costly = self._world.charged_at(across.ravel(), up.ravel(), 0).reshape(DEEP, WIDE)
-        if not self.views:  # pictures of a film are all alike: at the start it shows whether there is anything to see
+        if self._has_ground is None:  # pictures of a film are all alike: at the start it shows whether there is anything to see
             self._has_ground = bool(self._boxes) or bool(costly.any())
         if not self._has_ground:
             return None
@@ -244,7 +318,7 @@ class _Filmed:
 
 
 class _Screen:
-    """Draws shots: on the left the robot and the ground around it, on the right the graph with its traffic.
+    """Draws shots: on the left the world and the ground around a robot, on the right the graph with its traffic.
 
     Args:
         graph: The communication graph.
@@ -271,7 +345,7 @@ class _Screen:
         deep = TITLE + HIGH + (0 if view.ground is None else DEEP)
         image = Image.new("RGB", (WIDE + ASIDE, deep), "white")
         pen = ImageDraw.Draw(image)
-        image.paste(Image.fromarray(view.robot), (0, TITLE))
+        image.paste(Image.fromarray(view.picture), (0, TITLE))
         if view.ground is not None:
             image.paste(Image.fromarray(view.ground), (0, TITLE + HIGH))
             pen.text((6, TITLE + HIGH + 3), "from above; red: standing there costs", fill=INK, font=self._small)
@@ -279,7 +353,7 @@ class _Screen:
             pen.rectangle([0, TITLE, WIDE - 1, TITLE + HIGH - 1], outline=LOST, width=4)
         told = f"{time_s:.2f} s"
         if self._cost_limit is not None:
-            told += f"    cost {view.cost:g} so far, limit {self._cost_limit:g}"
+            told += f"    cost {shot.cost:g} so far, limit {self._cost_limit:g}"
         pen.text((6, 4), told, fill=LOST if charged else INK, font=self._small)
         now = [shot.loads.get(link, (0, 0)) for link in self._links]
         total, lost = (sum(column) for column in zip(*now, strict=True)) if now else (0, 0)
@@ -301,23 +375,24 @@ class _Screen:
 
 
 def _write(path: Path, shots: Sequence[Shot], graph: nx.Graph, period_s: float, *, cost_limit: float | None) -> None:
-    """Draw robot and traffic side by side: links as wide as what crosses them, red where something is lost.
+    """Draw world and traffic side by side: links as wide as what crosses them, red where something is lost.
 
     Raises:
         ScenarioError: the file cannot be written.
     """
     most = max((sent for shot in shots for sent, _ in shot.loads.values()), default=0) or 1
     screen = _Screen(graph, most, cost_limit)
-    costs = [0.0, *(shot.view.cost for shot in shots)]
+    shown_s = min(period_s, SLOWEST_S)
+    costs = [0.0, *(shot.cost for shot in shots)]
 
     def drawn(number: int) -> Image.Image:
         return screen.drawn(shots[number], number * period_s, charged=costs[number + 1] > costs[number])
 
     try:
         if path.suffix == ".gif":
-            _write_gif(path, [drawn(number) for number in range(len(shots))], period_s)
+            _write_gif(path, [drawn(number) for number in range(len(shots))], shown_s)
         else:
-            _write_mp4(path, map(drawn, range(len(shots))), period_s)
+            _write_mp4(path, map(drawn, range(len(shots))), shown_s)
     except OSError as error:
         raise ScenarioError(f"--film: cannot write {path} ({error.strerror or error})") from None
 

@@ -11,9 +11,9 @@ import networkx as nx
 import numpy as np
 from gymnasium import spaces
 
-from envs.adapters.imported import Contents, ImportedWorld, built, examine
+from envs.adapters.imported import Contents, ImportedWorld, built, examine, with_pictures
 from envs.adapters.settings import GymnasiumEnv, ImportedEnv
-from envs.interface import EnvSpec, VecEnv, World
+from envs.interface import Drawable, EnvSpec, VecEnv, World
 
 
 class ByAgent:
@@ -76,6 +76,10 @@ class ByAgent:
         rewards = dict.fromkeys(live, reward) if np.ndim(reward) == 0 and not isinstance(reward, Mapping) else self._dealt(reward)
         return self._dealt(obs), rewards, dict.fromkeys(live, is_ended), dict.fromkeys(live, is_cut), self._infos(info)
 
+    def render(self) -> Any:
+        """A picture."""
+        return self._one.render()
+
     def close(self) -> None:
         """Release it."""
         self._one.close()
@@ -124,4 +128,9 @@ def make(env: GymnasiumEnv, graph: nx.Graph, seed: int) -> VecEnv:
     return ImportedWorld(env, seed, instance, _contents(env.model_dump_json()))
 
 
-WORLD: World[GymnasiumEnv] = World(settings=GymnasiumEnv, spec=spec, make=make)
+def drawable(env: GymnasiumEnv, graph: nx.Graph, seed: int) -> Drawable:
+    """The world, of environments that render."""
+    return ImportedWorld(with_pictures(env), seed, instance, _contents(env.model_dump_json()))
+
+
+WORLD: World[GymnasiumEnv] = World(settings=GymnasiumEnv, spec=spec, make=make, drawable=drawable)

@@ -18,7 +18,7 @@ object of the environment: `restore` plays them again, and refuses an environmen
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import networkx as nx
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from envs.actions import taken
 from envs.adapters.settings import ImportedEnv
 from envs.adapters.spaces import Deeds, Senses, deeds, senses
-from envs.checked import WorldError
+from envs.checked import WorldError, checked_frame
 from envs.episodes import Episodes, dealt
 from envs.interface import Bools, EnvSpec, Floats, Transition
 from scenarios.registry import ENVIRONMENTS, RegistryError
@@ -59,12 +59,17 @@ class Instance(Protocol):
         """Of an agent."""
         ...
 
+    def render(self) -> Any:
+        """A picture, where it was made with render_mode="rgb_array"."""
+        ...
+
     def close(self) -> None:
         """Release it."""
         ...
 
 
 Make = Callable[[ImportedEnv], Instance]
+E = TypeVar("E", bound=ImportedEnv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,11 @@ def built(env: ImportedEnv) -> Any:
         raise ValueError(
             f"env.make: {env.make} failed with env.make_kwargs={env.make_kwargs}: {type(error).__name__}: {error}"
         ) from error
+
+
+def with_pictures(env: E) -> E:
+    """The section with environments that render pictures, unless it says itself how they render."""
+    return env.model_copy(update={"make_kwargs": {"render_mode": "rgb_array", **env.make_kwargs}})
 
 
 def examine(env: ImportedEnv, make: Make) -> Contents:
@@ -232,6 +242,14 @@ class ImportedWorld:
             reward.mean(axis=1), dealt(reward, self._env.reward == "local"), terminated, faults,
             spent=cost.mean(axis=1), cost=charged, cut=truncated,
         )  # fmt: skip
+
+    def frame(self, copy: int) -> NDArray[np.uint8]:
+        """See `Drawable.frame`: what the environment renders."""
+        try:
+            picture = self._instances[copy].render()
+        except Exception as error:
+            raise self._raised(copy, "render", error) from error
+        return checked_frame(picture, f"world {self._name!r}, copy {copy}")
 
     def state(self) -> State:
         """See `VecEnv.state`: of each copy how many episodes have begun, and what was done in the running one."""

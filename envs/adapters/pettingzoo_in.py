@@ -4,9 +4,9 @@ from functools import lru_cache
 
 import networkx as nx
 
-from envs.adapters.imported import Contents, ImportedWorld, Instance, built, examine
+from envs.adapters.imported import Contents, ImportedWorld, Instance, built, examine, with_pictures
 from envs.adapters.settings import ImportedEnv, PettingZooEnv
-from envs.interface import EnvSpec, VecEnv, World
+from envs.interface import Drawable, EnvSpec, VecEnv, World
 
 
 def instance(env: ImportedEnv) -> Instance:
@@ -47,4 +47,9 @@ def make(env: PettingZooEnv, graph: nx.Graph, seed: int) -> VecEnv:
     return ImportedWorld(env, seed, instance, contents(env))
 
 
-WORLD: World[PettingZooEnv] = World(settings=PettingZooEnv, spec=spec, make=make)
+def drawable(env: PettingZooEnv, graph: nx.Graph, seed: int) -> Drawable:
+    """The world, of environments that render."""
+    return ImportedWorld(with_pictures(env), seed, instance, contents(env))
+
+
+WORLD: World[PettingZooEnv] = World(settings=PettingZooEnv, spec=spec, make=make, drawable=drawable)

@@ -106,10 +106,6 @@ class MujocoWorld:
         """Where a copy's robot is, x and y [m]."""
         return float(self._x[copy]), float(self._y[copy])
 
-    def spent(self, copy: int) -> float:
-        """The team's cost in the episode of a copy so far."""
-        return float(self._charged[copy])
-
     def charged_at(self, x: Array, y: Array, copy: int) -> Bools:
         """Where a robot that stood at (x, y), (P,), would be charged now."""
         obstacle = None if self._obstacle is None else np.full_like(x, self._obstacle[copy])

@@ -69,6 +69,10 @@ class Faulty:
         self._x, self._step = state["x"], state["step"]
         self._episodes.restore(state["episodes"])
 
+    def frame(self, copy: int) -> Any:
+        picture = np.full((2, 3, 3), copy, np.uint8)
+        return picture / 2 if self._fault == "frame" else picture
+
     def close(self) -> None:
         pass
 
@@ -105,4 +109,4 @@ FAULTS: dict[str, Callable[[Transition], Any]] = {
     "a tuple": lambda found: (found.obs, found.reward),
     "exception": lambda found: 1 / 0,
 }
-WORLD = World(settings=FaultyEnv, spec=spec, make=Faulty)
+WORLD = World(settings=FaultyEnv, spec=spec, make=Faulty, drawable=Faulty)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import kappahop as kh
 from coordinator.cli.app import app
 from envs.checked import WorldError
+from envs.interface import Drawable
 from envs.registry import make, section
 from scenarios.registry import WORLDS, allowing_code
 from tests.envs.faulty import FAULTS
@@ -73,6 +74,18 @@ def test_every_fault_is_told_by_world_agent_step_and_what_was_expected(subtests:
             play(fault)
         assert str(raised.value).startswith(f"world {NAME!r}")
         assert told in str(raised.value)
+
+
+def test_a_picture_is_watched_too() -> None:
+    with allowing_code():
+        fine, wrong = (
+            make(section(NAME, num_envs=2, fault=fault), nx.path_graph(3), seed=0, drawable=True) for fault in ("none", "frame")
+        )
+    assert isinstance(fine, Drawable)
+    assert isinstance(wrong, Drawable)
+    assert fine.frame(1).tolist() == np.ones((2, 3, 3)).tolist()
+    with pytest.raises(WorldError, match=r"step 0: frame: got float64 \(2, 3, 3\); expected a picture, uint8"):
+        wrong.frame(1)
 
 
 def test_a_world_that_is_watched_goes_on_from_its_state() -> None:

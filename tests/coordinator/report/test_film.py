@@ -30,7 +30,7 @@ SMALL = [
     ("words", "name", "told"),
     [
         ([], "film.avi", r"^--film: got film.avi; expected a name that ends in .gif or .mp4$"),
-        (["env.name=network_lq"], "film.gif", r"^--film: network_lq has no robot to look at$"),
+        (["env.name=network_lq"], "film.gif", r"^--film: network_lq has no pictures; robots have"),
         (["clock=wall"], "film.gif", r"a film is made in virtual time$"),
     ],
 )
@@ -46,20 +46,17 @@ def test_a_film_of_a_kind_that_nothing_here_can_write_is_refused(monkeypatch: py
 
 
 class Blind:
-    """Takes black pictures, on machines that cannot draw too."""
+    """A camera that takes pictures of nothing, on machines that cannot draw too; each is brighter than the one before."""
 
-    def __init__(self, world: Any, every: int) -> None:
-        assert every == 1
-        self.views: list[filming.View] = []
-        self.spec, self.num_envs, self._world = world.spec, world.num_envs, world
+    def __init__(self, world: Any) -> None:
+        self._n = 0
 
-    def step(self, actions: Any) -> Any:
-        picture = np.full((filming.HIGH, filming.WIDE, 3), 40 * len(self.views), np.uint8)
-        self.views.append(filming.View(picture, None, self._world.spent(0)))
-        return self._world.step(actions)
+    def view(self) -> filming.View:
+        self._n += 1
+        return filming.View(np.full((filming.HIGH, filming.WIDE, 3), 40 * (self._n - 1), np.uint8))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._world, name)
+    def close(self) -> None:
+        pass
 
 
 def trained(folder: Path, *words: str) -> Plan:
@@ -85,7 +82,7 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
 
     ready = trained(tmp_path / "run", f"network.loss_prob={loss}", "network.latency_ms=10")
     monkeypatch.setattr(filming, "_write", tell)
-    monkeypatch.setattr(filming, "_Filmed", Blind)
+    monkeypatch.setattr(filming, "_Robot", Blind)
     filming.film(ready, tmp_path / "film.gif")
     (loads,) = told
     links = {(0, 1), (1, 0), (1, 2), (2, 1)}
@@ -97,7 +94,7 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_a_film_may_be_an_mp4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = trained(tmp_path / "run")
-    monkeypatch.setattr(filming, "_Filmed", Blind)
+    monkeypatch.setattr(filming, "_Robot", Blind)
     filming.film(ready, tmp_path / "film.mp4")
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     decoded = subprocess.run(
@@ -129,11 +126,11 @@ def test_the_ground_shows_where_standing_costs_and_what_stands_there(
     ready = plan(load("quickstart", [*words, "env.num_envs=1"]))
     world: Any = make(ready.scenario.env, ready.deployment.graph(), 0)
     world.reset()
-    filmed = filming._Filmed(world, 1)
+    robot = filming._Robot(world)
     data = world.batch.get_data(0)
     mujoco.mj_forward(world.model, data)
-    ground = filmed._ground(data)
-    assert len(filmed._boxes) == n_boxes
+    ground = robot._ground(data)
+    assert len(robot._boxes) == n_boxes
     assert (ground is None) == (not costly and not n_boxes)
     if ground is not None:
         x, y = world.place(0)
@@ -147,8 +144,8 @@ def test_the_ground_shows_where_standing_costs_and_what_stands_there(
 
 def test_a_picture_that_cost_something_is_framed_and_the_cost_so_far_is_told() -> None:
     screen = filming._Screen(nx.path_graph(3), 10, 30.0)
-    view = filming.View(np.zeros((filming.HIGH, filming.WIDE, 3), np.uint8), None, 3.0)
-    shot = filming.Shot(view, {(0, 1): (10, 0), (1, 2): (5, 1)})
+    view = filming.View(np.zeros((filming.HIGH, filming.WIDE, 3), np.uint8))
+    shot = filming.Shot(view, 3.0, {(0, 1): (10, 0), (1, 2): (5, 1)})
     calm, charged = (np.asarray(screen.drawn(shot, 1.0, charged=one)) for one in (False, True))
     at = filming.TITLE + filming.HIGH // 2, 1
     assert tuple(calm[at]) == (0, 0, 0)

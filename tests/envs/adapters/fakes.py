@@ -19,11 +19,14 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
     Each observes (step, a draw, ...). `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
     """
 
-    metadata = {"name": "uneven"}  # noqa: RUF012
+    metadata = {"name": "uneven", "render_modes": ["rgb_array"]}  # noqa: RUF012
     cost_limits = (1.5,)
     graph = (("long", "timed"), ("timed", "short"))
 
-    def __init__(self, *, forgetful: bool = False, ends_by: str = "termination", cost: float = 0.25) -> None:
+    def __init__(
+        self, *, forgetful: bool = False, ends_by: str = "termination", cost: float = 0.25, render_mode: str = "none"
+    ) -> None:
+        self.render_mode = render_mode
         self.possible_agents = ["long", "timed", "short"]
         self.agents: list[str] = []
         self.given: list[dict[str, Any]] = []
@@ -36,6 +39,10 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
             "timed": spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64),
             "short": spaces.Discrete(2, start=1),
         }
+
+    def render(self) -> Any:
+        """The later in an episode, the brighter."""
+        return np.full((30, 90, 3), 40 * self._t, np.uint8) if self.render_mode == "rgb_array" else None
 
     def observation_space(self, agent: str) -> Any:
         return self._seen[agent]
