@@ -34,6 +34,7 @@ class Kind(IntEnum):
     POLICY = 10
     PARAMETERS = 11
     SHARED = 12
+    CONSENSUS = 13
     SENSE = 16
     ACT = 17
     JOIN = 18
@@ -126,6 +127,10 @@ FACTS: dict[Kind, Facts] = {
         "central", Moment.POLICY_END, "the weights of the sender's policy, where all agents share one", "policy",
         sent_by=lambda recipe: recipe.critic_scope == "central" and not recipe.is_led,
         only_with="algorithm.share_policy=true",
+    ),
+    Kind.CONSENSUS: Facts(
+        "peer", Moment.POLICY_END, "the weights of the sender's networks and its degree, to its neighbours", "consensus",
+        sent_by=lambda recipe: recipe.consensus != "none",
     ),
     Kind.SHARED: Facts(
         "central", Moment.MEAN, "the mean of all agents' weights", "policy",

@@ -13,6 +13,8 @@ before it in the order. With `factor: none` the order changes nothing, unless ag
 - In the order "simultaneous" no agent is earlier, so a factor can only be the ratios as they are at every minibatch; the
 objective "double_clip" is the one that takes them.
 - The constraint "cpo" bends the step of a trust region and knows no other.
+- A `consensus` of policies moves weights after the ratios have been sent, so no factor goes with it; one of critics needs critics
+of the agents' own, and neither goes with turns or with values of actions.
 - A `model` makes up samples that no other agent has, without costs: neither factors, constraints, corrected traces nor a
 central critic go with it, and it makes them up whole, so actor and critic take the same inputs.
 
@@ -34,8 +36,9 @@ Constraint = Literal["none", "lagrangian", "pid_lagrangian", "cpo", "focops"]
 Trace = Literal["gae", "preopc"]
 Target = Literal["advantage", "q", "ideal_q"]
 Model = Literal["none", "latent"]
+Consensus = Literal["none", "critic", "policy", "both"]
 Quirk = Literal["signed_huber", "shared_return_norm", "fixed_value_head", "unmasked_divergence"]
-AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace", "target", "model")
+AXES = ("actor_scope", "critic_scope", "order", "factor", "objective", "constraint", "trace", "target", "model", "consensus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class Recipe:
         target: What is learnt: advantages of the policy that acted, values of own actions, or their values if all others do
             what is best.
         model: What is learnt from: what the world did, or what a model of it with a latent for the others would do next.
+        consensus: Which networks neighbours average with each other: none, critics, policies, or both.
         source: Where the algorithm is described.
     """
 
@@ -71,6 +75,7 @@ class Recipe:
     trace: Trace = "gae"
     target: Target = "advantage"
     model: Model = "none"
+    consensus: Consensus = "none"
     source: str
 
     @property
@@ -87,6 +92,16 @@ class Recipe:
     def is_led(self) -> bool:
         """Whether the coordinator learns for all agents, and they only act."""
         return self.critic_scope == "central" and self.target != "advantage"
+
+    @property
+    def averages_critic(self) -> bool:
+        """Whether neighbours average their critics."""
+        return self.consensus in ("critic", "both")
+
+    @property
+    def averages_policy(self) -> bool:
+        """Whether neighbours average their policies."""
+        return self.consensus in ("policy", "both")
 
     @property
     def answer(self) -> Literal["ADVANTAGE", "POLICY"]:
@@ -125,9 +140,25 @@ class Recipe:
             return "order: got 'semi_greedy' with critic_scope 'central'; agents' scores need critics of their own"
         if self.trace == "preopc" and self.critic_scope == "central":
             return "trace: got 'preopc' with critic_scope 'central'; the corrected advantages need a critic of the agent's own"
+        if self.consensus != "none" and (conflict := self._conflict_of_consensus()) is not None:
+            return conflict
         if self.model != "none" and (conflict := self._conflict_of_models()) is not None:
             return conflict
         return None if self.target == "advantage" else self._conflict_of_values()
+
+    def _conflict_of_consensus(self) -> str | None:
+        """The same for networks that neighbours average."""
+        got = f"consensus: got {self.consensus!r} with"
+        if self.order == "alternating":
+            return f"{got} order 'alternating'; an agent whose turn it is not must not change, so it must be 'none'"
+        if self.averages_critic and self.critic_scope == "central":
+            return f"{got} critic_scope 'central'; agents have no critics of their own, so it must be 'none' or 'policy'"
+        if self.averages_policy and self.factor != "none":
+            return (
+                f"{got} factor {self.factor!r}; the ratios that agents have sent are of weights that are not kept, so it must be "
+                "'none' or 'critic'"
+            )
+        return None
 
     def _conflict_of_models(self) -> str | None:
         """The same for samples of a model."""
@@ -144,10 +175,11 @@ class Recipe:
 
     def _conflict_of_values(self) -> str | None:
         """The same for values of actions, which know neither ratios nor costs."""
-        unknown = (("factor", "none"), ("objective", "clip"), ("constraint", "none"), ("trace", "gae"))
+        unknown = (("factor", "none"), ("objective", "clip"), ("constraint", "none"), ("trace", "gae"), ("consensus", "none"))
+        reasons = {"constraint": "costs are ignored", "consensus": "values of actions are not averaged"}
         for axis, only in unknown:
             if getattr(self, axis) != only:
-                why = "costs are ignored" if axis == "constraint" else "there are no ratios"
+                why = reasons.get(axis, "there are no ratios")
                 return f"{axis}: got {getattr(self, axis)!r} with target {self.target!r}; {why}, so it must be {only!r}"
         if self.is_led:
             for axis, only in (("target", "q"), ("actor_scope", "local"), ("order", "simultaneous")):

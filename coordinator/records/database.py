@@ -16,7 +16,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -167,6 +167,14 @@ class Recorder:
             self.event(wall_s, report.role, text, virtual_s=virtual_s, round_=report.round)
         self.refusals(wall_s, report.role, report.round, report.refused, report.refusals)
         self._tell_sinks(env_step, {f"agent {report.agent}/{name}": value for name, value in report.metrics.items()})
+
+    def add(self, round_: int, agent: int, metrics: Mapping[str, float]) -> None:
+        """Keep more figures of an agent's round, which are known only when those of all agents are."""
+        self._keep(
+            "UPDATE rounds SET more = json_patch(more, ?) WHERE round = ? AND agent = ?",
+            [(json.dumps({name: _number(value) for name, value in metrics.items()}), round_, agent)],
+        )
+        self._tell_sinks((round_ + 1) * self._per_round, {f"agent {agent}/{name}": value for name, value in metrics.items()})
 
     def evaluation(
         self, round_: int, env_step: int, episodes: Sequence[EpisodeRow], traffic: Iterable[Row], *, at_end: bool

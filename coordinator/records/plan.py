@@ -10,7 +10,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec
 from envs.settings import TeamEnv
-from node.protocol.kinds import largest_peer_body
+from node.protocol.kinds import averaged, largest_peer_body, sizes_of
 from node.protocol.scopes import scope_agents
 from scenarios.loading import ScenarioError, dump, load
 from scenarios.plugins import check_importable, used_by
@@ -38,6 +38,7 @@ from topology.graph.generators import build
 from topology.graph.given import read_graph
 from topology.graph.neighbourhood import visible
 from topology.link.schedule import Schedule
+from topology.planes.control import MAX_WEIGHTS
 from topology.snapshot import read_tensors
 from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import is_secured, make_keys
@@ -47,6 +48,7 @@ MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
 OWN_DESCRIPTORS = 50  # of a process without links: 16 to 20, and some for what it opens now and then
 MANY_DESCRIPTORS = 1 << 16
+NAMED = 4  # agents of a kind, in a message
 EVALUATED_FRAC = 0.15  # of the steps: evaluations cost a quarter of what training does for a step, see decision 0020
 MOST_EVALUATIONS = 10  # in the course of a run, if the scenario does not say otherwise
 _Links = TypeVar("_Links", Network, Part, Edge, Change)
@@ -146,6 +148,7 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         samples=weights is not None and scenario.evaluation.draws(limited=bool(limits)),
         evaluate_rounds=_evaluate_rounds(scenario, spec.horizon) if weights is None else 0,
     )
+    _check_consensus(scenario, deployment)
     if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
         raise ScenarioError(
             f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "
@@ -158,6 +161,42 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     if weights is not None:
         _check_weights(weights, spec.n_agents)
     return Plan(scenario, spec, deployment)
+
+
+def _check_consensus(scenario: Scenario, deployment: Deployment) -> None:
+    """Make sure that the networks of all agents which neighbours average are of one size."""  # noqa: DOC501  (what `plan` raises)
+    recipe, sizes = scenario.algorithm.recipe, sizes_of(scenario, deployment)
+    if recipe.consensus == "none":
+        return
+    compared: dict[str, Sequence[int]] = {"critics take": sizes.critic_widths} if recipe.averages_critic else {}
+    if recipe.averages_policy:
+        compared |= {
+            "actors take": sizes.actor_widths,
+            "agents give": deployment.act_dims,
+            "agents choose of": deployment.n_discrete,
+        }
+    for what, widths in compared.items():
+        if len(set(widths)) > 1:
+            raise ScenarioError(
+                f"algorithm.consensus: got {recipe.consensus!r}; expected networks of one size, but {what} "
+                f"{' and '.join(f'{width} numbers ({names})' for width, names in _by_width(widths, deployment).items())}"
+            )
+    if (numbers := averaged(scenario, deployment)) > MAX_WEIGHTS:
+        raise ScenarioError(
+            f"algorithm.hidden: got {list(scenario.algorithm.hidden)} with algorithm.consensus={recipe.consensus}; an agent's "
+            f"networks would have {numbers:,} numbers, and at most {MAX_WEIGHTS:,} are averaged"
+        )
+
+
+def _by_width(widths: Sequence[int], deployment: Deployment) -> dict[int, str]:
+    """The agents of each width, the first few by name."""
+    found: dict[int, list[str]] = {}
+    for agent, width in enumerate(widths):
+        found.setdefault(width, []).append(str(deployment.called(agent)))
+    return {
+        width: f"agent{'s' if len(names) > 1 else ''} {', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''}"
+        for width, names in found.items()
+    }
 
 
 def _evaluate_rounds(scenario: Scenario, horizon: int) -> int:

@@ -290,11 +290,20 @@ def learning(of: Sequence[Cell], styles: Styles) -> Iterator[Section]:
     """How agents learn, against environment steps: a section per metric that any run has recorded."""
     costs = range(max(len(run.deployment.cost_limits) for cell in of for run in cell.runs))
     which = {u: f" of cost {u}" if len(costs) > 1 else "" for u in costs}
+    gaps = _gaps(of)
     price = "what a unit of a cost's scaled advantage counts against one of the reward's"
     metrics = [
         *((f"multiplier_{u}", f"Multiplier{which[u]}", price) for u in costs),
         ("kl", "KL divergence", "of the policy before a round's update to the one after it, in nats"),
         ("std", "Spread", "standard deviation of an action, in action units"),
+        *(
+            (
+                f"disagreement_{network}",
+                f"Disagreement of {plural}",
+                f"distance of an agent's weights from the mean over agents{gaps}",
+            )
+            for network, plural in (("policy", "policies"), ("critic", "critics"))
+        ),
         ("value_loss", "Loss of the value critic", "mean over the minibatches of a round"),
         *((f"cost_value_loss_{u}", f"Loss of the cost critic{which[u]}", "the same") for u in costs),
     ]
@@ -305,6 +314,16 @@ def learning(of: Sequence[Cell], styles: Styles) -> Iterator[Section]:
     panels = _panels(of, styles, "steps per second", "steps", partial(Run.rates, stretches=STRETCHES))
     if panels:
         yield Section("rate", "Steps per second", "Environment steps per second of wall time, over all copies.", panels)
+
+
+def _gaps(of: Sequence[Cell]) -> str:
+    """Spectral gaps of the matrices by which neighbours average, as the end of a sentence; "" where none do."""
+    found: dict[str, list[str]] = {}
+    for cell in of:
+        for gap in {run.metrics.get("spectral_gap") for run in cell.runs} - {None}:
+            found.setdefault(f"{gap:.3g}", []).append(label(cell))
+    each = [gap if len(found) == 1 else f"{gap} ({', '.join(dict.fromkeys(names))})" for gap, names in found.items()]
+    return f"; spectral gap of the mixing matrix {', '.join(each)}" if each else ""
 
 
 def ages(of: Sequence[Cell], styles: Styles) -> list[Section]:

@@ -10,6 +10,7 @@ from coordinator.evaluation.evaluations import ROLE, Evaluations, EvaluationWatc
 from coordinator.records.checkpoints import Checkpoints
 from coordinator.records.database import Recorder, RecordingError
 from coordinator.records.plan import Plan
+from coordinator.run.disagreement import Disagreement
 from topology.planes.control import Control, Finished, Gone, Hello, Progress, RoundReport, Stored
 
 COMMIT_S = 1.0
@@ -100,6 +101,7 @@ class Collector:
         self._recorder = recorder
         self._watch = watch
         self._states = Checkpoints(run_dir)
+        self._disagreement = Disagreement(ready.deployment.n_agents)
         self._round = 0
         self._began: float | None = None
         self._ended: float | None = None
@@ -131,6 +133,8 @@ class Collector:
                 self._recorder.refusals(self.wall_s(), message.role, message.round, message.refused, message.refusals)
             case RoundReport():
                 self._recorder.round(message, self.wall_s())
+                self._disagreement.take(message)
+                self._record_disagreement()
                 self.evaluations.stored(message)
             case Stored() if self._states.has_all(message):
                 self._stored.append(message.round)
@@ -157,6 +161,7 @@ class Collector:
     def lose(self, agent: int, story: str) -> None:
         """An agent is gone for good, and the others go on without it."""
         self.outcome.gone.add(agent)
+        self._record_disagreement()
         self._watch(Gone(agent=agent))
         self.note("coordinator", f"{story}; the others go on")
         self.evaluations.lose()
@@ -182,6 +187,10 @@ class Collector:
             self.outcome.error = error or str(failure)
         if self.outcome.error is None:
             self.outcome.conclude = self.evaluations.conclude
+
+    def _record_disagreement(self) -> None:
+        for (round_, agent), metrics in self._disagreement.known(self.outcome.gone):
+            self._recorder.add(round_, agent, metrics)
 
     def _commit(self) -> None:
         self._committed = time.monotonic()

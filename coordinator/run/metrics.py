@@ -15,6 +15,7 @@ from coordinator.run.collector import Divergence, Outcome
 from coordinator.run.idle import Idle
 from coordinator.run.verdict import Verdict, evidence, judge
 from scenarios.loading import ScenarioError
+from topology.graph.mixing import spectral_gap
 
 TAIL = 10  # return_mean and cost_mean are over the last tenth of the steps
 
@@ -57,7 +58,8 @@ class Report(Evaluated):
     their messages that arrived (null if none were sent). `virtual_s` is the length of the run in modelled time, `mean_age_s`
     the mean age of the states of others that agents acted on (null if they see none). `limits` says of each limit on a cost
     whether it was kept, and if not, why; `idle_costs` is what an episode costs, cost by cost, in which agents do nothing, and
-    `idle_return` what it returns (null: not measured).
+    `idle_return` what it returns (null: not measured). `spectral_gap` is that of the matrix by which neighbours average their
+    networks (null where they average none).
     """
 
     run_dir: str
@@ -73,6 +75,7 @@ class Report(Evaluated):
     limits: list[Verdict]
     idle_costs: list[float] | None
     idle_return: float | None
+    spectral_gap: float | None
     faulty_episodes: int
     diverged: list[Divergence]
     payload_bytes: int
@@ -101,6 +104,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
         text = f"{len(faulty)} of the last {behind - first} episodes ended in a fault"
         diverged.append(Divergence(who="the simulation", agent=None, env_step=int(returns[first + faulty[0], 0]), text=text))
     payload, wire = results.peer_bytes()
+    recipe = ready.scenario.algorithm.recipe
     roles = [f"node-{agent}" for agent in range(n_agents)]
     limits = ready.deployment.cost_limits
     return_mean = None if diverged else _mean(returns[ended, 1])
@@ -123,6 +127,7 @@ def report(ready: Plan, run_dir: Path, results: Results, outcome: Outcome, *, id
         limits=[] if diverged else _judged(ready, results, steps, idle_costs),
         idle_costs=idle_costs,
         idle_return=None if idle is None else idle.ret,
+        spectral_gap=None if recipe.consensus == "none" else spectral_gap(ready.deployment.graph()),
         **told,
         faulty_episodes=int(np.isnan(returns[:, 1]).sum()),
         diverged=diverged,

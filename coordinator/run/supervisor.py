@@ -42,6 +42,7 @@ from coordinator.records.database import Recorder, RecordingError
 from coordinator.records.plan import Plan
 from coordinator.run.collector import Collector, Outcome, Watcher
 from coordinator.run.scheduling import REVIEW_S, Scheduling
+from node.protocol.kinds import averaged
 from scenarios.registry import environment
 from topology.deployment import LOGS
 from topology.planes.control import (
@@ -134,6 +135,7 @@ class _Supervisor:
         self._alive: dict[str, int] = {}
         self._fork_server_pid = 0
         self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
+        self._largest = largest_report(len(self._roles), self._scenario.rollout.steps, averaged(ready.scenario, ready.deployment))
         self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
@@ -152,8 +154,7 @@ class _Supervisor:
 
         with self._stop.waking(wake), socket_folder() as (folder, lock):
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
-            largest = largest_report(len(self._roles), self._scenario.rollout.steps)
-            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=largest)
+            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=self._largest)
             fork_server = await _open_fork_server(self._run_dir, folder, lock)
             self._fork_server_pid = fork_server.pid
             sources = (self._listen(hub), self._mind(fork_server), self._share(fork_server), self._count_descriptors(hub))

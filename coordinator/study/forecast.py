@@ -72,12 +72,13 @@ def loads(ready: Plan) -> list[Load]:
     graph = deployment.graph()
     sizes = sizes_of(scenario, deployment)
     answers_by = (Kind[algorithm.recipe.answer], *((Kind.SHARED,) if algorithm.share_policy else ()))
-    round_ = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
+    ends = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
     found = []
     for kind, row in ROWS.items():
         numbers = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
         rows = -(-steps // algorithm.minibatches) if row.per == "sample" else 1  # of one copy in a minibatch, on average
         used: dict[Link, int] = {}
+        round_ = algorithm.consensus_every - 1 if kind is Kind.CONSENSUS else ends
         outgoing = [(agent, routing.routes(kind, round_).outgoing) for agent, routing in enumerate(routings)]
         if kind in answers_by and deployment.critic is not None:
             outgoing.append((deployment.critic, answers(deployment.wires(), deployment.critic, deployment.critic).outgoing))

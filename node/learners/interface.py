@@ -106,6 +106,10 @@ class AgentLearner(Stateful, ABC):
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's metrics by name."""
 
+    def agreeing(self) -> Mapping[str, Floats]:
+        """The weights on which agents are to agree, by network, (P,) each; none where they do not average any."""
+        return {}
+
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """All that is learnt, by name, in a fixed order."""

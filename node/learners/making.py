@@ -59,6 +59,7 @@ def shape_of(scenario: Scenario, deployment: Deployment, agent: int, routing: Ag
         cut_copies=deployment.cut_copies,
         n_agents=deployment.n_agents,
         reach={"none": 1, "khop": len(routing.visible[agent]), "global": deployment.n_agents}[recipe.factor],
+        degree=routing.degree,
     )
 
 

@@ -51,6 +51,7 @@ class Shape:
         cut_copies: Copies whose first episode is cut short and counts in no statistics.
         n_agents: n; a learner needs it only where agents take turns.
         reach: Agents whose ratios may ever multiply this agent's advantage, itself included.
+        degree: Agents with which the agent has an edge.
     """
 
     agent: int
@@ -73,6 +74,7 @@ class Shape:
     cut_copies: tuple[int, ...] = ()
     n_agents: int = 1
     reach: int = 1
+    degree: int = 0
 
     def for_actor(self, observation: Floats) -> Floats:
         """What the actor takes of observations (..., D), row after row."""
@@ -119,7 +121,8 @@ class Critic(Stateful):
             layer_norm=algorithm.layer_norm,
             input_layer_norm=algorithm.input_norm == "layer",
             head_gain=1.0,
-            generator=torch_stream(shape.seed, Purpose.INIT, shape.agent, 1 + index),
+            # critics that neighbours average start alike
+            generator=torch_stream(shape.seed, Purpose.INIT, 0 if algorithm.recipe.averages_critic else shape.agent, 1 + index),
         )
         self.trainer = Trainer(
             self.net,
@@ -132,6 +135,25 @@ class Critic(Stateful):
         self._rescales = "fixed_value_head" not in algorithm.quirks
         self.old = torch.zeros(0)
         self.target = torch.zeros(0)
+
+    def in_units(self) -> NDArray[np.float64]:
+        """Its weights, (P,), with a last layer that predicts in units of the return instead of normalised ones."""
+        weights = self.trainer.weights.detach().double().numpy()
+        head = self._head
+        weights[head] *= self.norm.sigma
+        weights[-1] += self.norm.mu
+        return weights
+
+    def move(self, change: NDArray[np.float64]) -> None:
+        """Move its weights by (P,), given as `in_units` has them; the return statistics stay."""
+        own = change.copy()
+        own[self._head] /= self.norm.sigma
+        with torch.no_grad():
+            self.trainer.weights.add_(torch.from_numpy(own.astype(np.float32)))
+
+    @property
+    def _head(self) -> slice:
+        return slice(-self.net.head.weight.numel() - 1, None)  # the layer that was made last, and its bias
 
     def adopt(self, old: NDArray[np.float64], returns: NDArray[np.float64], there: NDArray[np.bool_] | None = None) -> None:
         """Take in a round's returns (B,) and set the targets; `old` are the predictions (B,) in the old units.
@@ -232,6 +254,16 @@ class Critics(Stateful):
         """Mean loss of each critic over the last training, by name."""
         first, *rest = self._losses / (self._algorithm.epochs * self._algorithm.minibatches)
         return {"value_loss": float(first)} | {f"cost_value_loss_{u}": float(loss) for u, loss in enumerate(rest)}
+
+    @property
+    def each(self) -> Sequence[Critic]:
+        """The value critic, then one per cost."""
+        return self._critics
+
+    @property
+    def inputs(self) -> InputNorm:
+        """The statistics of their inputs."""
+        return self._norm
 
     def weights(self) -> dict[str, Tensor]:
         """Everything learnt, by name, in a fixed order."""

@@ -38,6 +38,15 @@ class RunningMoments(Stateful):
         self.count = total
 
     @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance per column; 1 before anything was seen."""
+        return self._squares / self.count if self.count else np.ones_like(self.mean)
+
+    def put(self, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> None:
+        """Go on with other moments, as if as many rows as were seen had had them."""
+        self.mean, self._squares = mean, self.count * np.maximum(variance, 0.0)
+
+    @property
     def std(self) -> NDArray[np.float64]:
         """Standard deviation per column, at least 1e-2; 1 before anything was seen."""
         if not self.count:
@@ -89,6 +98,19 @@ class InputNorm(Stateful):
         """Take in a round's inputs, (B, width)."""
         if self._moments is not None and len(rows):
             self._moments.update(rows)
+            self._adopt()
+
+    @property
+    def moments(self) -> NDArray[np.float64] | None:
+        """Mean, then standard deviation per column, (2, width); None: inputs are taken as they are."""
+        if self._moments is None:
+            return None
+        return np.stack((self._moments.mean, np.sqrt(self._moments.variance)))
+
+    def put(self, moments: NDArray[np.float64]) -> None:
+        """Go on with other moments, (2, width), where there are any."""
+        if self._moments is not None:
+            self._moments.put(moments[0], moments[1] ** 2)
             self._adopt()
 
     def weights(self) -> Tensor:

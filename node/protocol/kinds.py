@@ -6,14 +6,17 @@ sizes from the deployment; neither needs torch or I/O.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
 from node.protocol import turns
+from node.protocol.scopes import scope_agents
 from scenarios.kinds import FACTS, Kind
+from scenarios.recipes import CriticScope
 from scenarios.schema import Algorithm, Scenario
 from topology.deployment import Deployment
-from topology.graph.neighbourhood import audiences
+from topology.graph.neighbourhood import audiences, visible
 from topology.link.treatment import dtype_of
 from topology.wire.codec import row_bytes
 from topology.wire.frame import DELIVERY_BYTES
@@ -31,12 +34,14 @@ class Scopes:
         visible: The agents within κ, itself included, ascending.
         critics: The agents whose states its critics take.
         both: The agents whose states its actor or its critics take.
+        neighbours: The agents with which it has an edge.
     """
 
     algorithm: Algorithm
     visible: Audiences
     critics: Audiences
     both: Audiences
+    neighbours: Audiences
 
     @property
     def no_audience(self) -> Audiences:
@@ -67,17 +72,29 @@ class Sizes:
         deployment: Widths of observations and actions.
         steps: T, steps of a round.
         copies: E, copies of the world.
+        reach: κ and its unit.
     """
 
     algorithm: Algorithm
     deployment: Deployment
     steps: int
     copies: int
+    reach: tuple[int, Literal["hops", "agents"]]
 
     @property
     def signals(self) -> int:
         """What there are advantages of: the reward, and every cost where the recipe has a constraint."""
         return 1 if self.algorithm.recipe.constraint == "none" else 1 + len(self.deployment.cost_limits)
+
+    @property
+    def actor_widths(self) -> tuple[int, ...]:
+        """Inputs of every agent's actor."""
+        return _widths(self.deployment, self.algorithm.recipe.actor_scope, self.reach)
+
+    @property
+    def critic_widths(self) -> tuple[int, ...]:
+        """Inputs of every agent's critics."""
+        return _widths(self.deployment, self.algorithm.recipe.critic_scope, self.reach)
 
     def samples(self, minibatch: int) -> int:
         """Samples of the m-th minibatch of a round; passes over the round are split alike."""
@@ -109,6 +126,12 @@ class Row:
     per: Per = "copy"
 
 
+@lru_cache(maxsize=4)
+def _widths(deployment: Deployment, scope: CriticScope, reach: tuple[int, Literal["hops", "agents"]]) -> tuple[int, ...]:
+    n, near = deployment.n_agents, visible(deployment.graph(), *reach)
+    return tuple(sum(deployment.obs_dims[j] for j in scope_agents(scope, i, near[i], n)) for i in range(n))
+
+
 def joint_width(sizes: Sizes, agent: int) -> int:
     """Numbers per step of a JOINT: observation, reward and costs, the action where it is needed to learn from, end flag."""
     actions = sizes.deployment.act_dims[agent] if sizes.algorithm.recipe.is_led else 0
@@ -134,6 +157,19 @@ def _network_size(width: int, outputs: int, algorithm: Algorithm) -> int:
 def _shared(sizes: Sizes, agent: int) -> int:
     deployment = sizes.deployment
     return policy_size(deployment.obs_dims[agent], deployment.act_dims[agent], deployment.n_discrete[agent], sizes.algorithm)
+
+
+def consensus_width(sizes: Sizes, agent: int) -> int:
+    """Numbers of a CONSENSUS: the degree, then of actor and critics what is averaged, each with mean and spread of its inputs."""
+    algorithm, deployment, numbers = sizes.algorithm, sizes.deployment, 1
+    per_input = 2 if algorithm.input_norm == "running" else 0
+    if algorithm.recipe.averages_policy:
+        width = sizes.actor_widths[agent]
+        numbers += policy_size(width, deployment.act_dims[agent], deployment.n_discrete[agent], algorithm) + per_input * width
+    if algorithm.recipe.averages_critic:
+        width = sizes.critic_widths[agent]
+        numbers += sizes.signals * _network_size(width, 1, algorithm) + per_input * width
+    return numbers
 
 
 def _next_holders(scopes: Scopes) -> Audiences:
@@ -171,13 +207,23 @@ ROWS: dict[Kind, Row] = {
     ),
     Kind.TOKEN: Row(_next_holders, lambda sizes, agent: turns.TOKEN_WIDTH),
     Kind.PARAMETERS: Row(lambda scopes: scopes.no_audience, _shared),
+    Kind.CONSENSUS: Row(
+        lambda scopes: scopes.no_audience if scopes.algorithm.recipe.consensus == "none" else scopes.neighbours, consensus_width
+    ),
     Kind.SHARED: Row(lambda scopes: scopes.no_audience, _shared),
 }
 
 
 def sizes_of(scenario: Scenario, deployment: Deployment) -> Sizes:
     """The sizes of a scenario."""
-    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.num_envs)
+    reach = (scenario.kappa, scenario.kappa_unit)
+    return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.num_envs, reach)
+
+
+def averaged(scenario: Scenario, deployment: Deployment) -> int:
+    """The most numbers of an agent that neighbours average."""
+    sizes = sizes_of(scenario, deployment)
+    return max(consensus_width(sizes, agent) for agent in range(deployment.n_agents)) - 1
 
 
 def sent(scenario: Scenario, deployment: Deployment) -> tuple[Kind, ...]:

@@ -41,6 +41,7 @@ class Needs:
         actors: Per agent, the agents whose blocks its actor takes.
         critics: Per agent, the agents whose blocks its critics take.
         both: Per agent, the agents whose blocks either takes.
+        degrees: Per agent, with how many agents it has an edge.
         receivers: Per kind and agent, the agents that need its message.
     """
 
@@ -56,7 +57,9 @@ class Needs:
         self.actors = [scope_agents(recipe.actor_scope, i, self.visible[i], n) for i in range(n)]
         self.critics = [scope_agents(recipe.critic_scope, i, self.visible[i], n) for i in range(n)]
         self.both = [sorted({*self.actors[i], *self.critics[i]}) for i in range(n)]
-        about = Scopes(algorithm, self.visible, self.critics, self.both)
+        neighbours = [sorted(self._graph.neighbors(i)) for i in range(n)]
+        self.degrees = [len(agents) for agents in neighbours]
+        about = Scopes(algorithm, self.visible, self.critics, self.both, neighbours)
         self.receivers: dict[Kind, Audiences] = {kind: row.receivers(about) for kind, row in ROWS.items()}
         self._recent: dict[tuple[Kind, Hashable], Routing] = {}
 
@@ -128,6 +131,7 @@ class AgentRouting:
         self._n = deployment.n_agents
         self._recipe = algorithm.recipe
         self._turn_rounds = algorithm.turn_rounds
+        self._consensus_every = algorithm.consensus_every
         self._needs = needs = _needs(
             deployment, algorithm, kappa=scenario.kappa, kappa_unit=scenario.kappa_unit, direct=self._direct
         )
@@ -142,8 +146,10 @@ class AgentRouting:
         """This agent's part in a kind of message in a round.
 
         Ratios go only to agents later in the round's order. Where agents take turns, what is learned from goes only to
-        the one that learns, and when its turn ends the token from it to the next.
+        the one that learns, and when its turn ends the token from it to the next. Neighbours average in some rounds alone.
         """
+        if kind is Kind.CONSENSUS and (round_ + 1) % self._consensus_every:
+            return NO_ROUTES
         if kind in self._fixed:
             return self._fixed[kind]
         receivers = self._needs.receivers[kind]
@@ -160,6 +166,11 @@ class AgentRouting:
             return NO_ROUTES
         from_holder = self._needs.of_moment(kind, now, lambda: [receivers[j] if j == now else () for j in range(self._n)])
         return from_holder.part(self._agent)
+
+    @property
+    def degree(self) -> int:
+        """With how many agents this agent has an edge."""
+        return self._needs.degrees[self._agent]
 
     def has_turn(self, round_: int) -> bool:
         """Whether this agent learns in a round."""

@@ -378,6 +378,7 @@ class Runtime(Stateful):
                 traffic=(*self._peers.drain(), *self._world.drain(None if is_last else round_)),
                 ages=tuple(AgeRow(*age) for age in self._exchange.cache.ages()),
                 incidents=tuple(self._mailbox.incidents),
+                agreeing={name: weights.tobytes() for name, weights in self._learner.agreeing().items()},
                 refused=refused,
                 refusals=texts,
             )

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from scenarios.recipes import (
     AXES,
+    Consensus,
     Constraint,
     CriticScope,
     Factor,
@@ -129,6 +130,10 @@ class Algorithm(Section):
     model: Model | None = setting(
         None, "Whose samples policies are trained on, the world's or a model's; null: as the recipe says."
     )
+    consensus: Consensus | None = setting(
+        None, "Which networks an agent averages with its neighbours on the graph, whatever κ is; null: as the recipe says."
+    )
+    consensus_every: int = setting(1, "Rounds from one such averaging to the next.", unit="rounds", ge=1)
     reward: Literal["own", "khop_mean"] = setting(
         "own",
         "Learn from the reward the world gives, or from its mean over the κ-hop ball (4 more bytes per neighbour and sample).",
@@ -269,6 +274,7 @@ class Algorithm(Section):
             ("target", recipe.target, ("advantage",)),
             ("actor_scope", recipe.actor_scope, ("local",)),
             ("order", recipe.order, ("simultaneous", "fixed", "random")),
+            ("consensus", recipe.consensus, ("none",)),
             ("factor", recipe.factor, ("none",)),  # ratios that are told belong to weights that are not kept
             ("input_norm", self.input_norm, ("layer", "none")),  # statistics of inputs are part of a policy, and each has its own
         ):

@@ -183,6 +183,7 @@ class Delivery(Section):
     policy: Literal["datagram", "reliable"] = setting(
         "reliable", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
     )
+    consensus: Literal["datagram", "reliable"] = setting("reliable", "Weights that neighbours average.")
 
 
 class Codec(Section):
@@ -196,6 +197,9 @@ class Codec(Section):
     advantage: Precision = setting("float32", "What the central critic answers.")
     policy: Precision = setting(
         "float32", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
+    )
+    consensus: Literal["float32", "float16", "bfloat16"] = setting(
+        "float32", "Weights that neighbours average. No int8: it has one scale for all the weights of an agent."
     )
 
 

@@ -1,5 +1,6 @@
 """The catalogue of kinds: two tables that name the same kinds, settings that exist, and the docs made from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_recipes_send_what_their_axes_need() -> None:
     assert [kind.name for kind in sent_by(RECIPES["qmix"])] == ["BOOTSTRAP", "JOINT", "POLICY"]
     assert [kind.name for kind in sent_by(RECIPES["ma2ql"])] == ["TOKEN"]
     assert sent_by(RECIPES["dpo"]) == ()
+    assert [kind.name for kind in sent_by(replace(RECIPES["dpo"], consensus="critic"))] == ["CONSENSUS"]
 
 
 def test_the_page_is_the_one_made_from_the_table() -> None:

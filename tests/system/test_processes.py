@@ -37,8 +37,9 @@ EVALUATED = [
 ]  # fmt: skip
 KEYS = [
     "run_dir", "scenario", "seed", "env_steps", "wall_s", "env_steps_per_s", "return_mean", "progress_mean", "cost_mean",
-    "cost_limit", "limits", "idle_costs", "idle_return", *EVALUATED, "faulty_episodes", "diverged", "payload_bytes", "wire_bytes",
-    "bytes_per_agent_step", "delivered_frac", "mean_age_s", "virtual_s", "node_pids", "weights_sha256", "ledger_sha256",
+    "cost_limit", "limits", "idle_costs", "idle_return", "spectral_gap", *EVALUATED, "faulty_episodes", "diverged",
+    "payload_bytes", "wire_bytes", "bytes_per_agent_step", "delivered_frac", "mean_age_s", "virtual_s", "node_pids",
+    "weights_sha256", "ledger_sha256",
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from topology.wire.refusals import Refusals
 from topology.wire.sockets import PeerLostError, Sender
 
 MAX_CONTROL_BYTES = 1 << 24  # 16 MiB: a round's report of a node with 1000 links is under 1 MiB
+MAX_WEIGHTS = 1 << 21  # on which agents are to agree: half of what a report may have
 CONTROL_DEPTH = 1000  # reports that may wait for the coordinator, or from it: minutes of a stalled command
 MAX_EPISODES = 256  # in one report of the world's
 _ROW_BYTES, _INCIDENT_BYTES = 256, 128  # at most, of a line of the ledger or an episode, and of what befell an agent
@@ -120,7 +121,10 @@ class Progress(_Message):
 
 
 class RoundReport(_Message):
-    """A node has ended a round: what it met in virtual time, and, of the frames it refused, number and first reasons."""
+    """A node has ended a round: what it met in virtual time, and, of the frames it refused, number and first reasons.
+
+    `agreeing` holds the weights on which agents are to agree, as float32 by network: no agent can know how far apart they are.
+    """
 
     type: Literal["round"] = "round"
     role: str
@@ -131,6 +135,7 @@ class RoundReport(_Message):
     traffic: tuple[Row, ...]
     ages: tuple[AgeRow, ...] = ()
     incidents: tuple[tuple[float, str], ...] = ()
+    agreeing: dict[str, bytes] = {}
     refused: int = 0
     refusals: tuple[str, ...] = ()
 
@@ -223,10 +228,18 @@ class Reports(Protocol):
         ...
 
 
-def largest_report(n_nodes: int, steps: int) -> int:
-    """Bytes that no honest report of a run exceeds: two rounds' traffic with every node both ways, and what befell an agent."""
+def largest_report(n_nodes: int, steps: int, weights: int = 0) -> int:
+    """Bytes that no honest report of a run exceeds: two rounds' traffic with every node both ways, and what befell an agent.
+
+    Args:
+        n_nodes: Nodes of the run.
+        steps: T.
+        weights: Numbers on which agents are to agree.
+    """
     rows = 2 * 2 * n_nodes * len(Kind) + MAX_EPISODES
-    return min(rows * _ROW_BYTES + (n_nodes * len(Kind) + 2 * steps) * _INCIDENT_BYTES + _OTHER_BYTES, MAX_CONTROL_BYTES)
+    return min(
+        rows * _ROW_BYTES + (n_nodes * len(Kind) + 2 * steps) * _INCIDENT_BYTES + _OTHER_BYTES + 4 * weights, MAX_CONTROL_BYTES
+    )
 
 
 def refused_at(gate: Gate | None, role: str) -> list[Refused]:

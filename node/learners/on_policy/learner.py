@@ -22,6 +22,7 @@ none, the costs go into the trust region's step.
 minibatch. Order "alternating": an agent that has not its turn does `sit_out` instead of (1) to (3).
 - critic scope "central": the agent has no critics, and (1) takes what the central critic has answered. With a shared policy (2)
 is followed by `take_policy`, which puts the mean of all agents' weights in the place of the agent's own.
+- consensus: (2) is followed by a step of `node.learners.on_policy.consensus` towards what neighbours have sent.
 
 `learn_values` and `learn_policy` are generators that pause after every minibatch, so that the node can pass messages on
 meanwhile. What is here is acting, values and what is exchanged with others; (2) itself is
@@ -44,6 +45,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node.learners.interface import AgentLearner, Bools, Floats
+from node.learners.on_policy.consensus import Gossip, parts_of
 from node.learners.on_policy.policy_training import PolicyTraining, Samples, total_log_ratio
 from node.numerics.critics import Critics, Estimate, Shape
 from node.numerics.networks import MLP, Trainer, torch_stream
@@ -59,6 +61,7 @@ FEWEST = 2  # samples that an agent must have taken part in to learn from a roun
 
 def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
     """An agent's policy: categorical where the action is a choice, Gaussian otherwise."""
+    starts_alike = algorithm.share_policy or algorithm.recipe.averages_policy
     net = MLP(
         shape.actor_width,
         algorithm.hidden,
@@ -67,7 +70,7 @@ def make_actor(shape: Shape, algorithm: Algorithm) -> Actor:
         layer_norm=algorithm.layer_norm,
         input_layer_norm=algorithm.input_norm == "layer",
         head_gain=algorithm.head_gain,
-        generator=torch_stream(shape.seed, Purpose.INIT, 0 if algorithm.share_policy else shape.agent, 0),
+        generator=torch_stream(shape.seed, Purpose.INIT, 0 if starts_alike else shape.agent, 0),
     )
     if shape.n_discrete:
         return CategoricalActor(net, shape.n_discrete, is_masked=shape.mask is not None)
@@ -96,6 +99,7 @@ class Learner(AgentLearner):
         self._actor_norm = InputNorm(shape.actor_width, running=algorithm.input_norm == "running")
         self._training = PolicyTraining(shape, algorithm, self._actor, self._actor_trainer, self._actor_norm)
         self._critics = None if recipe.critic_scope == "central" else Critics(shape, algorithm)
+        self._gossip = Gossip(parts_of(recipe, self._actor_trainer, self._actor_norm, self._critics), shape.degree)
         self._noise = np.zeros((0, 0, 0), np.float32)
         self._permutations: list[Tensor] = []
         self._reward = np.zeros((0, 0), np.float32)
@@ -218,7 +222,7 @@ class Learner(AgentLearner):
             self._coupling = None
 
     def gives(self, kind: Kind) -> Floats:
-        """See `AgentLearner.gives`: ratios, scores, and the policy where all agents share one."""
+        """See `AgentLearner.gives`: ratios, scores, the policy where all agents share one, and what neighbours average."""
         shape = self._shape
         match kind:
             case Kind.RATIO:
@@ -229,10 +233,12 @@ class Learner(AgentLearner):
                 return np.full((shape.copies, 1), self._score, np.float32)
             case Kind.PARAMETERS:
                 return np.tile(self.policy(), (shape.copies, 1))
+            case Kind.CONSENSUS:
+                return np.tile(self._gossip.gives(), (shape.copies, 1))
         return super().gives(kind)
 
     def takes(self, kind: Kind, origin: int, data: Floats, came: Bools) -> None:
-        """See `AgentLearner.takes`: the central critic's advantages, 0 where they have not come, and the shared policy."""
+        """See `AgentLearner.takes`: the central critic's advantages, 0 where they have not come, the policy of all, gossip."""
         shape = self._shape
         if kind is Kind.ADVANTAGE:
             signals = data.reshape(shape.copies, shape.steps, -1).astype(np.float64)
@@ -240,6 +246,8 @@ class Learner(AgentLearner):
         elif kind is Kind.SHARED:
             if came.any():  # copies feed one learner, so one copy suffices
                 self.take_policy(data[came.argmax()].copy())
+        elif kind is Kind.CONSENSUS:
+            self._gossip.takes(data[came.argmax()], float(came.mean()))
         else:
             super().takes(kind, origin, data, came)
 
@@ -273,6 +281,10 @@ class Learner(AgentLearner):
         """Go on with other weights of the actor, (P,); Adam's moments stay the agent's own."""
         with torch.no_grad():
             self._actor_trainer.weights.copy_(torch.from_numpy(weights))
+
+    def agreeing(self) -> Mapping[str, Floats]:
+        """See `AgentLearner.agreeing`."""
+        return self._gossip.weights()
 
     def end_round(self, rollout: Rollout) -> Mapping[str, float]:
         """Let the input statistics take in the round; the round's metrics by name."""

@@ -334,3 +334,15 @@ def test_a_registered_metric_is_a_column_of_every_run_and_its_mistake_costs_no_r
     steps = run.steps_done
     assert f'<td class="number">{figure(steps**2)}</td>' in text
     assert "ZeroDivisionError: division by zero" in text
+
+
+def test_agents_that_average_their_networks_have_their_disagreement_and_the_spectral_gap(
+    tmp_path: Path, record_run: RecordRun
+) -> None:
+    folder = record_run(tmp_path / "run", returns=rising(50.0), round_bytes=[100] * 4)
+    change(folder, """UPDATE rounds SET more = json_patch(more, '{"disagreement_critic": 0.5}')""")
+    change(folder, "INSERT OR REPLACE INTO meta VALUES ('spectral_gap', '0.25')")
+    words = Outline(document([folder])).words
+    assert "Disagreement of critics Mean over agents: distance" in words
+    assert "spectral gap of the mixing matrix 0.25." in words
+    assert "Disagreement of policies" not in words

@@ -66,6 +66,10 @@ CASES = {
     "cheetah, quirks": [*CHEETAH, "algorithm.name=mappo_l", "algorithm.quirks=[shared_return_norm]"],
     "lq, central critic": [*LQ, "algorithm.name=mappo", "algorithm.critic_scope=central"],
     "lq, central critic, bad links": [*LQ, *LOSSY, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "central.at=1"],
+    "lq, consensus, bad links": [
+        *LQ, *LOSSY, "algorithm.name=ippo", "algorithm.consensus=both", "network.delivery.consensus=datagram",
+        "algorithm.consensus_every=2", "network.queue_bytes=0",
+    ],
     "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],
     "game, turns, bad links": [*GAME, *LOSSY, *TABLE, "algorithm.name=ma2ql", "algorithm.off_policy.turn_rounds=2"],
     "game, networks": [*GAME, *VALUES, "algorithm.name=iql"],

@@ -11,7 +11,7 @@ from coordinator.records.database import Recorder
 from coordinator.records.plan import make_run_dir, plan
 from coordinator.run import in_process
 from node.learners.on_policy.learner import make_actor
-from node.protocol.kinds import largest_peer_body, policy_size, sent
+from node.protocol.kinds import averaged, largest_peer_body, policy_size, sent
 from scenarios.kinds import Kind
 from scenarios.loading import ScenarioError, load
 from scenarios.recipes import RECIPES
@@ -35,6 +35,8 @@ CASES = {
     "shared policy": [
         *LQ, "algorithm.name=mappo", "algorithm.critic_scope=central", "algorithm.share_policy=true", "algorithm.input_norm=none",
     ],
+    "consensus": [*LQ, "algorithm.critic_scope=global", "algorithm.actor_scope=local", "algorithm.consensus=both",
+                  "env.control_limit=1", "algorithm.layer_norm=true"],
     "small numbers": [*LQ, "network.codec.state=int8", "network.codec.bootstrap=float16"],
 }  # fmt: skip
 
@@ -50,7 +52,8 @@ def test_no_message_of_a_run_is_larger_than_its_sockets_take(tmp_path: Path, mon
         self._inboxes[to].append((self._agent, [bytes(frame) for frame in frames]))
 
     def watch(report: Control) -> None:
-        assert len(encode_control(report)) <= largest_report(1 + ready.deployment.n_nodes, 10)
+        weights = averaged(ready.scenario, ready.deployment)
+        assert len(encode_control(report)) <= largest_report(1 + ready.deployment.n_nodes, 10, weights)
 
     monkeypatch.setattr(MemoryLinks, "send", send)
     make_run_dir(tmp_path / "run", ready)

@@ -240,7 +240,7 @@ def test_kinds_and_version_are_what_is_on_the_wire() -> None:
     assert VERSION == 1
     assert {kind.name: int(kind) for kind in Kind} == {
         "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "RATIO_MB": 5, "SCORE": 6, "TOKEN": 7,
-        "JOINT": 8, "ADVANTAGE": 9, "POLICY": 10, "PARAMETERS": 11, "SHARED": 12,
+        "JOINT": 8, "ADVANTAGE": 9, "POLICY": 10, "PARAMETERS": 11, "SHARED": 12, "CONSENSUS": 13,
         "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
     }  # fmt: skip
     assert {dtype.name: int(dtype) for dtype in DType} == {"FLOAT32": 1, "FLOAT16": 2, "BFLOAT16": 3, "INT8": 4}
