@@ -51,6 +51,6 @@ def test_a_film_shows_what_the_environment_renders(tmp_path: Path) -> None:
     assert [int(frame[middle].mean()) for frame in frames] == pytest.approx([40 * step for step in range(LENGTH)], abs=8)
     assert all(frame[above].min() > 240 for frame in frames)
     blind = {"make_kwargs": {"render_mode": "human"}}
-    with pytest.raises(kh.ScenarioError, match=r"--film: world 'uneven', copy 0: frame: got NoneType; expected a picture"):
+    with pytest.raises(kh.ScenarioError, match=r"film: world 'uneven', copy 0: frame: got NoneType; expected a picture"):
         kh.evaluate(run, film=tmp_path / "blind.gif", env=blind, in_process=True)
     assert not (tmp_path / "blind.gif").exists()
