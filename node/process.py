@@ -129,7 +129,7 @@ class Node:
         scenario, graph, critic = self._scenario, self._deployment.wires(), self._deployment.critic
         extra = frame_extra(scenario.network)
         direct = scenario.routing == "direct"
-        schedule = Schedule(scenario.network, graph, self._deployment.seed(scenario))
+        schedule = Schedule(scenario.network, graph, self._deployment.seed(scenario), scenario.presets)
         peers = PeerPlane(
             self._agent,
             graph,

@@ -87,6 +87,7 @@ def load(source: str, overrides: Iterable[str] = (), *, resolve_worlds: Resolve 
     if not isinstance(data, dict):
         raise ScenarioError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
     data.setdefault("name", path.stem)
+    _presets_of_older_runs(data)
     _anchor(data, path.parent.absolute())
     words = list(overrides)
     model = _settle_world(data, words, source, resolve_worlds=resolve_worlds)
@@ -110,6 +111,7 @@ def check(data: dict[Any, Any], *, where: str, resolve_worlds: Resolve = True) -
         ScenarioError: a key or value is wrong.
     """
     data = dict(data)
+    _presets_of_older_runs(data)
     return _checked(data, _settle_world(data, (), where, resolve_worlds=resolve_worlds), where)
 
 
@@ -226,9 +228,19 @@ def _of_older_runs(env: dict[Any, Any], settings: type[Env] | None) -> dict[Any,
     return flat if settings is None else {key: value for key, value in flat.items() if key in settings.model_fields}
 
 
+def _presets_of_older_runs(data: dict[Any, Any]) -> None:
+    """Move link presets out of a section `network` that a run wrote, with every setting, when they stood there."""
+    network = data.get("network")
+    if isinstance(network, dict) and {"presets", "host", "codec", "churn"} <= network.keys():
+        data["network"] = {key: value for key, value in network.items() if key != "presets"}
+        data.setdefault("presets", network["presets"])
+
+
 def _moved(key: str, value: Any, model: type[Scenario]) -> str:
     """What is written now for a setting of an earlier version, as the end of a sentence; "" for any other key."""
     section, _, name = key.partition(".")
+    if section == "network" and name.partition(".")[0] == "presets":
+        return f"link presets stand at the top level of a scenario now, so write {name} instead"
     if section != "env":
         return ""
     if name == "copies":
@@ -274,10 +286,9 @@ def _anchor(data: dict[Any, Any], folder: Path) -> None:
         for key in ("file", "schedule"):
             if isinstance(topology.get(key), str):
                 topology[key] = str(folder / topology[key])
-    if not isinstance(network, dict):
-        return
+    network = network if isinstance(network, dict) else {}
     lists = [network[key] for key in ("edges", "events") if isinstance(network.get(key), list)]
-    own = network.get("presets")
+    own = data.get("presets")
     items = [*(own.values() if isinstance(own, dict) else ()), *(item for items in lists for item in items)]
     for part in (network, *(item for item in items if isinstance(item, dict))):
         preset = part.get("preset")

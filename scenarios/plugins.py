@@ -9,7 +9,7 @@ What a name may stand for:
 | recipe | a `scenarios.recipes.Recipe` |
 | objective | a subclass of `node.learners.on_policy.objectives.Clip`, called with the section `algorithm` |
 | representation | a function of (`Shape`, `Algorithm`) that gives an `ActionValues` of `node.learners.off_policy` |
-| link preset | a `topology.link.presets.Preset`, a `LinkSpec`, or a mapping of link attributes as in `network.presets` |
+| link preset | a `topology.link.presets.Preset`, a `LinkSpec`, or a mapping of link attributes as in ``presets` |
 | sink | a class or a function of (run's directory, `after`) that gives a `coordinator.records.sinks.Sink` |
 | report metric | a function of a `coordinator.study.runs.Run` that gives a number, or None |
 """
@@ -146,9 +146,9 @@ def _named(scenario: Scenario) -> Iterator[tuple[Registry, str]]:
         yield REPRESENTATIONS, scenario.algorithm.off_policy.representation
     network = scenario.network
     changes = [event for event in network.events if isinstance(event, Change)]
-    parts = (*network.presets.values(), *network.edges, *changes)
+    parts = (*scenario.presets.values(), *network.edges, *changes)
     for name in (network.preset, *(part.preset for part in parts if part.preset is not None)):
-        if name not in network.presets and not name.startswith(TRACE):
+        if name not in scenario.presets and not name.startswith(TRACE):
             yield LINK_PRESETS, name
     for name in scenario.record.sinks:
         yield SINKS, name

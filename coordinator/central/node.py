@@ -139,7 +139,7 @@ class Central:
         self._n_weights = ROWS[Kind.PARAMETERS].width(sizes, 0)
         graph = deployment.wires()
         self._routes = answers(graph, n, n)
-        self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario))
+        self._schedule = schedule = Schedule(scenario.network, graph, deployment.seed(scenario), scenario.presets)
         self._compute_time = ComputeTime(
             scenario.compute.model_copy(update={"agents": ()}), n, lambda now: schedule.slow_factor(n, now)
         )

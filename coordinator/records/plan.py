@@ -88,7 +88,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         key: str(Path(path).resolve()) for key in ("file", "schedule") if (path := getattr(scenario.topology, key)) is not None
     }
     scenario = scenario.model_copy(update={"topology": scenario.topology.model_copy(update=paths)})
-    scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network)})
+    presets = {name: _with_traces_from_anywhere(own) for name, own in scenario.presets.items()}
+    scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network), "presets": presets})
     scenario = _with_counted_agents(scenario, graph)
     spec = env_spec(scenario.env)
     kind = scenario.algorithm.off_policy.representation
@@ -154,7 +155,9 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "
             f"round would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
         )
-    schedule = Schedule(scenario.network, deployment.wires(), deployment.seed(scenario))  # raises if the links cannot be had
+    schedule = Schedule(
+        scenario.network, deployment.wires(), deployment.seed(scenario), scenario.presets
+    )  # raises if the links cannot be had
     for edge, delay_ms in zip(deployment.edges, deployment.edge_latency_ms, strict=False):
         if delay_ms is not None:
             schedule.segments(*edge)  # raises if the delay of the file does not go with the jitter of the network
@@ -410,7 +413,6 @@ def _with_traces_from_anywhere(section: _Links) -> _Links:
     if section.preset is not None and section.preset.startswith(TRACE):
         found["preset"] = TRACE + str(Path(section.preset.removeprefix(TRACE)).resolve())
     if isinstance(section, Network):
-        found["presets"] = {name: _with_traces_from_anywhere(own) for name, own in section.presets.items()}
         found["edges"] = tuple(_with_traces_from_anywhere(edge) for edge in section.edges)
         found["events"] = tuple(
             _with_traces_from_anywhere(event) if isinstance(event, Change) else event for event in section.events

@@ -127,9 +127,10 @@ def crossing(load: Load, spec: LinkSpec) -> Crossing:
 
 def link_specs(ready: Plan) -> dict[LinkSpec, list[tuple[float, Link]]]:
     """Every spec that links of a scenario ever have, with the links and from when on."""
-    schedule = Schedule(ready.scenario.network, ready.deployment.wires(), ready.deployment.seed(ready.scenario))
+    scenario, deployment = ready.scenario, ready.deployment
+    schedule = Schedule(scenario.network, deployment.wires(), deployment.seed(scenario), scenario.presets)
     found: dict[LinkSpec, list[tuple[float, Link]]] = {}
-    for a, b in sorted(ready.deployment.wires().edges):
+    for a, b in sorted(deployment.wires().edges):
         for link in ((a, b), (b, a)):
             for start_s, spec in schedule.segments(*link):
                 found.setdefault(spec, []).append((start_s, link))

@@ -20,7 +20,7 @@ from scenarios.schema import setting
 from topology.snapshot import State, restore_streams, streams
 
 HORIZON = 60
-HALLWAY = {"preset": "wifi-campus", "latency_ms": 5, "loss_prob": 0.02}  # a link preset, as `network.presets` has them
+HALLWAY = {"preset": "wifi-campus", "latency_ms": 5, "loss_prob": 0.02}  # a link preset, as `presets` of a scenario has them
 
 
 class RoomsEnv(TeamEnv):

@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from scenarios.registry import LINK_PRESETS
 from scenarios.schema.base import Item, Precision, Section, setting
 
 TRACE = "trace:"  # what a preset that is a file begins with
@@ -215,9 +214,8 @@ class Network(LinkAttributes):
     )
     preset: str = setting(
         "ideal",
-        "What links are like: a name of `kappahop list presets` or of `network.presets`, or trace:PATH of a Mahimahi file.",
+        "What links are like: a name of `kappahop list presets` or of `presets`, or trace:PATH of a Mahimahi file.",
     )
-    presets: dict[str, Part] = setting({}, "Link presets of the scenario by name; each starts from its `preset`, or ideal.")
     reorder: bool = setting(False, "Whether messages on one link may overtake each other.")
     delivery: Delivery = Delivery()
     codec: Codec = Codec()
@@ -241,15 +239,6 @@ class Network(LinkAttributes):
     events: tuple[Event, ...] = setting((), "What happens to links and agents when: a list of {do: ..., from_s: ..., ...}.")
     random_outages: RandomOutages | None = setting(None, "Outages by chance; null: none.")
     churn: Churn | None = setting(None, "Agents that leave and return by chance; null: none.")
-
-    @model_validator(mode="after")
-    def _names_are_new(self) -> "Network":
-        for name, own in self.presets.items():
-            if name in LINK_PRESETS.names() or name.startswith(TRACE):
-                raise ValueError(f"presets: got {name!r}, a name that is taken; `kappahop list presets` lists the others")
-            if own.preset in self.presets:
-                raise ValueError(f"presets.{name}.preset: got {own.preset!r}; it must not start from a preset of the scenario")
-        return self
 
 
 def _differ(ends: tuple[int, int]) -> None:

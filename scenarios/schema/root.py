@@ -5,11 +5,12 @@ from typing import Literal
 
 from pydantic import create_model, model_validator
 
+from scenarios.registry import LINK_PRESETS
 from scenarios.schema.algorithm import Algorithm
 from scenarios.schema.base import Section, setting
 from scenarios.schema.compute import Central, Compute
 from scenarios.schema.env import Env
-from scenarios.schema.network import Network, Slow
+from scenarios.schema.network import TRACE, Network, Part, Slow
 from scenarios.schema.record import Evaluation, Record
 from scenarios.schema.rollout import Budget, Rollout
 from scenarios.schema.supervision import Supervision
@@ -51,6 +52,7 @@ class Scenario(Section):
     )
     env: Env = Env()
     topology: Topology = Topology()
+    presets: dict[str, Part] = setting({}, "Link presets of the scenario by name; each starts from its `preset`, or ideal.")
     network: Network = Network()
     compute: Compute = Compute()
     rollout: Rollout = Rollout()
@@ -92,6 +94,11 @@ class Scenario(Section):
                     "give compute.forward_ms, values_ms or policy_ms, or take the event out"
                 )
         self._refuse_what_cannot_be_agreed_on()
+        for name, own in self.presets.items():
+            if name in LINK_PRESETS.names() or name.startswith(TRACE):
+                raise ValueError(f"presets: got {name!r}, a name that is taken; `kappahop list presets` lists the others")
+            if own.preset in self.presets:
+                raise ValueError(f"presets.{name}.preset: got {own.preset!r}; it must not start from a preset of the scenario")
         if self.kappa_unit == "agents" and self.kappa < 1:
             raise ValueError(
                 f"kappa: got {self.kappa}; with kappa_unit: agents it counts the agent itself and must be at least 1"

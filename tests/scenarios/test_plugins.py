@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from coordinator.cli.app import app
 from coordinator.records.plan import check_start, plan, register_as
 from coordinator.records.plan import make_run_dir as make
 from scenarios import registry
-from scenarios.loading import ScenarioError, load
+from scenarios.loading import ScenarioError, dump, load
 from scenarios.plugins import allowance, register_objective, register_preset, register_recipe, used_by
 from scenarios.recipes import RECIPES, Recipe
 from scenarios.registry import LINK_PRESETS, REGISTRIES, RegistryError, allowing_code, environment
@@ -78,17 +79,33 @@ def test_what_a_name_stands_for_is_checked() -> None:
 
 def test_presets_of_a_scenario_are_its_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("network: {preset: near, presets: {near: {preset: lte, latency_ms: 5, jitter_ms: 0}}}\n")
+    path.write_text("network: {preset: near}\npresets: {near: {preset: lte, latency_ms: 5, jitter_ms: 0}}\n")
     chosen = load(str(path), LQ)
-    assert named("near", chosen.network.presets).delay_s == 0.005
-    assert plan(chosen).scenario.network.presets == chosen.network.presets
+    assert named("near", chosen.presets).delay_s == 0.005
+    assert plan(chosen).scenario.presets == chosen.presets
     assert used_by(chosen) == ()
     for words, told in (
-        ("network.presets.lan={preset: lte}", "network.presets: got 'lan', a name that is taken"),
-        ("network.presets.far={preset: near}", "network.presets.far.preset: got 'near'; it must not start from a preset of"),
+        ("presets.lan={preset: lte}", "presets: got 'lan', a name that is taken"),
+        ("presets.far={preset: near}", "presets.far.preset: got 'near'; it must not start from a preset of"),
+        (
+            "network.presets.far={preset: lte}",
+            "no longer a setting; link presets stand at the top level .* presets.far ",
+        ),
     ):
         with pytest.raises(ScenarioError, match=told):
             load(str(path), [*LQ, words])
+
+
+def test_presets_that_an_older_run_kept_in_its_section_network_are_read(tmp_path: Path) -> None:
+    near = {"near": {"preset": "lte", "latency_ms": 5}}
+    kept = yaml.safe_load(dump(load("quickstart", [*LQ, "network.preset=near", "presets.near={preset: lte, latency_ms: 5}"])))
+    assert kept.pop("presets")["near"]["latency_ms"] == 5
+    path = tmp_path / "kept.yaml"
+    path.write_text(yaml.safe_dump(kept | {"network": kept["network"] | {"presets": near}}))
+    assert load(str(path)).presets["near"].latency_ms == 5
+    path.write_text(yaml.safe_dump({"network": {"presets": near}}))
+    with pytest.raises(ScenarioError, match=r"network\.presets: no longer a setting; .* so write presets instead"):
+        load(str(path))
 
 
 def test_code_is_named_by_import_path_only_where_the_caller_allows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def named(name: str, own: Mapping[str, Part] | None = None) -> LinkSpec:
 
     Args:
         name: A name of the scenario's own presets, or a registered one. It stands for a `Preset`, a `LinkSpec`, or a mapping
-            of link attributes as `network.presets` has them.
+            of link attributes as `presets` of a scenario has them.
         own: The scenario's own presets.
 
     Raises:

@@ -16,7 +16,7 @@ Everything that can be wrong is told when a `Schedule` is made, by one `ValueErr
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import networkx as nx
 import numpy as np
@@ -153,6 +153,7 @@ class Schedule:
         graph: The topology, nodes 0..n-1. An edge may carry `latency_ms`, `rate_bps` and `contacts`, the graph `period_s`, as
             `topology.graph.given` says; outside of its contacts an edge is down.
         seed: The run's; seeds the links and the faults by chance.
+        presets: The section `presets`.
 
     Raises:
         ValueError: an unknown preset, a trace that cannot be read, an attribute that does not fit, an edge or an agent that
@@ -165,8 +166,9 @@ class Schedule:
         [0.00021, 0.00021]
     """
 
-    def __init__(self, network: Network, graph: nx.Graph, seed: int) -> None:
+    def __init__(self, network: Network, graph: nx.Graph, seed: int, presets: Mapping[str, Part] | None = None) -> None:
         self._network = network
+        self._own_presets = presets
         self._graph = graph
         self._seed = seed
         self._presets: dict[str, LinkSpec] = {}
@@ -278,7 +280,7 @@ class Schedule:
         try:
             if isinstance(part, Network | Part) and part.preset is not None:
                 if part.preset not in self._presets:
-                    self._presets[part.preset] = named(part.preset, self._network.presets)
+                    self._presets[part.preset] = named(part.preset, self._own_presets)
                 spec = self._presets[part.preset]
             return changed(spec, part)
         except ValueError as error:
