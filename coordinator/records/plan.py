@@ -155,9 +155,8 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "
             f"round would have {largest:,} bytes, and at most {MAX_ARRAY_BYTES:,} are taken"
         )
-    schedule = Schedule(
-        scenario.network, deployment.wires(), deployment.seed(scenario), scenario.presets
-    )  # raises if the links cannot be had
+    # raises if the links cannot be had
+    schedule = Schedule(scenario.network, deployment.wires(), deployment.seed(scenario), scenario.presets)
     for edge, delay_ms in zip(deployment.edges, deployment.edge_latency_ms, strict=False):
         if delay_ms is not None:
             schedule.segments(*edge)  # raises if the delay of the file does not go with the jitter of the network
