@@ -11,12 +11,13 @@ stay so: agent i's observation has its own width.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.scene import Scene
 from scenarios.schema import Env
 from topology.snapshot import State
 
@@ -229,6 +230,7 @@ class World(Generic[Settings]):
         baselines: Policies without learning to compare with, by name: each makes a controller for a scenario's section and a
             communication graph (`kappahop evaluate SCENARIO --policy NAME`). Some are central: they look at all of the world.
         drawable: Builds a world as `make` does, that can also be drawn, for films. None: the world has no pictures.
+        scene: What a picture of a copy shows, from a world that this made, for films. None: the world has no such pictures.
     """
 
     settings: type[Settings]
@@ -237,3 +239,4 @@ class World(Generic[Settings]):
     outlook: Callable[[Settings, nx.Graph], Outlook] | None = None
     baselines: Mapping[str, Callable[[Settings, nx.Graph], Controller]] = field(default_factory=dict)
     drawable: Callable[[Settings, nx.Graph, int], Drawable] | None = None
+    scene: Callable[[Any, int], Scene] | None = None

@@ -26,6 +26,7 @@ from envs.actions import at_random, taken
 from envs.copies import Ahead, Copies, normal
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene
 from scenarios.schema import Env, setting
 
 Matrix = NDArray[np.float64]
@@ -365,6 +366,26 @@ def descent(env: CellsEnv, graph: nx.Graph) -> Controller:
     return control
 
 
+def scene(world: Cells, copy: int) -> Scene:
+    """Places by their rates, joined to the cell that serves them, and the power that cells send."""
+    radio, n = world.radio, world.spec.n_agents
+    power = LEVELS_W[world.chosen]
+    service = radio.served(power[[copy]], world.needed()[[copy]])
+    out = in_outage(service, world.backlog[[copy]], world.env.backlog_limit)[0]
+    server, rate = service.server[0], service.rate[0]
+    served = np.flatnonzero(server < n)
+    lines = np.stack([radio.places[served], radio.sites[server[served]]], axis=1)
+    scale = Scale("rate of a place", 0.0, 4.0, "Mb/s")
+    return Scene(
+        layers=[
+            Layer(scale=scale, at=lines, values=rate[served], size=0.5),
+            Layer(scale=scale, at=radio.places, values=rate, marked=out, mark="in outage"),
+            Layer(scale=Scale("power sent", 0.0, float(LEVELS_W[-1]), "W"), at=radio.sites, values=power[copy], size=2.5),
+        ],
+        agents=radio.sites,
+    )
+
+
 BASELINES = {"random": at_random, "all_5": all_at(1), "all_20": all_at(2), "all_40": all_at(3), "descent": descent}
-CELLS_7: World[Cells7] = World(settings=Cells7, spec=spec, make=Cells, baselines=BASELINES)
-CELLS_19: World[Cells19] = World(settings=Cells19, spec=spec, make=Cells, baselines=BASELINES)
+CELLS_7: World[Cells7] = World(settings=Cells7, spec=spec, make=Cells, baselines=BASELINES, scene=scene)
+CELLS_19: World[Cells19] = World(settings=Cells19, spec=spec, make=Cells, baselines=BASELINES, scene=scene)

@@ -26,6 +26,7 @@ from envs.copies import Ahead, Copies, uniform
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.networks.contacts import ContactsEnv, ring
+from envs.scene import Layer, Scale, Scene, ends, graph_places, upper
 from envs.settings import team
 from scenarios.schema import setting
 
@@ -188,6 +189,18 @@ def baseline(policy: Callable[[Epidemic], Mask]) -> Callable[[EpidemicEnv, nx.Gr
     return lambda env, graph: control
 
 
+def scene(world: Epidemic, copy: int) -> Scene:
+    """Nodes, infected or not, and the contacts between them."""
+    edges, ill = upper(world._adjacency), world.infected[copy].astype(float)
+    places = graph_places(world.spec.n_agents, edges)
+    pairs = np.array(edges).reshape(-1, 2)
+    contacts = Layer(scale=Scale("ends that are infected", 0.0, 2.0), at=ends(places, edges), values=ill[pairs].sum(axis=1))
+    nodes = Layer(
+        scale=Scale("infected", 0.0, 1.0), at=places, values=ill, size=2.0, marked=world._dosed[copy], mark="took a dose"
+    )
+    return Scene(layers=[contacts, nodes], agents=places)
+
+
 # --- the exact answers ----------------------------------------------------------------------------------------------
 
 
@@ -245,4 +258,4 @@ BASELINES = {
     "exposed": baseline(exposed),
     "rationed": baseline(rationed),
 }
-WORLD: World[EpidemicEnv] = World(settings=EpidemicEnv, spec=spec, make=Epidemic, baselines=BASELINES)
+WORLD: World[EpidemicEnv] = World(settings=EpidemicEnv, spec=spec, make=Epidemic, baselines=BASELINES, scene=scene)

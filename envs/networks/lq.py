@@ -24,6 +24,7 @@ from envs.copies import Ahead, Copies, normal
 from envs.interface import Bools, EnvSpec, Floats, Outlook, Transition, World
 from envs.networks.contacts import adjacency
 from envs.networks.settings import LQ
+from envs.scene import Layer, Scale, Scene, ends, graph_places, upper
 
 Matrix = NDArray[np.float64]
 EPISODE = 100  # steps
@@ -147,7 +148,16 @@ class NetworkLQ(Copies):
         return [column.reshape(-1, 1) for column in np.ascontiguousarray(x.T)]
 
 
-WORLD: World[LQ] = World(settings=LQ, spec=spec, make=NetworkLQ, outlook=outlook)
+def scene(world: NetworkLQ, copy: int) -> Scene:
+    """Nodes coloured by their states, joined where they are coupled."""
+    edges = upper(np.abs(world._a))
+    places = graph_places(world.spec.n_agents, edges)
+    joined = Layer(scale=Scale("coupling", 0.0, 0.5), at=ends(places, edges), values=np.array([world._a[edge] for edge in edges]))
+    states = Layer(scale=Scale("state", -5.0, 5.0), at=places, values=world._x[copy], size=2.0)
+    return Scene(layers=[joined, states], agents=places)
+
+
+WORLD: World[LQ] = World(settings=LQ, spec=spec, make=NetworkLQ, outlook=outlook, scene=scene)
 
 
 # --- the exact answers ----------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from envs.actions import at_random, controls, taken
 from envs.copies import Copies
 from envs.episodes import dealt
 from envs.interface import Bools, Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene, ends
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
 
@@ -290,5 +291,20 @@ def gains(alpha: float, beta: float) -> Callable[[PlatoonEnv, nx.Graph], Control
     return lambda env, graph: control
 
 
+def scene(world: Platoon, copy: int) -> Scene:
+    """The vehicles on their lane, seen from the leader, and the gaps between them."""
+    gaps, n = world.headway[copy], world.spec.n_agents
+    along = np.append(0.0, -np.cumsum(gaps))
+    places = np.stack([along, np.zeros(n + 1)], axis=1)
+    speeds = np.append(world.leader()[copy], world.speed[copy])
+    gap = Layer(
+        scale=Scale("gap", 0.0, 2.0 * HEADWAY, "m"), at=ends(places, [(i, i + 1) for i in range(n)]), values=gaps,
+        marked=gaps < UNSAFE_HEADWAY, mark="gap that is unsafe",
+    )  # fmt: skip
+    speed = Layer(scale=Scale("speed", 0.0, TOP_SPEED, "m/s"), at=places, values=speeds, size=2.0)
+    reach = 1.5 * HEADWAY * (n + 1)
+    return Scene(layers=[gap, speed], agents=places[1:], box=(-reach, -1.0, 0.0, 1.0))
+
+
 BASELINES = {"random": at_random, "hold": gains(0.0, 0.0), "constant": gains(0.5, 0.5)}
-WORLD: World[PlatoonEnv] = World(settings=PlatoonEnv, spec=spec, make=Platoon, baselines=BASELINES)
+WORLD: World[PlatoonEnv] = World(settings=PlatoonEnv, spec=spec, make=Platoon, baselines=BASELINES, scene=scene)

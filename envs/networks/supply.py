@@ -26,6 +26,7 @@ from envs.actions import at_random, taken
 from envs.copies import Ahead, Copies
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene, ends, tree_places
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
 
@@ -341,10 +342,33 @@ def _local(world: SupplyNetwork, known: NDArray[np.int64]) -> Matrix:
     return fill_up(world, (known - behind + np.where(behind > 0, world.mean, 0.0)).tolist())
 
 
+def scene(world: SupplyNetwork, copy: int) -> Scene:
+    """Stock at the nodes, from the source on, and goods on their way to them."""
+    supplier, n = world.chains.supplier, world.spec.n_agents
+    order = sorted(range(n), key=lambda node: (len(world.chains.above(node)), node))
+    rank = {n: 0} | {node: k for k, node in enumerate(order, start=1)}  # the source is the root of the tree
+    places = tree_places([rank[int(supplier[node])] for node in order])
+    found, pairs = places[[rank[node] for node in range(n)]], [(rank[int(supplier[node])], rank[node]) for node in range(n)]
+    steps = world.env.lead_time + 1
+    return Scene(
+        layers=[
+            Layer(
+                scale=Scale("goods on their way, in steps of demand", 0.0, 2.0 * steps), at=ends(places, pairs), size=1.5,
+                values=world.pipeline[copy].sum(axis=1) / world.mean,
+            ),
+            Layer(
+                scale=Scale("stock, in steps of demand", 0.0, 2.0 * steps), at=found, values=world.stock[copy] / world.mean,
+                size=2.5, marked=world.owed()[copy] > 0, mark="owes goods",
+            ),
+        ],
+        agents=found,
+    )  # fmt: skip
+
+
 BASELINES = {
     "random": at_random,
     "pass_on": baseline(lambda world, known: pass_on(world)),
     "base_stock": baseline(_local),
     "echelon": baseline(lambda world, known: fill_echelons(world, known.tolist())),
 }
-WORLD: World[SupplyEnv] = World(settings=SupplyEnv, spec=spec, make=SupplyNetwork, baselines=BASELINES)
+WORLD: World[SupplyEnv] = World(settings=SupplyEnv, spec=spec, make=SupplyNetwork, baselines=BASELINES, scene=scene)

@@ -24,6 +24,7 @@ from envs.copies import Ahead, Copies, uniform
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.networks.contacts import ContactsEnv, ring
+from envs.scene import Layer, Scale, Scene, ends, graph_places, upper
 from envs.settings import team
 from scenarios.schema import setting
 
@@ -163,6 +164,24 @@ def baseline(policy: Callable[[SysAdmin], Mask]) -> Callable[[SysAdminEnv, nx.Gr
     return lambda env, graph: control
 
 
+def scene(world: SysAdmin, copy: int) -> Scene:
+    """Machines by their status, their jobs inside, and the links that faults spread on."""
+    edges, status = upper(world._adjacency), world.status[copy].astype(float)
+    places = graph_places(world.spec.n_agents, edges)
+    worse = (status > 0)[np.array(edges).reshape(-1, 2)].sum(axis=1).astype(float)
+    return Scene(
+        layers=[
+            Layer(scale=Scale("ends that are not good", 0.0, 2.0), at=ends(places, edges), values=worse),
+            Layer(
+                scale=Scale("status", 0.0, 2.0, "0 good, 1 faulty, 2 dead"), at=places, values=status, size=2.0,
+                marked=world.status[copy] == DEAD, mark="dead",
+            ),
+            Layer(scale=Scale("job", 0.0, 2.0, "0 none, 1 runs, 2 done"), at=places, values=world.job[copy].astype(float)),
+        ],
+        agents=places,
+    )  # fmt: skip
+
+
 BASELINES = {
     "random": at_random,
     "none": baseline(lambda world: np.zeros(world.status.shape, bool)),
@@ -170,4 +189,4 @@ BASELINES = {
     "faulty": baseline(lambda world: world.status != GOOD),
     "unpaid": baseline(lambda world: (world.status == DEAD) | ((world.status == FAULTY) & (world.job == ABSENT))),
 }
-WORLD: World[SysAdminEnv] = World(settings=SysAdminEnv, spec=spec, make=SysAdmin, baselines=BASELINES)
+WORLD: World[SysAdminEnv] = World(settings=SysAdminEnv, spec=spec, make=SysAdmin, baselines=BASELINES, scene=scene)

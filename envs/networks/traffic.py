@@ -25,6 +25,7 @@ from envs.actions import at_random, taken
 from envs.copies import Ahead, Copies
 from envs.episodes import dealt
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene
 from scenarios.schema import Env, setting
 
 Counts = NDArray[np.int64]
@@ -267,5 +268,31 @@ def baseline(policy: Callable[[TrafficGrid], list[Floats]]) -> Callable[[Traffic
     return lambda env, graph: control
 
 
+def scene(world: TrafficGrid, copy: int) -> Scene:
+    """The approaches of every intersection, coloured by the vehicles that wait, and which way the light is green."""
+    n, columns = world.spec.n_agents, world._env.columns
+    node = np.arange(n)
+    places = np.stack([node % columns, -(node // columns)], axis=1).astype(float)
+    ahead = np.array([(column, -row) for row, column in HEADINGS], float)  # of a vehicle, to the right and up
+    side = 0.07 * np.stack([ahead[:, 1], -ahead[:, 0]], axis=1)  # traffic keeps right
+    streets = places[:, None] + side
+    approaches = np.stack([streets - 0.85 * ahead, streets - 0.15 * ahead], axis=2).reshape(-1, 2, 2)
+    waiting = world.queue[copy].sum(axis=1).astype(float)
+    along = np.where((world.phase[copy] < 2)[:, None], [[0.0, 0.13]], [[0.13, 0.0]])
+    return Scene(
+        layers=[
+            Layer(
+                scale=Scale("vehicles that wait", 0.0, world._env.capacity / 2), at=approaches, values=waiting, size=1.5,
+                marked=waiting > world._env.capacity / 2, mark="more than half a street",
+            ),
+            Layer(
+                scale=Scale("green", 0.0, 1.0, "0 through, 1 left"), at=np.stack([places - along, places + along], axis=1),
+                values=(world.phase[copy] % 2).astype(float), size=2.0,
+            ),
+        ],
+        agents=places,
+    )  # fmt: skip
+
+
 BASELINES = {"random": at_random, "fixed": baseline(fixed), "greedy": baseline(greedy), "max_pressure": baseline(max_pressure)}
-WORLD: World[TrafficEnv] = World(settings=TrafficEnv, spec=spec, make=TrafficGrid, baselines=BASELINES)
+WORLD: World[TrafficEnv] = World(settings=TrafficEnv, spec=spec, make=TrafficGrid, baselines=BASELINES, scene=scene)

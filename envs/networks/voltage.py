@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from envs.copies import Ahead, Copies, normal
 from envs.interface import Bools, Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
 from envs.networks.feeder import Feeder, feeder, spread, zone_graph, zones
+from envs.scene import Layer, Scale, Scene, ends, tree_places
 from envs.settings import TeamEnv
 from scenarios.schema.base import setting
 from topology.snapshot import State
@@ -375,6 +376,27 @@ def frugal(env: VoltageEnv, graph: nx.Graph) -> Controller:
     return control
 
 
+def scene(world: VoltageControl, copy: int) -> Scene:
+    """The feeder, its buses coloured by voltage, and the reactive power of the inverters."""
+    places = tree_places(world.feeder.upstream.tolist())
+    volts = np.append(1.0, world.voltages(world.reactive)[copy])
+    lines = [(int(up), bus) for bus, up in enumerate(world.feeder.upstream, start=1)]
+    scale = Scale("voltage", 0.9, 1.1, "p.u.")
+    buses = np.array([bus for _, bus in lines])
+    agents = places[world.seats + 1]
+    return Scene(
+        layers=[
+            Layer(scale=scale, at=ends(places, lines), values=volts[buses]),
+            Layer(scale=scale, at=places, values=volts, marked=np.abs(volts - 1.0) > BAND, mark="out of limits"),
+            Layer(
+                scale=Scale("reactive power", -world.rating, world.rating, "Mvar"),
+                at=agents, values=world.reactive[copy], size=2.0,
+            ),
+        ],
+        agents=agents,
+    )  # fmt: skip
+
+
 BASELINES = {"none": uncontrolled, "droop": droop, "central": central, "frugal": frugal}
-VOLTAGE_33 = World(settings=Voltage33, spec=spec, make=VoltageControl, baselines=BASELINES)
-VOLTAGE_141 = World(settings=Voltage141, spec=spec, make=VoltageControl, baselines=BASELINES)
+VOLTAGE_33 = World(settings=Voltage33, spec=spec, make=VoltageControl, baselines=BASELINES, scene=scene)
+VOLTAGE_141 = World(settings=Voltage141, spec=spec, make=VoltageControl, baselines=BASELINES, scene=scene)

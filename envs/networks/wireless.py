@@ -28,6 +28,7 @@ from envs.copies import Ahead, Copies, uniform
 from envs.episodes import dealt
 from envs.games.tabular import Game
 from envs.interface import Controller, EnvSpec, Floats, Measure, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene
 from scenarios.schema import Env, setting
 
 Matrix = NDArray[np.float64]
@@ -158,6 +159,7 @@ class WirelessAccess(Copies):
         self._takes = np.append(self.success_prob, 0.0)
         self.packets: Mask = np.zeros((e, n, env.deadline), bool)  # by steps to live, the most urgent first
         self._outcome = np.zeros((e, n), np.float32)
+        self._sent = np.full((e, n), self._silent)  # the access points of the last step, which only pictures show
         self._chance = Ahead(self._rngs, (2, n), uniform, steps=BLOCK)
 
     def step(self, actions: Sequence[Floats]) -> Transition:
@@ -165,7 +167,7 @@ class WirelessAccess(Copies):
         chosen = np.stack(taken(actions, self.spec.n_discrete), axis=1)
         target = self._target[np.arange(chosen.shape[1]), chosen]
         takes, arrives = np.moveaxis(self._chance.step(), 1, 0)
-        sends = chosen > 0
+        sends, self._sent = chosen > 0, target
         place = np.arange(self.num_envs)[:, None] * (self._silent + 1) + target
         users = np.bincount(place.ravel(), minlength=self.num_envs * (self._silent + 1))
         succeeds = sends & (users[place] == 1) & self.packets.any(axis=2) & (takes < self._takes[target])
@@ -191,7 +193,7 @@ class WirelessAccess(Copies):
         return packets[:, :, 0]
 
     def _restart(self, ids: Indices) -> None:
-        self.packets[ids], self._outcome[ids] = False, 0.0
+        self.packets[ids], self._outcome[ids], self._sent[ids] = False, 0.0, self._silent
         for e in ids:
             self.packets[e, :, -1] = self._rngs[e].random(self.packets.shape[1]) < self.arrival_prob
 
@@ -280,6 +282,27 @@ def matched(env: WirelessEnv, graph: nx.Graph) -> Controller:
     return control
 
 
+def scene(world: WirelessAccess, copy: int) -> Scene:
+    """Users coloured by the packets that they hold, access points, and what was sent to them in the last step."""
+    rows, columns = world._env.rows, world._env.columns
+    users = np.array([(column, -row) for row in range(rows) for column in range(columns)], float)
+    points = np.array([(column + 0.5, -row - 0.5) for row in range(rows - 1) for column in range(columns - 1)])
+    target = world._sent[copy]
+    sends = np.flatnonzero(target < len(points))
+    held = world.packets[copy].sum(axis=1).astype(float)
+    return Scene(
+        layers=[
+            Layer(
+                scale=Scale("sent", -1.0, 1.0, "-1 failed, 1 got through"), values=world._outcome[copy, sends].astype(float),
+                at=np.stack([users[sends], points[target[sends]]], axis=1), marked=world._outcome[copy, sends] < 0, mark="failed",
+            ),
+            Layer(scale=Scale("success of an access point", 0.0, 1.0), at=points, values=world.success_prob),
+            Layer(scale=Scale("packets held", 0.0, world._env.deadline), at=users, values=held, size=2.0),
+        ],
+        agents=users,
+    )  # fmt: skip
+
+
 # --- the exact answers ----------------------------------------------------------------------------------------------
 
 
@@ -336,4 +359,4 @@ BASELINES = {
     "aloha_even": aloha_with(1.0, weighted=False),
     "matching": matched,
 }
-WORLD: World[WirelessEnv] = World(settings=WirelessEnv, spec=spec, make=WirelessAccess, baselines=BASELINES)
+WORLD: World[WirelessEnv] = World(settings=WirelessEnv, spec=spec, make=WirelessAccess, baselines=BASELINES, scene=scene)
