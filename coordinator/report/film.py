@@ -5,8 +5,9 @@ round books on a link is then what crossed it in that step. The world is wrapped
 step that is to be seen, and notes what the episode has cost; reports bring the traffic. Pictures and traffic are put side by
 side at the end.
 
-There are two cameras. One is for robots: it also shows the ground from above, with walls, obstacles and where standing costs.
-The other is for worlds that draw themselves (`envs.interface.Drawable`).
+There are three cameras. One is for robots: it also shows the ground from above, with walls, obstacles and where standing costs.
+One is for worlds that say what a picture of them shows (`envs.scene`), and one for worlds that draw themselves
+(`envs.interface.Drawable`). Agents of a scene stand in the graph as they stand in the world.
 
 Rendering of robots needs no window: MuJoCo draws by EGL unless the environment variable MUJOCO_GL says otherwise.
 """
@@ -19,25 +20,27 @@ import shutil
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import matplotlib as mpl
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from coordinator.records.database import Recorder
 from coordinator.records.plan import Plan, make_run_dir, plan
+from coordinator.report import scenes
 from coordinator.run import in_process
+from envs.checked import WorldError
 from envs.interface import Drawable, EnvSpec, Floats, Transition, VecEnv
 from envs.registry import make, world_of
 from envs.robots.tasks import TASKS
+from envs.scene import Scene
 from scenarios.loading import ScenarioError
-from scenarios.schema import Scenario
+from scenarios.schema import Env, Scenario
 from topology.graph.drawing import layout
 from topology.planes.control import Control, RoundReport
 from topology.snapshot import State
@@ -54,9 +57,9 @@ DISTANCE = 5.0  # of the camera from the robot, in metres
 TITLE, DEEP, ASIDE, MARGIN = 24, 150, 420, 40  # heights of words and ground, width of the graph and of its edge, in pixels
 PER_METRE = 12  # pixels of the ground
 APART = 4  # of a link from the middle of its edge, in pixels
-FINE = 2  # the graph is drawn so many times as large, for smooth lines
 SKY, GROUND, COSTLY = (214, 226, 236), (236, 238, 240), (244, 205, 200)
-INK, NODE, LINK, LOST = (40, 40, 40), (0, 32, 76), (127, 140, 141), (192, 57, 43)
+NODE, LINK = (0, 32, 76), (127, 140, 141)
+FINE, INK, LOST = scenes.FINE, scenes.INK, scenes.MARKED
 
 Picture = NDArray[np.uint8]
 Load = tuple[int, int]  # wire bytes and lost messages of a link in one step
@@ -75,8 +78,9 @@ def check(scenario: Scenario, path: Path) -> None:
         raise ScenarioError(f"--film: got {path.name}; expected a name that ends in .gif or .mp4")
     if path.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise ScenarioError(f"--film: got {path.name}; that needs ffmpeg, which is not installed here")
-    if scenario.env.name not in TASKS and world_of(scenario.env).drawable is None:
-        raise ScenarioError(f"--film: {scenario.env.name} has no pictures; robots have, and worlds with a `frame`")
+    world = world_of(scenario.env)
+    if scenario.env.name not in TASKS and world.scene is None and world.drawable is None:
+        raise ScenarioError(f"--film: {scenario.env.name} has no pictures; robots have, and worlds with a `scene` or a `frame`")
     if scenario.clock == "wall":
         raise ScenarioError("--film: clock: got 'wall'; a film is made in virtual time")
     if scenario.env.name not in TASKS:
@@ -94,7 +98,7 @@ def check(scenario: Scenario, path: Path) -> None:
 
 
 def try_out(evaluated: Plan) -> None:
-    """Make sure that a world which draws itself does so, before the evaluation.
+    """Make sure that a world which can be drawn is, before the evaluation.
 
     Raises:
         ScenarioError: it does not; the text says why.
@@ -104,10 +108,10 @@ def try_out(evaluated: Plan) -> None:
         return
     env = scenario.env.model_copy(update={"num_envs": 1})
     try:
-        world: Any = make(env, evaluated.deployment.graph(), evaluated.deployment.seed(scenario), drawable=True)
+        world, camera = _watched(env, evaluated.deployment.graph(), evaluated.deployment.seed(scenario))
         try:
             world.reset()
-            world.frame(0)
+            camera.view()
         finally:
             world.close()
     except ValueError as error:
@@ -154,9 +158,7 @@ def film(evaluated: Plan, path: Path) -> None:
         run_dir = Path(folder) / "run"
         make_run_dir(run_dir, ready)
         recorder = Recorder(run_dir, env_steps_per_round=1)
-        env, is_robot = ready.scenario.env, ready.scenario.env.name in TASKS
-        played: Any = make(env, graph, ready.deployment.seed(ready.scenario), drawable=not is_robot)
-        world = _Filmed(played, every, camera=_Robot(played) if is_robot else _Self(played))
+        world = _Filmed(*_watched(ready.scenario.env, graph, ready.deployment.seed(ready.scenario)), every)
         outcome = in_process.run(ready, run_dir, recorder, note, env=world)
         recorder.close()
     if outcome.error is not None:
@@ -175,10 +177,12 @@ class View:
         picture: Of the world, (HIGH, WIDE, 3).
         ground: The ground around a robot from above, (DEEP, WIDE, 3); None where there is nothing on it and no place costs
             anything, and without a robot.
+        agents: Where agents are in the picture, (n, 2), to the right and up in any unit; None: nowhere.
     """
 
     picture: Picture
     ground: Picture | None = None
+    agents: NDArray[np.float64] | None = None
 
 
 class Camera(Protocol):
@@ -205,7 +209,7 @@ class Shot:
 class _Filmed:
     """A world of one copy that is looked at through a camera."""
 
-    def __init__(self, world: VecEnv, every: int, camera: Camera) -> None:
+    def __init__(self, world: VecEnv, camera: Camera, every: int) -> None:
         self.spec: EnvSpec = world.spec
         self.num_envs: int = world.num_envs
         self.views: list[View] = []
@@ -240,6 +244,41 @@ class _Filmed:
         """See `VecEnv.close`."""
         self._camera.close()
         self._world.close()
+
+
+def _watched(env: Env, graph: nx.Graph, seed: int) -> tuple[VecEnv, Camera]:
+    """A world and the camera for it.
+
+    Raises:
+        ValueError: as `envs.registry.make`.
+    """
+    kind = world_of(env)
+    world: Any = make(env, graph, seed, drawable=env.name not in TASKS and kind.scene is None)
+    if env.name in TASKS:
+        return world, _Robot(world)
+    return world, _Self(world) if kind.scene is None else _Sketch(env.name, world, kind.scene)
+
+
+class _Sketch:
+    """Draws what the world says that a picture of it shows."""
+
+    def __init__(self, name: str, world: VecEnv, scene: Callable[[Any, int], Scene]) -> None:
+        self._name, self._world, self._scene = name, world, scene
+
+    def view(self) -> View:
+        """The scene of the only copy.
+
+        Raises:
+            WorldError: the world gave none that can be drawn.
+        """
+        try:
+            found = self._scene(self._world, 0)
+            return View(scenes.picture(found, WIDE, HIGH), agents=found.agents)
+        except Exception as error:
+            raise WorldError(f"world {self._name!r}: scene raised {type(error).__name__}: {error}; expected a Scene") from error
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
 class _Self:
@@ -324,11 +363,12 @@ class _Screen:
         graph: The communication graph.
         most: Wire bytes of a link in a step that are drawn widest.
         cost_limit: What an episode's cost should stay below; None: nothing costs anything.
+        agents: Where agents are, as `View` has it; None: the graph decides.
     """
 
-    def __init__(self, graph: nx.Graph, most: int, cost_limit: float | None) -> None:
-        raw = layout(graph)
-        points = np.array([raw[i] for i in sorted(graph)])
+    def __init__(self, graph: nx.Graph, most: int, cost_limit: float | None, agents: NDArray[np.float64] | None = None) -> None:
+        places = layout(graph)
+        points = np.array([places[i] for i in sorted(graph)]) if agents is None else agents
         low, size = points.min(axis=0), np.maximum(np.ptp(points, axis=0).max(), 1e-9)
         room, margin = min(ASIDE, HIGH) - 2 * MARGIN, MARGIN + (np.array([ASIDE, HIGH]) - min(ASIDE, HIGH)) / 2
         spread = (room - np.ptp(points, axis=0) / size * room) / 2
@@ -336,8 +376,7 @@ class _Screen:
         self._places = {i: (float(a) * FINE, float(HIGH - b) * FINE) for i, (a, b) in enumerate(scaled)}
         self._links = sorted(link for edge in graph.edges for link in (edge, edge[::-1]))
         self._most, self._cost_limit = most, cost_limit
-        fonts = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-        self._small, self._large = ImageFont.truetype(fonts, 13), ImageFont.truetype(fonts, 13 * FINE)
+        self._small, self._large = scenes.font(13), scenes.font(13 * FINE)
 
     def drawn(self, shot: Shot, time_s: float, *, charged: bool) -> Image.Image:
         """A shot; `charged`: whether it has cost anything since the one before."""
@@ -351,9 +390,9 @@ class _Screen:
             pen.text((6, TITLE + HIGH + 3), "from above; red: standing there costs", fill=INK, font=self._small)
         if charged:
             pen.rectangle([0, TITLE, WIDE - 1, TITLE + HIGH - 1], outline=LOST, width=4)
-        told = f"{time_s:.2f} s"
+        told = f"{time_s:.2f} s" if time_s < 600 else f"{time_s / 60:.0f} min"
         if self._cost_limit is not None:
-            told += f"    cost {shot.cost:g} so far, limit {self._cost_limit:g}"
+            told += f"    cost {shot.cost:.4g} so far, limit {self._cost_limit:g}"
         pen.text((6, 4), told, fill=LOST if charged else INK, font=self._small)
         now = [shot.loads.get(link, (0, 0)) for link in self._links]
         total, lost = (sum(column) for column in zip(*now, strict=True)) if now else (0, 0)
@@ -381,7 +420,7 @@ def _write(path: Path, shots: Sequence[Shot], graph: nx.Graph, period_s: float, 
         ScenarioError: the file cannot be written.
     """
     most = max((sent for shot in shots for sent, _ in shot.loads.values()), default=0) or 1
-    screen = _Screen(graph, most, cost_limit)
+    screen = _Screen(graph, most, cost_limit, shots[0].view.agents)
     shown_s = min(period_s, SLOWEST_S)
     costs = [0.0, *(shot.cost for shot in shots)]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from envs.episodes import Episodes, dealt
 from envs.interface import EnvSpec, Floats, Transition, VecEnv, World
+from envs.scene import Layer, Scale, Scene
 from envs.settings import TeamEnv, team
 from scenarios.schema import setting
 from topology.snapshot import State, restore_streams, streams
@@ -112,4 +113,11 @@ def thermostat(env: RoomsEnv, graph: nx.Graph):
     return act
 
 
-WORLD = World(settings=RoomsEnv, spec=spec, make=Rooms, baselines={"thermostat": thermostat})
+def scene(world, copy: int) -> Scene:
+    """What a film shows (`kappahop evaluate RUN --film team.gif`): rooms in a row, coloured by their temperature."""
+    rooms = np.stack([np.arange(world.spec.n_agents), np.zeros(world.spec.n_agents)], axis=1)
+    warmth = Layer(scale=Scale("warmth", 0.0, 2 * world._env.target, "K"), at=rooms, values=world._x[copy], size=3.0)
+    return Scene(layers=[warmth], agents=rooms)
+
+
+WORLD = World(settings=RoomsEnv, spec=spec, make=Rooms, baselines={"thermostat": thermostat}, scene=scene)

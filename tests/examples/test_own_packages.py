@@ -38,7 +38,7 @@ found["processes"] = figures(kh.run(SCENARIO, out=OUT / "processes", **SMALL))
 stopped = kh.run(SCENARIO, out=OUT / "resumed", in_process=True, on_round=stop, **SMALL)
 found["was_complete"] = stopped.is_complete
 found["resumed"] = figures(kh.resume(stopped, in_process=True))
-found["evaluated"] = len(kh.evaluate(stopped, in_process=True, episodes=2).returns())
+found["evaluated"] = len(kh.evaluate(stopped, in_process=True, episodes=2, film=OUT / "team.gif").returns())
 del SMALL["kappa"]
 sweep = kh.sweep(SCENARIO, {"kappa": [0, 1]}, seeds=[0], out=OUT / "sweep", in_process=True, **SMALL)
 found["sweep"] = [run.is_complete for run in sweep.runs]
@@ -76,6 +76,7 @@ def test_both_run_in_processes_and_in_one_with_the_same_bytes_sweep_resume_and_r
     assert found["one"] == found["processes"] == found["resumed"]
     assert not found["was_complete"]
     assert found["evaluated"] >= 2
+    assert (tmp_path / "runs" / "team.gif").read_bytes()[:3] == b"GIF"
     assert found["sweep"] == [True, True]
     names = {(one["kind"], one["name"], one["origin"]) for one in found["plugins"]}
     assert names == {

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from coordinator.records.database import Recorder
 from coordinator.records.plan import Plan, make_run_dir, plan
 from coordinator.report import film as filming
 from coordinator.run import in_process
+from envs.checked import WorldError
 from envs.registry import make
 from scenarios.loading import ScenarioError, load
 
@@ -30,7 +32,7 @@ SMALL = [
     ("words", "name", "told"),
     [
         ([], "film.avi", r"^--film: got film.avi; expected a name that ends in .gif or .mp4$"),
-        (["env.name=network_lq"], "film.gif", r"^--film: network_lq has no pictures; robots have"),
+        (["env.name=matrix_game"], "film.gif", r"^--film: matrix_game has no pictures; robots have"),
         (["clock=wall"], "film.gif", r"a film is made in virtual time$"),
     ],
 )
@@ -59,9 +61,9 @@ class Blind:
         pass
 
 
-def trained(folder: Path, *words: str) -> Plan:
+def trained(folder: Path, *words: str, scenario: str = "quickstart", small: Sequence[str] = SMALL) -> Plan:
     """The plan of its evaluation."""
-    ready = plan(load("quickstart", [*SMALL, "topology.kind=line", *words]))
+    ready = plan(load(scenario, [*small, "topology.kind=line", *words]))
     make_run_dir(folder, ready)
     recorder = Recorder(folder, env_steps_per_round=4)
     assert in_process.run(ready, folder, recorder, lambda report: None).error is None
@@ -89,6 +91,29 @@ def test_each_picture_stands_beside_what_crossed_the_links_in_its_step(
     assert len(loads) == 4
     assert all(set(load) == links and all(sent > 0 and gone == lost for sent, gone in load.values()) for load in loads)
     assert len(frames(tmp_path / "film.gif")) == 4
+
+
+def test_a_networked_world_is_drawn_and_its_agents_stand_in_the_graph_as_in_the_world(tmp_path: Path) -> None:
+    ready = trained(
+        tmp_path / "run", scenario="cells_7", small=[word for word in SMALL if "partition" not in word and "name" not in word]
+    )
+    filming.check(ready.scenario, tmp_path / "film.gif")
+    filming.try_out(ready)
+    filming.film(ready, tmp_path / "film.gif")
+    seen = frames(tmp_path / "film.gif")
+    assert len(set(seen)) == len(seen) == 4
+    with Image.open(tmp_path / "film.gif") as film:
+        picture = np.asarray(film.convert("RGB"), int)
+    assert (picture[filming.TITLE :, : filming.WIDE] < 200).any()
+    blue = np.abs(picture[filming.TITLE :, filming.WIDE :] - filming.NODE).max(axis=2) < 12
+    rows = np.flatnonzero(np.diff(np.concatenate([[0], blue.sum(axis=1) > 3, [0]]).astype(int)) == 1)
+    assert len(rows) == 3  # of two, three and two cells, where a line would have one
+
+
+def test_a_world_whose_scene_is_none_is_named() -> None:
+    camera = filming._Sketch("mine", Blind(None), lambda world, copy: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(WorldError, match=r"world 'mine': scene raised AttributeError: .*; expected a Scene"):
+        camera.view()
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
