@@ -44,6 +44,8 @@ from topology.deployment import CHECKPOINTS, SCENARIO_FILE
 from topology.planes.control import Control
 from topology.process import STOP, StopFlag
 
+PACKS = "supervision.agents_per_process"  # changes no result, so a run may go on with another
+
 
 def _ignore_report(report: Control) -> None:
     """Watch no report."""
@@ -302,7 +304,7 @@ def resumption(folder: Path, overrides: Iterable[str] = ()) -> Resumption:
 
     Args:
         folder: The run.
-        overrides: A larger budget, `budget.env_steps=N`, if any.
+        overrides: A larger budget, `budget.env_steps=N`, or another `supervision.agents_per_process`, if any.
 
     Raises:
         ScenarioError: it cannot: it diverged, is an evaluation, or has no stored state that is good; or the overrides are not a
@@ -311,7 +313,7 @@ def resumption(folder: Path, overrides: Iterable[str] = ()) -> Resumption:
     with reading(folder):
         run = Run(folder, load(str(folder / SCENARIO_FILE)))
         asked = load(str(folder / SCENARIO_FILE), overrides)
-        is_extended = _is_longer(run.scenario, asked)
+        is_extended, is_repacked = _is_longer(run.scenario, asked), run.scenario.supervision != asked.supervision
         lost = without_weights(folder / CHECKPOINTS / "final", run.deployment.n_agents)
         if not is_extended and run.is_complete and run.finishers and run.finishers.isdisjoint(lost):
             # without all weights there is no whole team to evaluate
@@ -325,7 +327,9 @@ def resumption(folder: Path, overrides: Iterable[str] = ()) -> Resumption:
             why = "; ".join(wrong) or "record.state_rounds says how often a run stores one"
             command = shlex.join(["kappahop", "run", str(folder / SCENARIO_FILE)])
             raise ScenarioError(f"{folder}: no stored state to go on from ({why}); to begin again: {command}")
-        ready = reopened(folder, round_, _extended(run.scenario, asked, round_ + 1) if is_extended else None)
+        goes_on = _extended(run.scenario, asked, round_ + 1) if is_extended else run.scenario
+        goes_on = goes_on.model_copy(update={"supervision": asked.supervision})
+        ready = reopened(folder, round_, goes_on if is_extended or is_repacked else None)
         return Resumption(ready, wrong, changes_since(folder, ready.scenario))
 
 
@@ -336,11 +340,11 @@ def _is_longer(before: Scenario, asked: Scenario) -> bool:
         ScenarioError: something else is to be other than it was, or the budget is smaller.
     """
     was, wanted = (dict(_leaves(one.model_dump(exclude={"description"}))) for one in (before, asked))
-    for key in (was | wanted).keys() - {"budget.env_steps"}:
+    for key in (was | wanted).keys() - {"budget.env_steps", PACKS}:
         if was.get(key) != wanted.get(key):
             raise ScenarioError(
-                f"{key}: got {wanted.get(key)}; a run goes on with what it was begun with ({was.get(key)}), and only "
-                "budget.env_steps may grow"
+                f"{key}: got {wanted.get(key)}; a run goes on with {was.get(key)}, with which it began; only budget.env_steps "
+                f"(upwards) and {PACKS} may change"
             )
     had, has = before.budget.env_steps, asked.budget.env_steps
     if has < had:

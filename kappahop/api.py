@@ -350,7 +350,7 @@ def resume(
         progress: As `run`.
         on_round: As `run`.
         allow_code: As `run`; names that the run's program had registered are known again too.
-        settings: A larger budget; the run keeps all other settings.
+        settings: A larger budget, or another `supervision={"agents_per_process": N}`; the run keeps all other settings.
 
     Returns:
         The run.

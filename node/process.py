@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -63,24 +64,12 @@ def _take_part(
 ) -> None:
     deployment = Deployment.read(run_dir)
     node = Node(run_dir, scenario, deployment, agent)
-    deadline_s = scenario.supervision.deadline_s
-    # Lockstep lets a link hold at most two steps' frames of every origin; twice that means a peer that does not read.
-    depth = 4 * deployment.n_agents + 16
-    links = ZmqLinks(
-        context,
-        bind,
-        deadline_s=deadline_s,
-        depth=depth,
-        keys=keys,
-        receives_from=node.routing.receives_from(),
-        largest=largest_peer_body(scenario, deployment),
-    )
+    links = peer_links(scenario, deployment, node, context, bind, keys)
     to_world: DealerLinks | None = None
     try:
-        start = _hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
+        start = hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
         links.connect({to: start.peers[to] for to in node.routing.sends_to()})
-        largest = largest_world_body(deployment, scenario.env.num_envs)
-        to_world = DealerLinks(context, agent, start.world, deadline_s=deadline_s, keys=keys, largest=largest)
+        to_world = world_links(scenario, deployment, agent, context, start.world, keys)
         node.join(links, to_world, port).run()
         finished = node.conclude()
     finally:
@@ -90,6 +79,46 @@ def _take_part(
             to_world.close()
         links.close()
     port.send(finished)
+
+
+def peer_links(
+    scenario: Scenario,
+    deployment: Deployment,
+    node: "Node",
+    context: Context,
+    bind: str,
+    keys: Keyring | None,
+    mates: Collection[int] = (),
+) -> ZmqLinks:
+    """A node's links to its peers in other processes, not yet connected.
+
+    Args:
+        scenario: The scenario.
+        deployment: Sizes.
+        node: The node.
+        context: The ZeroMQ context.
+        bind: Where its inbox listens.
+        keys: Its keys, if any.
+        mates: The nodes of its own process, which do not come in here.
+    """
+    return ZmqLinks(
+        context,
+        bind,
+        deadline_s=scenario.supervision.deadline_s,
+        # Lockstep lets a link hold at most two steps' frames of every origin; twice that means a peer that does not read.
+        depth=4 * deployment.n_agents + 16,
+        keys=keys,
+        receives_from=[peer for peer in node.routing.receives_from() if peer not in mates],
+        largest=largest_peer_body(scenario, deployment),
+    )
+
+
+def world_links(
+    scenario: Scenario, deployment: Deployment, agent: int, context: Context, world: str, keys: Keyring | None
+) -> DealerLinks:
+    """A node's link to the world at an address."""
+    largest = largest_world_body(deployment, scenario.env.num_envs)
+    return DealerLinks(context, agent, world, deadline_s=scenario.supervision.deadline_s, keys=keys, largest=largest)
 
 
 class Node:
@@ -191,8 +220,19 @@ class Node:
         return store(self._run_dir, role_of(self._agent), round_, state)
 
 
-def _hello(port: ControlPort, agent: int, endpoint: str, limit_s: float) -> Start:
+def hello(port: ControlPort, agent: int, endpoint: str, limit_s: float) -> Start:
+    """Say hello for a node, and wait for the start."""
     port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint))
+    return started(port, agent, limit_s)
+
+
+def started(port: ControlPort, agent: int, limit_s: float) -> Start:
+    """The start, once the coordinator says so.
+
+    Raises:
+        StopRequested: the coordinator said stop.
+        PeerLostError: it said nothing in time.
+    """
     order = port.receive(limit_s)
     if isinstance(order, Start):
         return order

@@ -205,7 +205,11 @@ def resume(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[budget.env_steps=N]", help="A larger budget; other settings stay.", show_default=False),
+        typer.Argument(
+            metavar="[KEY=VALUE ...]",
+            help="A larger budget.env_steps, or another supervision.agents_per_process; other settings stay.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of tables.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,

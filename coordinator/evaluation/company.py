@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from coordinator.central.node import Central
 from coordinator.central.process import make_central
 from coordinator.records.plan import Plan
 from envs.interface import VecEnv
 from envs.process import World
 from node.process import Node
-from node.runtime.loop import Runtime
+from node.runtime.round_robin import Player, take_turns
 from topology.finite import DivergedError
 from topology.planes.control import Finished, Reports
 from topology.planes.world import WorldHub
 from topology.process import StopFlag
+from topology.wire.frame import WORLD
 from topology.wire.keys import frame_extra
 from topology.wire.sockets import MemoryLinks
 
@@ -65,47 +65,45 @@ class Company:
     def play(
         self, diverged: Callable[[int, DivergedError], None], stop: StopFlag, between: Callable[[], None] = lambda: None
     ) -> None:
-        """Let all have their turns until all are done.
+        """Let all have their turns until all are done: the world first, then the nodes in ascending id, the critic last.
 
         Args:
             diverged: Called when numbers of a node are no longer finite; unless it raises, the others go on without the node.
             stop: Looked at between two turns.
             between: Called whenever all have had a turn.
         """
-        for runtime in self._runtimes.values():
-            runtime.begin()
-        while not (self._world.is_over and all(node.is_over for _, node in self._present())):
-            moved = False
-            while not self._world.is_over and self._world.turn():
-                stop.heed()
-                moved = True
-            for agent, node in self._present():
-                try:
-                    while not node.is_over and node.turn():
-                        stop.heed()
-                        moved = True
-                except DivergedError as error:
-                    diverged(agent, error)
-                    self._lose(agent, diverged)
-                    moved = True
+
+        def after(moved: bool) -> None:
             assert moved, "all processes wait and nothing is on its way"
             between()
 
-    def _present(self) -> "list[tuple[int, Runtime | Central]]":
-        return [*self._runtimes.items(), *self._critics.items()]
+        self._players: dict[int, Player] = {WORLD: self._world, **self._runtimes, **self._critics}
+        for runtime in self._runtimes.values():
+            runtime.begin()
+        take_turns(
+            self._players,
+            due=lambda present: present,
+            lose=lambda agent, error: self._lose(agent, error, diverged),
+            heed=stop.heed,
+            between=after,
+        )
 
-    def _lose(self, agent: int, diverged: Callable[[int, DivergedError], None]) -> None:
+    def _lose(self, agent: int, error: DivergedError, diverged: Callable[[int, DivergedError], None]) -> None:
         """Go on without an agent, and without those whose numbers turn out not to be finite once they need not wait for it."""
-        del self._runtimes[agent]
-        gone = [agent]
+        gone = []
+
+        def drop(lost: int, why: DivergedError) -> None:
+            diverged(lost, why)
+            del self._runtimes[lost], self._players[lost]
+            gone.append(lost)
+
+        drop(agent, error)
         for lost in gone:
             self._world.lose(lost)
             for other, runtime in list(self._runtimes.items()):
                 try:
                     runtime.lose(lost)
-                except DivergedError as error:
-                    diverged(other, error)
-                    del self._runtimes[other]
-                    gone.append(other)
+                except DivergedError as why:
+                    drop(other, why)
             for plane in self._links:
                 plane[lost].close()

@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from coordinator.records import sinks
+from coordinator.records.packs import pack_size
 from coordinator.records.run_sqlite import DATABASE
 from envs.interface import EnvSpec
 from envs.registry import outlook
@@ -47,6 +48,7 @@ from topology.wire.socket_folder import PREFIX
 MANIFEST_FILE = "manifest.json"
 MAX_FOLDER_BYTES = 107 - len(f"/{PREFIX}12345678/node-1023")
 OWN_DESCRIPTORS = 50  # of a process without links: 16 to 20, and some for what it opens now and then
+PACKED_DESCRIPTORS = 20  # of a node in a pack without links: its sockets and, on tcp with keys, a context and a gate
 MANY_DESCRIPTORS = 1 << 16
 NAMED = 4  # agents of a kind, in a message
 EVALUATED_FRAC = 0.15  # of the steps: evaluations cost a quarter of what training does for a step, see decision 0020
@@ -496,7 +498,9 @@ def descriptors(ready: Plan) -> int:
         near = visible(ready.deployment.graph(), scenario.kappa, scenario.kappa_unit)
         most = max(most, *(len(ball) for ball in near))
     # the command and the world have a connection to each node; a node has two to each peer, and a socket
-    return OWN_DESCRIPTORS + max(ready.deployment.n_nodes + 1, 3 * most)
+    size = pack_size(scenario.supervision.agents_per_process, ready.deployment.n_agents)
+    packed = 0 if size == 1 else PACKED_DESCRIPTORS * size
+    return OWN_DESCRIPTORS + max(ready.deployment.n_nodes + 1, packed + 3 * most * size)
 
 
 def first_free(places: Iterable[Path]) -> Path:

@@ -100,7 +100,7 @@ def _preload() -> None:
 
     import coordinator.central.process  # noqa: F401
     import envs.process  # noqa: F401
-    import node.process  # noqa: F401
+    import node.pack  # noqa: F401
 
 
 def _fork(order: dict[str, Any]) -> int:
@@ -130,6 +130,7 @@ def _fork(order: dict[str, Any]) -> int:
 def _entry(order: dict[str, Any]) -> Callable[[], int]:
     from coordinator.central.process import run_central
     from envs.process import run_world
+    from node.pack import run_pack
     from node.process import run_node
 
     run_dir = Path(order["run_dir"])
@@ -139,10 +140,12 @@ def _entry(order: dict[str, Any]) -> Callable[[], int]:
 
         return lambda: run_evaluator(run_dir, Job(**order["job"]), beside_training=order["beside_training"])
     if order["role"] == "world":
-        return lambda: run_world(run_dir, order["control"], order["bind"])
-    if order.get("critic"):
-        return lambda: run_central(run_dir, order["control"], order["bind"])
-    return lambda: run_node(run_dir, order["agent"], order["control"], order["bind"])
+        return lambda: run_world(run_dir, order["control"], order["binds"][0])
+    if order["critic"]:
+        return lambda: run_central(run_dir, order["control"], order["binds"][0])
+    if len(order["agents"]) == 1:
+        return lambda: run_node(run_dir, order["agents"][0], order["control"], order["binds"][0])
+    return lambda: run_pack(run_dir, order["agents"], order["control"], order["binds"])
 
 
 def _reap(children: dict[int, str]) -> None:

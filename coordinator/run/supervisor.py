@@ -20,16 +20,14 @@ the training is over, and so are all others; then it is left out too.
 import asyncio
 import contextlib
 import errno
+import itertools
 import json
 import os
 import resource
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +39,9 @@ from coordinator.evaluation.evaluator import Evaluator
 from coordinator.records.database import Recorder, RecordingError
 from coordinator.records.plan import Plan
 from coordinator.run.collector import Collector, Outcome, Watcher
-from coordinator.run.scheduling import REVIEW_S, Scheduling
+from coordinator.run.processes import Processes
+from coordinator.run.scheduling import REVIEW_S
 from node.protocol.kinds import averaged
-from scenarios.registry import environment
 from topology.deployment import LOGS
 from topology.planes.control import (
     Control,
@@ -60,11 +58,9 @@ from topology.planes.control import (
     refused_at,
 )
 from topology.process import STOP, StopFlag, how_it_ended
-from topology.wire.keys import COORDINATOR, Keyring, role_of
+from topology.wire.keys import COORDINATOR, WORLD_ROLE, Keyring, role_of
 from topology.wire.socket_folder import socket_folder
-from topology.wire.sockets import ipc_endpoint
 
-FORK_SERVER = "fork server"
 LAST_WORDS_S = 0.5  # how long a death waits for the Fault that may explain it
 NAMED = 8  # of processes that are not up so many are named one by one
 KILL_S = 2.0  # how long a killed process may take to be reaped
@@ -132,17 +128,15 @@ class _Supervisor:
         self._collector = collector
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._hellos: dict[str, Hello] = {}
-        self._alive: dict[str, int] = {}
-        self._fork_server_pid = 0
-        self._roles = ["world", *map(role_of, range(ready.deployment.n_nodes))]
+        self._processes = Processes(ready, run_dir, by_hand)
+        self._roles = self._processes.roles
+        self._alive = self._processes.alive
         self._largest = largest_report(len(self._roles), self._scenario.rollout.steps, averaged(ready.scenario, ready.deployment))
-        self._critic = None if ready.deployment.critic is None else role_of(ready.deployment.critic)
         self._diverged: dict[str, str] = {}  # what is said of a process's numbers, by role
         self._orphaned = False
         self._hub: ControlHub | None = None  # once all processes are up
         self._evaluator = Evaluator(run_dir, collector.evaluations, self._scenario.supervision.deadline_s)
         self._evaluates_beside = True  # the training
-        self._by_hand = [f"node-{agent}" for agent in sorted(by_hand)]
         self._say = say
         self._stop = stop
 
@@ -154,14 +148,14 @@ class _Supervisor:
 
         with self._stop.waking(wake), socket_folder() as (folder, lock):
             keys = Keyring.of(self._run_dir, COORDINATOR, self._scenario.network)
-            hub = ControlHub(self._address(folder, "control", len(self._roles)), keys=keys, largest=self._largest)
-            fork_server = await _open_fork_server(self._run_dir, folder, lock)
-            self._fork_server_pid = fork_server.pid
-            sources = (self._listen(hub), self._mind(fork_server), self._share(fork_server), self._count_descriptors(hub))
+            hub = ControlHub(self._processes.address(folder, "control", len(self._roles)), keys=keys, largest=self._largest)
+            await self._processes.open(folder, lock)
+            sharing = self._processes.share_cores(lambda: self._evaluator.pid)
+            sources = (self._listen(hub), self._mind(self._processes.server), sharing, self._count_descriptors(hub))
             tasks = [asyncio.create_task(source) for source in sources]
             error: _Failure | RecordingError | None = None
             try:
-                await self._supervise(hub, fork_server, folder)
+                await self._supervise(hub, folder)
             except (_Failure, RecordingError) as failure:
                 error = failure
             finally:
@@ -171,7 +165,7 @@ class _Supervisor:
                     await self._end_all(hub)
                 for task in tasks:
                     task.cancel()
-                await _close_fork_server(fork_server)
+                await self._processes.close()
                 self._conclude(hub)
 
     # -------------------------------------------------------------- sources
@@ -185,22 +179,6 @@ class _Supervisor:
         while line := await fork_server.stdout.readline():
             await self._inbox.put(json.loads(line))
         await self._inbox.put({"closed": True})
-
-    async def _share(self, fork_server: asyncio.subprocess.Process) -> None:
-        """Let the run use the cores as it may while it is alone, or in company (`coordinator.run.scheduling`)."""
-        if self._scenario.clock != "virtual" or sys.platform != "linux":
-            return
-        cores = Scheduling(self._n, sorted(os.sched_getaffinity(0)))
-        looked = time.monotonic()
-        while True:
-            await asyncio.sleep(REVIEW_S)
-            agents = {place: self._alive[role] for place, role in enumerate(self._roles[1 : 1 + self._n]) if role in self._alive}
-            helpers = set(self._alive.values()) - set(agents.values())
-            idlers = {os.getpid(), fork_server.pid, *([] if self._evaluator.pid is None else [self._evaluator.pid])}
-            now = time.monotonic()
-            with contextlib.suppress(OSError):  # the system does not tell what it does
-                cores.review(agents, helpers, idlers, now - looked)
-            looked = now
 
     async def _count_descriptors(self, hub: ControlHub) -> None:
         """End the run when no file can be opened any more, before that shows somewhere where it can hardly be told."""
@@ -219,17 +197,17 @@ class _Supervisor:
 
     # ------------------------------------------------------------- the course
 
-    async def _supervise(self, hub: ControlHub, fork_server: asyncio.subprocess.Process, folder: Path) -> None:
+    async def _supervise(self, hub: ControlHub, folder: Path) -> None:
         limit_s = self._scenario.supervision.start_limit_s(self._n)
         deadline = time.monotonic() + limit_s
         while len(self._hellos) < len(self._roles):
             left = deadline - time.monotonic()
             item = await self._next(left)
             if item is None:
-                absent = [self._spoken(role) for role in self._roles if role not in self._hellos]
-                raise _Failure(not_up(absent, len(self._roles), limit_s) + self._halted())
+                absent = [self._processes.spoken(role) for role in self._roles if role not in self._hellos]
+                raise _Failure(not_up(absent, len(self._roles), limit_s) + self._processes.halted())
             if isinstance(item, dict) and "ready" in item:
-                self._order_births(fork_server, hub, folder)
+                self._processes.start(hub.endpoint, folder, self._say)
             else:
                 await self._on(item)
         self._collector.begin()
@@ -240,17 +218,17 @@ class _Supervisor:
         )
         for role in self._roles:
             if not await hub.send(role, start):
-                raise _Failure(f"{self._spoken(role)} said hello, and cannot be reached")
+                raise _Failure(f"{self._processes.spoken(role)} said hello, and cannot be reached")
         silence_s = 2 * self._scenario.supervision.deadline_s
-        while self._alive or not self._collector.finished.issuperset(self._by_hand):
+        while self._alive or not self._collector.finished.issuperset(self._processes.by_hand):
             item = await self._next(silence_s)
             if item is None:
-                raise _Failure(f"no process reported anything for {silence_s:g} s{self._halted()}")
+                raise _Failure(f"no process reported anything for {silence_s:g} s{self._processes.halted()}")
             await self._on(item)
             if self._alive and self._evaluates_beside:
-                self._evaluator.begin(partial(_send, fork_server), beside_training=True)
+                self._evaluator.begin(self._processes.send, beside_training=True)
                 await self._heed_evaluator()
-        await self._evaluate_rest(fork_server)
+        await self._evaluate_rest()
 
     async def _heed_evaluator(self) -> None:
         """End the evaluation under way, and leave all others for the end, if it has not got on within the deadline."""
@@ -261,14 +239,14 @@ class _Supervisor:
             self._evaluates_beside = False
             await self._end_evaluator()
 
-    async def _evaluate_rest(self, fork_server: asyncio.subprocess.Process) -> None:
+    async def _evaluate_rest(self) -> None:
         """Training is over: make the evaluations that are left, with no training to leave the processor to."""
         self._collector.end_training()
         if self._evaluator.job is not None:
             await self._end_evaluator()
         deadline_s = self._scenario.supervision.deadline_s
         while True:
-            self._evaluator.begin(partial(_send, fork_server), beside_training=False)
+            self._evaluator.begin(self._processes.send, beside_training=False)
             if (job := self._evaluator.job) is None:
                 return
             item = await self._next(deadline_s)
@@ -296,24 +274,6 @@ class _Supervisor:
         except TimeoutError:
             return None
 
-    def _order_births(self, fork_server: asyncio.subprocess.Process, hub: ControlHub, folder: Path) -> None:
-        for place, role in enumerate(self._roles):
-            if role in self._by_hand:
-                agent, bind = place - 1, self._address(folder, role, place)
-                words = ["--run", str(self._run_dir.resolve()), "--agent", str(agent), "--control", hub.endpoint, "--bind", bind]
-                known = [f"{name}={value}" for name, value in environment().items()]
-                self._say(shlex.join([*(["env", *known] if known else []), sys.executable, "-P", "-m", "node", *words]))
-                continue
-            order: dict[str, Any] = {
-                "role": role,
-                "run_dir": str(self._run_dir.resolve()),
-                "control": hub.endpoint,
-                "bind": self._address(folder, role, place),
-            }
-            if role != "world":
-                order |= {"agent": place - 1, "critic": role == self._critic}
-            _send(fork_server, order)
-
     async def _on(self, item: "_Item") -> None:
         if isinstance(item, _Asked):
             raise _InterruptedError(f"{item.reason}{self._collector.where()}")
@@ -323,10 +283,12 @@ class _Supervisor:
             await self._on_fork_server(item)
             return
         if isinstance(item, Fault) and item.diverged_at is not None:
-            self._on_diverged(item, item.diverged_at)
+            await self._on_diverged(item, item.diverged_at)
             return
         if isinstance(item, Fault):
-            raise _Failure(f"{self._spoken(item.role)} gave up{self._collector.where()}: {item.text}{self._halted()}")
+            raise _Failure(
+                f"{self._processes.spoken(item.role)} gave up{self._collector.where()}: {item.text}{self._processes.halted()}"
+            )
         if isinstance(item, Refused):
             self._note_refused(item)
             return
@@ -334,13 +296,16 @@ class _Supervisor:
             self._hellos[item.role] = item
         self._collector.take(item)
 
-    def _on_diverged(self, item: Fault, env_step: int) -> None:
-        """Numbers of a process are no longer finite: it exits, which ends the run, or the others go on without it."""  # noqa: DOC501
-        agent = None if item.role == self._critic else self._roles.index(item.role) - 1
+    async def _on_diverged(self, item: Fault, env_step: int) -> None:
+        """Numbers of a node are no longer finite: the run ends, or the others go on without it, also those of its process."""  # noqa: DOC501
+        agent = None if item.role == self._processes.critic else self._roles.index(item.role) - 1
         story = self._collector.diverge(agent, env_step, item.text)
-        if not self._may_go_on_without(item.role):
+        if not self._may_go_on_without([item.role]):
             raise _Failure(story)
-        self._diverged[item.role] = story
+        if len(self._left(self._processes.roles_of(self._processes.holder(item.role)))) > 1:
+            await self._tell_gone([item.role], story)
+        else:  # its process exits
+            self._diverged[item.role] = story
 
     async def _on_fork_server(self, item: dict[str, Any]) -> None:
         if self._evaluator.is_meant(item):
@@ -348,17 +313,16 @@ class _Supervisor:
         elif "born" in item:
             self._alive[item["born"]] = item["pid"]
         elif "dead" in item:
-            role, status = item["dead"], item["status"]
-            pid = self._alive.pop(role, 0)
+            name, status = item["dead"], item["status"]
+            pid = self._alive.pop(name, 0)
             await self._handle_last_words()
-            if status != 0 or role not in self._collector.finished:
-                story = (
-                    self._diverged.get(role)
-                    or f"{self._spoken(role)} (pid {pid}) {how_it_ended(status)}{self._collector.where()}"
-                )
-                if not self._may_go_on_without(role):
+            lost = self._left(self._processes.roles_of(name))
+            if lost and (status != 0 or not self._collector.finished.issuperset(lost)):
+                how = f"{self._processes.spoken(name)} (pid {pid}) {how_it_ended(status)}{self._collector.where()}"
+                story = next((self._diverged[role] for role in lost if role in self._diverged), how)
+                if not self._may_go_on_without(lost):
                     raise _Failure(story)
-                await self._tell_gone(role, story)
+                await self._tell_gone(lost, story)
         elif "closed" in item and self._needs_fork_server():
             self._orphaned = True
             raise _Failure(
@@ -369,18 +333,24 @@ class _Supervisor:
         has_to_start = len(self._hellos) < len(self._roles)
         return has_to_start or bool(self._alive) or self._evaluator.has_work()
 
-    def _may_go_on_without(self, role: str) -> bool:
-        wanted = self._scenario.supervision.on_node_death == "continue"
-        return wanted and self._hub is not None and role != "world" and len(self._collector.outcome.gone) < self._n - 1
+    def _left(self, roles: Sequence[str]) -> list[str]:
+        """Those without which the run has not gone on already."""
+        gone = {role_of(agent) for agent in self._collector.outcome.gone}
+        return [role for role in roles if role not in gone]
 
-    async def _tell_gone(self, role: str, story: str) -> None:
-        """Let the others go on without an agent."""
+    def _may_go_on_without(self, lost: Sequence[str]) -> bool:
+        wanted = self._scenario.supervision.on_node_death == "continue" and self._hub is not None
+        return wanted and WORLD_ROLE not in lost and len(self._collector.outcome.gone) + len(lost) < self._n
+
+    async def _tell_gone(self, lost: Sequence[str], story: str) -> None:
+        """Let the others go on without some agents."""
         assert self._hub is not None
-        agent = int(role.removeprefix("node-"))
-        self._collector.lose(agent, story)
-        for other in self._alive:
-            if other not in self._collector.finished:
-                await self._hub.send(other, Gone(agent=agent))
+        agents = [int(role.removeprefix("node-")) for role in lost]
+        for agent in agents:
+            self._collector.lose(agent, story)
+        there = set(self._left(self._processes.roles_alive()))
+        for agent, other in itertools.product(agents, sorted(there - self._collector.finished)):
+            await self._hub.send(other, Gone(agent=agent))
 
     async def _handle_last_words(self) -> None:
         """Handle what the control plane still holds, so that a Fault is handled before the death that it explains."""
@@ -401,7 +371,7 @@ class _Supervisor:
 
     async def _end_all(self, hub: ControlHub) -> None:
         """End every process that is still there; nothing is waited for longer than stop_s and KILL_S."""
-        for role in self._by_hand:
+        for role in self._processes.by_hand:
             if role in self._hellos and role not in self._collector.finished:
                 await hub.send(role, Stop(reason="the run is over"))
         if self._evaluator.pid is not None:
@@ -414,7 +384,8 @@ class _Supervisor:
             while self._alive and time.monotonic() < deadline:
                 item = await self._next(min(0.1, deadline - time.monotonic()))
                 if self._orphaned:  # no deaths are reported any more
-                    self._alive = {role: pid for role, pid in self._alive.items() if psutil.pid_exists(pid)}
+                    for name in [name for name, pid in self._alive.items() if not psutil.pid_exists(pid)]:
+                        del self._alive[name]
                 match item:
                     case {"born": role, "pid": pid}:  # born while the run was failing
                         self._alive[role] = pid
@@ -449,29 +420,6 @@ class _Supervisor:
         for reason in refused.reasons:
             self._collector.note(refused.role, f"kept out: {reason}")
 
-    def _address(self, folder: Path, name: str, place: int) -> str:
-        network = self._scenario.network
-        if network.transport == "ipc":
-            return ipc_endpoint(folder, name)
-        return f"tcp://{network.host}:{network.port + place if network.port else '*'}"
-
-    def _spoken(self, role: str) -> str:
-        if role == self._critic:
-            return "the central critic"
-        return f"the {role}" if role == FORK_SERVER else role.replace("-", " ")
-
-    def _halted(self) -> str:
-        """The processes that were stopped from outside (SIGSTOP, a debugger): they explain a silence best."""
-        processes = {**self._alive, FORK_SERVER: self._fork_server_pid}
-        halted = [f"{self._spoken(role)} (pid {pid})" for role, pid in processes.items() if _is_halted(pid)]
-        return f"; stopped from outside: {', '.join(halted)}" if halted else ""
-
-
-def _is_halted(pid: int) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):  # it has ended, or there is no descriptor left to look with
-        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    return False
-
 
 def not_up(absent: Sequence[str], of: int, limit_s: float) -> str:
     """Which processes did not come up in time, and what to change.
@@ -482,38 +430,3 @@ def not_up(absent: Sequence[str], of: int, limit_s: float) -> str:
     """
     named = ", ".join(absent) if len(absent) <= NAMED else f"first {absent[0]}"
     return f"{len(absent)} of {of} processes not up within {limit_s:g} s: {named}; supervision.start_s gives them longer"
-
-
-async def _open_fork_server(run_dir: Path, sockets: Path, lock: int) -> asyncio.subprocess.Process:
-    log = (run_dir / LOGS / "fork_server.log").open("ab")
-    try:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "coordinator.run.fork_server",
-            sockets,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, **environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
-    finally:
-        log.close()
-
-
-def _send(fork_server: asyncio.subprocess.Process, order: dict[str, Any]) -> None:
-    assert fork_server.stdin is not None
-    fork_server.stdin.write(json.dumps(order).encode() + b"\n")
-
-
-async def _close_fork_server(fork_server: asyncio.subprocess.Process) -> None:
-    assert fork_server.stdin is not None
-    fork_server.stdin.close()
-    try:
-        await asyncio.wait_for(fork_server.wait(), KILL_S)
-    except TimeoutError:
-        fork_server.kill()
-        await fork_server.wait()

@@ -16,6 +16,7 @@ One thread does all this; it waits on the children's process descriptors.
 
 import fcntl
 import json
+import math
 import os
 import select
 import shlex
@@ -32,6 +33,7 @@ from typing import Any, Literal
 
 from coordinator.exit_codes import EXIT_DIVERGED
 from coordinator.records.checkpoints import latest_good
+from coordinator.records.packs import pack_size
 from coordinator.records.plan import changes_since, manifest
 from coordinator.run.collector import spoken
 from coordinator.study.grid import Cell
@@ -152,7 +154,9 @@ def cores() -> int:
 
 def jobs_at_once(cells: Sequence[Cell], *, in_process: bool) -> int:
     """How many runs at a time fill the cores: one per core in one process each, else as many as have a core per process."""
-    return cores() if in_process else max(1, cores() // (1 + max(cell.n_agents for cell in cells)))
+    sizes = (pack_size(cell.scenario.supervision.agents_per_process, cell.n_agents) for cell in cells)
+    most = max(math.ceil(cell.n_agents / size) for cell, size in zip(cells, sizes, strict=True))
+    return cores() if in_process else max(1, cores() // (1 + most))
 
 
 def check_at_once(cells: Sequence[Cell], at_once: int, *, in_process: bool) -> None:

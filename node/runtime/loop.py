@@ -206,6 +206,26 @@ class Runtime(Stateful):
                 raise self._diverged(error) from None
         return message is not None
 
+    @property
+    def waits_for_peers(self) -> bool:
+        """Whether the next message that this node waits for is a peer's; else it is the world's."""
+        return self._protocol.waits_for_peers
+
+    def review(self, began: float) -> None:
+        """Nothing that this node waits for has come for a while: heed the coordinator and the deadline.
+
+        Args:
+            began: When the wait began, by `time.monotonic`.
+
+        Raises:
+            PeerLostError: a peer was silent beyond the deadline.
+            StopRequested: the coordinator said stop.
+        """
+        try:
+            self._waiting.review(began)
+        except NotFiniteError as error:
+            raise self._diverged(error) from None
+
     def lose(self, agent: int) -> None:
         """Another agent is gone for good, and the run goes on without it.
 

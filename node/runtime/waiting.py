@@ -81,12 +81,25 @@ class Waiting:
     def _in_lockstep(self) -> Message | None:
         began = time.monotonic()
         while (message := self.receive(SLICE_S)) is None:
-            if self._heed_control():
+            if self.review(began):
                 return None
-            patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
-            if time.monotonic() - began >= patience * self._deadline_s:
-                self._expire()
         return message
+
+    def review(self, began: float) -> bool:
+        """In lockstep, nothing has come for a while: heed coordinator and deadline; whether the coordinator said something.
+
+        Args:
+            began: When the wait began, by `time.monotonic`.
+
+        Raises:
+            StopRequested: the coordinator said stop.
+        """
+        if self._heed_control():
+            return True
+        patience = 1.0 if self._protocol.waits_for_peers else WORLD_PATIENCE
+        if time.monotonic() - began >= patience * self._deadline_s:
+            self._expire()
+        return False
 
     def _by_the_wall(self) -> Message | None:
         moment, now = self._protocol.moment, time.monotonic()

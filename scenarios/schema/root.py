@@ -73,6 +73,11 @@ class Scenario(Section):
         if self.label and not self.label.isprintable():
             raise ValueError(f"label: got {self.label!r}; it has printable characters alone")
         if self.clock == "wall":
+            if self.supervision.agents_per_process != 1:
+                raise ValueError(
+                    f"supervision.agents_per_process: got {self.supervision.agents_per_process} with clock 'wall'; agents of one "
+                    "process take turns, so on the real network each has its own: 1"
+                )
             if self.evaluation.every_rounds:
                 raise ValueError(
                     f"evaluation.every_rounds: got {self.evaluation.every_rounds} with clock 'wall'; an evaluation is modelled, "

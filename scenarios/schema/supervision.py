@@ -1,12 +1,20 @@
-"""The section `supervision`: deadlines."""
+"""The section `supervision`: processes and deadlines."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from scenarios.schema.base import Section, setting
 
 
 class Supervision(Section):
-    """Deadlines: what passes one of these ends the run with a message."""
+    """Processes and deadlines: what passes a deadline ends the run with a message."""
+
+    agents_per_process: Annotated[int, Field(ge=1)] | Literal["auto"] = setting(
+        1,
+        "How many agents share a process (a pack). It changes no result. auto: one pack for each core. More than 1 needs "
+        "clock=virtual.",
+    )
 
     on_node_death: Literal["stop", "continue"] = setting(
         "stop",
@@ -16,7 +24,7 @@ class Supervision(Section):
     deadline_s: float = setting(
         120.0,
         "Longest wait for one message, in wall time; passing it names the silent process. Agents that learn are silent: "
-        "it must exceed the learning of one round, with a sequential factor that of all agents.",
+        "it must exceed the learning of one round, with a sequential factor or in a pack that of all agents.",
         unit="s",
         gt=0,
     )

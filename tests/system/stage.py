@@ -228,9 +228,9 @@ class Stage:
                     process = subprocess.Popen([sys.executable, "-P", "-m", "node", *words])
                     stack.callback(process.wait, 10)
                 else:
-                    order = {"role": role, "run_dir": str(done.run_dir), "control": ipc_endpoint(folder, "c"), "bind": bind}
+                    order = {"role": role, "run_dir": str(done.run_dir), "control": ipc_endpoint(folder, "c"), "binds": [bind]}
                     critic = {"critic": agent == deployment.critic}
-                    self._fork_server.fork(order | ({"agent": agent, **critic} if agent >= 0 else {}))
+                    self._fork_server.fork(order | ({"agents": [agent], **critic} if agent >= 0 else {}))
             hellos: dict[str, Hello] = {}
             while len(hellos) < len(roles):
                 message = hear(control, done)

@@ -73,8 +73,8 @@ class Company:
         roles = ["world", *(f"node-{agent}" for agent in range(AGENTS))]
         for role in roles:
             order: dict[str, object] = {"role": role, "run_dir": str(self.run_dir), "control": control}
-            order["bind"] = ipc_endpoint(folder, role)
-            fork_server.fork(order if role == "world" else order | {"agent": int(role.removeprefix("node-")), "critic": False})
+            order["binds"] = [ipc_endpoint(folder, role)]
+            fork_server.fork(order if role == "world" else order | {"agents": [int(role.removeprefix("node-"))], "critic": False})
         hellos: dict[str, Hello] = {}
         while len(hellos) < len(roles):
             message = self._heard(UP_S)

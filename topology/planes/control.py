@@ -313,19 +313,27 @@ class ControlPort:
             work()
         except StopRequested:
             return 0
-        except DivergedError as error:
-            fault = Fault(role=self._role, text=str(error), diverged_at=error.env_step)
-        except PeerLostError as error:
-            if STOP.asked:  # so were the others, and one of them was sooner gone
-                return 0
-            fault = Fault(role=self._role, text=str(error))
-        except ProtocolError as error:
-            fault = Fault(role=self._role, text=str(error))
         except Exception as error:  # noqa: BLE001  (the last line of defence: the coordinator must learn why)
-            traceback.print_exc()
-            fault = Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})")
-        else:
-            return 0
+            return self.fail(error, log)
+        return 0
+
+    def fail(self, error: Exception, log: Path) -> int:
+        """Tell the coordinator why the process cannot go on; the process's exit code.
+
+        Args:
+            error: Why; to be called where it is being handled.
+            log: Where more can be read of an unforeseen error.
+        """
+        match error:
+            case DivergedError():
+                fault = Fault(role=self._role, text=str(error), diverged_at=error.env_step)
+            case PeerLostError() if STOP.asked:  # so were the others, and one of them was sooner gone
+                return 0
+            case PeerLostError() | ProtocolError():
+                fault = Fault(role=self._role, text=str(error))
+            case _:
+                traceback.print_exc()
+                fault = Fault(role=self._role, text=f"{type(error).__name__}: {error} (see {log.parent.name}/{log.name})")
         with contextlib.suppress(ConnectionError, StopRequested):  # the coordinator is gone, or wants no more
             self.send(fault)
         return 1

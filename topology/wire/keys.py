@@ -24,7 +24,7 @@ Source: CurveZMQ (ZeroMQ RFC 26) and the ZeroMQ Authentication Protocol (RFC 27)
 import json
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,26 @@ _ZAP_VERSION = b"1.0"
 def role_of(agent: int) -> str:
     """A node's role: its name on the control plane, and on its keys."""
     return f"node-{agent}"
+
+
+def pack_role(agents: Sequence[int]) -> str:
+    """The name of a process that holds these agents, which follow each other.
+
+    Example:
+        >>> pack_role([3]), pack_role([3, 4, 5])
+        ('node-3', 'nodes-3-5')
+    """
+    return role_of(agents[0]) if len(agents) == 1 else f"nodes-{agents[0]}-{agents[-1]}"
+
+
+def spoken_role(role: str) -> str:
+    """A role or process as it is called in a sentence.
+
+    Example:
+        >>> spoken_role("node-3"), spoken_role("nodes-3-5")
+        ('node 3', 'nodes 3-5')
+    """
+    return role.replace("-", " ", 1)
 
 
 def is_secured(network: Network) -> bool:

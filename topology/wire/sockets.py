@@ -37,7 +37,8 @@ _MORE = int(zmq.SNDMORE)
 _PREFIX = role_of(0).removesuffix("0").encode()
 STRANGER = -1  # a sender that gave itself no node's name, or another's
 WORLD_DEPTH = 16  # messages between world and node: lockstep leaves two unread there, a round's end a third
-Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
 
 
 class PeerLostError(Exception):
@@ -108,6 +109,11 @@ class ZmqLinks:
         self._received = Receiver(self._inbox) if keys is None else KeyedReceiver(self._inbox)
         self.sender: int | None = None
         self._outboxes: dict[int, Sender] = {}
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """What a poller of several nodes looks at: the inbox."""
+        return self._inbox
 
     def connect(self, endpoints: Mapping[int, str]) -> None:
         """Open one outbox per node of `endpoints`."""
@@ -229,6 +235,11 @@ class DealerLinks:
         self._received = Receiver(self._socket)
         self.sender: int | None = None
 
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """What a poller of several nodes looks at."""
+        return self._socket
+
     def send(self, to: int, frames: Frames) -> None:
         """Put a multipart on the link to the world; there is no other process at the other end.
 
@@ -261,8 +272,18 @@ class MemoryLinks:
     @classmethod
     def mesh(cls, n: int) -> "list[MemoryLinks]":
         """The links of n nodes, by id."""
-        inboxes: dict[int, deque[tuple[int, list[bytes]]]] = {agent: deque() for agent in range(n)}
-        return [cls(agent, inboxes) for agent in range(n)]
+        return list(cls.among(range(n)).values())
+
+    @classmethod
+    def among(cls, agents: Collection[int]) -> "dict[int, MemoryLinks]":
+        """The links of some nodes that all reach each other, by id."""
+        inboxes: dict[int, deque[tuple[int, list[bytes]]]] = {agent: deque() for agent in agents}
+        return {agent: cls(agent, inboxes) for agent in agents}
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether there is something to receive."""
+        return bool(self._inbox)
 
     def send(self, to: int, frames: Frames) -> None:
         """See `Links.send`."""
@@ -278,6 +299,41 @@ class MemoryLinks:
     def close(self) -> None:
         """See `Links.close`; what others still send here is dropped."""
         self._inboxes[self._agent] = deque(maxlen=0)
+
+
+class PackLinks:
+    """Links of a node in a pack: through memory to the nodes of its own process, over ZeroMQ to all others.
+
+    Args:
+        near: Its links to the nodes of its process.
+        far: Its links to the others.
+        mates: The nodes of its process.
+    """
+
+    def __init__(self, near: MemoryLinks, far: ZmqLinks, mates: Collection[int]) -> None:
+        self.near = near
+        self.far = far
+        self._mates = frozenset(mates)
+        self.sender: int | None = None
+
+    def send(self, to: int, frames: Frames) -> None:
+        """See `Links.send`."""
+        (self.near if to in self._mates else self.far).send(to, frames)
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """See `Links.receive`."""
+        frames = self.near.receive(0.0)
+        if frames is not None:
+            self.sender = self.near.sender
+            return frames
+        frames = self.far.receive(timeout_s)
+        self.sender = self.far.sender
+        return frames
+
+    def close(self) -> None:
+        """See `Links.close`."""
+        self.near.close()
+        self.far.close()
 
 
 class Sender:
@@ -364,6 +420,17 @@ class KeyedReceiver(Receiver):
         self.role = str(first.get("User-Id")).encode()
 
 
+def wait_for_any(sockets: Collection[zmq.Socket[bytes]], timeout_s: float) -> list[zmq.Socket[bytes]]:
+    """Those of the sockets that have something to receive, as soon as one has; none, if that takes longer than the timeout.
+
+    Raises:
+        StopRequested: the process has been asked to stop.
+    """
+    ready = {socket for socket, _ in zmq.zmq_poll([(socket, zmq.POLLIN) for socket in sockets], int(1000 * timeout_s))}
+    heed_stop()
+    return [socket for socket in sockets if socket in ready]
+
+
 def _name(agent: int) -> bytes:
     return _PREFIX + b"%d" % agent
 
@@ -378,13 +445,16 @@ def ipc_endpoint(folder: Path, name: str) -> str:
     return f"ipc://{folder / name}"
 
 
-def new_context(*, lockstep: bool = False) -> Context:
-    """The one ZeroMQ context of this process. Open it after forking, never before.
+def new_context(*, lockstep: bool = False, max_sockets: int | None = None) -> Context:
+    """A ZeroMQ context: the one of this process, or of a node in a pack with keys. Open it after forking, never before.
 
     Args:
         lockstep: Whether this thread and ZeroMQ's share the processor with others as lockstep has it (`topology.process`).
+        max_sockets: How many sockets it may hold; None: ZeroMQ's thousand.
     """
     context = zmq.Context(io_threads=1)
+    if max_sockets is not None:
+        context.set(zmq.MAX_SOCKETS, min(max_sockets, context.get(zmq.SOCKET_LIMIT)))
     if lockstep:
         take_turns(SHORT_TURN_NS)
         context.socket(zmq.PAIR).close()  # starts ZeroMQ's thread, which inherits them

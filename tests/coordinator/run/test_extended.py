@@ -88,7 +88,7 @@ def test_an_extension_that_never_began_leaves_no_trace_in_the_next(stopped: kh.R
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"kappa": 0}, r"^kappa: got 0; a run goes on with what it was begun with \(1\), and only budget\.env_steps may grow"),
+        ({"kappa": 0}, r"^kappa: got 0; a run goes on with 1, with which it began; only budget\.env_steps"),
         ({"budget": {"env_steps": 176}}, r"^budget\.env_steps: got 176; expected at least the 192"),
         ({"budget.extended": [[3, 5]]}, r"^budget\.extended: got \(\(3, 5\),\)"),
         ({"budget.extended": [[5, 5]]}, r"extended: got \[\[5, 5\]\]; expected first rounds that ascend"),

@@ -163,6 +163,8 @@ def test_runs_at_a_time_leave_a_core_per_process(monkeypatch: pytest.MonkeyPatch
     found = cells("quickstart", ["env.name=network_lq", "env.agents=2,3"], [0])
     assert jobs_at_once(found, in_process=True) == 12
     assert jobs_at_once(found, in_process=False) == 3
+    packed = cells("quickstart", ["env.name=network_lq", "env.agents=3", "supervision.agents_per_process=2"], [0])
+    assert jobs_at_once(packed, in_process=False) == 4
     assert jobs_at_once(cells("quickstart", ["env.name=network_lq", "env.agents=16"], [0]), in_process=False) == 1
 
 
