@@ -56,6 +56,7 @@ WIDE, HIGH = 480, 360  # of the world's picture, in pixels
 DISTANCE = 5.0  # of the camera from the robot, in metres
 TITLE, DEEP, ASIDE, MARGIN = 24, 150, 420, 40  # heights of words and ground, width of the graph and of its edge, in pixels
 PER_METRE = 12  # pixels of the ground
+RADII, NAMED_FROM = (3.0, 11.0), 6.0  # of an agent, by how near the next one is; a smaller circle holds no number
 APART = 4  # of a link from the middle of its edge, in pixels
 SKY, GROUND, COSTLY = (214, 226, 236), (236, 238, 240), (244, 205, 200)
 NODE, LINK = (0, 32, 76), (127, 140, 141)
@@ -374,9 +375,11 @@ class _Screen:
         spread = (room - np.ptp(points, axis=0) / size * room) / 2
         scaled = (points - low) / size * room + margin + spread
         self._places = {i: (float(a) * FINE, float(HIGH - b) * FINE) for i, (a, b) in enumerate(scaled)}
+        between = np.linalg.norm(scaled[:, None] - scaled, axis=2) + np.diag(np.full(len(scaled), np.inf))
+        self._radius = float(np.clip(0.45 * between.min(initial=np.inf), *RADII))
         self._links = sorted(link for edge in graph.edges for link in (edge, edge[::-1]))
         self._most, self._cost_limit = most, cost_limit
-        self._small, self._large = scenes.font(13), scenes.font(13 * FINE)
+        self._small, self._large = scenes.font(13), scenes.font(round(1.2 * self._radius * FINE))
 
     def drawn(self, shot: Shot, time_s: float, *, charged: bool) -> Image.Image:
         """A shot; `charged`: whether it has cost anything since the one before."""
@@ -396,7 +399,12 @@ class _Screen:
         pen.text((6, 4), told, fill=LOST if charged else INK, font=self._small)
         now = [shot.loads.get(link, (0, 0)) for link in self._links]
         total, lost = (sum(column) for column in zip(*now, strict=True)) if now else (0, 0)
-        pen.text((WIDE + 6, 4), f"{total:,} bytes between agents, {lost} messages lost", fill=INK, font=self._small)
+        pen.text(
+            (WIDE + 6, 4),
+            f"{total:,} bytes between agents, {lost} {'message' if lost == 1 else 'messages'} lost",
+            fill=INK,
+            font=self._small,
+        )
         image.paste(self._traffic(now), (WIDE, TITLE))
         return image
 
@@ -406,10 +414,11 @@ class _Screen:
         for (a, b), (sent, lost) in zip(self._links, now, strict=True):
             width = max(1, round(FINE * (0.5 + 5.0 * sent / self._most)))
             pen.line(_beside(self._places[a], self._places[b]), fill=LOST if lost else LINK, width=width)
-        radius = 11 * FINE
+        radius = self._radius * FINE
         for i, (x, y) in self._places.items():
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=NODE)
-            pen.text((x, y), str(i), fill="white", font=self._large, anchor="mm")
+            if self._radius >= NAMED_FROM:
+                pen.text((x, y), str(i), fill="white", font=self._large, anchor="mm")
         return image.reduce(FINE)
 
 

@@ -181,6 +181,18 @@ def test_a_picture_that_cost_something_is_framed_and_the_cost_so_far_is_told() -
         assert (calm[:, filming.WIDE :] == colour).all(axis=-1).any()
 
 
+@pytest.mark.parametrize("n", [3, 20, 200])
+def test_agents_that_stand_close_are_drawn_smaller(n: int) -> None:
+    screen = filming._Screen(nx.path_graph(n), 10, None, np.stack([np.arange(float(n)), np.zeros(n)], axis=1))
+    shot = filming.Shot(filming.View(np.zeros((filming.HIGH, filming.WIDE, 3), np.uint8)), 0.0, {})
+    right = np.asarray(screen.drawn(shot, 0.0, charged=False))[filming.TITLE :, filming.WIDE :].astype(int)
+    blue = np.abs(right - filming.NODE).max(axis=2) < 12
+    rows = np.flatnonzero(blue.any(axis=1))
+    across = np.flatnonzero(np.diff(np.concatenate([[0], blue.any(axis=0), [0]]).astype(int)) == 1)
+    assert np.ptp(rows) == pytest.approx({3: 22, 20: 13, 200: 6}[n], abs=2)
+    assert n == 200 or len(across) == n
+
+
 @pytest.mark.system
 @pytest.mark.timeout(120)
 @pytest.mark.slow
