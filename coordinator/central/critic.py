@@ -3,6 +3,10 @@
 It values the mean of what agents are rewarded, and of what each cost is to them: with `env.reward: team`, the team's. Input is
 every agent's block, ascending. Every agent is answered with the same advantages. What has not come enters as zeros, and as
 nothing into the means.
+
+Where agents may end before the others, the team's episode is the copy's. An agent that has ended is paid 0, and its block tells
+the critic so. All samples of the team are learnt from; an agent uses only the advantages of those in which it took part. Its own
+limit of time is like an end to the team: nothing is paid to it any more, and the critic values just that.
 """
 
 from collections.abc import Mapping

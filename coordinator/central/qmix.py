@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coordinator.central.node import Mind, Told
 from node.learners.off_policy.action_values import Samples
-from node.learners.off_policy.mixer import Team
+from node.learners.off_policy.mixer import Flags, Team
 from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -34,7 +34,7 @@ class CentralMixer(Mind):
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
         self._scenario = scenario
         self._n = deployment.n_agents
-        self._team = Team(deployment.obs_dims, deployment.n_discrete, scenario.algorithm, scenario.seed)
+        self._team = Team(deployment.obs_dims, deployment.n_discrete, scenario.algorithm, scenario.seed, Flags.of(deployment))
         self._earned = 0.0  # minibatches not yet learnt from
 
     def learn(self, round_: int, told: Told) -> None:

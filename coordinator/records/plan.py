@@ -107,7 +107,6 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
     recipe = scenario.algorithm.recipe
     if spec.presence or any(spec.masked):
         for key, value, is_able in (
-            ("algorithm.critic_scope", recipe.critic_scope, recipe.critic_scope != "central"),
             ("algorithm.model", recipe.model, recipe.model == "none"),
             ("algorithm.off_policy.representation", kind, kind in ("network", "table")),
         ):
@@ -115,6 +114,12 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
                 raise ScenarioError(
                     f"{key}: got {value!r}; in {scenario.env.name} agents may end before the others or have action masks, which "
                     "this does not know (env.presence=false, if agents only end together)"
+                )
+        for name in ("joint", "bootstrap"):
+            if recipe.is_led and getattr(scenario.network.codec, name) == "int8":
+                raise ScenarioError(
+                    f"network.codec.{name}: got 'int8', which rounds small numbers to 0; expected another where observations of "
+                    f"{scenario.env.name} tell the central learner which actions can be taken and which agents take part"
                 )
     if scenario.compute.agents and len(scenario.compute.agents) != spec.n_agents:
         raise ScenarioError(

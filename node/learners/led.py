@@ -18,6 +18,7 @@ from node.learners.off_policy.learner import Exploration
 from node.numerics.critics import Shape
 from node.numerics.networks import torch_stream
 from node.numerics.normalise import InputNorm, Standardised
+from node.numerics.policies import UNAVAILABLE
 from node.numerics.rollout import Rollout
 from node.numerics.seeds import Purpose
 from scenarios.kinds import Kind
@@ -48,15 +49,18 @@ class Executor(AgentLearner):
         self._exploration.begin(round_, explore=explore)
 
     def act(self, step: int, observation: Floats) -> Floats:
-        """Choices (E, 1) for the observation (E, D) of one step."""
-        own = torch.from_numpy(self._shape.for_actor(observation))
+        """Choices (E, 1) for the observation (E, D) of one step, of those that can be made."""
+        own, available = torch.from_numpy(self._shape.for_actor(observation)), self._shape.available(observation)
         liked = np.zeros((len(own), 1), np.float32)
         with torch.inference_mode():
             for number, version in enumerate(self._versions):
                 self._load(version)
                 mine = self._version == number
-                liked[mine] = self._net(self._norm(own[mine])).argmax(1, keepdim=True).numpy()
-        return self._exploration(step, liked)
+                values = self._net(self._norm(own[mine])).numpy()
+                if available is not None:
+                    values[~available[mine]] = UNAVAILABLE
+                liked[mine] = values.argmax(1, keepdims=True)
+        return self._exploration(step, liked, available)
 
     def take_policy(self, sent: Floats, came: NDArray[np.bool_]) -> None:
         """Take new weights, (E, W), in the copies which they have reached, (E,)."""

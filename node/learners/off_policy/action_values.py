@@ -300,7 +300,7 @@ class Lagging(Stateful):
             for mine, theirs in self._pairs:
                 mine.lerp_(theirs, 1.0 - self._keep)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
         """The copy's outputs."""
         with torch.no_grad():
             output: Tensor = self.module(*inputs)

@@ -13,16 +13,21 @@ a sample regresses to
 where Q̄_tot is a lagging copy of all networks. An agent's part of it, its network and what its inputs are standardised by, is
 one vector (`Team.policy`).
 
+Choices that cannot be made are in no argmax. An agent that has ended before the others has nothing to choose: its q is 0 in
+Q_tot, so its network learns nothing from such samples. The team goes on without it, so its end is no termination of Q_tot. Its
+own limit of time is like an end, because the team is paid nothing for it any more.
+
 Source: Rashid et al. 2018 (arXiv:1803.11485), sections 4 and C; sizes of the public code: 32 units, hypernetworks of one
 hidden layer of 64 for the weights. We differ in networks of the present observation alone, one of its own for every agent,
 and in Adam for RMSprop.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,13 +35,50 @@ from torch.nn import functional
 from node.learners.off_policy.action_values import Lagging, Samples, network, trainer
 from node.numerics.networks import MLP, torch_stream
 from node.numerics.normalise import InputNorm
+from node.numerics.policies import UNAVAILABLE
 from node.numerics.replay import Replay
 from node.numerics.seeds import Purpose
 from scenarios.schema import Algorithm
+from topology.deployment import Deployment
 from topology.snapshot import Stateful
 
 UNITS = 32
 HYPER = (64,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """Where the team's state tells what agents can do.
+
+    Attributes:
+        masks: Columns of each agent's action mask; None: it can always make every choice.
+        presence: Column of each agent that tells whether it takes part; (): all agents always do.
+    """
+
+    masks: tuple[slice | None, ...]
+    presence: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> "Flags":
+        """Those of a deployment: presence is the last number of an agent's block, the mask stands before it."""
+        ends = np.cumsum(deployment.obs_dims).tolist()
+        lasts = [end - deployment.presence for end in ends]
+        masked = deployment.masked or (False,) * deployment.n_agents
+        return cls(
+            masks=tuple(
+                slice(last - count, last) if has_mask else None
+                for last, count, has_mask in zip(lasts, deployment.n_discrete, masked, strict=True)
+            ),
+            presence=tuple(lasts) if deployment.presence else (),
+        )
+
+    def available(self, seen: Float[Tensor, "B D"]) -> list[Tensor | None]:
+        """By agent the choices that it can make, (B, A_i); None: all."""
+        return [None if mask is None else seen[:, mask] > 0.5 for mask in self.masks]
+
+    def there(self, seen: Float[Tensor, "B D"]) -> Tensor | None:
+        """Which agents take part, (B, n); None: all."""
+        return seen[:, list(self.presence)] > 0.5 if self.presence else None
 
 
 class Mixer(nn.Module):
@@ -95,15 +137,22 @@ class TeamValue(nn.Module):
         ])  # fmt: skip
         self.mixer = Mixer(len(self._widths), sum(widths), torch_stream(seed, Purpose.INIT, len(self._widths)))
 
-    def liked(self, state: Float[Tensor, "B D"]) -> Int[Tensor, "B n"]:
-        """What each agent likes best, the first among the best."""
+    def liked(self, state: Float[Tensor, "B D"], available: Sequence[Tensor | None] = ()) -> Int[Tensor, "B n"]:
+        """What each agent likes best of what it can choose (`Flags.available`), the first among the best."""
         with torch.no_grad():
-            return torch.stack([values.argmax(1) for values in self._values(state)], dim=1)
+            values = self._values(state)
+            for agent, mask in enumerate(available):
+                if mask is not None:
+                    values[agent] = values[agent].masked_fill(~mask, UNAVAILABLE)
+            return torch.stack([each.argmax(1) for each in values], dim=1)
 
-    def forward(self, state: Float[Tensor, "B D"], choice: Int[Tensor, "B n"]) -> Float[Tensor, " B"]:
-        """Q_tot of each sample."""
-        q = [values.gather(1, choice[:, agent, None]) for agent, values in enumerate(self._values(state))]
-        team: Tensor = self.mixer(torch.cat(q, dim=1), state)
+    def forward(
+        self, state: Float[Tensor, "B D"], choice: Int[Tensor, "B n"], there: Bool[Tensor, "B n"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """Q_tot of each sample, of the agents that are `there`; None: all."""
+        each = [values.gather(1, choice[:, agent, None]) for agent, values in enumerate(self._values(state))]
+        q = torch.cat(each, dim=1)
+        team: Tensor = self.mixer(q if there is None else q * there, state)
         return team
 
     def _values(self, state: Tensor) -> list[Tensor]:
@@ -118,12 +167,16 @@ class Team(Stateful):
         n_discrete: A_i.
         algorithm: Hyperparameters.
         seed: Of the run.
+        flags: What of the state tells what agents can do; None: nothing.
     """
 
     STATE = ("_trainer", "_lagging", "_norm", "_replay")
 
-    def __init__(self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int) -> None:
+    def __init__(
+        self, widths: Sequence[int], n_discrete: Sequence[int], algorithm: Algorithm, seed: int, flags: Flags | None = None
+    ) -> None:
         self._algorithm = algorithm
+        self._flags = Flags(masks=(None,) * len(widths)) if flags is None else flags
         self._ends = np.cumsum(widths)
         self._norm = InputNorm(sum(widths), running=algorithm.input_norm == "running")
         self.value = TeamValue(widths, n_discrete, algorithm, seed)
@@ -158,9 +211,11 @@ class Team(Stateful):
     ) -> float:
         """Learn from one minibatch, columns as in `Samples`; its loss."""
         onward = self._algorithm.gamma * (~torch.from_numpy(terminated)).to(torch.float32)
-        state, after = self._norm(torch.from_numpy(observation)), self._norm(torch.from_numpy(following))
-        target = torch.from_numpy(reward) + onward * self._lagging(after, self.value.liked(after))
-        loss = (self.value(state, torch.from_numpy(action).long()) - target).square().mean()
+        seen, then = torch.from_numpy(observation), torch.from_numpy(following)
+        state, after = self._norm(seen), self._norm(then)
+        liked = self.value.liked(after, self._flags.available(then))
+        target = torch.from_numpy(reward) + onward * self._lagging(after, liked, self._flags.there(then))
+        loss = (self.value(state, torch.from_numpy(action).long(), self._flags.there(seen)) - target).square().mean()
         loss.backward()
         self._trainer.step()
         self._lagging.follow()

@@ -153,16 +153,13 @@ class Learner(AgentLearner):
             advantage, *costs = self._answer
             self.take_advantages(round_, rollout, advantage, costs)
             return
-        self._begin_learning(round_, rollout)
-        if self._is_absent:
-            self._training.sit_out(rollout.reward.size)
-            self._score, self._metrics = 0.0, {}
+        if not self._begin_learning(round_, rollout):
             return
         self._critics.begin(rollout)
         self._reward = reward
         if self._recipe.trace == "gae":
             estimates = self._critics.advantages(rollout, reward)
-            self._take(estimates)
+            self._take(*_advantages(estimates))
             yield from self._train_critics(estimates)
         if self._recipe.is_ranked:
             self._score = self.score(rollout)
@@ -171,9 +168,8 @@ class Learner(AgentLearner):
         self, round_: int, rollout: Rollout, advantage: NDArray[np.float64], costs: Sequence[NDArray[np.float64]]
     ) -> None:
         """Take the round in with the estimates of a central critic: A and each A_u, (B,), in their signals' units."""
-        self._begin_learning(round_, rollout)
-        self._advantage, self._cost_advantages = advantage, list(costs)
-        self._metrics = {"advantage_std": float(advantage.std())}
+        if self._begin_learning(round_, rollout):
+            self._take(advantage, costs)
 
     def score(self, rollout: Rollout, earlier: Sequence[Floats] = ()) -> float:
         """Mean |A| in reward units, corrected for agents that have moved: how much a greedy order wants this agent next.
@@ -330,18 +326,24 @@ class Learner(AgentLearner):
             output[~available] = UNAVAILABLE
         return output
 
-    def _begin_learning(self, round_: int, rollout: Rollout) -> None:
+    def _begin_learning(self, round_: int, rollout: Rollout) -> bool:
+        """Whether there is enough to learn from."""
         self._permutations = [torch.from_numpy(permutation) for permutation in self.permutations(round_)]
         self._there = self._shape.takes_part(rollout.observation)
         self._training.costs.take(rollout, self._there)
+        self._metrics = {}
+        if self._is_absent:
+            self._training.sit_out(rollout.reward.size)
+            self._score = 0.0
+        return not self._is_absent
 
     @property
     def _is_absent(self) -> bool:
         """Whether the agent took part in too few samples of the round to learn from them."""
         return self._there is not None and int(self._there.sum()) < FEWEST
 
-    def _take(self, estimates: Sequence[Estimate]) -> None:
-        self._advantage, *self._cost_advantages = [estimate.advantage for estimate in estimates]
+    def _take(self, advantage: NDArray[np.float64], costs: Sequence[NDArray[np.float64]]) -> None:
+        self._advantage, self._cost_advantages = advantage, list(costs)
         there = self._there
         self._metrics["advantage_std"] = float((self._advantage if there is None else self._advantage[there]).std())
 
@@ -356,7 +358,7 @@ class Learner(AgentLearner):
         assert self._critics is not None
         weight = self._trace_weight(earlier)
         yield from self._train_critics(self._critics.advantages(rollout, self._reward, weight))
-        self._take(self._critics.advantages(rollout, self._reward, weight))
+        self._take(*_advantages(self._critics.advantages(rollout, self._reward, weight)))
 
     def _trace_weight(self, earlier: Sequence[Floats]) -> NDArray[np.float64] | None:
         """min(1, R), (T, E), R the product of the earlier agents' ratios."""
@@ -374,3 +376,9 @@ class Learner(AgentLearner):
     def _minibatches(self) -> Iterator[Tensor]:
         for permutation in self._permutations:
             yield from permutation.tensor_split(self._algorithm.minibatches)
+
+
+def _advantages(estimates: Sequence[Estimate]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """A and each A_u."""
+    reward, *costs = [estimate.advantage for estimate in estimates]
+    return reward, costs

@@ -16,7 +16,8 @@ LEAVE = 3  # step in which `timed` is truncated
 class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo has no types for others
     """Three unequal agents: one is masked by its observation, one has bounds, one is masked by its infos and ends first.
 
-    Each observes (step, a draw, ...). `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
+    With `chooses` all have choices. Each observes (step, a draw, ...).
+    `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
     """
 
     metadata = {"name": "uneven", "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -24,7 +25,13 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
     graph = (("long", "timed"), ("timed", "short"))
 
     def __init__(
-        self, *, forgetful: bool = False, ends_by: str = "termination", cost: float = 0.25, render_mode: str = "none"
+        self,
+        *,
+        forgetful: bool = False,
+        ends_by: str = "termination",
+        cost: float = 0.25,
+        chooses: bool = False,
+        render_mode: str = "none",
     ) -> None:
         self.render_mode = render_mode
         self.possible_agents = ["long", "timed", "short"]
@@ -39,6 +46,8 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
             "timed": spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0]), dtype=np.float64),
             "short": spaces.Discrete(2, start=1),
         }
+        if chooses:
+            self._done["timed"] = spaces.Discrete(2)
 
     def render(self) -> Any:
         """The later in an episode, the brighter."""

@@ -20,26 +20,48 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ["scal_mappo_l", "iql"])
+VALUES: dict[str, Any] = {"off_policy": {"warm_up_steps": 28, "batch": 16}}
+LEARNERS: dict[str, dict[str, Any]] = {
+    "scal_mappo_l": {"minibatches": 1},
+    "mappo": {"critic_scope": "central", "minibatches": 1},
+    "iql": VALUES,
+    "qmix": VALUES,
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
 def test_a_run_with_unequal_agents_that_end_early_learns_and_resumes_exactly(name: str, tmp_path: Path) -> None:
-    learner = {"name": name, "hidden": [8]} | ({"minibatches": 1} if name != "iql" else {})
-    if name == "iql":
-        with pytest.raises(kh.ScenarioError, match=r"algorithm\.off_policy\.representation: got 'recurrent'"):
-            kh.run("quickstart", algorithm=learner | {"off_policy": {"representation": "recurrent"}}, **SMALL)
-    whole = kh.run("quickstart", out=tmp_path / "whole", in_process=True, algorithm=learner, **SMALL)
+    learner = {"name": name, "hidden": [8]} | LEARNERS[name]
+    settings = SMALL | {"env": SMALL["env"] | {"make_kwargs": {"chooses": name == "qmix"}}}
+    whole = kh.run("quickstart", out=tmp_path / "whole", in_process=True, algorithm=learner, **settings)
     assert set(whole.episodes()["length"]) == {LENGTH}
     cut = kh.run(
-        "quickstart", out=tmp_path / "cut", in_process=True, algorithm=learner, on_round=lambda one: one.round < 2, **SMALL
+        "quickstart", out=tmp_path / "cut", in_process=True, algorithm=learner, on_round=lambda one: one.round < 2, **settings
     )
     assert not cut.is_complete
+    assert np.nanmax(cut.rounds()["value_loss"]) > 0
     again = kh.resume(cut, in_process=True)
     assert again.metrics["weights_sha256"] == whole.metrics["weights_sha256"]
     assert np.array_equal(again.episodes()["return"], whole.episodes()["return"])
 
 
-def test_central_critics_are_refused_where_agents_may_end_early() -> None:
-    with pytest.raises(kh.ScenarioError, match=r"algorithm\.critic_scope: got 'central'; in pettingzoo agents may end"):
-        kh.run("quickstart", algorithm={"name": "mappo", "critic_scope": "central"}, **SMALL)
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"algorithm": {"name": "mdpo"}}, r"algorithm\.model: got '.*'; in pettingzoo agents may end"),
+        (
+            {"algorithm": {"name": "iql", "off_policy": {"representation": "recurrent"}}},
+            r"algorithm\.off_policy\.representation: got 'recurrent'; in pettingzoo agents may end",
+        ),
+        (
+            {"algorithm": {"name": "qmix"}, "network": {"codec": {"joint": "int8"}}},
+            r"network\.codec\.joint: got 'int8', which rounds small numbers to 0",
+        ),
+    ],
+)
+def test_what_does_not_know_agents_that_end_early_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(kh.ScenarioError, match=told):
+        kh.run("quickstart", **SMALL | {"env": SMALL["env"] | {"make_kwargs": {"chooses": True}}} | settings)
 
 
 def test_a_film_shows_what_the_environment_renders(tmp_path: Path) -> None:

@@ -122,3 +122,16 @@ def test_a_checkpoint_of_it_is_one_of_independent_learning_and_what_does_not_fit
         np.testing.assert_array_equal(each.act(0, observation), one.act(0, observation))
         with pytest.raises(ValueError, match="checkpoint of agent 0: q needs shape"):
             each.load_policy(executor(1).weights())
+
+
+def test_choices_that_cannot_be_made_are_neither_liked_nor_drawn() -> None:
+    """An agent that sees an input and a mask of three."""
+    sized = shape(seed=SEED, steps=50, copies=E, width=4, n_discrete=3, mask=slice(1, 4), actor_mask=slice(1, 4))
+    one = Executor(sized, algorithm(hidden=[], off_policy={"epsilon_start": 0.5, "warm_up_steps": 0}))
+    likes_0 = np.concatenate((np.zeros(12), [100.0, 0.0, 1.0], np.zeros(4), np.ones(4))).astype(np.float32)
+    one.take_policy(np.tile(likes_0, (E, 1)), np.ones(E, np.bool_))
+    observation = np.tile(np.array([0.0, 0.0, 1.0, 1.0], np.float32), (E, 1))
+    one.begin_round(0, explore=False)
+    assert set(one.act(0, observation).ravel()) == {2.0}
+    one.begin_round(0)
+    assert set(np.concatenate([one.act(step, observation).ravel() for step in range(50)])) == {1.0, 2.0}

@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.values import mixed_fit
 from node.learners.off_policy.action_values import Samples
-from node.learners.off_policy.mixer import Mixer, Team
+from node.learners.off_policy.mixer import Flags, Mixer, Team
 from scenarios.schema import Algorithm
+from topology.deployment import Deployment
 from topology.snapshot import read, write
 
 N, WIDTH, ACTIONS = 3, 4, 3
@@ -129,3 +130,59 @@ def test_without_anything_to_learn_from_nothing_is_learnt() -> None:
     one.end(nothing.observation)
     assert torch.equal(one.weights()["team"], before)
     assert one.metrics() == {"value_loss": 0.0, "replay": 0.0}
+
+
+INPUTS, FLAGS = 2, Flags(masks=(slice(2, 5), None), presence=(5, 7))  # blocks: two inputs, a mask of 3, presence; input, presence
+
+
+def flagged(seed: int) -> tuple[Team, list[np.ndarray]]:
+    """A team with flags, and a minibatch in which all agents take part and can do everything."""
+    settings = {"name": "qmix", "hidden": [5], "head_gain": 1.0, "critic_lr": 0.05, "input_norm": "none"}
+    one = Team((6, 2), (3, 2), Algorithm.model_validate(settings), seed, FLAGS)
+    columns = [np.array(column) for column in minibatch(np.random.default_rng(seed), 20)]
+    for place in (0, 3):
+        columns[place] = np.concatenate(
+            [columns[place][:, :2], np.ones((20, 4)), columns[place][:, 2:], np.ones((20, 1))], axis=1
+        )
+        columns[place] = columns[place].astype(np.float32)
+    return one, columns
+
+
+def test_an_agent_that_has_ended_has_no_part_in_the_teams_value() -> None:
+    losses, moved = [], []
+    for action in (0.0, 1.0):
+        one, columns = flagged(0)
+        columns[0][:, 7] = columns[3][:, 7] = [0.0] * 10 + [-1.0] * 10
+        columns[1][:, 1] = action
+        before = [part.detach().clone() for part in one.value.own[1].parameters()]
+        losses.append(one.step(*columns))
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, one.value.own[1].parameters(), strict=True)))
+    assert losses[0] == losses[1]
+    assert moved == [False, False]
+    one, columns = flagged(0)
+    others = losses[0]
+    assert one.step(*columns) != others
+
+
+def test_what_follows_is_worth_nothing_that_cannot_be_chosen() -> None:
+    one, columns = flagged(0)
+    plain = one.step(*columns)
+    losses = []
+    for can in (1.0, 0.0):
+        one, columns = flagged(0)
+        columns[3][:, 2] = can
+        teams: list[Any] = [one.value, one._lagging.module]
+        with torch.no_grad():
+            for each in teams:
+                each.own[0].head.bias[0] = 100.0
+        columns[1][:, 0] = 1.0
+        losses.append(one.step(*columns))
+    assert losses[0] > 100 * losses[1]
+    assert losses[1] < 100 * plain
+
+
+def test_flags_stand_at_the_end_of_each_block() -> None:
+    sizes: dict[str, Any] = {"obs_dims": (6, 2), "act_dims": (1, 1), "n_discrete": (3, 2), "cost_limits": (), "dt": 1.0}
+    sizes |= {"alive_bonus": 0.0, "horizon": 5, "edges": ((0, 1),)}
+    assert Flags.of(Deployment(**sizes, masked=(True, False), presence=True)) == FLAGS
+    assert Flags.of(Deployment(**sizes)) == Flags(masks=(None, None))
