@@ -151,15 +151,11 @@ def main() -> None:
         if not folder.is_dir():
             continue
         found = [outcome(run) for run in find([folder]) if run.is_complete and run.metrics["return_mean"] is not None]
-        found.sort(key=lambda one: ([*_names(task)].index(one.algorithm), one.seed))
+        found.sort(key=lambda one: (TASKS[task][1].index(one.algorithm), one.seed))
         if found:
             print(f"## {task}\n\n{table(found)}\n", flush=True)
             stored = [{name: getattr(one, name) for name in Outcome.__slots__} for one in found]
             folder.with_suffix(".json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
-
-
-def _names(task: str) -> list[str]:
-    return TASKS[task][1].partition("=")[2].split(",")
 
 
 if __name__ == "__main__":

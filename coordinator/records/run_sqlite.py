@@ -1,4 +1,4 @@
-"""The file that a run is recorded in: its tables, their version, and how it is open_database, for writing and for reading.
+"""The file that a run is recorded in: its tables, their version, and how it is opened, for writing and for reading.
 
 Theory of operation. A run writes its own database, and reads databases of runs that may come from anywhere: a colleague's
 folder on a shared disk, an archive, a download. So a reader opens the file read-only and trusts nothing in it. Views,
