@@ -1,6 +1,7 @@
 """The page of an experiment, from its numbers: what came out, a figure, a table, and the command."""
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ Numbers = Mapping[str, Mapping[str, NDArray[np.float64]]]
 """By measure and row: what each seed came to, by ascending seed."""
 
 ENOUGH = 10  # seeds for a statement
+_FIXED = ("|", "![", "```", "# ")  # parts of a page whose lines stay as they are
 
 
 def write(name: str, experiment: Experiment, numbers: Numbers, out: Path, *, processor: str) -> None:
@@ -70,7 +72,8 @@ def page(name: str, experiment: Experiment, numbers: Numbers, *, processor: str)
         f"About {_span(experiment.hours)} on two cores; the command goes on where it was stopped:",
         f"```sh\npython -m benchmarks.experiments {name}\n```",
     ]
-    return "\n\n".join(parts) + "\n"
+    filled = (part if part.startswith(_FIXED) else textwrap.fill(part, 118, break_on_hyphens=False) for part in parts)
+    return "\n\n".join(filled) + "\n"
 
 
 def draw(experiment: Experiment, numbers: Numbers, path: Path) -> None:
