@@ -5,6 +5,10 @@
 
 Every recipe, on ideal and on lossy links, plus the variants that take another path through the runtime. Digests depend on
 the processor type and on versions, so both halves must be made on one machine.
+
+All runs are in this process, unless processes are asked for; the lines are the same:
+
+    python benchmarks/digests.py --agents-per-process 3 | diff before.txt -
 """
 
 import argparse
@@ -14,7 +18,7 @@ from pathlib import Path
 
 from coordinator.records.database import Recorder, Results
 from coordinator.records.plan import make_run_dir, plan
-from coordinator.run import in_process
+from coordinator.run import in_process, supervisor
 from coordinator.run.metrics import report
 from scenarios.loading import load
 from scenarios.recipes import RECIPES
@@ -41,22 +45,29 @@ VARIANTS = {
     "down": ["network.churn.mean_on_s=9", "network.churn.mean_off_s=3"],
     "robots": ["env.name=safe_halfcheetah", "env.partition=3x2", "env.horizon=10"],
     "limits": ["env.control_limit=0.2", "env.horizon=20", "algorithm.name=mappo_l"],  # staggered starts
+    "many": ["env.agents=20", "topology.kind=ring", "routing=direct"],
     "planes": ["env.control_limit=0.2", "env.horizon=20", "algorithm.name=macpo"],
 }
 
 
-def digests(words: list[str]) -> tuple[str, str]:
+def digests(words: list[str], size: int | None) -> tuple[str, str]:
     """Digests of the weights and of the ledger of one run.
+
+    Args:
+        words: Its settings.
+        size: How many agents share a process; None: all processes are this one.
 
     Raises:
         SystemExit: the run failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "run"
-        ready = plan(load("quickstart", words))
+        packs = [] if size is None else [f"supervision.agents_per_process={size}"]
+        ready = plan(load("quickstart", [*words, *packs]))
         make_run_dir(place, ready)
         recorder = Recorder(place, env_steps_per_round=ready.scenario.env.num_envs * ready.scenario.rollout.steps, sinks=[])
-        outcome = in_process.run(ready, place, recorder, lambda *_: None)
+        run = in_process.run if size is None else supervisor.run
+        outcome = run(ready, place, recorder, lambda *_: None)
         recorder.commit()
         results = Results(place)
         found = report(ready, place, results, outcome)
@@ -71,7 +82,8 @@ def main() -> None:
     """Print a line for each run of the list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only runs whose name holds this")
-    only = parser.parse_args().only
+    parser.add_argument("--agents-per-process", type=int, help="packs of so many agents; without it, all are in this process")
+    asked = parser.parse_args()
     runs = {
         f"{name} {links}": [*(GAME if recipe.is_led else LINE), *SMALL, f"algorithm.name={name}", *more]
         for name, recipe in RECIPES.items()
@@ -83,8 +95,8 @@ def main() -> None:
         for links, more in (("ideal", []), ("lossy", LOSSY))
     }
     for name, words in runs.items():
-        if only in name:
-            print(name, *(digest[:16] for digest in digests(words)))
+        if asked.only in name:
+            print(name, *(digest[:16] for digest in digests(words, asked.agents_per_process)))
             sys.stdout.flush()
 
 
