@@ -12,21 +12,20 @@ A node keeps the keys of its own agent. An inbox admits the peers of its node an
 each node has a ZeroMQ context of its own, since a context has one gate (`topology.wire.keys`).
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from node.process import Node, peer_links, started, world_links
+from node.process import Node, hello, peer_links, started, world_links
 from node.runtime.loop import Runtime
 from node.runtime.round_robin import take_turns
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import LOGS, SCENARIO_FILE, Deployment
 from topology.finite import DivergedError
-from topology.planes.control import ControlPort, Hello, Start, refused_at
+from topology.planes.control import ControlPort, Start, refused_at
 from topology.process import SLICE_S, StopRequested, heed_stop, settle
 from topology.wire.keys import Keyring, is_secured, pack_role, role_of, spoken_role
 from topology.wire.sockets import Context, DealerLinks, MemoryLinks, PackLinks, Socket, new_context, wait_for_any
@@ -120,7 +119,7 @@ class Member:
         self._node = Node(self._run_dir, self._scenario, deployment, self.agent)
         far = peer_links(self._scenario, deployment, self._node, self._context, bind, self._keys, self._mates)
         self._links = PackLinks(near, far, self._mates)
-        self.port.send(Hello(role=role_of(self.agent), pid=os.getpid(), endpoint=far.endpoint))
+        hello(self.port, self.agent, far.endpoint, self._far_peers(self._node))
 
     def join(self) -> None:
         """Wait for the start, connect, and begin."""
@@ -128,7 +127,7 @@ class Member:
         assert self._links is not None
         limit_s = self._scenario.supervision.start_limit_s(self._deployment.n_agents)
         start: Start = started(self.port, self.agent, limit_s)
-        self._links.far.connect({to: start.peers[to] for to in self._node.routing.sends_to() if to not in self._mates})
+        self._links.far.connect(dict(zip(self._far_peers(self._node), start.peers, strict=True)))
         self._to_world = world_links(self._scenario, self._deployment, self.agent, self._context, start.world, self._keys)
         self._runtime = self._node.join(self._links, self._to_world, self.port)
 
@@ -173,6 +172,10 @@ class Member:
             if links is not None:
                 links.close()
         self._to_world = self._links = None
+
+    def _far_peers(self, node: Node) -> list[int]:
+        """The nodes in other processes that it opens links to."""
+        return [peer for peer in node.routing.sends_to() if peer not in self._mates]
 
     def _report_refused(self) -> None:
         """Before the last report, which may end the run."""

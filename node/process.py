@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -67,8 +67,9 @@ def _take_part(
     links = peer_links(scenario, deployment, node, context, bind, keys)
     to_world: DealerLinks | None = None
     try:
-        start = hello(port, agent, links.endpoint, scenario.supervision.start_limit_s(deployment.n_agents))
-        links.connect({to: start.peers[to] for to in node.routing.sends_to()})
+        hello(port, agent, links.endpoint, node.routing.sends_to())
+        start = started(port, agent, scenario.supervision.start_limit_s(deployment.n_agents))
+        links.connect(dict(zip(node.routing.sends_to(), start.peers, strict=True)))
         to_world = world_links(scenario, deployment, agent, context, start.world, keys)
         node.join(links, to_world, port).run()
         finished = node.conclude()
@@ -220,10 +221,9 @@ class Node:
         return store(self._run_dir, role_of(self._agent), round_, state)
 
 
-def hello(port: ControlPort, agent: int, endpoint: str, limit_s: float) -> Start:
-    """Say hello for a node, and wait for the start."""
-    port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint))
-    return started(port, agent, limit_s)
+def hello(port: ControlPort, agent: int, endpoint: str, peers: Sequence[int]) -> None:
+    """Report that a node is up, and which nodes in other processes it opens links to."""
+    port.send(Hello(role=role_of(agent), pid=os.getpid(), endpoint=endpoint, peers=tuple(peers)))
 
 
 def started(port: ControlPort, agent: int, limit_s: float) -> Start:

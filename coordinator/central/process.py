@@ -77,11 +77,11 @@ def _take_part(
     )
     try:
         central = make_central(run_dir, scenario, deployment, links, port)
-        port.send(Hello(role=role, pid=os.getpid(), endpoint=links.endpoint))
+        port.send(Hello(role=role, pid=os.getpid(), endpoint=links.endpoint, peers=deployment.critic_edges))
         start = port.receive(scenario.supervision.start_limit_s(deployment.n_agents))
         if not isinstance(start, Start):
             raise StopRequested
-        links.connect({to: start.peers[to] for to in deployment.critic_edges})
+        links.connect(dict(zip(deployment.critic_edges, start.peers, strict=True)))
         central.run()
         finished = central.conclude()
     finally:

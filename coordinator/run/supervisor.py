@@ -52,10 +52,10 @@ from topology.planes.control import (
     Progress,
     Refused,
     RoundReport,
-    Start,
     Stop,
     largest_report,
     refused_at,
+    start_of,
 )
 from topology.process import STOP, StopFlag, how_it_ended
 from topology.wire.keys import COORDINATOR, WORLD_ROLE, Keyring, role_of
@@ -212,12 +212,8 @@ class _Supervisor:
                 await self._on(item)
         self._collector.begin()
         self._hub = hub
-        start = Start(
-            world=self._hellos["world"].endpoint,
-            peers=tuple(self._hellos[role].endpoint for role in self._roles[1:]),
-        )
         for role in self._roles:
-            if not await hub.send(role, start):
+            if not await hub.send(role, start_of(self._hellos[role], self._hellos, self._hellos[WORLD_ROLE].endpoint)):
                 raise _Failure(f"{self._processes.spoken(role)} said hello, and cannot be reached")
         silence_s = 2 * self._scenario.supervision.deadline_s
         while self._alive or not self._collector.finished.issuperset(self._processes.by_hand):

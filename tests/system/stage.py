@@ -28,7 +28,17 @@ from scenarios.kinds import Kind
 from scenarios.loading import load
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
-from topology.planes.control import Control, Fault, Finished, Hello, Progress, RoundReport, Start, decode_control, encode_control
+from topology.planes.control import (
+    Control,
+    Fault,
+    Finished,
+    Hello,
+    Progress,
+    RoundReport,
+    decode_control,
+    encode_control,
+    start_of,
+)
 from topology.planes.world import END_TERMINATED, END_TRUNCATED, WorldHub, pack_sense
 from topology.wire.frame import table
 from topology.wire.ledger import Row
@@ -237,9 +247,8 @@ class Stage:
                 if isinstance(message, Hello):
                     hellos[message.role] = message
             world = router.endpoint if router else hellos["world"].endpoint
-            peers = tuple(hellos[f"node-{i}"].endpoint for i in range(deployment.n_nodes))
             for role in roles:
-                control.send_multipart([role.encode(), encode_control(Start(world=world, peers=peers))])
+                control.send_multipart([role.encode(), encode_control(start_of(hellos[role], hellos, world))])
             rows: list[Row] = []
             if hub:
                 assert disturbed is not None

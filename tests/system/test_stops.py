@@ -20,7 +20,7 @@ import zmq
 from coordinator.records.plan import make_run_dir, plan
 from scenarios.loading import load
 from tests.system.stage import UP_S, ForkServer
-from topology.planes.control import Hello, RoundReport, Start, decode_control, encode_control
+from topology.planes.control import Hello, RoundReport, decode_control, encode_control, start_of
 from topology.wire.sockets import Context, ipc_endpoint, new_context
 
 STOPS = int(os.environ.get("KAPPAHOP_STOPS", "48"))
@@ -80,9 +80,9 @@ class Company:
             message = self._heard(UP_S)
             assert isinstance(message, Hello)
             hellos[message.role] = message
-        start = Start(world=hellos["world"].endpoint, peers=tuple(hellos[role].endpoint for role in roles[1:]))
         self.pids = {role: hello.pid for role, hello in hellos.items()}
         for role in roles:
+            start = start_of(hellos[role], hellos, hellos["world"].endpoint)
             self._control.send_multipart([role.encode(), encode_control(start)])
 
     def _heard(self, within_s: float) -> object:

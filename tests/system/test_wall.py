@@ -21,7 +21,7 @@ from coordinator.records.plan import make_run_dir, plan
 from scenarios.kinds import Kind
 from scenarios.loading import load
 from tests.system.stage import UP_S, Done, ForkServer, hear, summed
-from topology.planes.control import Finished, Hello, RoundReport, Start, encode_control
+from topology.planes.control import Finished, Hello, RoundReport, encode_control, start_of
 from topology.planes.world import WorldHub, pack_sense
 from topology.wire.ledger import imbalance
 from topology.wire.sockets import RouterLinks, ipc_endpoint, new_context
@@ -133,15 +133,14 @@ class Play:
         self._hub = WorldHub(router, n_agents=3, copies=2)
         for agent in range(3):
             self._fork_server.fork({
-                "role": f"node-{agent}", "agent": agent, "run_dir": str(self.done.run_dir),
-                "control": ipc_endpoint(folder, "c"), "bind": ipc_endpoint(folder, f"node-{agent}"),
+                "role": f"node-{agent}", "agents": [agent], "critic": False, "run_dir": str(self.done.run_dir),
+                "control": ipc_endpoint(folder, "c"), "binds": [ipc_endpoint(folder, f"node-{agent}")],
             })  # fmt: skip
         said = [hear(self._control, self.done) for _ in range(3)]
         hellos = {hello.role: hello for hello in said if isinstance(hello, Hello)}
         self._pids = [hellos[f"node-{agent}"].pid for agent in range(3)]
-        start = Start(world=router.endpoint, peers=tuple(hellos[f"node-{agent}"].endpoint for agent in range(3)))
-        for role in hellos:
-            self._control.send_multipart([role.encode(), encode_control(start)])
+        for role, hello in hellos.items():
+            self._control.send_multipart([role.encode(), encode_control(start_of(hello, hellos, router.endpoint))])
         self.gather(Kind.JOIN, 0, 0, range(3))
 
     def show(self, round_: int, step: int) -> None:

@@ -1,16 +1,16 @@
 """The control plane: start, progress, reports, stop; between the coordinator and every process it started.
 
 Theory of operation. The coordinator is the server of a ROUTER socket, driven by asyncio; every node and the world are
-DEALERs. A process sends Hello with the address it listens on; when all have, each gets Start with all addresses.
-From then on processes only report; nothing on the hot path waits for the coordinator. Messages are msgpack maps checked
-against the models below; a frame that does not fit is ignored and counted.
+DEALERs. A process sends Hello with the address it listens on and the nodes that it opens links to; when all have, each gets
+Start with the addresses of these nodes, and of no others. From then on processes only report; nothing on the hot path waits for
+the coordinator. Messages are msgpack maps checked against the models below; a frame that does not fit is ignored and counted.
 
 On tcp every process proves with its key which it is (`topology.wire.keys`), and the role it speaks for must be that one.
 """
 
 import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -25,7 +25,7 @@ from topology.finite import DivergedError
 from topology.process import SLICE_S, STOP, StopRequested, heed_stop
 from topology.snapshot import State, write
 from topology.wire.frame import ProtocolError, frame_limit
-from topology.wire.keys import COORDINATOR, Gate, Keyring
+from topology.wire.keys import COORDINATOR, Gate, Keyring, role_of
 from topology.wire.ledger import Row
 from topology.wire.refusals import Refusals
 from topology.wire.sockets import PeerLostError, Sender
@@ -44,16 +44,17 @@ class _Message(BaseModel):
 
 
 class Hello(_Message):
-    """A process is up: its role, its pid, and where its inbox listens."""
+    """A process is up: its role, its pid, where its inbox listens, and the nodes that it opens a link to."""
 
     type: Literal["hello"] = "hello"
     role: str
     pid: int
     endpoint: str
+    peers: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
 class Start(_Message):
-    """All processes are up: where the world and every node listen."""
+    """All processes are up: where the world listens, and each node that the process has named in its Hello, in that order."""
 
     type: Literal["start"] = "start"
     world: str
@@ -184,6 +185,18 @@ Control = Annotated[
     Hello | Start | Stop | Gone | Progress | RoundReport | Stored | Finished | Refused | Fault, Field(discriminator="type")
 ]
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+
+
+def start_of(hello: Hello, hellos: Mapping[str, Hello], world: str) -> Start:
+    """The answer to a Hello once all have come.
+
+    Args:
+        hello: It.
+        hellos: All of them, by role.
+        world: Where the world listens.
+    """
+    peers = map(role_of, hello.peers)
+    return Start(world=world, peers=tuple(hellos[peer].endpoint for peer in peers if peer in hellos))
 
 
 def store(run_dir: Path, role: str, round_: int, state: State) -> Stored:

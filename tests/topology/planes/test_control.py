@@ -27,6 +27,7 @@ from topology.planes.control import (
     decode_control,
     encode_control,
     refused_at,
+    start_of,
 )
 from topology.process import STOP
 from topology.wire.keys import COORDINATOR, Keyring, make_keys
@@ -36,7 +37,7 @@ from topology.wire.sockets import Context, PeerLostError, new_context
 ROW = Row(2, "peer", "0", "1", "STATE", 5, 260, 430, 5, 0)
 EPISODE = EpisodeRow(round=1, env_step=40, copy_index=1, ret=-3.5, cost=(1.0, 2.0), length=20)
 MESSAGES: list[Control] = [
-    Hello(role="node-3", pid=17, endpoint="ipc:///tmp/x"),
+    Hello(role="node-3", pid=17, endpoint="ipc:///tmp/x", peers=(2, 4)),
     Start(world="ipc:///tmp/w", peers=("a", "b")),
     Stop(reason="enough"),
     Progress(
@@ -64,6 +65,13 @@ def test_not_a_number_survives_for_it_is_what_a_diverged_learner_reports() -> No
     report = decode_control(encode_control(MESSAGES[4].model_copy(update={"metrics": {"kl": float("nan")}})))
     assert isinstance(report, RoundReport)
     assert report.metrics["kl"] != report.metrics["kl"]
+
+
+def test_the_start_tells_a_process_of_the_nodes_that_it_names_and_of_no_others() -> None:
+    hellos = {f"node-{i}": Hello(role=f"node-{i}", pid=i, endpoint=f"ipc://{i}") for i in range(4)}
+    for named, told in (((3, 1), ("ipc://3", "ipc://1")), ((), ()), ((2, 99), ("ipc://2",))):
+        hello = hellos["node-0"].model_copy(update={"peers": named})
+        assert start_of(hello, hellos, "ipc://w") == Start(world="ipc://w", peers=told)
 
 
 def only_value_error(frame: bytes) -> None:
