@@ -19,6 +19,7 @@ if not _STRANGERS:
     import node.numerics.products  # noqa: F401  (asks MKL; needs no torch)
 
 if TYPE_CHECKING:
+    from coordinator.evaluation.baselines import Played
     from coordinator.session import RunFailedError
     from coordinator.study.columns import Columns
     from coordinator.study.comparison import Comparison
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Columns",
     "Comparison",
+    "Played",
     "Policy",
     "Round",
     "Run",
@@ -78,6 +80,7 @@ __all__ = [
 _ELSEWHERE = {
     "Columns": "coordinator.study.columns",
     "Comparison": "coordinator.study.comparison",
+    "Played": "coordinator.evaluation.baselines",
     "Policy": "node.learners.policy",
     "RunFailedError": "coordinator.session",
     "ScenarioError": "scenarios.loading",

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator import session
+from coordinator.evaluation.baselines import Played, keep, play
 from coordinator.evaluation.evaluations import Evaluated
 from coordinator.records.database import RecordingError
 from coordinator.records.plan import Plan, plan, plan_of, register_as
@@ -386,6 +387,7 @@ def resume(
     return Run(folder)
 
 
+@overload
 def evaluate(
     run: "Run | str | Path",
     *,
@@ -396,12 +398,32 @@ def evaluate(
     in_process: bool = False,
     progress: bool = False,
     allow_code: bool = True,
+    policy: None = None,
     **settings: Any,
-) -> Run:
-    """Let a trained team play without learning.
+) -> Run: ...
+
+
+@overload
+def evaluate(run: "Run | Source", *, episodes: int = 20, allow_code: bool = True, policy: str, **settings: Any) -> Played: ...
+
+
+def evaluate(
+    run: "Run | Source",
+    *,
+    checkpoint: str = "final",
+    episodes: int = 20,
+    out: str | Path | None = None,
+    film: str | Path | None = None,
+    in_process: bool = False,
+    progress: bool = False,
+    allow_code: bool = True,
+    policy: str | None = None,
+    **settings: Any,
+) -> "Run | Played":
+    """Let a trained team play without learning, or a baseline of the world.
 
     Args:
-        run: The run, or its folder.
+        run: The run, or its folder; with `policy` a scenario too, as `run` takes it.
         checkpoint: Which weights: `final`, `best` (by its evaluations), or `round-N`.
         episodes: At least so many.
         out: The evaluation's folder. None: `RUN/evaluation-1`, -2, …
@@ -409,16 +431,30 @@ def evaluate(
         in_process: As `run`.
         progress: As `run`.
         allow_code: As `resume`.
+        policy: Name of a baseline of the world to play instead of the team. It plays `episodes` episodes at once, in this
+            process, sends nothing, and takes no `checkpoint`, `out`, `film` or `in_process`. None: the team plays.
         settings: Other settings of world and links, as `run`; the policies stay as they are.
 
     Returns:
-        The evaluation, a run that learns nothing: its `returns`, `traffic` and `metrics` are what the team came to.
+        The evaluation, a run that learns nothing: its `returns`, `traffic` and `metrics` are what the team came to. Of a
+        baseline what it came to; it is kept beside the run too, if `run` is one, and reports draw it as a line.
 
     Raises:
-        ScenarioError: there are no such weights, or the team does not fit the settings.
+        ScenarioError: there are no such weights, or the team does not fit the settings; or there is no such policy.
         RunFailedError: as `run`.
         KeyboardInterrupt: as `run`.
+
+    Example:
+        >>> evaluate("voltage_33", policy="none", episodes=2, env={"horizon": 4}).episodes
+        2
     """
+    if policy is not None:
+        unused = {"checkpoint": checkpoint != "final", "out": out, "film": film, "in_process": in_process, "progress": progress}
+        if given := [name for name, is_given in unused.items() if is_given]:
+            raise ScenarioError(f"{given[0]}: means nothing with policy, which needs no weights, processes or folder")
+        return _played(run, policy, episodes, settings, allow_code=allow_code)
+    if isinstance(run, Scenario):
+        raise ScenarioError("run: got a scenario; expected a run or its folder, or the name of a baseline as policy")
     folder = _folder(run)
     with _refusals(allow_code=allow_code):
         one_run(folder)
@@ -881,6 +917,22 @@ def _refusals(*, allow_code: bool = False) -> Iterator[None]:
 
 def _folder(place: "str | Path | Run | Sweep") -> Path:
     return place.folder if isinstance(place, Run | Sweep) else Path(place)
+
+
+def _played(source: "Run | Source", policy: str, episodes: int, settings: Mapping[str, Any], *, allow_code: bool) -> Played:
+    """What a baseline comes to in a scenario's world, or in a run's; it is kept beside the run."""
+    with _refusals(allow_code=allow_code):
+        if isinstance(source, Scenario) or not (isinstance(source, Run) or Path(source).is_dir()):
+            name, chosen = _chosen(source, settings)
+            return play(plan(chosen) if name is None else plan_of(name, chosen), policy, episodes)
+        folder = _folder(source)
+        if allow_code:
+            register_as(folder)
+        name = str(folder / SCENARIO_FILE)
+        ready = plan_of(name, load(name, _words(settings)))
+        found = play(ready, policy, episodes)
+        keep(found, folder, ready)
+    return found
 
 
 def _chosen(scenario: Source, settings: Mapping[str, Any]) -> tuple[str | None, Scenario]:

@@ -84,9 +84,9 @@ def check(scenario: Scenario, path: Path) -> None:
         raise ScenarioError(f"--film: {scenario.env.name} has no pictures; robots have, and worlds with a `scene` or a `frame`")
     if scenario.clock == "wall":
         raise ScenarioError("--film: clock: got 'wall'; a film is made in virtual time")
+    os.environ.setdefault("MUJOCO_GL", "egl")  # for imported environments too
     if scenario.env.name not in TASKS:
         return
-    os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         import mujoco  # type: ignore[import-untyped]
 

@@ -9,6 +9,8 @@ reward and cost. With `env.presence` the last number of an observation tells so:
     0   it has ended
    -1   its own time limit has just ended it, and this is what it saw last (its value still counts)
 
+Some environments give no observation to agents whose time is up. The observation before it then stands in for the last one.
+
 A copy ends when all its agents have. It counts as truncated if the last step truncated an agent.
 
 What must not change: the seeds of episodes. An episode is its seed and the actions in it, and a stored state holds these and no
@@ -164,7 +166,10 @@ def _horizon(env: ImportedEnv, one: Any) -> int:
     inner = getattr(one, "unwrapped", one)
     limits = (
         getattr(getattr(one, "spec", None), "max_episode_steps", None),
-        *(getattr(inner, name, None) for name in ("max_cycles", "max_steps", "_max_episode_steps", "max_episode_steps")),
+        *(
+            getattr(inner, name, None)
+            for name in ("max_cycles", "max_steps", "_max_episode_steps", "max_episode_steps", "EP_MAX_TIME")
+        ),
     )
     return next((int(limit) for limit in limits if isinstance(limit, int | np.integer) and limit > 0), HORIZON)
 
@@ -310,7 +315,7 @@ class ImportedWorld:
                     cost[i] = self._charged(info)
                 was_cut |= is_cut
                 self._presence[e, i] = 0 if is_ended else -1 if is_cut else 1
-                if not is_ended:
+                if not is_ended and (not is_cut or (isinstance(obs, Mapping) and agent in obs)):
                     self._see(e, i, _of(agent, obs, "observation"), info, has_mask=not is_cut)
             agent = None
             if strangers := set(one.agents) - {contents.agents[i] for i in live}:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import kappahop as kh
+from coordinator.evaluation.baselines import kept
 from coordinator.records.plan import plan
 from coordinator.study.columns import Columns
 from kappahop import api
@@ -216,6 +217,31 @@ def test_an_evaluation_is_a_run_that_learns_nothing(trained: kh.Run) -> None:
     assert calm.folder.parent == trained.folder
     assert len(calm.returns()) == len(lossy.returns()) == 4
     assert lossy.traffic(kind="STATE")["dropped"].sum() > 0 == calm.traffic(kind="STATE")["dropped"].sum()
+
+
+def test_a_baseline_plays_in_a_scenario_and_is_kept_beside_a_run(tmp_path: Path) -> None:
+    env = {"horizon": 4, "num_envs": 2}
+    alone = kh.evaluate("voltage_33", policy="droop", episodes=3, env=env)
+    assert isinstance(alone, kh.Played)
+    assert alone == kh.evaluate(kh.load_scenario("voltage_33", env=env), policy="droop", episodes=3)
+    assert (alone.policy, alone.episodes) == ("droop", 3)
+    small: dict[str, Any] = {
+        "rollout": {"steps": 4},
+        "budget": {"env_steps": 8},
+        "algorithm": {"hidden": [4]},
+        "evaluation": {"every_rounds": 0},
+    }
+    run = kh.run("voltage_33", out=tmp_path / "run", in_process=True, env=env, **small)
+    assert kh.evaluate(run, policy="droop", episodes=3) == alone
+    assert list(kept(run.folder)) == ["droop"]
+    for wrong, told in (
+        ({"policy": "drop"}, "policy: got 'drop', did you mean 'droop'"),
+        ({"policy": "droop", "in_process": True}, "in_process: means nothing with policy"),
+    ):
+        with pytest.raises(kh.ScenarioError, match=told):
+            kh.evaluate(run, **wrong)
+    with pytest.raises(kh.ScenarioError, match="run: got a scenario; expected a run or its folder"):
+        kh.evaluate(kh.load_scenario("voltage_33"))  # type: ignore[call-overload]
 
 
 def test_settings_are_sections_dotted_keys_and_arrays(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LEAVE = 3  # step in which `timed` is truncated
 class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo has no types for others
     """Three unequal agents: one is masked by its observation, one has bounds, one is masked by its infos and ends first.
 
-    With `chooses` all have choices. Each observes (step, a draw, ...).
+    With `chooses` all have choices. Without `parts` an agent whose time is up sees nothing more. Each observes (step, a draw, ...).
     `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
     """
 
@@ -31,13 +31,14 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
         ends_by: str = "termination",
         cost: float = 0.25,
         chooses: bool = False,
+        parts: bool = True,
         render_mode: str = "none",
     ) -> None:
         self.render_mode = render_mode
         self.possible_agents = ["long", "timed", "short"]
         self.agents: list[str] = []
         self.given: list[dict[str, Any]] = []
-        self._forgetful, self._ends_by, self._cost = forgetful, ends_by, cost
+        self._forgetful, self._ends_by, self._cost, self._parts = forgetful, ends_by, cost, parts
         self._loose = np.random.default_rng()  # what a seed does not reach
         box = {agent: spaces.Box(-10, 10, (width,), np.float64) for agent, width in (("long", 2), ("timed", 3), ("short", 2))}
         self._seen = {**box, "long": spaces.Dict({"observation": box["long"], "action_mask": spaces.MultiBinary(3)})}
@@ -86,7 +87,7 @@ class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo ha
         ended = {agent: (agent == "short" and self._t == DEATH) or (over and self._ends_by == "termination") for agent in live}
         cut = {agent: (agent == "timed" and self._t == LEAVE) or (over and self._ends_by == "truncation") for agent in live}
         self.agents = [agent for agent in live if not ended[agent] and not cut[agent]]
-        obs, infos = self._told(live)
+        obs, infos = self._told([agent for agent in live if self._parts or not cut[agent]])
         influence = sum(float(np.sum(action)) for action in actions.values())
         return obs, {agent: 1.0 + influence * (agent == "long") for agent in live}, ended, cut, infos
 

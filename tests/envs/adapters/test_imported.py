@@ -73,6 +73,20 @@ def test_a_limit_of_time_of_the_environment_truncates_a_copy() -> None:
     assert [block[0, -1] for block in out.final_obs] == [1, 0, 0]
 
 
+def test_the_observation_before_stands_in_for_a_last_one_that_is_not_given() -> None:
+    one = world(make_kwargs={"parts": False, "ends_by": "truncation"}, cost_limits=())
+    out, obs = None, one.reset()
+    for step in range(1, LENGTH + 1):
+        out = one.step(likely(one, obs))
+        obs = out.obs
+        if step == LEAVE:
+            assert np.allclose(obs[1][:, [0, 2, 3]], [LEAVE - 1, 0.5, -1.0])
+    assert out is not None
+    assert out.truncated.all()
+    assert out.final_obs is not None
+    assert (out.final_obs[0][:, 0] == LENGTH - 1).all()
+
+
 def test_bounds_are_spread_over_and_choices_begin_where_theirs_do() -> None:
     one = world(num_envs=1)
     assert isinstance(one, ImportedWorld)

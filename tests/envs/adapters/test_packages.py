@@ -68,7 +68,9 @@ def test_gymnasium_environments_of_several_agents(package: str, kwargs: dict[str
         pytest.importorskip(package)
     one = world("gymnasium", "gymnasium:make", make_kwargs=kwargs)
     assert one.spec.n_agents == n
-    assert any(out.obs[0].any() for out in played(one, 5))
+    outs = played(one, 200)
+    assert any(out.obs[0].any() for out in outs)
+    assert sum(len(out.episodes) for out in outs) == 200 // one.spec.horizon
 
 
 def test_multi_agent_mujoco_is_what_our_world_is() -> None:
