@@ -35,6 +35,7 @@ from envs.interface import Bools, EnvSpec, Floats, Transition
 from scenarios.registry import ENVIRONMENTS, RegistryError
 from topology.snapshot import State
 
+LIMITS = ("max_cycles", "max_steps", "_max_episode_steps", "max_episode_steps", "EP_MAX_TIME")  # what packages call it
 HORIZON = 1000  # where neither the scenario nor the environment says when an episode ends
 
 
@@ -166,10 +167,7 @@ def _horizon(env: ImportedEnv, one: Any) -> int:
     inner = getattr(one, "unwrapped", one)
     limits = (
         getattr(getattr(one, "spec", None), "max_episode_steps", None),
-        *(
-            getattr(inner, name, None)
-            for name in ("max_cycles", "max_steps", "_max_episode_steps", "max_episode_steps", "EP_MAX_TIME")
-        ),
+        *(getattr(inner, name, None) for name in LIMITS),
     )
     return next((int(limit) for limit in limits if isinstance(limit, int | np.integer) and limit > 0), HORIZON)
 

@@ -16,8 +16,8 @@ LEAVE = 3  # step in which `timed` is truncated
 class Uneven(ParallelEnv[str, Any, Any]):  # type: ignore[misc]  # PettingZoo has no types for others
     """Three unequal agents: one is masked by its observation, one has bounds, one is masked by its infos and ends first.
 
-    With `chooses` all have choices. Without `parts` an agent whose time is up sees nothing more. Each observes (step, a draw, ...).
-    `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
+    With `chooses` all have choices. Without `parts` an agent whose time is up sees nothing more.
+    Each observes (step, a draw, ...). `long` goes on to LENGTH, `timed` is truncated at LEAVE, `short` terminates at DEATH.
     """
 
     metadata = {"name": "uneven", "render_modes": ["rgb_array"]}  # noqa: RUF012
