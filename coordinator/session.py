@@ -30,8 +30,8 @@ from coordinator.records.plan import (
     make_run_dir,
     reopened,
     retold,
-    without_weights,
 )
+from coordinator.records.weights import without_weights
 from coordinator.run import supervisor
 from coordinator.run.collector import Outcome, Watcher, spoken
 from coordinator.run.idle import above_their_limits, measure

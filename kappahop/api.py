@@ -37,6 +37,7 @@ from coordinator.study.export import tables
 from coordinator.study.sweep import one_run
 from envs.interface import VecEnv
 from envs.registry import make
+from node.learners.beginning import load_weights
 from node.learners.policy import Policy
 from node.numerics import products
 from scenarios.loading import ScenarioError, check, dotted_keys, load
@@ -219,8 +220,6 @@ class Run:
         Raises:
             ScenarioError: there is no such agent or checkpoint, or the weights do not fit.
         """
-        from node.process import load_weights
-
         if not 0 <= agent < self.n_agents:
             raise ScenarioError(f"agent: got {agent}; expected 0 to {self.n_agents - 1}")
         with _refusals(), stored.reading(self.folder):
@@ -303,6 +302,7 @@ def run(
         allow_code: Whether the scenario may name code by import path (`env={"name": "mypackage.worlds:WORLD"}`), which is
             imported then. False for scenarios that you do not trust.
         settings: Settings to override: `kappa=1`, `network={"preset": "uav-mesh"}`, `**{"algorithm.clip": 0.1}`.
+            `init_from=run` begins with what another run has learnt.
 
     Returns:
         The run, which is not complete if `on_round` has stopped it.
@@ -973,7 +973,7 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist())
     if isinstance(value, list | tuple | range):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value.folder if isinstance(value, Run) else value) if isinstance(value, Path | Run) else value
 
 
 def _words(settings: Mapping[str, Any]) -> list[str]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from node.learners.beginning import load_weights, origin_of
 from node.learners.interface import AgentLearner
 from node.learners.making import make_learner
 from node.protocol.kinds import largest_peer_body
@@ -24,7 +25,7 @@ from topology.planes.control import ControlPort, Finished, Hello, Reports, Start
 from topology.planes.peer import PeerPlane, link_paths
 from topology.planes.world import WorldPort, largest_world_body
 from topology.process import StopRequested, settle
-from topology.snapshot import State, read, read_tensors
+from topology.snapshot import State, read
 from topology.wire.frame import WORLD
 from topology.wire.keys import Keyring, frame_extra, role_of
 from topology.wire.sockets import Context, DealerLinks, Links, PeerLostError, ZmqLinks, new_context
@@ -132,7 +133,7 @@ class Node:
         agent: Which agent.
 
     Raises:
-        ValueError: stored weights do not fit, or a stored state cannot be read.
+        ValueError: stored weights do not fit, or they or a stored state cannot be read.
     """
 
     def __init__(self, run_dir: Path, scenario: Scenario, deployment: Deployment, agent: int) -> None:
@@ -144,6 +145,8 @@ class Node:
         self._learner = make_learner(scenario, deployment, agent, self.routing)
         if deployment.weights is not None:
             self._learner.load_policy(load_weights(Path(deployment.weights), agent))
+        if (kept := deployment.begins_from(scenario, run_dir)) is not None:
+            self._learner.inherit(origin_of(kept, scenario, deployment, agent))
         stored = deployment.state_file(run_dir, role_of(agent))
         self._state = None if stored is None else read(stored)
 
@@ -241,21 +244,19 @@ def started(port: ControlPort, agent: int, limit_s: float) -> Start:
     raise PeerLostError(f"agent {agent}: the coordinator said nothing for {limit_s:g} s after hello")
 
 
-def _store(learner: AgentLearner, folder: Path, agent: int) -> None:
-    """Write an agent's tensors, whole or not at all."""
-    for one in (folder.parent, folder):  # but no run's folder that was deleted
-        one.mkdir(exist_ok=True)
-    content = save({name: tensor.contiguous() for name, tensor in learner.weights().items()})
-    replace(folder / f"agent-{agent}.safetensors", content)
-
-
-def load_weights(folder: Path, agent: int) -> dict[str, Tensor]:
-    """An agent's stored tensors.
+def store_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors, whole or not at all.
 
     Raises:
-        ValueError: they cannot be read; the text names the file.
+        OSError: they cannot be written.
     """
-    return {name: torch.from_numpy(array) for name, array in read_tensors(folder / f"agent-{agent}.safetensors").items()}
+    for one in (path.parent.parent, path.parent):  # but no run's folder that was deleted
+        one.mkdir(exist_ok=True)
+    replace(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+
+
+def _store(learner: AgentLearner, folder: Path, agent: int) -> None:
+    store_weights(folder / f"agent-{agent}.safetensors", learner.weights())
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

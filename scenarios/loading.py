@@ -282,6 +282,8 @@ def _locate(source: str) -> Path:
 def _anchor(data: dict[Any, Any], folder: Path) -> None:
     """Let the paths in a scenario's file start at its folder; a part that occurs twice by a YAML alias is anchored once."""
     topology, network = data.get("topology"), data.get("network")
+    if isinstance(data.get("init_from"), str):
+        data["init_from"] = str(folder / data["init_from"])
     if isinstance(topology, dict):
         for key in ("file", "schedule"):
             if isinstance(topology.get(key), str):

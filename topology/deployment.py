@@ -19,6 +19,8 @@ SCENARIO_FILE = "scenario.yaml"
 DEPLOYMENT_FILE = "deployment.json"
 LOGS = "logs"
 CHECKPOINTS = "checkpoints"
+INITIAL = "initial"  # what a run keeps of the one with whose weights it began, laid out as a run's folder
+CENTRAL_WEIGHTS = "central.safetensors"  # beside those of the agents
 MAX_SIZE = 1_000_000  # of an observation or action; the largest that a world has is below 1,000
 
 
@@ -128,6 +130,11 @@ class Deployment(BaseModel):
         if self.chooses:
             return seed_for("choice", scenario.seed)
         return scenario.seed if self.learns else evaluation_seed(scenario.seed)
+
+    def begins_from(self, scenario: Scenario, run_dir: Path) -> Path | None:
+        """What the run has kept of the one with whose weights its learners are to begin; None: they begin otherwise."""
+        is_new = self.learns and self.resumed_after is None
+        return run_dir / INITIAL if is_new and scenario.init_from is not None else None
 
     def progress(self, ret: float, length: float) -> float | None:
         """The return of an episode, or a mean of returns, less the alive bonus; None where the world pays none."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coordinator.central.node import Mind, Told
 from node.numerics.critics import Critics, Shape
+from node.numerics.inherited import Inherited
 from node.numerics.seeds import Purpose, stream
 from node.protocol.kinds import sizes_of
 from scenarios.schema import Scenario
@@ -87,6 +88,10 @@ class CentralCritic(Mind):
     def weights(self) -> dict[str, Tensor]:
         """The critics."""
         return self._critics.weights()
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the critics of another run."""
+        self._critics.inherit(theirs)
 
     def _minibatches(self, draw: np.random.Generator) -> "list[torch.Tensor]":
         algorithm, batch = self._scenario.algorithm, self._size[0] * self._size[1]

@@ -29,15 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from node.numerics.inherited import Inherited
 from node.numerics.networks import require_all_finite
 from node.numerics.rollout import Rollout
-from node.process import digest
+from node.process import digest, store_weights
 from node.protocol.kinds import ROWS, joint_width, sizes_of
 from node.protocol.routing import CENTRAL
 from node.runtime.compute_time import ComputeTime
 from scenarios.kinds import Kind
 from scenarios.schema import Scenario
-from topology.deployment import Deployment
+from topology.deployment import CENTRAL_WEIGHTS, CHECKPOINTS, Deployment
 from topology.finite import DivergedError, NotFiniteError, require_finite
 from topology.graph.routes import answers
 from topology.link.schedule import Schedule
@@ -99,6 +100,14 @@ class Mind(Stateful, ABC):
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """All that is learnt, by name, in a fixed order."""
+
+    @abstractmethod
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with what the central node of another run has learnt.
+
+        Raises:
+            ValueError: it does not fit.
+        """
 
 
 class Central:
@@ -204,7 +213,8 @@ class Central:
         return message is not None
 
     def conclude(self) -> Finished:
-        """What there is to report at the end."""
+        """Store the final weights; what there is to report at the end."""
+        store_weights(self._run_dir / CHECKPOINTS / "final" / CENTRAL_WEIGHTS, self._mind.weights())
         return Finished(role=role_of(self._n), weights_sha256=digest(self._mind.weights()))
 
     # ------------------------------------------------------------- receiving

@@ -8,6 +8,7 @@ import torch
 from coordinator.central.critic import CentralCritic
 from coordinator.central.node import Central
 from coordinator.central.qmix import CentralMixer
+from node.learners.beginning import central_origin_of
 from node.protocol.kinds import largest_peer_body
 from scenarios.loading import load
 from scenarios.schema import Scenario
@@ -22,10 +23,13 @@ def make_central(run_dir: Path, scenario: Scenario, deployment: Deployment, link
     """The central node that a scenario's recipe wants.
 
     Raises:
-        ValueError: a stored state cannot be read.
+        ValueError: a stored state or what the run begins with cannot be read.
     """
     make = CentralMixer if scenario.algorithm.recipe.is_led else CentralCritic
-    return Central(run_dir, scenario, deployment, make(scenario, deployment), links, control)
+    mind = make(scenario, deployment)
+    if (kept := deployment.begins_from(scenario, run_dir)) is not None:
+        mind.inherit(central_origin_of(kept, deployment))
+    return Central(run_dir, scenario, deployment, mind, links, control)
 
 
 def run_central(run_dir: Path, control: str, bind: str) -> int:

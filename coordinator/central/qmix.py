@@ -14,6 +14,7 @@ from torch import Tensor
 from coordinator.central.node import Mind, Told
 from node.learners.off_policy.action_values import Samples
 from node.learners.off_policy.mixer import Flags, Team
+from node.numerics.inherited import Inherited
 from node.numerics.seeds import Purpose, stream
 from scenarios.schema import Scenario
 from topology.deployment import Deployment
@@ -66,6 +67,10 @@ class CentralMixer(Mind):
     def weights(self) -> dict[str, Tensor]:
         """Every agent's network, and the mixer."""
         return self._team.weights()
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the team of another run."""
+        self._team.inherit(theirs)
 
 
 def team_samples(told: Told) -> Samples:

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.records.checkpoints import BEST, FINAL, complete_rounds, keep_best
+from coordinator.records.checkpoints import BEST, complete_rounds, keep_best
 from coordinator.records.database import Mean, Recorder, Results
 from coordinator.records.plan import Plan
+from coordinator.records.weights import FINAL
 from topology.deployment import CHECKPOINTS, Deployment, policies_folder
 from topology.planes.control import EpisodeRow, RoundReport
 from topology.wire.ledger import Row

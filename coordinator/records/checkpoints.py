@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.records.plan import MANIFEST_FILE
+from coordinator.records.weights import FINAL
 from envs.process import ROLE
 from scenarios.loading import ScenarioError, dump
 from scenarios.schema import Scenario
@@ -39,8 +40,8 @@ from topology.planes.control import Stored
 from topology.wire.keys import COORDINATOR, role_of
 
 COMPLETE_FILE = "state.json"
-FORMAT = 5  # of the index and of what processes store; it grows with every change to either
-FINAL, BEST = "final", "best"  # folders of weights
+FORMAT = 6  # of the index and of what processes store; it grows with every change to either
+BEST = "best"  # folder of the weights that evaluations found best
 KEPT = 2  # complete states; one would do, were it certain that it stays as it was written
 
 

@@ -1,6 +1,5 @@
 """From a scenario to a run that can be started: every check that needs no process is made here, before any is."""
 
-import contextlib
 import errno
 import json
 import os
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import networkx as nx
-import numpy as np
 from pydantic import ValidationError
 
 from coordinator.records import sinks
 from coordinator.records.packs import pack_size
 from coordinator.records.run_sqlite import DATABASE
+from coordinator.records.weights import check_origin, keep_origin, kept_origin, with_weights_not_finite, without_weights
 from envs.interface import EnvSpec
 from envs.registry import outlook
 from envs.registry import spec as env_spec
@@ -40,7 +39,6 @@ from topology.graph.given import read_graph
 from topology.graph.neighbourhood import visible
 from topology.link.schedule import Schedule
 from topology.planes.control import MAX_WEIGHTS
-from topology.snapshot import read_tensors
 from topology.wire.frame import MAX_ARRAY_BYTES
 from topology.wire.keys import is_secured, make_keys
 from topology.wire.socket_folder import PREFIX
@@ -64,6 +62,7 @@ class Plan:
     scenario: Scenario
     spec: EnvSpec
     deployment: Deployment
+    origin: Path | None = None  # the run, or what is kept of it, with whose weights this one begins
 
     @property
     def draws(self) -> bool:
@@ -71,25 +70,27 @@ class Plan:
         return self.scenario.evaluation.draws(limited=bool(self.deployment.cost_limits))
 
 
-def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | None = None) -> Plan:
+def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | None = None, origin: Path | None = None) -> Plan:
     """Work out sizes and graph.
 
     Args:
         scenario: What to run.
         weights: Checkpoint folder to evaluate; None: train from scratch.
         graph: The graph of a run as it has kept it, whatever has become of its file; None: the one that the scenario says.
+        origin: What a run has kept of the one that it began with; None: the one that the scenario says (`init_from`), if any.
 
     Raises:
-        ScenarioError: the checkpoint lacks an agent, or a sink its package. Another ValueError: the world has no such
-            partition, the graph does not fit, or the links cannot be as `network` says. The text names key, value and what is
-            allowed.
+        ScenarioError: the checkpoint lacks an agent, a sink its package, or the weights to begin with do not fit. Another
+            ValueError: the world has no such partition, the graph does not fit, or the links cannot be as `network` says. The
+            text names key, value and what is allowed.
     """
     sinks.check(scenario.record)
     # the run's own copy of the scenario must lead to its files from anywhere
     paths = {
         key: str(Path(path).resolve()) for key in ("file", "schedule") if (path := getattr(scenario.topology, key)) is not None
     }
-    scenario = scenario.model_copy(update={"topology": scenario.topology.model_copy(update=paths)})
+    begun = {} if scenario.init_from is None else {"init_from": str(Path(scenario.init_from).resolve())}
+    scenario = scenario.model_copy(update={"topology": scenario.topology.model_copy(update=paths), **begun})
     presets = {name: _with_traces_from_anywhere(own) for name, own in scenario.presets.items()}
     scenario = scenario.model_copy(update={"network": _with_traces_from_anywhere(scenario.network), "presets": presets})
     scenario = _with_counted_agents(scenario, graph)
@@ -169,7 +170,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
             schedule.segments(*edge)  # raises if the delay of the file does not go with the jitter of the network
     if weights is not None:
         _check_weights(weights, spec.n_agents)
-    return Plan(scenario, spec, deployment)
+        return Plan(scenario, spec, deployment)
+    if scenario.init_from is not None:
+        origin = origin or Path(scenario.init_from)
+        check_origin(origin, scenario, deployment)
+    return Plan(scenario, spec, deployment, origin)
 
 
 def _check_consensus(scenario: Scenario, deployment: Deployment) -> None:
@@ -272,12 +277,12 @@ def _first_limits(scenario: Scenario, horizon: int) -> tuple[int, ...]:
 
 
 def plan_of(source: str, scenario: Scenario) -> Plan:
-    """The plan of a scenario that was read from `source`; a run's own file repeats on the graph that the run has kept.
+    """The plan of a scenario that was read from `source`; a run's own file repeats with the graph and the weights that it kept.
 
     Raises:
         ValueError: as `plan`, or what a run has kept cannot be read.
     """
-    return plan(scenario, graph=kept_graph(source, scenario))
+    return plan(scenario, graph=kept_graph(source, scenario), origin=kept_origin(source, scenario))
 
 
 def kept_graph(source: str, asked: Scenario) -> nx.Graph | None:
@@ -322,21 +327,6 @@ def _check_weights(weights: Path, n_agents: int) -> None:
             f"{weights}: weights of agents {diverged} are not finite, so this team has diverged; evaluate one stored before "
             "(record.checkpoint_rounds, --checkpoint)"
         )
-
-
-def without_weights(folder: Path, n_agents: int) -> list[int]:
-    """Agents whose weights a checkpoint folder lacks."""
-    return [i for i in range(n_agents) if not (folder / f"agent-{i}.safetensors").is_file()]
-
-
-def with_weights_not_finite(folder: Path, n_agents: int) -> list[int]:
-    """Agents of whose stored weights some are NaN or infinite; files that cannot be read are refused when they are loaded."""
-    found = []
-    for agent in range(n_agents):
-        with contextlib.suppress(ValueError, TypeError):
-            if not all(np.isfinite(tensor).all() for tensor in read_tensors(folder / f"agent-{agent}.safetensors").values()):
-                found.append(agent)
-    return found
 
 
 def retold(run_dir: Path, asked: Scenario) -> Plan:
@@ -543,6 +533,8 @@ def make_run_dir(run_dir: Path, ready: Plan) -> None:
             make_keys(run_dir, ready.deployment.n_nodes)
         in_force = outlook(ready.scenario.env, ready.deployment.graph()).in_force
         facts = manifest(ready.scenario) | ({"in_force": in_force} if in_force else {})
+        if ready.origin is not None:
+            facts["init_from"] = {"path": ready.scenario.init_from, "sha256": keep_origin(ready.origin, run_dir)}
         (run_dir / MANIFEST_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     except OSError as error:
         raise ScenarioError(f"--out: cannot write {run_dir} ({error.strerror})") from None

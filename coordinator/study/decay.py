@@ -179,8 +179,8 @@ class _Team:
     """Trained agents that play in this process, each shown directly what it would receive over links without limits."""
 
     def __init__(self, ready: Plan, weights: Path) -> None:
+        from node.learners.beginning import load_weights
         from node.learners.making import make_on_policy_learner
-        from node.process import load_weights
         from node.protocol.routing import AgentRouting
 
         self._ready = ready

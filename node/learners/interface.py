@@ -9,17 +9,32 @@ What belongs to the rollout (STATE, BOOTSTRAP, REWARD, JOINT, TOKEN) is made and
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from node.numerics.inherited import Inherited
 from node.numerics.rollout import Rollout
 from scenarios.kinds import Kind
 from topology.snapshot import Stateful
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What another run has left of an agent, for a learner to begin with.
+
+    Attributes:
+        actor: Its weights, seen through the inputs of actors.
+        critics: The same weights, seen through the inputs of critics.
+    """
+
+    actor: Inherited
+    critics: Inherited
 
 
 class AgentLearner(Stateful, ABC):
@@ -121,6 +136,14 @@ class AgentLearner(Stateful, ABC):
         Raises:
             ValueError: the checkpoint does not fit.
         """
+
+    def inherit(self, origin: Origin) -> None:
+        """Begin with what another run has learnt; optimisers, replays and counts of steps begin afresh.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        raise ValueError(f"init_from: {type(self).__name__} cannot begin with what another run has learnt")
 
     def module(self) -> nn.Module:
         """The policy's network with the statistics of its inputs: means of actions, or logits or values of choices.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from node.learners.interface import AgentLearner, Bools, Floats
+from node.learners.interface import AgentLearner, Bools, Floats, Origin
 from node.learners.off_policy.action_values import fitting, network
 from node.learners.off_policy.learner import Exploration
 from node.numerics.critics import Shape
@@ -111,6 +111,10 @@ class Executor(AgentLearner):
             raise ValueError(f"checkpoint of agent {self._shape.agent}: {error}") from None
         self._versions = [torch.cat([each.flatten() for each in stored])]
         self._version[:] = 0
+
+    def inherit(self, origin: Origin) -> None:
+        """See `AgentLearner.inherit`: the weights to act by until others come."""
+        self.load_policy(origin.actor.tensors)
 
     def state(self) -> State:
         """Every version in use, and by which each copy acts."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.numerics.advantage import gae
+from node.numerics.inherited import Inherited
 from node.numerics.losses import value_loss
 from node.numerics.networks import MLP, Trainer, chunks, torch_stream
 from node.numerics.normalise import InputNorm, ValueNorm
@@ -273,6 +274,17 @@ class Critics(Stateful):
             tensors[f"critic_{index}_returns"] = torch.tensor([critic.norm.mu, critic.norm.sigma], dtype=torch.float64)
         tensors["critic_inputs"] = self._norm.weights()
         return tensors
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the critics of another run.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        for index, critic in enumerate(self._critics):
+            critic.trainer.take(theirs.network(f"critic_{index}", critic.net, critic.net.first))
+            critic.norm.begin(*theirs.tensor(f"critic_{index}_returns", (2,)).tolist())
+        self._norm.inherit(theirs.statistics("critic_inputs"), theirs.inputs, theirs.samples)
 
     def _estimate(
         self, critic: Critic, rollout: Rollout, signal: NDArray[np.float32], weight: NDArray[np.float64] | None

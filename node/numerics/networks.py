@@ -59,6 +59,13 @@ class MLP(nn.Module):
         self._layers = [(layer.weight, layer.bias, own) for layer, own in zip(linears, norm_parameters, strict=True)]
         self._ends = None if self._entry is None else _of_norm(self._entry), self.head.weight, self.head.bias
 
+    @property
+    def first(self) -> Tensor:
+        """The weights (U, n_in) of the layer that takes the inputs."""
+        layer = self._hidden[0] if len(self._hidden) else self.head
+        assert isinstance(layer, nn.Linear), "all of them are"
+        return layer.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in) -> (B, n_out)."""
         entry, head_weight, head_bias = self._ends
@@ -166,6 +173,11 @@ class Trainer(Stateful):
     def decay(self, fraction: float) -> None:
         """Set the step to this fraction of the one at the start."""
         self._step_size = self._lr * fraction
+
+    def take(self, weights: Tensor) -> None:
+        """Go on with other weights, (P,); Adam's moments and its count of steps stay as they are."""
+        with torch.no_grad():
+            self.weights.copy_(weights)
 
 
 def torch_stream(seed: int, *key: int) -> torch.Generator:

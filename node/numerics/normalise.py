@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from node.numerics.inherited import InputMap
 from topology.snapshot import Stateful
 
 INPUT_CLIP = 10.0  # standard deviations; what the public codes use
@@ -22,7 +23,7 @@ class RunningMoments(Stateful):
     STATE = ("count", "mean", "_squares")
 
     def __init__(self, width: int) -> None:
-        self.count = 0
+        self.count = np.zeros(width, np.int64)  # by column: one that another run did not have begins later
         self.mean = np.zeros(width)
         self._squares = np.zeros(width)
 
@@ -40,18 +41,21 @@ class RunningMoments(Stateful):
     @property
     def variance(self) -> NDArray[np.float64]:
         """Variance per column; 1 before anything was seen."""
-        return self._squares / self.count if self.count else np.ones_like(self.mean)
+        return np.where(self.count > 0, self._squares / np.maximum(self.count, 1), 1.0)
 
     def put(self, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> None:
         """Go on with other moments, as if as many rows as were seen had had them."""
-        self.mean, self._squares = mean, self.count * np.maximum(variance, 0.0)
+        self.mean, self._squares = mean, np.maximum(variance, 0.0) * self.count
 
     @property
     def std(self) -> NDArray[np.float64]:
         """Standard deviation per column, at least 1e-2; 1 before anything was seen."""
-        if not self.count:
-            return np.ones_like(self.mean)
-        return np.maximum(np.sqrt(self._squares / self.count), 1e-2)
+        return np.maximum(np.sqrt(self.variance), 1e-2)
+
+    def begin(self, mean: NDArray[np.float64], std: NDArray[np.float64], count: NDArray[np.int64]) -> None:
+        """Take these for the statistics of so many rows, all by column."""
+        self.count = count
+        self.put(mean, std**2)
 
 
 class RunningScale(Stateful):
@@ -121,6 +125,21 @@ class InputNorm(Stateful):
         """Take offset and scale from a checkpoint."""
         self._offset, self._scale = weights[0].clone(), weights[1].clone()
 
+    def inherit(self, weights: Tensor, inputs: InputMap, samples: int) -> None:
+        """Begin with the statistics of a network of other inputs; those of columns that it had not are fresh.
+
+        Args:
+            weights: Its offset and scale, (2, other_width).
+            inputs: Which inputs both have.
+            samples: How many samples they stand for, against those to come.
+        """
+        self.load(inputs.carry(weights, self.weights()))
+        if self._moments is not None:
+            count = np.zeros(inputs.width, np.int64)
+            count[inputs.here] = samples
+            offset, scale = self._offset.double().numpy(), self._scale.double().numpy()
+            self._moments.begin(-offset / scale, 1.0 / scale, count)
+
     def _adopt(self) -> None:
         assert self._moments is not None
         scale = 1.0 / self._moments.std
@@ -185,6 +204,11 @@ class ValueNorm(Stateful):
         scale, shift = self.sigma / sigma, (self.mu - mu) / sigma
         self.mu, self.sigma = mu, sigma
         return scale, shift
+
+    def begin(self, mu: float, sigma: float) -> None:
+        """Begin with the statistics of another run, as if they had been averaged for long."""
+        self.mu, self.sigma = mu, sigma
+        self._mean, self._square, self._weight = mu, sigma**2 + mu**2, 1.0
 
     def normalise(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw returns to the critic's units."""

@@ -108,6 +108,17 @@ class Needs:
 _needs = lru_cache(maxsize=2)(Needs)  # those of a run, and of the run or evaluation before it in the same process
 
 
+def needs_of(scenario: Scenario, deployment: Deployment) -> Needs:
+    """What all agents of a run have in common."""
+    return _needs(
+        deployment,
+        scenario.algorithm,
+        kappa=scenario.kappa,
+        kappa_unit=scenario.kappa_unit,
+        direct=scenario.routing == "direct",
+    )
+
+
 class AgentRouting:
     """One agent's scopes, order and routes.
 
@@ -124,17 +135,14 @@ class AgentRouting:
     """
 
     def __init__(self, scenario: Scenario, deployment: Deployment, agent: int) -> None:
-        algorithm = scenario.algorithm
         self._seed = deployment.seed(scenario)
         self._direct = scenario.routing == "direct"
         self._agent = agent
         self._n = deployment.n_agents
-        self._recipe = algorithm.recipe
-        self._turn_rounds = algorithm.turn_rounds
-        self._consensus_every = algorithm.consensus_every
-        self._needs = needs = _needs(
-            deployment, algorithm, kappa=scenario.kappa, kappa_unit=scenario.kappa_unit, direct=self._direct
-        )
+        self._recipe = scenario.algorithm.recipe
+        self._turn_rounds = scenario.algorithm.turn_rounds
+        self._consensus_every = scenario.algorithm.consensus_every
+        self._needs = needs = needs_of(scenario, deployment)
         self.visible = needs.visible
         self.actor_agents, self.critic_agents = needs.actors[agent], needs.critics[agent]
         self.observation = ObservationScope.of(needs.both[agent], deployment.obs_dims)

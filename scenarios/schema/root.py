@@ -50,6 +50,11 @@ class Scenario(Section):
         "virtual",
         "Virtual: lockstep in modelled time, on modelled links. Wall: real time on the real network, nothing modelled.",
     )
+    init_from: str | None = setting(
+        None,
+        "Folder of a finished run with whose last policies, critics and statistics this one begins; null: with fresh ones.",
+        min_length=1,
+    )
     env: Env = Env()
     topology: Topology = Topology()
     presets: dict[str, Part] = setting({}, "Link presets of the scenario by name; each starts from its `preset`, or ideal.")

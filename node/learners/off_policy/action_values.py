@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from node.learners.off_policy.tables import IdealQ, Transitions, iterate, replay
+from node.numerics.inherited import Inherited
 from node.numerics.networks import MLP, Trainer
 from node.numerics.normalise import InputNorm, Standardised
 from node.numerics.policies import UNAVAILABLE
@@ -113,6 +114,14 @@ class ActionValues(Stateful, ABC):
         Raises:
             ValueError: They do not fit; the text names which.
         """
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the values of another run.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        raise ValueError(f"{type(self).__name__} cannot begin with the values of another run")
 
 
 def fitting(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
@@ -221,6 +230,10 @@ class Tabular(ActionValues):
         self._number(tensors["observations"].numpy())
         self._q_table()[:] = q
 
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the tables of another run, which has the same inputs: rows are whole observations."""
+        self.load(theirs.tensors)
+
     def restore(self, state: State) -> None:
         """Take the state of tables of the same scenario."""
         super().restore(state)
@@ -299,6 +312,12 @@ class Lagging(Stateful):
         with torch.no_grad():
             for mine, theirs in self._pairs:
                 mine.lerp_(theirs, 1.0 - self._keep)
+
+    def catch_up(self) -> None:
+        """Be what the module is."""
+        with torch.no_grad():
+            for mine, theirs in self._pairs:
+                mine.copy_(theirs)
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         """The copy's outputs."""
@@ -397,6 +416,16 @@ class Ideal(Stateful):
         self._model_trainer.decay(fraction)
         self._qss_trainer.decay(fraction)
 
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the two networks of another run, which has the same inputs: a guess is a whole observation.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        for name, trainer_ in (("model", self._model_trainer), ("q_ss", self._qss_trainer)):
+            trainer_.take(theirs.tensor(name, tuple(trainer_.weights.shape)))
+        self._lagging.catch_up()
+
     def _pair(self, observation: Tensor, following: Tensor) -> Tensor:
         return torch.cat((self._norm(observation), self._norm(following)), 1)
 
@@ -442,10 +471,24 @@ class Networked(ActionValues):
     def module(self) -> nn.Module:
         """What actions follow from, with the statistics of its inputs."""
 
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the networks of another run; those that lag behind begin where they are."""
+        for name, (each, net, more) in self._networks.items():
+            each.take(theirs.network(name, net, net.first, more=more))
+        for follower in self._followers:
+            follower.catch_up()
+        self._norm.inherit(theirs.statistics("inputs"), theirs.inputs, theirs.samples)
+        if self._ideal is not None:
+            self._ideal.inherit(theirs)
+
     @property
     @abstractmethod
+    def _networks(self) -> Mapping[str, tuple[Trainer, MLP, int]]:
+        """The networks that learn, but the ideal's, by the names of their weights; and how many inputs are actions."""
+
+    @property
     def _learning(self) -> list[Trainer]:
-        """The networks that learn, but the ideal's."""
+        return [each for each, _, _ in self._networks.values()]
 
     @property
     @abstractmethod
@@ -511,8 +554,8 @@ class DoubleQ(Networked):
         self._norm.load(inputs)
 
     @property
-    def _learning(self) -> list[Trainer]:
-        return [self._trainer]
+    def _networks(self) -> Mapping[str, tuple[Trainer, MLP, int]]:
+        return {"q": (self._trainer, self._net, 0)}
 
     @property
     def _followers(self) -> list[Lagging]:
@@ -559,6 +602,7 @@ class TwinDelayed(Networked):
 
     def __init__(self, width: int, act_dim: int, algorithm: Algorithm, generator: torch.Generator) -> None:
         super().__init__(width, act_dim, algorithm, generator)
+        self._act_dim = act_dim
         self._bound = algorithm.off_policy.action_bound
         self._actor = network(algorithm, width, act_dim, generator)
         self._critics = [network(algorithm, width + act_dim, 1, generator) for _ in range(2)]
@@ -594,8 +638,10 @@ class TwinDelayed(Networked):
         self._norm.load(inputs)
 
     @property
-    def _learning(self) -> list[Trainer]:
-        return [self._actor_trainer, *self._critic_trainers]
+    def _networks(self) -> Mapping[str, tuple[Trainer, MLP, int]]:
+        critics = zip(self._critic_trainers, self._critics, strict=True)
+        of_critics = {f"critic_{k}": (each, critic, self._act_dim) for k, (each, critic) in enumerate(critics)}
+        return {"actor": (self._actor_trainer, self._actor, 0), **of_critics}
 
     @property
     def _followers(self) -> list[Lagging]:

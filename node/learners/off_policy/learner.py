@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from node.learners.interface import AgentLearner, Floats
+from node.learners.interface import AgentLearner, Floats, Origin
 from node.learners.off_policy.action_values import ActionValues, DoubleQ, Networked, Samples, Tabular, TwinDelayed
 from node.learners.off_policy.recurrent import RecurrentQ
 from node.numerics.critics import Shape
@@ -214,6 +214,17 @@ class OffPolicyLearner(AgentLearner):
             self._values.load(tensors)
         except ValueError as error:
             raise ValueError(f"checkpoint of agent {self._shape.agent}: {error}") from None
+
+    def inherit(self, origin: Origin) -> None:
+        """See `AgentLearner.inherit`: the values, and the statistics of their inputs.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        try:
+            self._values.inherit(origin.actor)
+        except ValueError as error:
+            raise ValueError(f"init_from: agent {self._shape.agent}: {error}") from None
 
     # ---------------------------------------------------------------- pieces
 

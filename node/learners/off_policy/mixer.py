@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from node.learners.off_policy.action_values import Lagging, Samples, network, trainer
+from node.numerics.inherited import Inherited
 from node.numerics.networks import MLP, torch_stream
 from node.numerics.normalise import InputNorm
 from node.numerics.policies import UNAVAILABLE
@@ -232,6 +233,16 @@ class Team(Stateful):
         width = self._ends[agent] - (self._ends[agent - 1] if agent else 0)
         inputs = self._norm.weights()[:, self._ends[agent] - width : self._ends[agent]]
         return np.asarray(torch.cat((weights, inputs.flatten())).numpy(), np.float32)
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the networks and the statistics of another run's team.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        self._trainer.take(theirs.tensor("team", tuple(self._trainer.weights.shape)))
+        self._lagging.catch_up()
+        self._norm.inherit(theirs.statistics("inputs"), theirs.inputs, theirs.samples)
 
     def metrics(self) -> Mapping[str, float]:
         """Mean loss of Q_tot, and how many transitions there are."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node.learners.off_policy.action_values import ActionValues, Lagging, Samples, fitting, network, trainer
+from node.numerics.inherited import Inherited
 from node.numerics.normalise import InputNorm
 from node.numerics.replay import Replay
 from scenarios.schema import Algorithm
@@ -49,6 +50,11 @@ class Reader(nn.Module):
             nn.init.orthogonal_(weight, gain, generator=generator)
         for bias in (self._cell.bias_ih, self._cell.bias_hh, self._head.bias):
             nn.init.zeros_(bias)
+
+    @property
+    def first(self) -> Tensor:
+        """The weights of the layer that takes the observation."""
+        return self._encoder.first
 
     def forward(self, memory: Float[Tensor, "*B U"]) -> Float[Tensor, "*B A"]:
         """Values of choices."""
@@ -155,6 +161,12 @@ class RecurrentQ(ActionValues):
     def decay(self, fraction: float) -> None:
         """Set the steps to this fraction of those at the start."""
         self._trainer.decay(fraction)
+
+    def inherit(self, theirs: Inherited) -> None:
+        """Begin with the network of another run; memories are empty."""
+        self._trainer.take(theirs.network("q", self.net, self.net.first))
+        self._follower.catch_up()
+        self._norm.inherit(theirs.statistics("inputs"), theirs.inputs, theirs.samples)
 
     def end(self, observations: Floats) -> None:
         """Let the input statistics take a round in."""

@@ -44,7 +44,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from node.learners.interface import AgentLearner, Bools, Floats
+from node.learners.interface import AgentLearner, Bools, Floats, Origin
 from node.learners.on_policy.consensus import Gossip, parts_of
 from node.learners.on_policy.policy_training import PolicyTraining, Samples, total_log_ratio
 from node.numerics.critics import Critics, Estimate, Shape
@@ -315,6 +315,26 @@ class Learner(AgentLearner):
         with torch.no_grad():
             self._actor_trainer.weights.copy_(tensors["actor"])
         self._actor_norm.load(tensors["actor_inputs"])
+
+    def inherit(self, origin: Origin) -> None:
+        """See `AgentLearner.inherit`: the actor, the critics, the statistics of inputs and returns, and the multipliers.
+
+        Multipliers begin at `mult_init` where the other run had none.
+
+        Raises:
+            ValueError: something does not fit.
+        """
+        actor, mults = origin.actor, self._training.mults
+        try:
+            self._actor_trainer.take(actor.network("actor", self._actor, self._actor.net.first))
+            self._actor_norm.inherit(actor.statistics("actor_inputs"), actor.inputs, actor.samples)
+            if self._critics is not None:
+                self._critics.inherit(origin.critics)
+            known = actor.tensors.get("multipliers")
+            if known is not None and known.shape == (len(mults.values),):
+                mults.begin(known.tolist())
+        except ValueError as error:
+            raise ValueError(f"init_from: agent {self._shape.agent}: {error}") from None
 
     # ---------------------------------------------------------------- pieces
 

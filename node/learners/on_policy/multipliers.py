@@ -141,6 +141,11 @@ class Multipliers(Stateful):
         self._integrals = list(self.values)
         self._excesses: list[float] | None = None
 
+    def begin(self, values: Sequence[float]) -> None:
+        """Begin with these instead of `mult_init`; the integrals of "pid_lagrangian" begin there too."""
+        self.values = [min(value, self._algorithm.mult_max) for value in values]
+        self._integrals = list(self.values)
+
     @property
     def denominator(self) -> float:
         """What the advantage with costs priced in is divided by: 1 + sum of multipliers where it is weighed against more.
