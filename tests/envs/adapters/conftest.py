@@ -13,5 +13,5 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setattr(ENVIRONMENTS, "_added", {})  # what a test registers is gone after it
     monkeypatch.setattr(ENVIRONMENTS, "_resolved", {})
-    for name, place in (("uneven", "Uneven"), ("odd", "Odd"), ("faulty", "Faulty"), ("pair", "Pair")):
+    for name, place in (("uneven", "Uneven"), ("odd", "Odd"), ("faulty", "Faulty"), ("handover", "Handover"), ("pair", "Pair")):
         ENVIRONMENTS.register(name, f"fakes:{place}")

@@ -179,3 +179,46 @@ class Pair:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+class Handover(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
+    """Two agents and two steps: `first` acts in one step alone and then ends; `second` acts in both, and may choose 1 or 2.
+
+    Step 1 pays first 2 for choice 1, and second 1 for what it chooses; step 2 pays second 4 for choice 1. A team earns at most
+    (2 + 2 + 4) / 2 = 4, and what `first` chooses after its end must not matter.
+    """
+
+    metadata = {"name": "handover"}  # noqa: RUF012
+    max_cycles = 2
+
+    def __init__(self) -> None:
+        self.possible_agents = ["first", "second"]
+        self.agents: list[str] = []
+
+    def observation_space(self, agent: str) -> Any:
+        return spaces.Box(0, 2, (1,), np.float32)
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(2 if agent == "first" else 3)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self.agents, self._t = list(self.possible_agents), 0
+        return self._told(self.agents)
+
+    def _told(self, agents: list[str]) -> tuple[Any, Any]:
+        can = {"first": np.ones(2, bool), "second": np.array([False, True, True])}
+        return {agent: np.array([self._t], np.float32) for agent in agents}, {
+            agent: {"action_mask": can[agent]} for agent in agents
+        }
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        live, self._t = self.agents, self._t + 1
+        second = float(actions["second"])
+        paid = {"first": 2.0 * actions["first"], "second": second} if self._t == 1 else {"second": 4.0 * (second == 1.0)}
+        ended = {agent: agent == "first" or self._t == 2 for agent in live}
+        self.agents = [agent for agent in live if not ended[agent]]
+        obs, infos = self._told(live)
+        return obs, paid, ended, dict.fromkeys(live, False), infos
+
+    def close(self) -> None:
+        """Nothing to release."""

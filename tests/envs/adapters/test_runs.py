@@ -76,3 +76,21 @@ def test_a_film_shows_what_the_environment_renders(tmp_path: Path) -> None:
     with pytest.raises(kh.ScenarioError, match=r"film: world 'uneven', copy 0: frame: got NoneType; expected a picture"):
         kh.evaluate(run, film=tmp_path / "blind.gif", env=blind, in_process=True)
     assert not (tmp_path / "blind.gif").exists()
+
+
+OF_VALUES = {"epsilon_start": 1, "epsilon_end": 1, "warm_up_steps": 0, "updates_per_step": 0.2, "target_keep": 0.95}
+
+
+@pytest.mark.parametrize("learner", [
+    {"name": "qmix", "critic_lr": 0.02, "max_grad_norm": 1000, "off_policy": OF_VALUES},
+    {"name": "mappo", "critic_scope": "central", "actor_lr": 0.02, "critic_lr": 0.02, "minibatches": 1},
+])  # fmt: skip
+def test_a_team_learns_the_best_where_one_ends_before_the_other(learner: dict[str, Any], tmp_path: Path) -> None:
+    settings = SMALL | {
+        "env": {"name": "pettingzoo", "make": "handover", "num_envs": 10},
+        "rollout": {"steps": 20},
+        "budget": {"env_steps": 1600},
+    }
+    algorithm = {"hidden": [16], "gamma": 1.0, "input_norm": "none"} | learner
+    run = kh.run("quickstart", out=tmp_path / "run", in_process=True, algorithm=algorithm, **settings)
+    assert set(kh.evaluate(run, episodes=10, in_process=True).returns()) == {4.0}
