@@ -311,6 +311,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "world sends to every agent: the part of the answer that is the reward's. A return is packets per user and "
         "episode; the best ALOHA has 3.21, a central matching 7.52.",
         scenario="wireless_5x5",
+        common=("budget.env_steps=48_000",),
         rows=(*_kappas(0, 1, 2), Row("κ = 0, team reward", ("kappa=0", "env.reward=team", "algorithm.reward=own"))),
         measures={"return": measures.eval_return, "bytes per agent and step": measures.bytes_per_step},
         claims=(Above("return", ("κ = 1", "κ = 0")), Within("return", ("κ = 1",), low=3.21)),
