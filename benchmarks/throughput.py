@@ -12,9 +12,10 @@ CPU time;
 
 is 1 if processes, messages and waiting cost nothing and all cores are always busy. Machines change their speed while one
 measures: so each part alone is measured before and after the training that it is compared with, and of rounds the median
-counts. Settings are those of the public single-process implementation that the table compares with: 10 copies x 1000 steps a
-round, 5 epochs of one full batch, networks 128 wide. Its networks have three hidden layers with LayerNorms; lighter ones are
-measured beside them.
+counts. Settings are those of a public single-process implementation, SafePO's MAPPO-L: 10 copies x 1000 steps a round, 5 epochs
+of one full batch, networks 128 wide. Its networks have three hidden layers with LayerNorms; lighter ones are measured beside
+them. `--other FILE` adds the rate of other code that was measured on this machine, and the ratio
+(docs/how-to/compare-speed.md): JSON such as {"halfcheetah 6x1": 242, "ant 4x2": 240}.
 """
 
 import argparse
@@ -58,7 +59,6 @@ NETWORKS = {
     "2 x 128": ("algorithm.hidden=[128,128]",),
 }
 TASKS = {"halfcheetah 6x1": ("safe_halfcheetah_6x1",), "ant 4x2": ("safe_ant_4x2", "env.walls=none")}
-PUBLIC_STEPS_PER_S = {"halfcheetah 6x1": 520, "ant 4x2": 590}  # SafePO's MAPPO-L, 10 subprocess environments, 2 cores
 WARM_UP_ROUNDS = 1
 
 
@@ -164,26 +164,53 @@ def seconds_per_round(ready: Plan, *, learns: bool) -> float:
     return median(later - earlier for earlier, later in pairwise(ends[WARM_UP_ROUNDS - 1 :]))
 
 
+def rates_of(file: Path) -> dict[str, float]:
+    """Rates of other code, by task.
+
+    Raises:
+        SystemExit: the file holds something else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rates = {str(task): float(rate) for task, rate in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        sys.exit(f"--other: {file}: {error}")
+    if unknown := rates.keys() - TASKS.keys() or [task for task, rate in rates.items() if not 0 < rate < float("inf")]:
+        sys.exit(f"--other: {file}: got {', '.join(sorted(unknown))}; expected positive rates of {', '.join(TASKS)}")
+    return rates
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6, help="rounds measured per run (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--other", type=Path, metavar="FILE", help="JSON: environment steps per second of other code, by task")
     arguments = parser.parse_args()
+    others = {} if arguments.other is None else rates_of(arguments.other)
     found = {(task, network): measure(words, network, arguments.rounds) for task, words in TASKS.items() for network in NETWORKS}
     if arguments.json:
         print(json.dumps([{"task": task, "network": network} | asdict(f) for (task, network), f in found.items()]))
         return
     table = Table(title=f"environment steps per second, {len(os.sched_getaffinity(0))} cores")
     parts = Table(title="CPU seconds per round of 10 000 steps, each part alone")
-    for heading in ("task", "networks", "world", "rollouts", "training", "public", "ratio", "efficiency"):
+    for heading in (
+        "task",
+        "networks",
+        "world",
+        "rollouts",
+        "training",
+        "efficiency",
+        *(("other code", "ratio") if others else ()),
+    ):
         table.add_column(heading, justify="left" if heading in ("task", "networks") else "right")
     for heading in ("task", "networks", "world", "forwards", "updates"):
         parts.add_column(heading, justify="left" if heading in ("task", "networks") else "right")
     for (task, network), f in found.items():
-        public = PUBLIC_STEPS_PER_S[task]
-        rates = [f"{rate:,.0f}" for rate in (f.world_rate, f.rollout_rate, f.training_rate, public)]
-        table.add_row(task, network, *rates, f"{f.training_rate / public:.1f}", f"{f.efficiency:.2f}")
+        row = [f"{f.world_rate:,.0f}", f"{f.rollout_rate:,.0f}", f"{f.training_rate:,.0f}", f"{f.efficiency:.2f}"]
+        if other := others.get(task):
+            row += [f"{other:,.0f}", f"{f.training_rate / other:.1f}"]
+        table.add_row(task, network, *row)
         parts.add_row(task, network, f"{f.world_cpu_s:.2f}", f"{f.forward_cpu_s:.2f}", f"{f.update_cpu_s:.2f}")
     console = Console(width=110)
     console.print(table)
