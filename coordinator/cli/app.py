@@ -22,6 +22,7 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from coordinator.cli import study  # noqa: E402
+from coordinator.cli.examples import epilog  # noqa: E402
 from coordinator.cli.options import AllowCodeOption, InProcessOption, ScenarioArgument, refusals  # noqa: E402
 from coordinator.cli.options import refuse as _refuse  # noqa: E402
 from coordinator.cli.terminal import replace_what_cannot_be_shown, terminal, warning  # noqa: E402
@@ -642,6 +643,10 @@ def _agents(text: str, n_agents: int) -> frozenset[int]:
 def _shortened(sizes: list[int]) -> str:
     return " ".join(map(str, sizes)) if len(sizes) <= 24 else " ".join(map(str, sizes[:24])) + " …"
 
+
+for registered in app.registered_commands:
+    called = str(registered.name or getattr(registered.callback, "__name__", ""))
+    registered.epilog = epilog(called)
 
 guard.interrupt_as_usual()
 

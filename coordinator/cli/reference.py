@@ -4,6 +4,8 @@ from typing import Any
 
 import typer
 
+from coordinator.cli.examples import EXAMPLES
+
 
 def markdown(app: typer.Typer) -> str:
     """A section for each verb, in the order of `kappahop --help`."""
@@ -25,4 +27,6 @@ def _section(verb: Any, parent: Any, name: str) -> str:
         if record is not None:
             option, meaning = (" ".join(text.split()).replace("|", "\\|") for text in record)
             lines.append(f"| `{option}` | {meaning} |")
+    if name in EXAMPLES:
+        lines += ["", "```sh", *EXAMPLES[name], "```"]
     return "\n".join(lines) + "\n"

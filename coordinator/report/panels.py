@@ -243,8 +243,8 @@ def courses(found: Comparison, styles: Styles) -> Iterator[Section]:
         yield Section("cost", "Cost while learning", f"The same of costs.{limits}", costs)
     if found.judged == "evaluated" and all(run.deployment.learns for row in found.rows for run in row.cell.runs):
         words = f"{trained}{seeds} These episodes pay for exploration, so they say little of which team is better."
-        panels = list(_courses(found, "training", styles, "return"))
-        yield Section("training-return", "Return in training", words, panels)
+        if panels := list(_courses(found, "training", styles, "return")):
+            yield Section("training-return", "Return in training", words, panels)
 
 
 def _courses(found: Comparison, judged: Judged, styles: Styles, what: Literal["return", "cost"]) -> Iterator[Curves]:
@@ -259,12 +259,15 @@ def _courses(found: Comparison, judged: Judged, styles: Styles, what: Literal["r
                     _line(cell, styles, [(positions(one), one.ret if what == "return" else one.cost) for one in curves])
                     for cell, curves in of
                 ]
+                if not any(np.isfinite(line.y).any() for line in lines):  # no episode of the training has ended
+                    continue
                 known = found.baselines.get(world_of(found.rows, rows[0]), {})
                 levels = {name: one.ret if what == "return" else one.cost for name, one in known.items()}
                 over[x] = [*lines, *_levels(levels, lines, first_style=len(styles))]
         best = max((row.optimum for row in rows if row.optimum is not None), default=None)
         limit = next((row.cost_limit for row in rows), None)
-        yield Curves(group, y_title, over, limit if what == "cost" else None, best if what == "return" else None)
+        if over:
+            yield Curves(group, y_title, over, limit if what == "cost" else None, best if what == "return" else None)
 
 
 def _levels(levels: Mapping[str, float], lines: Sequence[Line], *, first_style: int) -> list[Line]:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import signal
 import socket
 import sqlite3
@@ -11,12 +12,16 @@ import sys
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import pytest
+import typer
 
 from coordinator.cli import app as command
 from coordinator.cli import guard
+from coordinator.cli.app import app
+from coordinator.cli.examples import EXAMPLES
 from coordinator.evaluation import play
 from coordinator.records.plan import first_free
 from coordinator.records.run_sqlite import DATABASE
@@ -24,6 +29,7 @@ from coordinator.run import supervisor
 from coordinator.run.metrics import Report
 from coordinator.session import new_folders
 from coordinator.study import sweep
+from coordinator.study.grid import cells
 from scenarios.loading import all_keys, load, shipped
 from scenarios.recipes import RECIPES
 from topology.graph import drawing
@@ -127,6 +133,19 @@ def test_help_names_every_command(call: Call) -> None:
     ran = call("--help")
     assert not ran.code
     assert all(word in ran.out for word in ("run", "evaluate", "sweep", "compare", "export", "graph", "list", "schema", "doctor"))
+
+
+@pytest.mark.parametrize(("verb", "line"), [(verb, line) for verb, lines in EXAMPLES.items() for line in lines])
+def test_help_names_examples_that_the_verb_understands(call: Call, verb: str, line: str) -> None:
+    program, named, *words = shlex.split(line)
+    assert (program, named) == ("kappahop", verb)
+    assert line in " ".join(call(verb, "--help").out.split())
+    group: Any = typer.main.get_group(app)
+    command = group.get_command(group.context_class(group), verb)
+    with command.make_context(verb, list(words)) as context:
+        scenario, overrides = context.params.get("scenario"), context.params.get("overrides") or []
+    if scenario:
+        assert len(cells(scenario, overrides, [0])) >= 1
 
 
 def test_without_words_it_prints_help(call: Call) -> None:

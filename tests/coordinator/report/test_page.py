@@ -179,6 +179,13 @@ def test_what_is_judged_by_evaluations_shows_training_returns_besides(tmp_path: 
     assert "Return in training Mean" not in trained
 
 
+def test_a_run_in_which_no_training_episode_ended_is_shown_by_its_evaluations(tmp_path: Path, record_run: RecordRun) -> None:
+    record_run(tmp_path / "run", "kappa=1", "evaluation.episodes=2", evaluated={1: -9.0, 3: -7.0})
+    told = Outline(document([tmp_path])).words
+    assert "Return -7, evaluated without exploration; " in told
+    assert "Return in training" not in told
+
+
 def test_a_run_without_an_episode_says_so_and_shows_its_links(tmp_path: Path, record_run: RecordRun) -> None:
     for ended in (False, True):
         page = Outline(document([record_run(tmp_path / str(ended), round_bytes=[100] * 4, ended=ended)]))
