@@ -159,7 +159,7 @@ class Node:
             control: Where it reports.
             world: Where the world is on its carrier.
         """
-        scenario, graph, critic = self._scenario, self._deployment.wires(), self._deployment.critic
+        scenario, graph, critic = self._scenario, self.routing.wires, self._deployment.critic
         extra = frame_extra(scenario.network)
         direct = scenario.routing == "direct"
         schedule = Schedule(scenario.network, graph, self._deployment.seed(scenario), scenario.presets)

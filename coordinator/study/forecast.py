@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from coordinator.records.plan import Plan
 from envs.registry import outlook
-from node.protocol.kinds import ROWS, sizes_of
+from node.protocol.kinds import ROWS, sizes_of, widths
 from node.protocol.routing import AgentRouting
 from scenarios.kinds import Kind
 from topology.graph.neighbourhood import direct_tree, relay_tree
@@ -75,7 +75,7 @@ def loads(ready: Plan) -> list[Load]:
     ends = algorithm.turn_rounds - 1  # where the first turn ends; without turns rounds are alike
     found = []
     for kind, row in ROWS.items():
-        numbers = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
+        numbers = max(widths(sizes)[kind])
         rows = -(-steps // algorithm.minibatches) if row.per == "sample" else 1  # of one copy in a minibatch, on average
         used: dict[Link, int] = {}
         round_ = algorithm.consensus_every - 1 if kind is Kind.CONSENSUS else ends

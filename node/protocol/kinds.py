@@ -220,6 +220,12 @@ def sizes_of(scenario: Scenario, deployment: Deployment) -> Sizes:
     return Sizes(scenario.algorithm, deployment, scenario.rollout.steps, scenario.env.num_envs, reach)
 
 
+@lru_cache(maxsize=4)
+def widths(sizes: Sizes) -> dict[Kind, tuple[int, ...]]:
+    """Numbers per row of the message of every agent, by kind; in one process all agents share it."""
+    return {kind: tuple(row.width(sizes, agent) for agent in range(sizes.deployment.n_agents)) for kind, row in ROWS.items()}
+
+
 def averaged(scenario: Scenario, deployment: Deployment) -> int:
     """The most numbers of an agent that neighbours average."""
     sizes = sizes_of(scenario, deployment)
@@ -242,7 +248,6 @@ def largest_peer_body(scenario: Scenario, deployment: Deployment) -> int:
     sizes = sizes_of(scenario, deployment)
     found = [sizes.copies * DELIVERY_BYTES]
     for kind in sent(scenario, deployment):
-        row = ROWS[kind]
-        width = max(row.width(sizes, agent) for agent in range(deployment.n_agents))
-        found.append(sizes.most_rows(row.per) * row_bytes(width, dtype_of(scenario.network, kind)))
+        most = max(widths(sizes)[kind])
+        found.append(sizes.most_rows(ROWS[kind].per) * row_bytes(most, dtype_of(scenario.network, kind)))
     return max(found)

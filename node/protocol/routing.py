@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Literal
 
+import networkx as nx
+
 from node.numerics.seeds import Purpose, stream
 from node.protocol import turns
 from node.protocol.kinds import ROWS, Audiences, Scopes
@@ -201,6 +203,11 @@ class AgentRouting:
     def rank(self, round_: int, scores: Mapping[int, float]) -> None:
         """Find the order of updates in a round from every agent's score."""
         self._ranks = {round_: turns.semi_greedy_order(scores, stream(self._seed, round_, Purpose.ORDER))}
+
+    @property
+    def wires(self) -> nx.Graph:
+        """The topology with the central critic, if there is one; the same object for all agents of a process."""
+        return self._needs.wires
 
     def receives_from(self) -> tuple[int, ...]:
         """The nodes whose frames this node accepts: its neighbours, or with direct routing all that may address it."""

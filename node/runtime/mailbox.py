@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from node.protocol.kinds import ROWS, sizes_of
+from node.protocol.kinds import ROWS, sizes_of, widths
 from node.protocol.turns import token
 from node.runtime.clock import Clock
 from scenarios.kinds import Kind
@@ -58,7 +58,7 @@ class Form(NamedTuple):
 
     dtype: DType
     per: str
-    widths: list[int]
+    widths: tuple[int, ...]
 
 
 class Mailbox:
@@ -77,13 +77,13 @@ class Mailbox:
     """
 
     def __init__(self, scenario: Scenario, deployment: Deployment) -> None:
-        self._n = n = deployment.n_agents
+        self._n = deployment.n_agents
         self._copies = scenario.env.num_envs
         self._turn_rounds = scenario.algorithm.turn_rounds
         self._sizes = sizes_of(scenario, deployment)
         self.forms = {
-            kind: Form(dtype_of(scenario.network, kind), row.per, [row.width(self._sizes, origin) for origin in range(n)])
-            for kind, row in ROWS.items()
+            kind: Form(dtype_of(scenario.network, kind), row.per, of_origins)
+            for (kind, row), of_origins in zip(ROWS.items(), widths(self._sizes).values(), strict=True)
         }
         self.cut_copies = np.zeros(0, np.intp)
         self.sample_copies: list[NDArray[np.intp]] = []
