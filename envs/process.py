@@ -143,6 +143,7 @@ class World:
         # training needs no sums of its own here: every agent keeps those of what it is charged with
         sums = np.zeros((self._n, self._copies, env.spec.n_costs))
         self._own = sums if env.spec.own_costs and not deployment.learns else None
+        self._shares_budget = scenario.algorithm.shares_budget
         self._first_limits = deployment.first_limits or None
         self._paced = scenario.clock == "wall"
         self._patience_s = PATIENCE * scenario.supervision.deadline_s
@@ -318,6 +319,8 @@ class World:
             own: tuple[tuple[float, ...], ...] = ()
             if self._own is not None:
                 sums = np.where(transition.faults[episode.copy], np.nan, self._own[:, episode.copy])
+                if self._shares_budget:  # then what counts against an agent's limit is the mean over all
+                    sums[:] = sums.mean(axis=0)
                 own = tuple(tuple(map(float, each)) for each in sums.T)
                 self._own[:, episode.copy] = 0.0
             if not episode.is_whole and not transition.faults[episode.copy]:

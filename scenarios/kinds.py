@@ -35,6 +35,7 @@ class Kind(IntEnum):
     PARAMETERS = 11
     SHARED = 12
     CONSENSUS = 13
+    MULTIPLIER = 14
     SENSE = 16
     ACT = 17
     JOIN = 18
@@ -131,6 +132,12 @@ FACTS: dict[Kind, Facts] = {
     Kind.CONSENSUS: Facts(
         "peer", Moment.POLICY_END, "the weights of the sender's networks and its degree, to its neighbours", "consensus",
         sent_by=lambda recipe: recipe.consensus != "none",
+    ),
+    Kind.MULTIPLIER: Facts(
+        "peer", Moment.POLICY_END, "the sender's multipliers and estimates of the mean cost, to its neighbours", "multiplier",
+        exact=True,
+        sent_by=lambda recipe: recipe.constraint not in ("none", "cpo"),
+        only_with="algorithm.constraint_scope=consensus",
     ),
     Kind.SHARED: Facts(
         "central", Moment.MEAN, "the mean of all agents' weights", "policy",

@@ -158,6 +158,11 @@ def plan(scenario: Scenario, *, weights: Path | None = None, graph: nx.Graph | N
         evaluate_rounds=_evaluate_rounds(scenario, spec.horizon) if weights is None else 0,
     )
     _check_consensus(scenario, deployment)
+    if scenario.algorithm.shares_budget and not (spec.own_costs and limits):
+        raise ScenarioError(
+            f"algorithm.constraint_scope: got 'consensus'; in this {scenario.env.name} agents have no limited costs of their own "
+            "to share (env.cost=local, where the world has them)"
+        )
     if (largest := largest_peer_body(scenario, deployment)) > MAX_ARRAY_BYTES:
         raise ScenarioError(
             f"env.num_envs: got {scenario.env.num_envs} with rollout.steps={scenario.rollout.steps}; the largest message of a "

@@ -55,7 +55,8 @@ def measure(ready: Plan) -> Idle | None:
     if not all(np.isfinite([episode.ret, *episode.cost]).all() for episode in found):
         return None
     if spec.own_costs:
-        costs = charged.mean(axis=1).max(axis=0)
+        each = charged.mean(axis=1)
+        costs = each.mean(axis=0) if scenario.algorithm.shares_budget else each.max(axis=0)
     else:
         costs = np.mean([episode.cost for episode in found], axis=0) if spec.n_costs else np.zeros(0)
     return Idle(float(np.mean([episode.ret for episode in found])), [float(mean) for mean in costs])

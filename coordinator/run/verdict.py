@@ -4,7 +4,8 @@ Theory of operation. `evidence` collects what a run recorded about one limit, `j
 judged is the mean over the episodes of the evaluation at the end, in which policies draw their actions unless the scenario says
 otherwise: the multiplier holds the cost of the policy that draws, and the mean action is another policy. Where there was no
 evaluation, it is the mean over the training episodes that the run's metrics are about. Where each agent is charged with its own
-cost (`env.cost: local`) a limit holds for every agent, so it is that of the agent that pays most. Evaluations record what each
+cost (`env.cost: local`) a limit holds for every agent, so it is that of the agent that pays most; where agents share a budget
+(`algorithm.constraint_scope: consensus`) it is the mean over agents. Evaluations record what each
 agent is charged with. Training records the team's cost of an episode, and the agents' own as means over rounds: there it is the
 mean over the last tenth of the rounds.
 
@@ -42,6 +43,7 @@ class Evidence:
         learns: Whether the team learns in this run; else it is the same all along.
         worst: With costs of the agents' own: what the agent that pays most is called, and how much it pays on average (None:
             `costs` are its own). None: the cost is the team's.
+        shared: Where the limit is on the mean over agents, and known by round alone: that mean.
         heeds: Whether the algorithm minds costs at all.
         algorithm: Its name.
         idle: Mean cost of an episode in which all agents give the zero action; None: not measured.
@@ -56,6 +58,7 @@ class Evidence:
     evaluated: str = ""
     learns: bool = True
     worst: tuple[str, float | None] | None = None
+    shared: float | None = None
     heeds: bool = True
     algorithm: str = ""
     idle: float | None = None
@@ -117,7 +120,7 @@ def judge(found: Evidence) -> Verdict:
             cost=found.name, limit=found.limit, mean=None, low=None, high=None, episodes=0, kept=None, because=[], text=text
         )  # fmt: skip
     low = high = None
-    agent, mean = found.worst or (None, None)
+    agent, mean = found.worst or (None, found.shared)
     if mean is None:
         mean = float(known.mean())
         low, high = _interval(known)
@@ -126,6 +129,8 @@ def judge(found: Evidence) -> Verdict:
         whose = "" if agent is None else f" for agent {agent}, which pays most,"
         over = f"{len(known)} {'episode' if len(known) == 1 else 'episodes'}"
         measured = f"{mean:.3g} on average{whose} over {over}{kind}{interval}"
+    elif agent is None:
+        measured = f"{mean:.3g} on average"
     else:
         measured = f"{mean:.3g} on average for agent {agent}, which pays most"
     kept = mean <= found.limit
@@ -201,21 +206,26 @@ def evidence(ready: Plan, results: Results, first: int, behind: int, idle: Seque
     for u, limit in enumerate(limits):
         charged = np.array([episode[u] for episode in costs])
         worst: tuple[int, float | None] | None = None
+        shared: float | None = None
         if charged.ndim == 2:  # what each agent was charged with
             agent = int(charged.mean(axis=0).argmax())
             worst = None if (charged == charged[:, :1]).all() else (agent, None)  # in some worlds nothing is an agent's own
             charged = charged[:, agent]
         elif ready.spec.own_costs:
             own = {agent: mean for agent, mean in results.by_agent(f"episode_cost_{u}").items() if agent < n}
-            worst = max(own.items(), key=lambda pair: pair[1]) if len(set(own.values())) > 1 else None
+            if algorithm.shares_budget:
+                shared = float(np.mean([*own.values()])) if own else None
+            elif len(set(own.values())) > 1:
+                worst = max(own.items(), key=lambda pair: pair[1])
         found.append(
             Evidence(
-                name="cost" if len(limits) == 1 else f"cost {u}",
+                name=("cost" if len(limits) == 1 else f"cost {u}") + (" (mean over agents)" if algorithm.shares_budget else ""),
                 limit=limit,
                 costs=charged.tolist(),
                 evaluated=how_evaluated([ready.draws]) if at_end or not ready.deployment.learns else "",
                 learns=ready.deployment.learns,
                 worst=None if worst is None else (ready.deployment.called(worst[0]), worst[1]),
+                shared=shared,
                 heeds=algorithm.recipe.constraint != "none",
                 algorithm=algorithm.name,
                 idle=None if idle is None else idle[u],

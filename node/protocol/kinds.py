@@ -210,6 +210,10 @@ ROWS: dict[Kind, Row] = {
     Kind.CONSENSUS: Row(
         lambda scopes: scopes.no_audience if scopes.algorithm.recipe.consensus == "none" else scopes.neighbours, consensus_width
     ),
+    Kind.MULTIPLIER: Row(
+        lambda scopes: scopes.neighbours if scopes.algorithm.shares_budget else scopes.no_audience,
+        lambda sizes, agent: 1 + 2 * len(sizes.deployment.cost_limits),
+    ),
     Kind.SHARED: Row(lambda scopes: scopes.no_audience, _shared),
 }
 

@@ -7,7 +7,7 @@ is lost or late means for the data is the runtime's business. One round k runs
     SENSING ─Sensed(k,t)─► GATHERING ─all STATE(k,t)─► Act ─► SENSING …                      for t = 0 … T-1
     SENSING ─Sensed(k+1,0)─► CLOSING ─all BOOTSTRAP, REWARD─► LearnValues ─► ESTIMATING
     ESTIMATING ─ValuesLearned─► WAITING ─all RATIO of earlier agents I depend on─► LearnPolicy ─► IMPROVING
-    IMPROVING ─PolicyLearned─► send RATIO, TOKEN, PARAMETERS, CONSENSUS ─► RELAYING
+    IMPROVING ─PolicyLearned─► send RATIO, TOKEN, PARAMETERS, CONSENSUS, MULTIPLIER ─► RELAYING
     RELAYING ─all that pass through me─► EndRound, Ready ─► STARTING
     STARTING ─Started(k+1)─► SENSING of the next round; after the last round ENDED
 
@@ -34,8 +34,9 @@ used or relayed.
 all agents have learned (`Started`) it begins another.
 4. In lockstep, all messages leave over a link in one order, and one that comes before its turn waits. Those of one kind
 and moment leave in the order of `Routes.outgoing`; those at the end of a round first by kind: BOOTSTRAP, REWARD, JOINT,
-ADVANTAGE, POLICY, SCORE, RATIO, TOKEN, PARAMETERS, CONSENSUS, SHARED. The link model needs that order to be the same in every
-run. This order cannot deadlock: an agent sends a kind only after it has processed all messages of the kinds before it.
+ADVANTAGE, POLICY, SCORE, RATIO, TOKEN, PARAMETERS, CONSENSUS, MULTIPLIER, SHARED. The link model needs that order to be the
+same in every run. This order cannot deadlock: an agent sends a kind only after it has processed all messages of the kinds
+before it.
 RATIO_MB of successive minibatches leave one after the other, because over every link that carries any an agent's own goes
 first.
 5. A RATIO that comes before the order is known cannot be judged: it is handed back (`Later`) and in again after `Ranked`.

@@ -210,6 +210,11 @@ class Algorithm(Section):
     cost_limit: float | None = setting(
         None, "b: limit on the undiscounted cost of an episode; null: the world's own.", unit="cost", ge=0
     )
+    constraint_scope: Literal["own", "consensus"] = setting(
+        "own",
+        "own: each agent keeps its own costs within the limit. consensus: neighbours agree on multipliers, and the mean of what "
+        "all agents are charged with keeps the limit, so their sum keeps n times the limit. Needs env.cost: local.",
+    )
     cost_scale: Literal["running", "round"] = setting(
         "running",
         "What centred cost advantages are divided by: the root of a running variance, or their spread in the round.",
@@ -256,6 +261,8 @@ class Algorithm(Section):
             raise ValueError(f"{conflict}; or change another axis ({mended})" if others else conflict)
         if self.share_policy:
             self._refuse_what_is_not_shared()
+        if self.shares_budget:
+            self._refuse_what_is_not_agreed_on()
         kind = self.off_policy.representation
         if self.recipe.is_led and kind != "network":
             raise ValueError(f"off_policy.representation: got {kind!r}; with critic_scope 'central' it must be 'network'")
@@ -280,6 +287,23 @@ class Algorithm(Section):
         ):
             if value not in allowed:
                 raise ValueError(f"{key}: got {value!r} with share_policy; it must be {' or '.join(map(repr, allowed))}")
+
+    def _refuse_what_is_not_agreed_on(self) -> None:
+        recipe = self.recipe
+        for key, value, allowed in (
+            ("constraint", recipe.constraint, ("lagrangian", "pid_lagrangian", "focops")),  # the others have no multipliers
+            ("critic_scope", recipe.critic_scope, ("local", "khop", "global")),  # the coordinator has all costs anyway
+            ("order", recipe.order, ("simultaneous", "fixed", "random", "semi_greedy")),  # without a turn nothing may change
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"{key}: got {value!r} with constraint_scope 'consensus'; it must be {' or '.join(map(repr, allowed))}"
+                )
+
+    @property
+    def shares_budget(self) -> bool:
+        """Whether a limit holds for the mean of all agents' costs, and not for each agent's."""
+        return self.constraint_scope == "consensus"
 
     @property
     def recipe(self) -> Recipe:

@@ -183,6 +183,7 @@ class Delivery(Section):
         "reliable", "The same where it learns for all (qmix): weights to act by; both ways where all share a policy."
     )
     consensus: Literal["datagram", "reliable"] = setting("reliable", "Weights that neighbours average.")
+    multiplier: Literal["datagram", "reliable"] = setting("reliable", "Multipliers on which neighbours agree.")
 
 
 class Codec(Section):

@@ -240,6 +240,7 @@ def test_states_are_datagrams_and_all_else_is_reliable_by_default() -> None:
     assert network.delivery.model_dump() == {
         "state": "datagram", "bootstrap": "reliable", "reward": "reliable", "ratio": "reliable", "score": "reliable",
         "token": "reliable", "joint": "reliable", "advantage": "reliable", "policy": "reliable", "consensus": "reliable",
+        "multiplier": "reliable",
     }  # fmt: skip
     assert set(network.codec.model_dump().values()) == {"float32"}
     assert (network.preset, network.state_threshold, network.on_missing, network.events) == ("ideal", 0, "hold_last", ())

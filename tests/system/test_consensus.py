@@ -98,6 +98,37 @@ def test_processes_do_what_one_process_does(stage: Stage, tmp_path: Path, links:
     }
 
 
+SHARED = [
+    "env.control_limit=0.05", "env.cost=local", "algorithm.name=scal_mappo_l", "algorithm.constraint_scope=consensus",
+]  # fmt: skip
+
+
+def test_multipliers_cost_their_closed_form(tmp_path: Path) -> None:
+    run = Alone(tmp_path / "run", *SHARED, "algorithm.consensus_every=9")
+    rows = [row for row in run.rows if row.kind == "MULTIPLIER"]
+    assert sum(row.payload_bytes for row in rows) == 4 * (1 + 2) * 2 * EDGES * 2 * COPIES  # degree, estimate, price; two rounds
+    assert not any(row.kind == "CONSENSUS" for row in run.rows)
+
+
+def test_agents_come_to_one_price_that_none_would_have_alone(tmp_path: Path) -> None:
+    limits = ["algorithm.mult_kp=0", "algorithm.mult_init=0.5", "env.horizon=5", "budget.env_steps=200"]
+    spread = {}
+    for scope in ("own", "consensus"):
+        run = Alone(tmp_path / scope, *SHARED, *limits, f"algorithm.constraint_scope={scope}", "topology.kind=complete")
+        last = max(round_ for _, round_ in run.reports)
+        spread[scope] = np.ptp([run.reports[agent, last].metrics["multiplier_0"] for agent in range(N)])
+        assert ("mean_cost_0" in run.reports[0, last].metrics) == (scope == "consensus")
+    assert spread["consensus"] < 0.4 * spread["own"]
+
+
+@pytest.mark.parametrize("links", [[], [*LOSSY, "network.delivery.multiplier=datagram"]], ids=["ideal", "lossy"])
+def test_processes_agree_on_prices_as_one_process_does(stage: Stage, tmp_path: Path, links: list[str]) -> None:
+    alone, many = Alone(tmp_path / "run", *SHARED, *links), stage.perform(*SHARED, *links, shuffle=2)
+    assert many.weights == alone.weights
+    assert many.rows == alone.rows
+    assert {key: told(report) for key, report in many.reports.items()} == alone.told()
+
+
 def test_it_completes_with_an_agent_down(tmp_path: Path) -> None:
     crash = "network.events=[{do: crash, agent: 2, from_s: 5, until_s: 45}]"
     run = Alone(tmp_path / "run", *BOTH, crash, "network.patience_s=8", "budget.env_steps=120")
@@ -107,6 +138,11 @@ def test_it_completes_with_an_agent_down(tmp_path: Path) -> None:
 
 
 WRONG = {
+    "no multipliers": ([*SHARED, "algorithm.name=macpo"], "constraint: got 'cpo' with constraint_scope 'consensus'"),
+    "all costs are at one place": (
+        [*SHARED, "algorithm.critic_scope=central", "algorithm.actor_scope=local"],
+        "critic_scope: got 'central' with constraint_scope 'consensus'",
+    ),
     "turns": (["algorithm.name=alternating_ppo", "algorithm.consensus=critic"], "got 'critic' with order 'alternating'"),
     "values": (["algorithm.name=iql", "algorithm.consensus=policy"], "got 'policy' with target 'q'; values of"),
     "ratios": (["algorithm.name=happo", "algorithm.consensus=both"], "consensus: got 'both' with factor 'global'"),
@@ -133,6 +169,11 @@ def test_networks_of_unequal_width_are_refused_with_agents_and_widths() -> None:
     with pytest.raises(ScenarioError, match=r"actors take \d+ numbers \(agent 0\) and \d+ numbers \(agent 1\)"):
         plan(load("quickstart", [*robot, "algorithm.consensus=policy"]))
     plan(load("quickstart", [*SMALL, "algorithm.consensus=both", "topology.kind=ring"]))  # where all balls are alike
+
+
+def test_a_budget_that_agents_cannot_share_is_refused() -> None:
+    with pytest.raises(ScenarioError, match=r"constraint_scope: got 'consensus'; .* no limited costs of their own to share"):
+        plan(load("quickstart", [*SMALL, *SHARED, "env.cost=team"]))
 
 
 def test_networks_too_large_to_be_averaged_are_refused() -> None:

@@ -16,7 +16,8 @@ and these stay its own;
 - statistics of inputs, as moments of the mixture of what both have seen: means, and means of squares. On the wire they are
 mean and standard deviation, which lose less by rounding.
 
-The optimisers' moments stay the agent's own, and so do the scales of cost advantages and the multipliers.
+The optimisers' moments stay the agent's own, and so do the scales of cost advantages. Multipliers are averaged where all agents
+share a budget, by a message of their own, in every round.
 
 Source:
     gossip averaging: Xiao, Boyd, Lall 2005; of critics: Zhang et al. 2018 (arXiv:1802.08757), which averages after every step
@@ -31,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from node.learners.interface import Floats
+from node.learners.on_policy.multipliers import SharedMultipliers
 from node.numerics.critics import Critic, Critics
 from node.numerics.networks import Trainer
 from node.numerics.normalise import InputNorm
@@ -116,6 +118,21 @@ class Moments(Part):
         """See `Part.move`."""
         mean, square = (self.averaged(self.sent()) + change).reshape(2, -1)
         self._norm.put(np.stack((mean, np.sqrt(np.maximum(square - mean**2, 0.0)))))
+
+
+class Prices(Part):
+    """Multipliers of a budget that all agents share, and estimates of what they are charged with."""
+
+    def __init__(self, mults: SharedMultipliers) -> None:
+        self._mults = mults
+
+    def sent(self) -> Array:
+        """See `Part.sent`."""
+        return self._mults.agreed_on
+
+    def move(self, change: Array) -> None:
+        """See `Part.move`."""
+        self._mults.move(change)
 
 
 def parts_of(recipe: Recipe, actor: Trainer, actor_inputs: InputNorm, critics: Critics | None) -> list[Part]:

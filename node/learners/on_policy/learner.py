@@ -45,7 +45,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from node.learners.interface import AgentLearner, Bools, Floats, Origin
-from node.learners.on_policy.consensus import Gossip, parts_of
+from node.learners.on_policy.consensus import Gossip, Prices, parts_of
+from node.learners.on_policy.multipliers import SharedMultipliers
 from node.learners.on_policy.policy_training import PolicyTraining, Samples, total_log_ratio
 from node.numerics.critics import Critics, Estimate, Shape
 from node.numerics.networks import MLP, Trainer, torch_stream
@@ -100,6 +101,8 @@ class Learner(AgentLearner):
         self._training = PolicyTraining(shape, algorithm, self._actor, self._actor_trainer, self._actor_norm)
         self._critics = None if recipe.critic_scope == "central" else Critics(shape, algorithm)
         self._gossip = Gossip(parts_of(recipe, self._actor_trainer, self._actor_norm, self._critics), shape.degree)
+        mults = self._training.mults
+        self._prices = Gossip([Prices(mults)] if isinstance(mults, SharedMultipliers) else [], shape.degree)
         self._noise = np.zeros((0, 0, 0), np.float32)
         self._permutations: list[Tensor] = []
         self._reward = np.zeros((0, 0), np.float32)
@@ -231,6 +234,8 @@ class Learner(AgentLearner):
                 return np.tile(self.policy(), (shape.copies, 1))
             case Kind.CONSENSUS:
                 return np.tile(self._gossip.gives(), (shape.copies, 1))
+            case Kind.MULTIPLIER:
+                return np.tile(self._prices.gives(), (shape.copies, 1))
         return super().gives(kind)
 
     def takes(self, kind: Kind, origin: int, data: Floats, came: Bools) -> None:
@@ -244,6 +249,8 @@ class Learner(AgentLearner):
                 self.take_policy(data[came.argmax()].copy())
         elif kind is Kind.CONSENSUS:
             self._gossip.takes(data[came.argmax()], float(came.mean()))
+        elif kind is Kind.MULTIPLIER:
+            self._prices.takes(data[came.argmax()], float(came.mean()))
         else:
             super().takes(kind, origin, data, came)
 

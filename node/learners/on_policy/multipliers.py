@@ -7,13 +7,17 @@ ended in the round, if more did). `Multipliers` steps one multiplier per limit b
 - "focops": likewise, by the excess alone;
 - "lagrangian": with every minibatch, by the last known J and the minibatch's own cost advantage.
 
+Each agent holds its limits against its own costs, or, where a budget is shared, against an estimate of the mean over all agents
+(`SharedMultipliers`), which takes no more than messages between neighbours.
+
 "cpo" has no multipliers, but aims below its limits by `Margins`.
 
 What must not change: an episode enters J once, and an episode that was cut short by a limit of its own (`Deployment.cut_copies`)
 or by a fault of the simulation never does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +132,7 @@ class Multipliers(Stateful):
         values: The multipliers as they are.
     """
 
-    STATE = ("values", "_integrals", "_excesses")
+    STATE: ClassVar[tuple[str, ...]] = ("values", "_integrals", "_excesses")
 
     def __init__(self, algorithm: Algorithm, limits: Sequence[float], copies: int) -> None:
         self._algorithm = algorithm
@@ -155,6 +159,14 @@ class Multipliers(Stateful):
         """
         return 1.0 + sum(self.values) if self._divides else 1.0
 
+    def charged(self, costs: EpisodeCosts) -> list[float] | None:
+        """J of each cost, as it is held against its limit; None before it is known."""
+        return costs.means
+
+    def metrics(self) -> Mapping[str, float]:
+        """The multipliers by name."""
+        return {f"multiplier_{u}": mult for u, mult in enumerate(self.values)}
+
     @property
     def ascends(self) -> bool:
         """Whether they are stepped after every minibatch, by `ascend`."""
@@ -162,7 +174,7 @@ class Multipliers(Stateful):
 
     def step(self, costs: EpisodeCosts) -> None:
         """Step once per round, before the policy is trained, if any whole episode has ended since the last time."""
-        means = costs.means
+        means = self.charged(costs)
         if self._rule not in ("pid_lagrangian", "focops") or means is None or not costs.fresh:
             return
         share = costs.share(self._copies)
@@ -173,7 +185,7 @@ class Multipliers(Stateful):
 
     def ascend(self, costs: EpisodeCosts, mean_ratio_costs: Sequence[float]) -> None:
         """Step after a minibatch, whose mean(ratio·A_u) of each cost is given; where they are not stepped so, change nothing."""
-        means = costs.means
+        means = self.charged(costs)
         if self.ascends and means is not None:
             self._ascend(mean_ratio_costs, means, gamma=self._algorithm.gamma, lr=self._algorithm.mult_lr)
 
@@ -204,3 +216,65 @@ class Multipliers(Stateful):
                 top=algorithm.mult_max,
             )
             self._excesses.append(excess)
+
+
+class SharedMultipliers(Multipliers):
+    """Multipliers of limits on the mean over all agents of what each is charged with, on which neighbours agree.
+
+    Every agent tracks that mean: its estimate y_i starts at the limit, moves by as much as its own J_i does, and is averaged with
+    the neighbours' after every round (`node.learners.on_policy.consensus`). Averaging leaves the mean over agents where it is, so
+    the mean of all y_i is the mean of all J_i. A message that is lost one way alone breaks that; so y_i also leaks towards J_i,
+    which takes such an error away again. The rule of the recipe then steps multipliers by y_i, and the multipliers are averaged
+    too, so that all agents come to one price.
+
+    Source:
+        agreement on multipliers: Chang, Nedić, Scaglione 2014 (arXiv:1403.3283), consensus-based primal-dual perturbation;
+        tracking of a mean that moves: Zhu, Martínez 2010, "Discrete-time dynamic average consensus". The leak is ours.
+
+    Attributes:
+        estimates: y of each cost.
+    """
+
+    STATE: ClassVar[tuple[str, ...]] = ("estimates", "_tracked")
+
+    LEAK = 0.02  # of the difference, per round
+
+    def __init__(self, algorithm: Algorithm, limits: Sequence[float], copies: int) -> None:
+        super().__init__(algorithm, limits, copies)
+        self.estimates = [float(limit) for limit in limits]
+        self._tracked = list(self.estimates)  # J, as far as it is in the estimates
+
+    def step(self, costs: EpisodeCosts) -> None:
+        """Track what has been charged since the last round, then step as other multipliers do."""
+        if (means := costs.means) is not None:
+            for u, mean in enumerate(means):
+                self.estimates[u] += mean - self._tracked[u]
+                self.estimates[u] += self.LEAK * (mean - self.estimates[u])
+            self._tracked = means
+        super().step(costs)
+
+    def charged(self, costs: EpisodeCosts) -> list[float] | None:
+        """The estimates; None before the agent's own first episode has ended."""
+        return None if costs.means is None else self.estimates
+
+    def metrics(self) -> Mapping[str, float]:
+        """The multipliers and the estimates by name."""
+        return {**super().metrics(), **{f"mean_cost_{u}": estimate for u, estimate in enumerate(self.estimates)}}
+
+    @property
+    def agreed_on(self) -> NDArray[np.float64]:
+        """What neighbours average: estimates, then multipliers without what they owe to the present excess, (2m,)."""
+        return np.array([*self.estimates, *(self._integrals if self._is_controlled else self.values)])
+
+    def move(self, change: NDArray[np.float64]) -> None:
+        """Change what neighbours average by (2m,); multipliers stay within their bounds."""
+        estimates, prices = (self.agreed_on + change).reshape(2, -1)
+        self.estimates, bounded = estimates.tolist(), prices.clip(0.0, self._algorithm.mult_max).tolist()
+        if self._is_controlled:
+            self._integrals = bounded
+        else:
+            self.values = bounded
+
+    @property
+    def _is_controlled(self) -> bool:
+        return self._rule == "pid_lagrangian"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from node.learners.interface import Floats
-from node.learners.on_policy.multipliers import EpisodeCosts, Margins, Multipliers
+from node.learners.on_policy.multipliers import EpisodeCosts, Margins, Multipliers, SharedMultipliers
 from node.learners.on_policy.objectives import objective_of
 from node.learners.on_policy.trust_region import Region
 from node.numerics.advantage import standardised
@@ -132,7 +132,8 @@ class PolicyTraining(Stateful):
         self._constraint = constraint = algorithm.recipe.constraint
         self._objective = None if algorithm.recipe.objective == "trust_region" else objective_of(algorithm)
         self._cost_scales = [RunningScale(keep=SCALE_MEMORY, floor=SCALE_FLOOR * max(limit, 1.0)) for limit in shape.cost_limits]
-        self.mults = Multipliers(algorithm, shape.cost_limits, shape.copies)
+        priced = SharedMultipliers if algorithm.shares_budget else Multipliers
+        self.mults = priced(algorithm, shape.cost_limits, shape.copies)
         self.margins = Margins(shape.cost_limits if constraint == "cpo" else (), shape.copies)
         self.costs = EpisodeCosts(shape.copies, len(shape.cost_limits), shape.cut_copies)
         self.log_ratio = torch.zeros(0)
@@ -206,7 +207,7 @@ class PolicyTraining(Stateful):
 
     def prices(self) -> Mapping[str, float]:
         """Multipliers, margins and episode costs, by name."""
-        found = {f"multiplier_{u}": mult for u, mult in enumerate(self.mults.values)}
+        found = dict(self.mults.metrics())
         found |= {f"margin_{u}": margin for u, margin in enumerate(self.margins.values)}
         return found | {f"episode_cost_{u}": cost for u, cost in enumerate(self.costs.means or ())}
 

@@ -68,6 +68,7 @@ CASES = {
     "lq, central critic, bad links": [*LQ, *LOSSY, "algorithm.name=mappo_l", "algorithm.critic_scope=central", "central.at=1"],
     "lq, consensus, bad links": [
         *LQ, *LOSSY, "algorithm.name=ippo", "algorithm.consensus=both", "network.delivery.consensus=datagram",
+        "env.control_limit=0.05", "env.cost=local", "algorithm.constraint=pid_lagrangian", "algorithm.constraint_scope=consensus",
         "algorithm.consensus_every=2", "network.queue_bytes=0",
     ],
     "game, ideal tables": [*GAME, *TABLE, "algorithm.name=i2q"],

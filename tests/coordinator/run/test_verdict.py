@@ -227,20 +227,37 @@ def test_evaluations_judge_the_agent_that_pays_most_of_its_own_cost(tmp_path: Pa
     assert f" for agent {charged.mean(axis=0)[0].argmax()}, which pays most, over 20 episodes evaluated with " in found["text"]
 
 
+class Charging(Falling):
+    """Agent i is charged with i in every step; the team's cost is said to be 8 at most."""
+
+    def step(self, actions: object) -> Any:
+        charged = np.broadcast_to(np.arange(3.0)[:, None, None], (3, 4, 1))
+        return SimpleNamespace(episodes=super().step(actions).episodes, cost=charged)
+
+
 def test_of_idle_agents_the_one_that_pays_most_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = plan(load("quickstart", [*LQ, "env.control_limit=0.25", "env.cost=local", "budget.env_steps=480"]))
-
-    class Charging(Falling):
-        """Agent i is charged with i in every step; the team's cost is said to be 8 at most."""
-
-        def step(self, actions: object) -> Any:
-            charged = np.broadcast_to(np.arange(3.0)[:, None, None], (3, 4, 1))
-            return SimpleNamespace(episodes=super().step(actions).episodes, cost=charged)
 
     monkeypatch.setattr(idle, "make", lambda *_: Charging())
     measured = measure(ready)
     assert measured is not None
     assert measured.costs == pytest.approx([2 * (1 + 4 + 6 + 6) / 4])  # copies end after 1, 4, and not in 6 steps
+
+
+def test_of_a_shared_budget_the_mean_over_agents_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = ["env.control_limit=0.25", "env.cost=local", "algorithm.constraint_scope=consensus"]
+    final, _ = told(tmp_path / "evaluated", *shared, "evaluation.every_rounds=5", "evaluation.episodes=2")
+    (found,) = final["limits"]
+    assert found["mean"] == pytest.approx(final["eval_cost_mean"], rel=1e-5)
+    assert found["text"].startswith("limit 1.5 on cost (mean over agents) ")
+    final, _ = told(tmp_path / "trained", *shared)
+    (found,) = final["limits"]
+    assert found["mean"] == pytest.approx(final["cost_mean"], rel=1e-5)
+    assert "which pays most" not in found["text"]
+    monkeypatch.setattr(idle, "make", lambda *_: Charging())
+    measured = measure(plan(load("quickstart", [*LQ, *shared])))
+    assert measured is not None
+    assert measured.costs == pytest.approx([(1 + 4 + 6 + 6) / 4])  # of agents that are charged with 0, 1 and 2 a step
 
 
 @pytest.mark.parametrize("cost", ["team", "local"])

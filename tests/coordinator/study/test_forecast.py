@@ -75,6 +75,7 @@ def test_every_kind_that_a_run_sends_is_forecast_with_its_size(tmp_path: Path) -
         ["algorithm.name=mappo_l", "algorithm.critic_scope=central"],
         ["algorithm.name=mappo", "algorithm.critic_scope=central", "central.at=3"],
         ["algorithm.name=ippo", "algorithm.consensus=both", "network.codec.consensus=float16"],
+        ["algorithm.constraint_scope=consensus", "env.control_limit=1", "env.cost=local"],
         ["algorithm.name=qmix", "env.name=stochastic_game", "env.states=4", "env.n_discrete=2"],
     ]):  # fmt: skip
         run = Alone(tmp_path / str(number), *words, "env.num_envs=1", "env.horizon=7", "budget.env_steps=20")

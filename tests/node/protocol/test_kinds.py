@@ -37,6 +37,7 @@ CASES = {
     ],
     "consensus": [*LQ, "algorithm.critic_scope=global", "algorithm.actor_scope=local", "algorithm.consensus=both",
                   "env.control_limit=1", "algorithm.layer_norm=true"],
+    "shared budget": [*LQ, "env.control_limit=1", "env.cost=local", "algorithm.constraint_scope=consensus"],
     "small numbers": [*LQ, "network.codec.state=int8", "network.codec.bootstrap=float16"],
 }  # fmt: skip
 

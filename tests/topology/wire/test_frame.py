@@ -134,7 +134,7 @@ def test_every_malformed_message_is_refused_with_a_reason(subtests: pytest.Subte
         (frames_of(HEADER._replace(dtype=0), b""), "dtype 0;"),
         (
             frames_of(HEADER._replace(dtype=5), b""),
-            r"dtype 5; expected 1, one of [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20], one of [1, 2, 3, 4]",
+            f"dtype 5; expected 1, one of {[*map(int, Kind)]}, one of [1, 2, 3, 4]",
         ),
         (frames_of(HEADER._replace(sender=MAX_ID + 1), b""), "header.sender: expected an int in 0..65535, got 65536"),
         (frames_of(HEADER._replace(round=-1), b""), "header.round"),
@@ -240,7 +240,7 @@ def test_kinds_and_version_are_what_is_on_the_wire() -> None:
     assert VERSION == 1
     assert {kind.name: int(kind) for kind in Kind} == {
         "STATE": 1, "RATIO": 2, "REWARD": 3, "BOOTSTRAP": 4, "RATIO_MB": 5, "SCORE": 6, "TOKEN": 7,
-        "JOINT": 8, "ADVANTAGE": 9, "POLICY": 10, "PARAMETERS": 11, "SHARED": 12, "CONSENSUS": 13,
+        "JOINT": 8, "ADVANTAGE": 9, "POLICY": 10, "PARAMETERS": 11, "SHARED": 12, "CONSENSUS": 13, "MULTIPLIER": 14,
         "SENSE": 16, "ACT": 17, "JOIN": 18, "READY": 19, "GO": 20,
     }  # fmt: skip
     assert {dtype.name: int(dtype) for dtype in DType} == {"FLOAT32": 1, "FLOAT16": 2, "BFLOAT16": 3, "INT8": 4}
