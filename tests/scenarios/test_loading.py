@@ -53,7 +53,7 @@ def test_a_dumped_scenario_loads_back_to_itself(tmp_path: Path, subtests: pytest
             assert dump(again) == dump(scenario)
 
 
-def test_a_dump_names_every_knob(tmp_path: Path) -> None:
+def test_a_dump_names_every_setting(tmp_path: Path) -> None:
     data = yaml.safe_load(dump(load("quickstart")))
     for key in dotted_keys(type(load("quickstart"))):
         here = data
@@ -72,7 +72,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def test_every_knob_has_a_default_a_unit_and_a_meaning(subtests: pytest.Subtests) -> None:
+def test_every_setting_has_a_default_a_unit_and_a_meaning(subtests: pytest.Subtests) -> None:
     known = fields(Scenario)
     for name in WORLDS.own:
         known |= fields(in_world(world_settings(name)))

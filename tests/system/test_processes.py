@@ -375,7 +375,7 @@ def test_an_evaluation_that_stands_still_is_left_out(start: Any) -> None:
     assert told.endswith("could not be evaluated: it did not get on for 10 s")
 
 
-def test_a_nursery_that_is_killed_while_the_last_policies_are_evaluated_ends_the_run_at_once(start: Any) -> None:
+def test_a_fork_server_that_is_killed_while_the_last_policies_are_evaluated_ends_the_run_at_once(start: Any) -> None:
     run = start("evaluation.every_rounds=100", "evaluation.episodes=40", "env.horizon=1000", "budget.env_steps=800")
     until_evaluating_alone(run)
     run.members()["kappahop: fork server"].kill()
@@ -469,7 +469,7 @@ def test_a_killed_command_leaves_no_orphan(start: Any, stopped: str | None) -> N
 
 
 @pytest.mark.slow
-def test_a_killed_nursery_takes_with_it_what_hears_nothing(start: Any) -> None:
+def test_a_killed_fork_server_takes_with_it_what_hears_nothing(start: Any) -> None:
     run = start()
     members = run.until_running()
     members["kappahop: node 1"].suspend()
@@ -495,7 +495,7 @@ def importing(run: Run) -> psutil.Process:
     pytest.fail(f"no fork server after {UP_S} s")
 
 
-def test_a_command_that_is_killed_while_the_nursery_imports_leaves_nothing(
+def test_a_command_that_is_killed_while_the_fork_server_imports_leaves_nothing(
     start: Any, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(short_folder))
@@ -510,7 +510,7 @@ def test_a_command_that_is_killed_while_the_nursery_imports_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_a_nursery_that_stands_still_is_named(start: Any) -> None:
+def test_a_fork_server_that_stands_still_is_named(start: Any) -> None:
     run = start("supervision.start_s=6")
     fork_server = importing(run)
     fork_server.suspend()

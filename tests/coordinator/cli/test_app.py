@@ -76,7 +76,7 @@ def test_list_names_every_shipped_scenario(call: Call) -> None:
     assert all(name in ran.out for name in shipped())
 
 
-def test_schema_is_json_schema_with_every_section_and_knob(call: Call) -> None:
+def test_schema_is_json_schema_with_every_section_and_setting(call: Call) -> None:
     ran = call("schema")
     assert not ran.code
     found = json.loads(ran.out)

@@ -49,7 +49,7 @@ def test_what_is_no_list_of_values_is_refused(subtests: pytest.Subtests) -> None
             split(text)
 
 
-def test_cells_are_all_combinations_the_last_knob_fastest() -> None:
+def test_cells_are_all_combinations_the_last_setting_fastest() -> None:
     found = cells("quickstart", [*LQ, "topology.kind=line,ring,star", "kappa=0,2"], [3, 5])
     assert [(cell.scenario.topology.kind, cell.scenario.kappa) for cell in found] == [
         (kind, kappa) for kind in ("line", "ring", "star") for kappa in (0, 2)

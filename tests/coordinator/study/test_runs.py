@@ -125,7 +125,7 @@ def test_the_same_run_twice_is_refused(tmp_path: Path, record_run: RecordRun) ->
         cells(find([tmp_path]))
 
 
-def test_a_knob_is_shown_as_it_is_typed(subtests: pytest.Subtests) -> None:
+def test_a_setting_is_shown_as_it_is_typed(subtests: pytest.Subtests) -> None:
     rows: list[str] = ["kappa=3", "algorithm.hidden=[64,64]", "record.tensorboard=false", "topology.file=null", "name=x"]
     for word in rows:
         with subtests.test(word=word):

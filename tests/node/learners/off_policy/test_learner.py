@@ -445,8 +445,8 @@ def test_a_learner_taken_back_to_where_another_was_learns_on_as_that_would(
         return found
 
     def fresh() -> OffPolicyLearner:
-        knobs_ = algorithm(name, **settings).model_copy(update={"input_norm": input_norm})
-        return OffPolicyLearner(learner(n_discrete)._shape, slice(0, 1), knobs_)
+        chosen = algorithm(name, **settings).model_copy(update={"input_norm": input_norm})
+        return OffPolicyLearner(learner(n_discrete)._shape, slice(0, 1), chosen)
 
     for stop in (1, 2, 3):
         whole, half, again = fresh(), fresh(), fresh()
