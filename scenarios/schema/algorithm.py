@@ -1,7 +1,8 @@
 """The section `algorithm`: the learner, as a row of the recipe table, and its hyperparameters."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -308,8 +309,7 @@ class Algorithm(Section):
     @property
     def recipe(self) -> Recipe:
         """The row named by `name`, with the axes that this scenario overrides."""
-        row = recipe_of(self.name)
-        return replace(row, **{axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None})
+        return _overridden(recipe_of(self.name), tuple(getattr(self, axis) for axis in AXES))
 
     def step_fraction(self, round_: int, rounds: int, extended: Extensions = ()) -> float:
         """Size of a learning step in a round, as a part of that at the start; `extended` as in `Budget`."""
@@ -320,3 +320,9 @@ class Algorithm(Section):
     def turn_rounds(self) -> int:
         """Rounds that a turn lasts, where agents take turns."""
         return self.off_policy.turn_rounds
+
+
+@lru_cache(maxsize=256)
+def _overridden(row: Recipe, values: tuple[Any, ...]) -> Recipe:
+    """A row with the values of `AXES` that are not None. A run of many agents asks for it thousands of times."""
+    return replace(row, **{axis: value for axis, value in zip(AXES, values, strict=True) if value is not None})
