@@ -1,11 +1,12 @@
 """Several nodes in one thread, which take turns; the same for a pack and for a whole run in one process."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from topology.finite import DivergedError
 
 
+@runtime_checkable
 class Player(Protocol):
     """What takes turns: a node, the world or the central critic."""
 
