@@ -72,7 +72,7 @@ def train(algorithm: str, seed: int, root: Path) -> Outcome:
         own = results.by_agent("episode_cost_0")
     return Outcome(
         spent=printed["cost_mean"] / spec.cost_limits[0],
-        most=max(own.values()) / spec.cost_limits[0],
+        most=max(own.values(), default=float("nan")) / spec.cost_limits[0],
         cost=-printed["return_mean"] / spec.horizon / least_cost()[1],
     )
 

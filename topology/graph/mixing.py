@@ -21,7 +21,7 @@ def metropolis_weight(degree: float, other: float) -> float:
     """W_ij of two neighbours with these degrees.
 
     Example:
-        >>> metropolis_weight(1, 3)
+        >>> metropolis_weight(1.0, 3.0)
         0.25
     """
     return 1.0 / (1.0 + max(degree, other))
@@ -32,7 +32,7 @@ def mixing_matrix(graph: nx.Graph) -> NDArray[np.float64]:
     n = len(graph)
     found = np.zeros((n, n))
     for i, j in graph.edges:
-        found[i, j] = found[j, i] = metropolis_weight(graph.degree[i], graph.degree[j])
+        found[i, j] = found[j, i] = metropolis_weight(float(graph.degree[i]), float(graph.degree[j]))
     found[np.diag_indices(n)] = 1.0 - found.sum(axis=1)
     return found
 

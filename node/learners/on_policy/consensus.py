@@ -168,7 +168,7 @@ class Gossip:
     def takes(self, message: Floats, share: float) -> None:
         """Move towards a neighbour, whose message has come in this part of the copies; to be called after `gives`."""
         degree, *each = np.split(message.astype(np.float64), np.cumsum([1, *(own.size for own in self._own)])[:-1])
-        weight = share * metropolis_weight(self._degree, float(degree[0]))
+        weight = share * metropolis_weight(float(self._degree), float(degree[0]))
         for part, own, other in zip(self._parts, self._own, each, strict=True):
             if own.size and weight:
                 part.move(weight * (part.averaged(other) - part.averaged(own)))
